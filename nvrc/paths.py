@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every fixed path of the guest on one page: the file contract between image, init and agent."""
+
+AGENT = "/usr/bin/kata-agent"
+POLICY = "/etc/nvrc/policy.toml"
+HOSTNAME = "/etc/hostname"
+
+RUN = "/run/nvrc"
+REPORT = "/run/nvrc/boot.json"
+STATUS = "/run/nvrc/status.json"
+CONTROL = "/run/nvrc/control.sock"
+SYSLOG = "/run/nvrc/syslog.log"
+
+DEV_LOG = "/dev/log"
+KMSG = "/dev/kmsg"
+CMDLINE = "/proc/cmdline"
+FILESYSTEMS = "/proc/filesystems"
+MODULES_DISABLED = "/proc/sys/kernel/modules_disabled"
+PRINTK_DEVKMSG = "/proc/sys/kernel/printk_devkmsg"
+CTRL_ALT_DEL = "/proc/sys/kernel/ctrl-alt-del"
+
+PCI_DEVICES = "/sys/bus/pci/devices"
+CGROUP = "/sys/fs/cgroup"
+
+EXTENSIONS = "/run/kata-extensions"
+GPU_EXTENSION = "/run/kata-extensions/gpu"
+CDI_SPEC = "/var/run/cdi/nvidia.yaml"
