@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * A stand-in for kata-agent in boot tests. It is not kata-agent: it serves no RPC and starts no container. It prints
+ * what its parent gave it, does what kata-agent does first as PID 1, then behaves as the command line says.
+ *
+ * Output, on stdout, one fact a line, every line begins with `agent: `:
+ *   agent: stand-in agent, not kata-agent
+ *   agent: pid=1 ppid=0 pgid=0 sid=0 uid=0 gid=0
+ *   agent: exe /usr/bin/kata-agent          agent: cwd /            agent: umask 022
+ *   agent: argv 0 /usr/bin/kata-agent       agent: env PATH=/bin    agent: fd 0 -> /dev/console
+ *   agent: limit nofile soft=1048576 hard=1048576        (nofile core nproc memlock stack fsize as; -1 = unlimited)
+ *   agent: oom_score_adj -997
+ *   agent: signals blocked=0000000000000000 ignored=0000000000000000 caught=0000000000000000
+ *   agent: capabilities effective=000001ffffffffff bounding=000001ffffffffff no_new_privs=0
+ *   agent: mount /proc proc proc rw,nosuid,nodev,noexec,relatime        (target, type, source, options)
+ *   agent: cgroup 0::/                      agent: hostname sandbox     agent: modules_disabled 1
+ *   agent: dev /dev/fd -> /proc/self/fd | absent | char 5:0 mode 0666
+ *   agent: ldcache /etc/ld.so.cache bytes=12345 | absent
+ *   agent: loopback up | down
+ *   agent: proc processes=1 own=yes         (own: /proc shows this PID namespace: /proc/self is our getpid())
+ *   agent: duty NAME done | present | forgiven WHY | refused WHY | failed WHY        (init mode only)
+ *   agent: cgroup2 mounted=yes writable=yes agent: shm mounted=yes      agent: pts mounted=yes
+ *   agent: orphans started=10000 zombies=0 ms=812       agent: flood sent=100000 failed=0 ms=400
+ *   agent: acts WHAT                        last line before the behaviour
+ *
+ * Behaviour: `lab.agent=` on the kernel command line, words joined by commas, done in this order:
+ *   orphans:N, flood:N, ignore-term, then one of report (default: exit 0 after lab.agent.seconds), exit:N, crash,
+ *   poweroff, restart, hold or listen (stay; SIGTERM ends it unless ignore-term).
+ */
+#include "agent.h"
+#include "common.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/reboot.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct behaviour {
+	long orphans, flood, status;
+	bool ignore_term, stay;
+	char ending[WORD_MAX];
+};
+
+static void refuse(const char *word)
+{
+	printf("agent: lab.agent: unknown word '%s'\n", word);
+	exit(64);
+}
+
+static void read_word(struct behaviour *wanted, const char *word)
+{
+	if (!strncmp(word, "orphans:", 8))
+		wanted->orphans = strtol(word + 8, NULL, 10);
+	else if (!strncmp(word, "flood:", 6))
+		wanted->flood = strtol(word + 6, NULL, 10);
+	else if (!strcmp(word, "ignore-term"))
+		wanted->ignore_term = wanted->stay = true;
+	else if (!strncmp(word, "exit:", 5))
+		wanted->status = strtol(word + 5, NULL, 10);
+	else if (!strcmp(word, "hold") || !strcmp(word, "listen"))
+		wanted->stay = true;
+	else if (!strcmp(word, "crash") || !strcmp(word, "poweroff") || !strcmp(word, "restart"))
+		snprintf(wanted->ending, sizeof(wanted->ending), "%s", word);
+	else if (strcmp(word, "report"))
+		refuse(word);
+}
+
+static struct behaviour read_behaviour(void)
+{
+	struct behaviour wanted = { 0 };
+	char text[WORD_MAX] = "";
+
+	cmdline_value("lab.agent", text, sizeof(text));
+	for (char *word = strtok(text, ","); word; word = strtok(NULL, ","))
+		read_word(&wanted, word);
+	return wanted;
+}
+
+static void crash(void)
+{
+	int *volatile nowhere = NULL;
+
+	*nowhere = 1;	/* a real fault: raise() from PID 1 of a namespace would be ignored */
+}
+
+static void end_machine(int how)
+{
+	sync();
+	reboot(how);	/* in a PID namespace this ends the namespace with SIGINT or SIGHUP, and does not return */
+	printf("agent: reboot failed: %s\n", strerror(errno));
+	exit(1);
+}
+
+static volatile sig_atomic_t asked_to_stop;
+
+static void on_term(int number)
+{
+	(void)number;
+	asked_to_stop = 1;
+}
+
+/* SIGTERM reaches PID 1 of a namespace only when it has a handler. */
+static void stay(bool ignore_term)
+{
+	struct sigaction action = { .sa_handler = ignore_term ? SIG_IGN : on_term };
+
+	sigaction(SIGTERM, &action, NULL);
+	while (!asked_to_stop) {
+		while (waitpid(-1, NULL, WNOHANG) > 0)
+			;
+		usleep(200000);	/* SIGTERM ends it early; an orphan waits at most this long */
+	}
+	puts("agent: SIGTERM received, ending");
+	exit(0);
+}
+
+static void act(const struct behaviour *wanted)
+{
+	char text[WORD_MAX] = "report";
+	char seconds[WORD_MAX] = "0";
+
+	cmdline_value("lab.agent", text, sizeof(text));
+	cmdline_value("lab.agent.seconds", seconds, sizeof(seconds));
+	if (wanted->orphans)
+		storm_of_orphans(wanted->orphans);
+	if (wanted->flood)
+		flood_log(wanted->flood);
+	if (wanted->ignore_term)
+		signal(SIGTERM, SIG_IGN);
+	printf("agent: acts %s\n", text);
+	sleep_ms((long)(strtod(seconds, NULL) * 1000));
+	if (!strcmp(wanted->ending, "crash"))
+		crash();
+	if (!strcmp(wanted->ending, "poweroff"))
+		end_machine(RB_POWER_OFF);
+	if (!strcmp(wanted->ending, "restart"))
+		end_machine(RB_AUTOBOOT);
+	if (wanted->stay)
+		stay(wanted->ignore_term);
+	exit((int)wanted->status);
+}
+
+int main(int argc, char **argv)
+{
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	puts("agent: stand-in agent, not kata-agent");
+	for (int i = 0; i < argc; i++)
+		printf("agent: argv %d %s\n", i, argv[i]);
+	report_facts();
+	if (getpid() == 1)
+		do_init_duties();
+	struct behaviour wanted = read_behaviour();
+
+	act(&wanted);
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef LAB_AGENT_H
+#define LAB_AGENT_H
+
+/* Prints what the agent was given, one fact a line. */
+void report_facts(void);
+
+/* What kata-agent does first when it is PID 1; ends the process where kata-agent would fail. */
+void do_init_duties(void);
+
+/* Makes `count` processes whose parent is gone, waits for their end and reports the zombies that stay visible. */
+void storm_of_orphans(long count);
+
+/* Sends `count` numbered datagrams to /dev/log and reports how many were taken. */
+void flood_log(long count);
+
+#endif

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The first steps of kata-agent as PID 1, in its order: mounts that are missing, cgroup2, /dev/ptmx, session and
+ * terminal, host name. A step that kata-agent insists on ends the process here too (status 70); the cgroup v1 tree is
+ * not imitated. Then the load that tests ask for.
+ */
+#include "agent.h"
+#include "common.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { EXIT_DUTY = 70, ORPHANS_PER_PARENT = 100, ZOMBIE_WAIT_MS = 5000 };
+
+struct wanted_mount {
+	const char *type, *source, *target, *data;
+	unsigned long flags;
+};
+
+static const struct wanted_mount mounts[] = {
+	{ "proc", "proc", "/proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC },
+	{ "sysfs", "sysfs", "/sys", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC },
+	{ "devtmpfs", "dev", "/dev", NULL, MS_NOSUID },
+	{ "tmpfs", "tmpfs", "/dev/shm", NULL, MS_NOSUID | MS_NODEV },
+	{ "devpts", "devpts", "/dev/pts", NULL, MS_NOSUID | MS_NOEXEC },
+	{ "tmpfs", "tmpfs", "/run", NULL, MS_NOSUID | MS_NODEV },
+};
+
+static const struct wanted_mount cgroup2 = { "cgroup2", "cgroup2", "/sys/fs/cgroup", "nsdelegate",
+					     MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME };
+
+/* Type of the visible (last) mount on a place; empty when there is none. */
+static const char *mounted_type(const char *target)
+{
+	static char table[TEXT_MAX], type[256];
+	char place[1024], kind[256];
+
+	*type = '\0';
+	if (read_text("/proc/mounts", table, sizeof(table)) < 0)
+		return type;
+	for (char *line = strtok(table, "\n"); line; line = strtok(NULL, "\n"))
+		if (sscanf(line, "%*s %1023s %255s", place, kind) == 2 && !strcmp(place, target))
+			strcpy(type, kind);
+	return type;
+}
+
+static bool is_mounted(const char *target, const char *type)
+{
+	return !strcmp(mounted_type(target), type);
+}
+
+/* /dev and the host name may be shared with a developer's own machine when this runs in namespaces there. */
+static bool is_guest(const char *duty)
+{
+	const char *type = mounted_type("/");
+
+	if (!strcmp(type, "rootfs") || !strcmp(type, "erofs"))
+		return true;
+	printf("agent: duty %s refused: / is %s, not a guest's root\n", duty, *type ? type : "unknown");
+	return false;
+}
+
+static void fail_duty(const char *duty)
+{
+	printf("agent: duty %s failed %s\n", duty, strerror(errno));
+	exit(EXIT_DUTY);
+}
+
+static void mount_missing(const struct wanted_mount *wanted)
+{
+	char duty[WORD_MAX];
+
+	snprintf(duty, sizeof(duty), "mount %s", wanted->target);
+	if (is_mounted(wanted->target, wanted->type)) {
+		printf("agent: duty %s present\n", duty);
+		return;
+	}
+	make_folders(wanted->target, 0755);
+	if (mount(wanted->source, wanted->target, wanted->type, wanted->flags, wanted->data) == 0)
+		printf("agent: duty %s done\n", duty);
+	else if (!strcmp(wanted->source, "dev"))	/* the one mount whose failure kata-agent forgives */
+		printf("agent: duty %s forgiven %s\n", duty, strerror(errno));
+	else
+		fail_duty(duty);
+}
+
+static void mount_cgroups(void)
+{
+	char value[WORD_MAX];
+	bool v1_off = cmdline_value("cgroup_no_v1", value, sizeof(value)) && !strcmp(value, "all");
+	bool unified = cmdline_value("systemd.unified_cgroup_hierarchy", value, sizeof(value)) &&
+		       (!strcmp(value, "1") || !strcasecmp(value, "true"));
+
+	if (v1_off || unified)
+		mount_missing(&cgroup2);
+	else
+		puts("agent: duty mount /sys/fs/cgroup skipped: the v1 tree is not imitated; pass cgroup_no_v1=all");
+}
+
+static void link_ptmx(void)
+{
+	if (!is_guest("ptmx"))
+		return;
+	if (unlink("/dev/ptmx") < 0 || symlink("/dev/pts/ptmx", "/dev/ptmx") < 0)
+		fail_duty("ptmx");
+	puts("agent: duty ptmx done");
+}
+
+static void take_terminal(void)
+{
+	if (setsid() < 0)
+		fail_duty("setsid");
+	puts("agent: duty setsid done");
+	if (ioctl(STDIN_FILENO, TIOCSCTTY, 1) == 0)
+		puts("agent: duty terminal done");
+	else	/* kata-agent does not look at this result */
+		printf("agent: duty terminal forgiven %s\n", strerror(errno));
+}
+
+static void set_hostname(void)
+{
+	char name[WORD_MAX] = "localhost";
+
+	if (!is_guest("hostname"))
+		return;
+	if (read_text("/etc/hostname", name, sizeof(name)) < 0)
+		strcpy(name, "localhost");
+	name[strcspn(name, " \t\n")] = '\0';
+	if (sethostname(name, strlen(name)) == 0)
+		printf("agent: duty hostname done %s\n", name);
+	else
+		printf("agent: duty hostname forgiven %s\n", strerror(errno));
+}
+
+static void report_results(void)
+{
+	bool mounted = is_mounted("/sys/fs/cgroup", "cgroup2");
+	bool writable = mounted && mkdir("/sys/fs/cgroup/lab-agent", 0755) == 0;
+
+	if (writable)
+		rmdir("/sys/fs/cgroup/lab-agent");
+	printf("agent: cgroup2 mounted=%s writable=%s\n", mounted ? "yes" : "no", writable ? "yes" : "no");
+	printf("agent: shm mounted=%s\n", is_mounted("/dev/shm", "tmpfs") ? "yes" : "no");
+	printf("agent: pts mounted=%s\n", is_mounted("/dev/pts", "devpts") ? "yes" : "no");
+}
+
+void do_init_duties(void)
+{
+	for (size_t i = 0; i < sizeof(mounts) / sizeof(*mounts); i++)
+		mount_missing(&mounts[i]);
+	mount_cgroups();
+	link_ptmx();
+	take_terminal();
+	setenv("PATH", "/bin:/sbin/:/usr/bin/:/usr/sbin/", 1);
+	set_hostname();
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	report_results();
+}
+
+static int count_zombies(void)
+{
+	char path[64], stat_line[1024];
+	DIR *folder = opendir("/proc");
+	int zombies = 0;
+
+	for (struct dirent *entry; folder && (entry = readdir(folder));) {
+		if (!isdigit((unsigned char)*entry->d_name))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%.16s/stat", entry->d_name);
+		char *after = read_text(path, stat_line, sizeof(stat_line)) > 0 ? strrchr(stat_line, ')') : NULL;
+
+		zombies += after && after[1] == ' ' && after[2] == 'Z';
+	}
+	if (folder)
+		closedir(folder);
+	return zombies;
+}
+
+/* The children outlive their parent because they wait for the end of `gate`; `alive` ends when the last one is gone. */
+static long make_orphans(long count, const int gate[2], const int alive[2])
+{
+	long made = 0;
+
+	while (made < count) {
+		long batch = count - made < ORPHANS_PER_PARENT ? count - made : ORPHANS_PER_PARENT;
+		pid_t parent = fork();
+
+		if (parent < 0)
+			return made;
+		if (parent == 0) {
+			close(gate[1]);
+			close(alive[0]);
+			for (long i = 0; i < batch; i++)
+				if (fork() == 0) {
+					char unused;
+
+					_exit(read(gate[0], &unused, 1) == 0 ? 0 : 1);
+				}
+			_exit(0);
+		}
+		waitpid(parent, NULL, 0);
+		made += batch;
+	}
+	return made;
+}
+
+void storm_of_orphans(long count)
+{
+	int gate[2], alive[2], zombies;
+	char unused;
+	long start = now_ms(), made = 0;
+
+	while (made < count) {	/* in portions, so that the storm does not run into the limit on processes */
+		long portion = count - made < 1000 ? count - made : 1000;
+
+		if (pipe(gate) < 0 || pipe(alive) < 0)
+			break;
+		long got = make_orphans(portion, gate, alive);
+
+		made += got;
+		close(gate[0]);
+		close(gate[1]);
+		close(alive[1]);
+		if (read(alive[0], &unused, 1) != 0)
+			break;
+		close(alive[0]);
+		if (got < portion)
+			break;
+		while (waitpid(-1, NULL, WNOHANG) > 0)
+			;
+	}
+	for (long until = now_ms() + ZOMBIE_WAIT_MS; (zombies = count_zombies()) && now_ms() < until; sleep_ms(20))
+		while (waitpid(-1, NULL, WNOHANG) > 0)
+			;
+	printf("agent: orphans started=%ld zombies=%d ms=%ld\n", made, zombies, now_ms() - start);
+}
+
+void flood_log(long count)
+{
+	struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
+	struct timeval limit = { .tv_sec = 5 };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	long sent = 0, failed = 0, start = now_ms();
+	char line[128];
+
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	if (connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0)
+		printf("agent: flood cannot reach /dev/log: %s\n", strerror(errno));
+	for (long i = 1; i <= count && failed < 10; i++) {	/* ten refusals of 5 s each are proof enough */
+		int length = snprintf(line, sizeof(line), "<30>agent[%d]: flood message %ld of %ld", getpid(), i, count);
+
+		if (send(fd, line, (size_t)length, MSG_NOSIGNAL) == length)
+			sent++;
+		else
+			failed++;
+	}
+	printf("agent: flood sent=%ld failed=%ld ms=%ld\n", sent, failed, now_ms() - start);
+	close(fd);
+}

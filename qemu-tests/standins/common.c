@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LOG_DAEMON_NOTICE = 3 << 3 | 5 };
+
+long read_text(const char *path, char *into, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	size_t have = 0;
+	ssize_t got = 0;
+
+	if (fd < 0)
+		return -1;
+	while (have < size - 1 && (got = read(fd, into + have, size - 1 - have)) > 0)
+		have += (size_t)got;
+	into[have] = '\0';
+	int saved = errno;
+	close(fd);
+	errno = saved;
+	return got < 0 ? -1 : (long)have;
+}
+
+bool write_text(const char *path, const char *text, int mode)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+	size_t length = strlen(text);
+
+	if (fd < 0)
+		return false;
+	bool ok = write(fd, text, length) == (ssize_t)length;
+	int saved = errno;
+	close(fd);
+	errno = saved;
+	return ok;
+}
+
+bool word_value(const char *line, const char *name, char *into, size_t size)
+{
+	size_t length = strlen(name);
+	bool found = false;
+
+	for (const char *at = line; *at;) {
+		at += strspn(at, " \t\n");
+		size_t word = strcspn(at, " \t\n");
+
+		if (word > length && !strncmp(at, name, length) && at[length] == '=') {
+			size_t keep = word - length - 1;
+
+			if (keep >= size)
+				keep = size - 1;
+			memcpy(into, at + length + 1, keep);
+			into[keep] = '\0';
+			found = true;
+		}
+		at += word;
+	}
+	return found;
+}
+
+bool cmdline_value(const char *name, char *into, size_t size)
+{
+	static char line[TEXT_MAX];
+
+	return read_text("/proc/cmdline", line, sizeof(line)) >= 0 && word_value(line, name, into, size);
+}
+
+bool fault_value(const char *program, const char *fault, char *into, size_t size)
+{
+	static char table[TEXT_MAX];
+	char name[WORD_MAX];
+
+	if (read_text(LAB_FAULTS, table, sizeof(table)) < 0)
+		return false;
+	snprintf(name, sizeof(name), "%s.%s", program, fault);
+	size_t length = strlen(name);
+
+	for (char *line = strtok(table, "\n"); line; line = strtok(NULL, "\n"))
+		if (!strncmp(line, name, length) && line[length] == '=') {
+			snprintf(into, size, "%s", line + length + 1);
+			return true;
+		}
+	return false;
+}
+
+bool fault_number(const char *program, const char *fault, long *value)
+{
+	char text[WORD_MAX], *end;
+
+	if (!fault_value(program, fault, text, sizeof(text)))
+		return false;
+	*value = strtol(text, &end, 0);
+	if (*text && !*end)
+		return true;
+	fprintf(stderr, "%s: " LAB_FAULTS ": %s.%s=%s is no number\n", program, program, fault, text);
+	exit(2);
+}
+
+static int log_socket(void)
+{
+	static int fd = -1;
+	struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
+
+	if (fd < 0)
+		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+void log_line(const char *tag, const char *format, ...)
+{
+	char line[2048];
+	va_list values;
+	time_t now = time(NULL);
+	struct tm split;
+
+	size_t at = (size_t)snprintf(line, sizeof(line), "<%d>", LOG_DAEMON_NOTICE);
+	at += strftime(line + at, sizeof(line) - at, "%b %e %T ", gmtime_r(&now, &split));
+	at += (size_t)snprintf(line + at, sizeof(line) - at, "%s[%d]: ", tag, getpid());
+	va_start(values, format);
+	int added = vsnprintf(line + at, sizeof(line) - at, format, values);
+	va_end(values);
+	at += added < (int)(sizeof(line) - at) ? (size_t)added : sizeof(line) - at - 1;
+	int fd = log_socket();
+
+	if (fd >= 0 && send(fd, line, at, MSG_NOSIGNAL) < 0)
+		return;
+}
+
+void sleep_ms(long ms)
+{
+	struct timespec left = { ms / 1000, ms % 1000 * 1000000L };
+
+	while (nanosleep(&left, &left) < 0 && errno == EINTR)
+		;
+}
+
+long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+bool make_folders(const char *path, int mode)
+{
+	char part[4096];
+
+	snprintf(part, sizeof(part), "%s", path);
+	for (char *at = part + 1; *at; at++)
+		if (*at == '/') {
+			*at = '\0';
+			if (mkdir(part, mode) < 0 && errno != EEXIST)
+				return false;
+			*at = '/';
+		}
+	return mkdir(part, mode) == 0 || errno == EEXIST;
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What every stand-in needs: files, the kernel command line, the lab's fault table, /dev/log. No policy. */
+#ifndef LAB_COMMON_H
+#define LAB_COMMON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum { TEXT_MAX = 65536, WORD_MAX = 256 };
+
+/* The lab's own folder in the guest; the product neither knows nor reads it. */
+#define LAB_DIR "/lab"
+#define LAB_FAULTS LAB_DIR "/faults"
+
+/* Reads at most size - 1 bytes and terminates them; returns the length, or -1 with errno. */
+long read_text(const char *path, char *into, size_t size);
+
+/* Writes the whole text to an existing or new file; false with errno. */
+bool write_text(const char *path, const char *text, int mode);
+
+/* Value of `name=` in a line of words separated by white space; the last one wins, as in the kernel. */
+bool word_value(const char *line, const char *name, char *into, size_t size);
+
+/* The same for /proc/cmdline. */
+bool cmdline_value(const char *name, char *into, size_t size);
+
+/* A fault of one program: the file LAB_FAULTS has lines `program.fault=value`. */
+bool fault_value(const char *program, const char *fault, char *into, size_t size);
+bool fault_number(const char *program, const char *fault, long *value);
+
+/* Sends `<priority>tag[pid]: text` to /dev/log and drops it without a word when nobody listens, as syslog(3) does. */
+void log_line(const char *tag, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Sleeps the whole time, also across signals. */
+void sleep_ms(long ms);
+long now_ms(void);
+
+/* mkdir -p for the folders above and including the path. */
+bool make_folders(const char *path, int mode);
+
+#endif
