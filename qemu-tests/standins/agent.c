@@ -82,7 +82,7 @@ static struct behaviour read_behaviour(void)
 
 static void crash(void)
 {
-	int *volatile nowhere = NULL;
+	volatile int *volatile nowhere = NULL;
 
 	*nowhere = 1;	/* a real fault: raise() from PID 1 of a namespace would be ignored */
 }
