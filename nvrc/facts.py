@@ -2,12 +2,12 @@
 """What the boot knows so far. A step receives Facts and returns them with its own findings added, nothing else.
 
 Each field is written by exactly one step; the executor refuses a second writer. A field that no step has filled
-yet is None, and that is the only meaning of None here.
+yet is None, and that is the only meaning of None here. `warnings` alone is shared: steps append to it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nvrc.params import Parsed
     from nvrc.topology import Topology
 
-__all__ = ["Facts", "Mode", "replace"]
+__all__ = ["Facts", "Mode", "merge", "replace"]
 
 
 class Mode(Enum):
@@ -26,11 +26,48 @@ class Mode(Enum):
     SERVICE_NVL4 = "servicevm-nvl4"
     SERVICE_NVL5 = "servicevm-nvl5"
 
+    @property
+    def has_gpus(self) -> bool:
+        return self in (Mode.GPU, Mode.GPU_NVL4, Mode.GPU_NVL5)
+
+    @property
+    def is_service_vm(self) -> bool:
+        return self in (Mode.SERVICE_NVL4, Mode.SERVICE_NVL5)
+
+    @property
+    def nvlink(self) -> int | None:
+        """The NVLink generation whose switches this VM has to run, None without any."""
+        return _NVLINK.get(self)
+
+
+_NVLINK = {Mode.GPU_NVL4: 4, Mode.SERVICE_NVL4: 4, Mode.GPU_NVL5: 5, Mode.SERVICE_NVL5: 5}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
+    log_socket: int | None = None
+    kernel_log: int | None = None
     parameters: Parsed | None = None
     hostname: str | None = None
+    loopback_up: bool | None = None
     topology: Topology | None = None
+    mode: Mode | None = None
     modules_locked: bool | None = None
-    notes: tuple[str, ...] = field(default=())
+    agent_pid: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def merge(current: Facts, given: Facts, returned: Facts) -> Facts:
+    """Add to `current` what a step found, where `given` is what it started from. Steps may have run side by side."""
+    changes: dict[str, object] = {}
+    for name in Facts.__slots__:
+        old, new = getattr(given, name), getattr(returned, name)
+        if new is old:
+            continue
+        if name == "warnings":
+            changes[name] = current.warnings + returned.warnings[len(given.warnings):]
+        elif getattr(current, name) is not None:
+            raise ValueError(f"fact {name!r} has two writers")
+        else:
+            changes[name] = new
+    return replace(current, **changes)  # type: ignore[arg-type]  # names and values come from Facts itself
