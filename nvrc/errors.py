@@ -50,7 +50,7 @@ CODES: tuple[FailureCode, ...] = (
                 "correct or drop nvrc.mode, nvrc.fabricmanager or nvrc.fm.* on the command line", AUTHOR),
     FailureCode("E_LOCK_MODULES", "lock-modules", "module loading could not be disabled",
                 "the guest kernel needs CONFIG_MODULES with the modules_disabled sysctl", PLATFORM),
-    FailureCode("E_AGENT_MISSING", "agent", "the agent is not in the image or is not executable",
+    FailureCode("E_AGENT_MISSING", "identity", "the agent is not in the image or is not executable",
                 "put an executable kata-agent at /usr/bin/kata-agent", PLATFORM),
     FailureCode("E_AGENT_EXEC", "agent", "the agent could not be started",
                 "the message carries the kernel's reason; check architecture and loader of the binary", PLATFORM),

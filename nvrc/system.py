@@ -2,34 +2,203 @@
 """The seam: everything that touches the machine goes through `System`.
 
 Paths are absolute as the guest sees them; the root they hang from is part of the System. `FakeSystem` (tests/fakes)
-is a real directory plus a journal of effects; `LinuxSystem` is the only module that changes a machine, and refuses
-to mount, load modules or power off unless it is PID 1.
+is a real directory plus a journal of effects; `LinuxSystem` is the only class that changes a machine, and refuses
+to mount, name or power off anything unless it is PID 1.
 """
 
 from __future__ import annotations
 
+import os
+import stat
+import time
 from typing import Protocol
+
+from nvrc import linux
+from nvrc.program import Program, start
+
+KERN_EMERG, KERN_INFO, KERN_DEBUG = 0, 6, 7
+USER_FACILITY = 1 << 3
 
 
 class System(Protocol):
-    """What a step may do. Reads raise OSError as the kernel gives it; the step says what that means."""
+    """What a step may do. Everything raises OSError as the kernel gives it; the step says what that means."""
 
-    # Files
     def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
-    def write(self, path: str, data: bytes, mode: int = 0o644) -> None: ...
+    def write(self, path: str, data: bytes) -> None: ...
     def publish(self, path: str, data: bytes, mode: int = 0o644) -> None: ...
     def list_dir(self, path: str) -> tuple[str, ...]: ...
     def exists(self, path: str, *, executable: bool = False) -> bool: ...
     def make_dir(self, path: str, mode: int = 0o755) -> None: ...
     def make_link(self, path: str, target: str) -> None: ...
+    def append(self, path: str, data: bytes, limit: int) -> None: ...
+    def open_reader(self, path: str) -> int: ...
+    def bind_log(self, path: str) -> int: ...
 
-    # Kernel
-    def filesystem_type(self, path: str) -> str: ...
     def mount(self, source: str, target: str, fstype: str, flags: int, data: str = "") -> None: ...
     def set_hostname(self, name: str) -> None: ...
     def raise_loopback(self) -> None: ...
+    def start(self, program: Program) -> int: ...
+    def signal(self, pid: int, number: int) -> None: ...
     def power_off(self) -> None: ...
 
-    # Time and words
     def now(self) -> float: ...
-    def say(self, line: str, level: int) -> None: ...
+    def say(self, line: str, level: int = KERN_EMERG) -> None: ...
+
+
+class LinuxSystem:
+    """The real machine below `root`. Seconds are those of the kernel's boot clock, as in its own messages."""
+
+    def __init__(self, root: str = "/", console: int = 2) -> None:
+        self._root = root.rstrip("/")
+        self._console = console
+        self._kmsg = -1
+
+    def real_path(self, path: str) -> str:
+        """Where a path of the guest lies on this machine."""
+        return self._root + path
+
+    # Files ------------------------------------------------------------------------------------------------------
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        descriptor = os.open(self.real_path(path), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            pieces = []
+            while limit > 0 and (piece := os.read(descriptor, min(limit, 1 << 16))):
+                pieces.append(piece)
+                limit -= len(piece)
+            return b"".join(pieces)
+        finally:
+            os.close(descriptor)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file in place with one write(2), as kernel files want it."""
+        self._write(path, data, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+
+    def publish(self, path: str, data: bytes, mode: int = 0o644) -> None:
+        """Replace a file so that a reader sees the old one or the new one, never a part."""
+        temporary = f"{path}.new"
+        try:
+            self._write(temporary, data, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            os.rename(self.real_path(temporary), self.real_path(path))
+        except OSError:
+            try:
+                os.unlink(self.real_path(temporary))
+            except FileNotFoundError:
+                pass
+            raise
+
+    def _write(self, path: str, data: bytes, flags: int, mode: int) -> None:
+        descriptor = os.open(self.real_path(path), flags | os.O_CLOEXEC, mode)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view):]
+        finally:
+            os.close(descriptor)
+
+    def list_dir(self, path: str) -> tuple[str, ...]:
+        return tuple(sorted(os.listdir(self.real_path(path))))
+
+    def exists(self, path: str, *, executable: bool = False) -> bool:
+        try:
+            mode = os.stat(self.real_path(path)).st_mode
+        except OSError:
+            return False
+        return not executable or (stat.S_ISREG(mode) and bool(mode & 0o111))
+
+    def make_dir(self, path: str, mode: int = 0o755) -> None:
+        os.makedirs(self.real_path(path), mode, exist_ok=True)
+
+    def make_link(self, path: str, target: str) -> None:
+        """A symbolic link, in place of whatever file or link had the name."""
+        real = self.real_path(path)
+        if os.path.lexists(real):
+            os.unlink(real)
+        os.symlink(target, real)
+
+    def append(self, path: str, data: bytes, limit: int) -> None:
+        """Add to a file that is put aside as `.old` and begun anew once it holds `limit` bytes."""
+        real = self.real_path(path)
+        descriptor = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(descriptor).st_size + len(data) > limit:
+                os.rename(real, f"{real}.old")
+                os.close(descriptor)
+                descriptor = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            os.write(descriptor, data[-limit:])
+        finally:
+            os.close(descriptor)
+
+    def open_reader(self, path: str) -> int:
+        """A descriptor for the event loop to read from."""
+        return os.open(self.real_path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def bind_log(self, path: str) -> int:
+        """A datagram socket at `path` that anybody may write to and that tells the sender's uid."""
+        import socket
+
+        real = self.real_path(path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            sock.bind(real)
+            os.chmod(real, 0o666)
+            return sock.detach()
+
+    # Kernel -----------------------------------------------------------------------------------------------------
+
+    def mount(self, source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
+        self._only_as_init("mount")
+        linux.mount(source, self.real_path(target), fstype, flags, data)
+
+    def set_hostname(self, name: str) -> None:
+        self._only_as_init("sethostname")
+        import socket
+
+        socket.sethostname(name)
+
+    def raise_loopback(self) -> None:
+        self._only_as_init("raise lo")
+        linux.raise_interface("lo")
+
+    def start(self, program: Program) -> int:
+        return start(program, self._root or "/")
+
+    def signal(self, pid: int, number: int) -> None:
+        os.kill(pid, number)
+
+    def power_off(self) -> None:
+        self._only_as_init("power off")
+        linux.reboot(linux.LINUX_REBOOT_CMD_POWER_OFF)
+
+    # Time and words ---------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def say(self, line: str, level: int = KERN_EMERG) -> None:
+        """One line for the console: through the kernel's ring buffer, so that no kernel message breaks into it.
+
+        The default level is the one that no command line silences. Before /dev is there, standard error serves.
+        """
+        if self._kmsg < 0:
+            self._kmsg = self._open_kmsg()
+        text = line.encode(errors="replace") + b"\n"
+        try:
+            if self._kmsg >= 0:
+                os.write(self._kmsg, b"<%d>%s" % (USER_FACILITY | level, text))
+            else:
+                os.write(self._console, text)
+        except OSError:
+            pass  # there is no place left to say that the console does not work
+
+    def _open_kmsg(self) -> int:
+        try:
+            descriptor = os.open(self.real_path("/dev/kmsg"), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return -1
+        return descriptor
+
+    @staticmethod
+    def _only_as_init(what: str) -> None:
+        if os.getpid() != 1:
+            raise PermissionError(1, f"refusing to {what}: this process is not PID 1")

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything said on /dev/log and the kernel's own words, bounded: a file for people, a ring for failure messages.
+
+Intake is never limited: each wake-up drains the socket. What is kept is: the newest lines in memory, and a file
+that is begun anew when full, with one predecessor. A full /run costs the file, not the boot.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import NamedTuple
+
+from nvrc import paths
+from nvrc.system import System
+
+RING_LINES = 512
+LINE_BYTES = 4096
+FILE_BYTES = 1 << 20
+BATCH = 1024
+
+
+class Line(NamedTuple):
+    """One message: its place in the stream, the sender's uid, and the text without the priority."""
+
+    serial: int
+    uid: int
+    text: str
+
+
+class Journal:
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._ring: deque[Line] = deque(maxlen=RING_LINES)
+        self._kernel: deque[str] = deque(maxlen=64)
+        self.serial = 0
+        self.file_losses = 0
+
+    def since(self, serial: int) -> tuple[Line, ...]:
+        """Lines that came after a place in the stream and are still kept."""
+        return tuple(line for line in self._ring if line.serial > serial)
+
+    def tail(self, count: int = 8) -> tuple[str, ...]:
+        """The newest lines of daemons and kernel, for a failure message."""
+        return tuple(line.text for line in list(self._ring)[-count:]) + tuple(list(self._kernel)[-count:])
+
+    def drain(self, descriptor: int) -> None:
+        """Take what waits in the socket, at most one batch, so that other events get their turn."""
+        texts = []
+        for _ in range(BATCH):
+            try:
+                datagram, uid = receive(descriptor)
+            except OSError:
+                break
+            text = without_priority(datagram)
+            self.serial += 1
+            self._ring.append(Line(self.serial, uid, text))
+            texts.append(text)
+        if texts:
+            self._keep("\n".join(texts) + "\n")
+
+    def _keep(self, text: str) -> None:
+        try:
+            self._system.append(paths.SYSLOG, text.encode(errors="replace"), FILE_BYTES)
+        except OSError:
+            self.file_losses += 1
+
+    def read_kernel(self, descriptor: int) -> None:
+        """Take what waits in /dev/kmsg: warnings and worse of the kernel itself, not what programs wrote there."""
+        for _ in range(BATCH):
+            try:
+                record = os.read(descriptor, 8192)
+            except BrokenPipeError:
+                continue  # records were overwritten before they were read; the next read goes on behind them
+            except OSError:
+                return
+            if text := kernel_warning(record):
+                self._kernel.append(text)
+
+
+def receive(descriptor: int) -> tuple[bytes, int]:
+    """One datagram and the uid of its sender."""
+    import socket
+    import struct
+
+    sock = socket.socket(fileno=descriptor)
+    try:
+        data, extra, _, _ = sock.recvmsg(LINE_BYTES, socket.CMSG_SPACE(12), socket.MSG_DONTWAIT)
+    finally:
+        sock.detach()
+    uid = struct.unpack("3i", extra[0][2])[1] if extra else -1
+    return data, uid
+
+
+def without_priority(datagram: bytes) -> str:
+    """The text of a syslog datagram: `<N>` in front and white space behind removed, one line, never an error."""
+    text = datagram.decode("utf-8", "replace")
+    if text.startswith("<"):
+        number, closed, rest = text[1:5].partition(">")
+        if closed and number.isdecimal():
+            text = rest + text[5:]
+    return " ".join(text.replace("\0", " ").split("\n")).rstrip()
+
+
+def kernel_warning(record: bytes) -> str:
+    """The text of a /dev/kmsg record of facility 0 at level warning or worse, else nothing."""
+    prefix, _, message = record.partition(b";")
+    priority = prefix.split(b",", 1)[0]
+    if not priority.isdigit() or int(priority) > 4:
+        return ""
+    return message.split(b"\n", 1)[0].decode("utf-8", "replace")

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a program is started: a frozen description, and the child's side of it between clone and exec.
+
+Limits, OOM score, namespaces and descriptors are set in the child, never in PID 1, so nothing leaks into the
+init or into other children. The child reports a failed exec through a pipe that a successful exec closes.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import struct
+from dataclasses import dataclass
+
+from nvrc import linux
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_FAILURE = struct.Struct("<i")
+REPORT = 3  # the descriptor of the report pipe in the child; exec closes it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A program with everything its process starts with. Paths are those of the guest."""
+
+    path: str
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = (("PATH", PATH),)
+    own_pid_namespace: bool = False
+    open_files: int | None = None
+    oom_score_adj: int | None = None
+
+
+def start(program: Program, root: str = "/") -> int:
+    """Start it and return its pid once exec has succeeded; OSError from the child otherwise."""
+    report, failed = os.pipe2(os.O_CLOEXEC)
+    flags = linux.CLONE_NEWPID | linux.CLONE_NEWNS if program.own_pid_namespace else 0
+    pid = linux.clone3(flags)
+    if pid == 0:
+        _become(program, root, failed)
+    os.close(failed)
+    with os.fdopen(report, "rb") as pipe:
+        message = pipe.read(_FAILURE.size)
+    if message:
+        os.waitpid(pid, 0)
+        (number,) = _FAILURE.unpack(message)
+        raise OSError(number, os.strerror(number), program.path)
+    return pid
+
+
+def _become(program: Program, root: str, failed: int) -> None:  # pragma: no cover - the child, seen by the namespace tier
+    os.dup2(failed, REPORT)
+    os.set_inheritable(REPORT, False)
+    try:
+        _prepare(program, root)
+        os.execve(program.path, (program.path, *program.args), dict(program.env))
+    except OSError as err:
+        os.write(REPORT, _FAILURE.pack(err.errno or 0))
+    finally:
+        os._exit(127)
+
+
+def _prepare(program: Program, root: str) -> None:  # pragma: no cover - runs in the child only
+    linux.close_range(REPORT + 1)
+    if root != "/":
+        os.chroot(root)
+    os.chdir("/")
+    if program.own_pid_namespace:
+        _mount_own_proc()
+    if program.oom_score_adj is not None:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(program.oom_score_adj))
+    if program.open_files is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (program.open_files, program.open_files))
+    os.umask(0o022)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _mount_own_proc() -> None:  # pragma: no cover - runs in the child only
+    """A /proc of the new PID namespace, in the mount namespace that was cloned with it."""
+    try:
+        linux.umount2("/proc", linux.MNT_DETACH)
+    except OSError:
+        pass  # nothing was mounted there
+    linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the agent: as PID 1 of a PID namespace of its own, so that it behaves as the init it believes to be.
+
+kata-agent asks getpid() == 1 to decide who mounts, which cgroup driver is used and who powers off. With
+`nvrc.agent.pidns=off` it runs as an ordinary child; what init mode would have set up is in place for both.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from nvrc import paths
+from nvrc.errors import NvrcError
+from nvrc.facts import Facts, replace
+from nvrc.linux import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RELATIME
+from nvrc.program import PATH, Program
+from nvrc.system import System
+
+OPEN_FILES = 1048576
+OOM_SCORE_ADJ = -997
+CGROUP_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME
+
+
+def start(system: System, facts: Facts) -> Facts:
+    assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
+    settings = facts.parameters.settings
+    if settings.cgroup_v2 or not settings.agent_pidns:
+        _mount_cgroup2(system)
+    try:
+        pid = system.start(describe(own_pid_namespace=settings.agent_pidns,
+                                    has_gpu_extension=any(e.name == "gpu" for e in settings.extensions)))
+    except OSError as err:
+        raise NvrcError("E_AGENT_EXEC", f"cannot start {paths.AGENT}: {err.strerror}", _why(err)) from err
+    return replace(facts, agent_pid=pid)
+
+
+def describe(*, own_pid_namespace: bool, has_gpu_extension: bool) -> Program:
+    """The agent with everything it is given. The environment is made here, never inherited."""
+    env = [("PATH", PATH), ("HOME", "/"), ("TERM", "linux")]
+    if has_gpu_extension:
+        env.append(("KATA_ATTESTER_VARIANT", "nvidia"))
+    return Program(path=paths.AGENT, env=tuple(env), own_pid_namespace=own_pid_namespace,
+                   open_files=OPEN_FILES, oom_score_adj=OOM_SCORE_ADJ)
+
+
+def _mount_cgroup2(system: System) -> None:
+    mounts = system.read("/proc/self/mounts").decode("utf-8", "surrogateescape").splitlines()
+    if any(line.split(" ")[1:3] == [paths.CGROUP, "cgroup2"] for line in mounts):
+        return
+    try:
+        system.mount("cgroup2", paths.CGROUP, "cgroup2", CGROUP_FLAGS, "nsdelegate")
+    except OSError as err:
+        raise NvrcError("E_MOUNT", f"cannot mount cgroup2 on {paths.CGROUP}: {err.strerror}",
+                        "the guest kernel needs CONFIG_CGROUPS") from err
+
+
+def _why(err: OSError) -> str:
+    match err.errno:
+        case errno.ENOENT:
+            return "the file is there, so its loader or interpreter is missing from the image"
+        case errno.ENOEXEC:
+            return "the file is no program for this machine: check its architecture"
+        case errno.EINVAL | errno.EPERM:
+            return "the guest kernel needs CONFIG_PID_NS and CONFIG_NAMESPACES; or set nvrc.agent.pidns=off"
+        case _:
+            return "check the agent's file in the image"

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this guest is: its host name, and the agent it is there to run.
+
+The name is the first word of /etc/hostname, `localhost` without one, as kata-agent does it in init mode. That the
+agent is present is asked here, before minutes of hardware work, not after.
+"""
+
+from __future__ import annotations
+
+from nvrc import paths
+from nvrc.errors import NvrcError
+from nvrc.facts import Facts, replace
+from nvrc.system import System
+
+LONGEST = 64  # __NEW_UTS_LEN
+
+
+def establish(system: System, facts: Facts) -> Facts:
+    _check_agent(system)
+    name = _first_word(system) or "localhost"
+    if len(name) > LONGEST or not name.isascii() or not name.isprintable():
+        raise NvrcError("E_IDENTITY", f"{paths.HOSTNAME} holds no host name: {name[:80]!r}")
+    try:
+        system.set_hostname(name)
+    except OSError as err:
+        raise NvrcError("E_IDENTITY", f"cannot set the host name {name!r}: {err.strerror}") from err
+    return replace(facts, hostname=name)
+
+
+def _first_word(system: System) -> str:
+    try:
+        words = system.read(paths.HOSTNAME, 4096).decode("ascii", "replace").split()
+    except FileNotFoundError:
+        return ""
+    except OSError as err:
+        raise NvrcError("E_IDENTITY", f"cannot read {paths.HOSTNAME}: {err.strerror}") from err
+    return words[0] if words else ""
+
+
+def _check_agent(system: System) -> None:
+    if not system.exists(paths.AGENT):
+        raise NvrcError("E_AGENT_MISSING", f"{paths.AGENT} does not exist")
+    if not system.exists(paths.AGENT, executable=True):
+        raise NvrcError("E_AGENT_MISSING", f"{paths.AGENT} is not an executable file",
+                        f"make {paths.AGENT} a regular file with mode 755 in the image")

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Takes over /dev/log and the kernel log before any daemon exists, and sets the sysctls that logging needs."""
+
+from __future__ import annotations
+
+from nvrc import paths
+from nvrc.errors import NvrcError
+from nvrc.facts import Facts, replace
+from nvrc.system import System
+
+# The socket sizes are those of the reference init. The queue length is ours: a Unix datagram socket is bounded by
+# the number of queued datagrams (10 by default), and a daemon blocks in syslog(3) when the queue is full.
+SYSCTLS = (
+    ("/proc/sys/net/core/rmem_default", "16777216"),
+    ("/proc/sys/net/core/wmem_default", "16777216"),
+    ("/proc/sys/net/core/rmem_max", "16777216"),
+    ("/proc/sys/net/core/wmem_max", "16777216"),
+    ("/proc/sys/net/unix/max_dgram_qlen", "4096"),
+    (paths.PRINTK_DEVKMSG, "on"),
+)
+
+
+def open_log(system: System, facts: Facts) -> Facts:
+    for path, value in SYSCTLS:
+        try:
+            system.write(path, value.encode())
+        except OSError as err:
+            raise NvrcError("E_JOURNAL", f"cannot write {value} to {path}: {err.strerror}",
+                            "the guest kernel needs CONFIG_NET, CONFIG_UNIX and CONFIG_PRINTK") from err
+    try:
+        log_socket = system.bind_log(paths.DEV_LOG)
+    except OSError as err:
+        raise NvrcError("E_JOURNAL", f"cannot bind {paths.DEV_LOG}: {err.strerror}") from err
+    try:
+        kernel_log = system.open_reader(paths.KMSG)
+    except OSError as err:
+        raise NvrcError("E_JOURNAL", f"cannot read {paths.KMSG}: {err.strerror}") from err
+    return replace(facts, log_socket=log_socket, kernel_log=kernel_log)

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings `lo` up: the fabric manager binds 127.0.0.1, and the agent expects it. The kernel adds the address."""
+
+from __future__ import annotations
+
+from nvrc.errors import NvrcError
+from nvrc.facts import Facts, replace
+from nvrc.system import System
+
+
+def raise_interface(system: System, facts: Facts) -> Facts:
+    try:
+        system.raise_loopback()
+    except OSError as err:
+        raise NvrcError("E_LOOPBACK", f"cannot bring lo up: {err.strerror}") from err
+    return replace(facts, loopback_up=True)

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the kernel command line once, under the policy that the image owner baked in. Nobody reads it again."""
+
+from __future__ import annotations
+
+from nvrc import paths
+from nvrc.errors import NvrcError
+from nvrc.facts import Facts, replace
+from nvrc.params import parse
+from nvrc.policy import NO_POLICY, Policy, load_policy
+from nvrc.system import System
+
+
+def load(system: System, facts: Facts) -> Facts:
+    parsed = parse(system.read(paths.CMDLINE), _read_policy(system))
+    parsed.raise_on_error()
+    warnings = tuple(str(problem) for problem in parsed.warnings)
+    return replace(facts, parameters=parsed, warnings=facts.warnings + warnings)
+
+
+def _read_policy(system: System) -> Policy:
+    try:
+        return load_policy(system.read(paths.POLICY))
+    except FileNotFoundError:
+        return NO_POLICY
+    except OSError as err:
+        raise NvrcError("E_POLICY", f"cannot read {paths.POLICY}: {err.strerror}") from err

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Life after boot: what an event means for the VM. Decides only; PID 1 carries the decisions out.
+
+The agent's end is the VM's end. A request to stop (SIGTERM, SIGINT, ctrl-alt-del) ends it in order: the agent is
+asked, then killed when its time is up. kata-agent powers off by reboot(2), which inside a PID namespace shows as
+death by SIGINT (power off, halt) or SIGHUP (restart).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+ORDERLY = "OK"
+STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGPWR})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """Why the VM ends: code OK for an orderly end, else a failure code."""
+
+    code: str
+    what: str
+    hint: str = ""
+
+    @property
+    def is_orderly(self) -> bool:
+        return self.code == ORDERLY
+
+
+class Supervisor:
+    """State of one VM between hand-over and its end."""
+
+    def __init__(self, *, agent_pid: int, own_pid_namespace: bool, started_s: float) -> None:
+        self.agent_pid = agent_pid
+        self._own_pid_namespace = own_pid_namespace
+        self._started_s = started_s
+        self._stop_reason = ""
+        self._killed = False
+        self.ending: Ending | None = None
+        self.reaped = 0
+
+    def child_ended(self, pid: int, status: int, now: float) -> None:
+        """A child was reaped: the agent, or an orphan that nobody waits for."""
+        self.reaped += 1
+        if pid == self.agent_pid and self.ending is None:
+            self.ending = self._agent_ended(status, now)
+
+    def stop_requested(self, number: int) -> bool:
+        """A signal asked PID 1 to stop; True when this is the first time and the agent has to be told."""
+        first = not self._stop_reason
+        self._stop_reason = self._stop_reason or f"{signal.Signals(number).name} to PID 1"
+        return first and self.ending is None
+
+    def stop_overdue(self) -> bool:
+        """The agent had its time after a stop request; True when it has to be killed."""
+        self._killed = self.ending is None
+        return self._killed
+
+    def _agent_ended(self, status: int, now: float) -> Ending:
+        after = f"{now - self._started_s:.1f} s after its start"
+        if self._killed:
+            return Ending(code="E_AGENT_STOP", what=f"the agent ignored the request to stop ({self._stop_reason}) and was killed")
+        if self._stop_reason:
+            return Ending(code=ORDERLY, what=f"stopped by {self._stop_reason}; {tell_status(status)}")
+        if os.WIFSIGNALED(status) and self._own_pid_namespace and os.WTERMSIG(status) == signal.SIGINT:
+            return Ending(code=ORDERLY, what="the agent powered off")
+        if os.WIFSIGNALED(status) and self._own_pid_namespace and os.WTERMSIG(status) == signal.SIGHUP:
+            return Ending(code=ORDERLY, what="the agent asked for a restart; the VM powers off")
+        if not self._own_pid_namespace and status == 0:
+            return Ending(code=ORDERLY, what="the agent exited with status 0")
+        return Ending(code="E_AGENT_EXIT", what=f"{tell_status(status)} {after}")
+
+
+def tell_status(status: int) -> str:
+    """A wait status of the agent in words."""
+    if os.WIFSIGNALED(status):
+        core = " (core dumped)" if os.WCOREDUMP(status) else ""
+        return f"the agent was killed by {signal_name(os.WTERMSIG(status))}{core}"
+    return f"the agent exited with status {os.waitstatus_to_exitcode(status)}"
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
