@@ -2,8 +2,9 @@
 """The boot report: the boot table with times filled in, and what the boot found. Written to /run/nvrc/boot.json.
 
 Versioned: a field that is added, removed or changes its meaning raises SCHEMA. All moments are seconds of the
-kernel's boot clock, which starts with the kernel, so the time before PID 1 is `started_s`. Strings that name nothing
-are empty; None means "not known" or "not yet". docs/boot-report.md describes every field, and a test compares.
+kernel's boot clock, which starts with the kernel, so the time before PID 1 is `started_s` less `interpreter_s`.
+Strings that name nothing are empty; None means "not known" or "not yet". docs/boot-report.md describes every field, and a
+test compares.
 """
 
 from __future__ import annotations
@@ -13,28 +14,15 @@ from enum import Enum
 
 from nvrc.jsontext import encode
 from nvrc.topology import Topology
+from nvrc.verdict import Outcome, Verdict
+
+__all__ = [
+    "LOG_TAIL_LINES", "SCHEMA", "Failure", "FunctionRecord", "GpuRecord", "GpuState", "Outcome", "ParameterRecord",
+    "Report", "Role", "StepRecord", "Verdict", "from_json", "record_topology", "to_json",
+]
 
 SCHEMA = 1
 LOG_TAIL_LINES = 200
-
-
-class Outcome(Enum):
-    """Of a step. The words are those of the console line; the last two exist only while the boot goes on."""
-
-    OK = "ok"
-    SKIP = "skip"
-    FAIL = "fail"
-    WARN = "warn"
-    RUNNING = "running"
-    PENDING = "pending"
-
-
-class Verdict(Enum):
-    BOOTING = "booting"
-    READY = "ready"
-    NO_GPU = "no-gpu"
-    DEGRADED = "degraded"
-    FAILED = "failed"
 
 
 class GpuState(Enum):

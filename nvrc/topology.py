@@ -45,7 +45,7 @@ class PciReader(Protocol):
     def list_dir(self, path: str) -> tuple[str, ...]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PciFunction:
     bdf: str
     vendor: int
@@ -117,7 +117,7 @@ def scan(sys: PciReader) -> tuple[PciFunction, ...]:
         return ()
     except OSError as err:
         raise NvrcError("E_PCI_READ", f"{PCI_DEVICES}: {err.strerror or err}") from err
-    return tuple(sorted(_read_function(sys, name) for name in names))
+    return tuple(_read_function(sys, name) for name in sorted(names))
 
 
 def classify(functions: tuple[PciFunction, ...]) -> Topology:
