@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from nvrc.facts import Facts
 from nvrc.steps import agent, filesystems, identity, journal, lock_modules, loopback, parameters, topology
-from nvrc.table import DEGRADE, POWER_OFF, Step, always, seconds
+from nvrc.table import Step, seconds
 
 __all__ = ["BOOT"]
 
@@ -17,5 +16,6 @@ BOOT: tuple[Step, ...] = (
     Step("loopback",     loopback.raise_interface, deadline=seconds(10), needs=("filesystems",)),
     Step("topology",     topology.detect,          deadline=seconds(10), needs=("parameters",)),
     Step("lock-modules", lock_modules.lock,        deadline=seconds(10), needs=("topology",)),
-    Step("agent",        agent.start,              deadline=seconds(30), needs=("journal", "identity", "loopback", "lock-modules")),
+    Step("agent",        agent.start,              deadline=seconds(30), needs=("journal", "identity", "loopback",
+                                                                                "lock-modules")),
 )

@@ -34,7 +34,7 @@ CODES: tuple[FailureCode, ...] = (
                 "give the VM more memory, or find what filled /run", PLATFORM),
     FailureCode("E_JOURNAL", "journal", "/dev/log could not be bound or a log sysctl refused its value",
                 "check that /dev is writable and nothing else in the image binds /dev/log", PLATFORM),
-    FailureCode("E_PARAMETERS", "parameters", "a kernel parameter is malformed, unknown under strict, or denied by policy",
+    FailureCode("E_PARAMETERS", "parameters", "a kernel parameter is malformed, denied by policy, or unknown under strict",
                 "run 'nvrc params check' on the command line; every mistake is listed at once", AUTHOR),
     FailureCode("E_POLICY", "parameters", "the policy file baked into the image cannot be used",
                 "fix /etc/nvrc/policy.toml in the image and rebuild it", PLATFORM),

@@ -38,7 +38,7 @@ class Record:
         return self.end_s - self.start_s
 
 
-class BootFailed(Exception):
+class BootError(Exception):
     """A critical step failed; nothing after it was started."""
 
     def __init__(self, record: Record) -> None:
@@ -46,7 +46,7 @@ class BootFailed(Exception):
         self.record = record
 
 
-class DeadlineExpired(Exception):
+class DeadlineError(Exception):
     """Raised into the step that overran, by whoever watches the clock for the executor."""
 
 
@@ -74,7 +74,7 @@ class Executor:
         return self._facts
 
     def run(self) -> Facts:
-        """Every step to its outcome, or BootFailed."""
+        """Every step to its outcome, or BootError."""
         while self._failure is None:
             if step := self._next_ready():
                 self._begin(step)
@@ -83,7 +83,7 @@ class Executor:
                 self._collect()
             else:
                 return self._facts
-        raise BootFailed(self._failure)
+        raise BootError(self._failure)
 
     def _next_ready(self) -> Step | None:
         for step in self._table:
@@ -137,7 +137,7 @@ class Executor:
 
         def expire() -> None:
             if self._records[step.name].outcome == RUNNING and all(step is not done for done, _, _ in self._results):
-                self._conclude(step, given, DeadlineExpired())
+                self._conclude(step, given, DeadlineError())
 
         self._loop.watch(ready, wake)
         self._loop.at(self._system.now() + step.deadline(given), expire)
@@ -173,7 +173,7 @@ def describe(error: Exception, step: Step, facts: Facts) -> NvrcError:
     """Any exception as one with a code; those that nobody foresaw name the place where they were raised."""
     if isinstance(error, NvrcError):
         return error
-    if isinstance(error, DeadlineExpired):
+    if isinstance(error, DeadlineError):
         return NvrcError("E_STEP_DEADLINE", f"{step.name} did not finish within {step.deadline(facts):g} s")
     return NvrcError("E_INTERNAL", unforeseen(error))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from nvrc import paths
@@ -26,6 +27,10 @@ class Line(NamedTuple):
     serial: int
     uid: int
     text: str
+
+
+def read_record(descriptor: int) -> bytes:
+    return os.read(descriptor, 8192)
 
 
 class Journal:
@@ -65,11 +70,11 @@ class Journal:
         except OSError:
             self.file_losses += 1
 
-    def read_kernel(self, descriptor: int) -> None:
+    def read_kernel(self, descriptor: int, read: Callable[[int], bytes] = read_record) -> None:
         """Take what waits in /dev/kmsg: warnings and worse of the kernel itself, not what programs wrote there."""
         for _ in range(BATCH):
             try:
-                record = os.read(descriptor, 8192)
+                record = read(descriptor)
             except BrokenPipeError:
                 continue  # records were overwritten before they were read; the next read goes on behind them
             except OSError:

@@ -9,7 +9,7 @@ RUN = "/run/nvrc"
 REPORT = "/run/nvrc/boot.json"
 STATUS = "/run/nvrc/status.json"
 CONTROL = "/run/nvrc/control.sock"
-SYSLOG = "/run/nvrc/syslog.log"
+SYSLOG = "/run/syslog.log"
 
 DEV_LOG = "/dev/log"
 KMSG = "/dev/kmsg"

@@ -49,12 +49,12 @@ def start(program: Program, root: str = "/") -> int:
     return pid
 
 
-def _become(program: Program, root: str, failed: int) -> None:  # pragma: no cover - the child, seen by the namespace tier
+def _become(program: Program, root: str, failed: int) -> None:  # pragma: no cover - runs in the child only
     os.dup2(failed, REPORT)
     os.set_inheritable(REPORT, False)
     try:
         _prepare(program, root)
-        os.execve(program.path, (program.path, *program.args), dict(program.env))
+        os.execve(program.path, (program.path, *program.args), dict(program.env))  # noqa: S606 - no shell is the point
     except OSError as err:
         os.write(REPORT, _FAILURE.pack(err.errno or 0))
     finally:

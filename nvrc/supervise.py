@@ -12,6 +12,8 @@ import os
 import signal
 from dataclasses import dataclass
 
+from nvrc.errors import BY_CODE
+
 ORDERLY = "OK"
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGPWR})
 
@@ -28,6 +30,10 @@ class Ending:
     def is_orderly(self) -> bool:
         return self.code == ORDERLY
 
+    @property
+    def advice(self) -> str:
+        return self.hint or ("" if self.is_orderly else BY_CODE[self.code].remedy)
+
 
 class Supervisor:
     """State of one VM between hand-over and its end."""
@@ -35,16 +41,17 @@ class Supervisor:
     def __init__(self, *, agent_pid: int, own_pid_namespace: bool, started_s: float) -> None:
         self.agent_pid = agent_pid
         self._own_pid_namespace = own_pid_namespace
-        self._started_s = started_s
+        self.started_s = started_s
         self._stop_reason = ""
         self._killed = False
         self.ending: Ending | None = None
-        self.reaped = 0
+        self.orphans_reaped = 0
 
     def child_ended(self, pid: int, status: int, now: float) -> None:
         """A child was reaped: the agent, or an orphan that nobody waits for."""
-        self.reaped += 1
-        if pid == self.agent_pid and self.ending is None:
+        if pid != self.agent_pid:
+            self.orphans_reaped += 1
+        elif self.ending is None:
             self.ending = self._agent_ended(status, now)
 
     def stop_requested(self, number: int) -> bool:
@@ -58,10 +65,16 @@ class Supervisor:
         self._killed = self.ending is None
         return self._killed
 
+    def give_up(self) -> None:
+        """Even a kill did not end the agent in time: the VM ends without it."""
+        if self.ending is None:
+            self.ending = Ending(code="E_AGENT_STOP", what="the agent did not end after SIGKILL")
+
     def _agent_ended(self, status: int, now: float) -> Ending:
-        after = f"{now - self._started_s:.1f} s after its start"
+        after = f"{now - self.started_s:.1f} s after its start"
         if self._killed:
-            return Ending(code="E_AGENT_STOP", what=f"the agent ignored the request to stop ({self._stop_reason}) and was killed")
+            what = f"the agent ignored the request to stop ({self._stop_reason}) and was killed"
+            return Ending(code="E_AGENT_STOP", what=what)
         if self._stop_reason:
             return Ending(code=ORDERLY, what=f"stopped by {self._stop_reason}; {tell_status(status)}")
         if os.WIFSIGNALED(status) and self._own_pid_namespace and os.WTERMSIG(status) == signal.SIGINT:

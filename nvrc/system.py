@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Iterator
 from typing import Protocol
 
-from nvrc import linux
+from nvrc import linux, paths
 from nvrc.program import Program, start
 
 KERN_EMERG, KERN_INFO, KERN_DEBUG = 0, 6, 7
@@ -33,6 +34,7 @@ class System(Protocol):
     def append(self, path: str, data: bytes, limit: int) -> None: ...
     def open_reader(self, path: str) -> int: ...
     def bind_log(self, path: str) -> int: ...
+    def kernel_records(self) -> Iterator[bytes]: ...
 
     def mount(self, source: str, target: str, fstype: str, flags: int, data: str = "") -> None: ...
     def set_hostname(self, name: str) -> None: ...
@@ -40,6 +42,7 @@ class System(Protocol):
     def start(self, program: Program) -> int: ...
     def signal(self, pid: int, number: int) -> None: ...
     def power_off(self) -> None: ...
+    def restart(self) -> None: ...
 
     def now(self) -> float: ...
     def say(self, line: str, level: int = KERN_EMERG) -> None: ...
@@ -130,8 +133,10 @@ class LinuxSystem:
             os.close(descriptor)
 
     def open_reader(self, path: str) -> int:
-        """A descriptor for the event loop to read from."""
-        return os.open(self.real_path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        """A descriptor for the event loop that gives what is added from now on."""
+        descriptor = os.open(self.real_path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.lseek(descriptor, 0, os.SEEK_END)
+        return descriptor
 
     def bind_log(self, path: str) -> int:
         """A datagram socket at `path` that anybody may write to and that tells the sender's uid."""
@@ -141,8 +146,22 @@ class LinuxSystem:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             sock.bind(real)
-            os.chmod(real, 0o666)
+            os.chmod(real, 0o666)  # noqa: S103 - every daemon may log
             return sock.detach()
+
+    def kernel_records(self) -> Iterator[bytes]:
+        """What the kernel's ring buffer holds now, oldest first, in the format of /dev/kmsg."""
+        try:
+            descriptor = os.open(self.real_path(paths.KMSG), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            while record := os.read(descriptor, 8192):
+                yield record
+        except OSError:
+            return  # BlockingIOError: that was the newest; BrokenPipeError: overwritten while reading
+        finally:
+            os.close(descriptor)
 
     # Kernel -----------------------------------------------------------------------------------------------------
 
@@ -170,6 +189,10 @@ class LinuxSystem:
         self._only_as_init("power off")
         linux.reboot(linux.LINUX_REBOOT_CMD_POWER_OFF)
 
+    def restart(self) -> None:
+        self._only_as_init("restart")
+        linux.reboot(linux.LINUX_REBOOT_CMD_RESTART)
+
     # Time and words ---------------------------------------------------------------------------------------------
 
     def now(self) -> float:
@@ -193,7 +216,7 @@ class LinuxSystem:
 
     def _open_kmsg(self) -> int:
         try:
-            descriptor = os.open(self.real_path("/dev/kmsg"), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(self.real_path(paths.KMSG), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return -1
         return descriptor

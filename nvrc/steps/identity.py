@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this guest is: its host name, and the agent it is there to run.
+"""What this guest is: its host name, whom ctrl-alt-del goes to, and the agent it is there to run.
 
 The name is the first word of /etc/hostname, `localhost` without one, as kata-agent does it in init mode. That the
 agent is present is asked here, before minutes of hardware work, not after.
@@ -22,8 +22,10 @@ def establish(system: System, facts: Facts) -> Facts:
         raise NvrcError("E_IDENTITY", f"{paths.HOSTNAME} holds no host name: {name[:80]!r}")
     try:
         system.set_hostname(name)
+        system.write(paths.CTRL_ALT_DEL, b"0")  # to PID 1 as SIGINT, instead of an immediate restart
     except OSError as err:
-        raise NvrcError("E_IDENTITY", f"cannot set the host name {name!r}: {err.strerror}") from err
+        what = f"cannot set the host name {name!r} or take ctrl-alt-del: {err.strerror}"
+        raise NvrcError("E_IDENTITY", what) from err
     return replace(facts, hostname=name)
 
 

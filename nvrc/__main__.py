@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dispatch only: PID 1 boots and ignores its arguments, which come from the kernel command line; all else is a command.
+
+The frozen program carries several names (links to one file); `guest-cdi` and `nvidia-cdi-hook` select those commands.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> int:
+    if os.getpid() == 1:
+        from nvrc.pid1 import main as boot
+
+        boot()
+    name = os.path.basename(sys.argv[0])
+    if name in ("guest-cdi", "nvidia-cdi-hook", "nvidia-ctk"):
+        from guest_cdi.__main__ import main as guest_cdi
+
+        return guest_cdi()
+    from nvrc.cli import main as command
+
+    return command(sys.argv[1:], sys.stdout, sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PID 1: runs the boot table, hands over to the agent, looks after the VM, and ends it. Never returns.
+
+Whatever goes wrong ends in one line on the console, sync, and power off; never in the kernel's panic about a dead
+init. This module joins the parts (loop, journal, executor, supervisor); it decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import NoReturn
+
+from nvrc import console, linux, paths
+from nvrc.boot import BOOT
+from nvrc.errors import BY_CODE
+from nvrc.executor import BootError, DeadlineError, Executor, Record, unforeseen
+from nvrc.facts import Facts
+from nvrc.journal import Journal
+from nvrc.loop import Loop
+from nvrc.report import Verdict
+from nvrc.supervise import ORDERLY, STOP_SIGNALS, Ending, Supervisor
+from nvrc.system import LinuxSystem, System
+from nvrc.table import Step
+
+WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
+SYNC_DEADLINE_S = 10.0
+KILL_DEADLINE_S = 5.0
+
+
+def main() -> NoReturn:
+    """The real thing, on the real machine."""
+    system = LinuxSystem()
+    try:
+        live(system, BOOT)
+    except BaseException as err:
+        system.say(console.verdict_fatal("E_INTERNAL", "pid1", unforeseen(err), BY_CODE["E_INTERNAL"].remedy))
+    end(system)
+
+
+def live(system: System, table: tuple[Step, ...]) -> Ending:
+    """From the first mount to the reason for the end, which is on the console when this returns."""
+    return Init(system, table).live()
+
+
+class StopError(Exception):
+    """A stop signal came before there was an agent to stop."""
+
+
+class Init:
+    """One life of PID 1 on one System."""
+
+    def __init__(self, system: System, table: tuple[Step, ...]) -> None:
+        self.system = system
+        self.started_s = system.now()
+        self.loop = Loop(system.now)
+        self.journal = Journal(system)
+        self.executor = Executor(system, self.loop, table, finished=self._step_finished, alarm=set_alarm)
+        self.supervisor: Supervisor | None = None
+        self.warnings_told = 0
+        self._ended_early: list[tuple[int, int]] = []
+        self._log_open = False
+
+    def live(self) -> Ending:
+        self._take_signals()
+        try:
+            facts = self.executor.run()
+        except BootError as failed:
+            return self._boot_failed(failed.record)
+        except StopError as stop:
+            return self._say_end(Ending(code=ORDERLY, what=f"stopped by {stop} during boot"))
+        supervisor = self._hand_over(facts)
+        self.loop.run(lambda: supervisor.ending is not None)
+        assert supervisor.ending is not None  # noqa: S101 - what the line above waited for
+        return self._say_end(supervisor.ending)
+
+    # Boot
+
+    def _take_signals(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        signal.signal(signal.SIGALRM, _expire)
+        descriptor = linux.signalfd(WATCHED)
+        self.loop.watch(descriptor, lambda: self._signals(linux.read_signals(descriptor)))
+
+    def _step_finished(self, record: Record, facts: Facts) -> None:
+        self.system.say(console.step_line(record.name, record.outcome, record.seconds, record.detail))
+        for text in facts.warnings[self.warnings_told:]:
+            self.system.say(console.warning_line(text))
+        self.warnings_told = len(facts.warnings)
+        if facts.log_socket is not None and facts.kernel_log is not None and not self._log_open:
+            self._log_open = True
+            log, kernel = facts.log_socket, facts.kernel_log
+            self.loop.watch(log, lambda: self.journal.drain(log))
+            self.loop.watch(kernel, lambda: self.journal.read_kernel(kernel))
+
+    def _boot_failed(self, failure: Record) -> Ending:
+        for line in self.journal.tail():
+            self.system.say(console.warning_line(line))
+        self.system.say(console.verdict_fatal(failure.code, failure.name, failure.detail, failure.hint))
+        self._publish(Verdict.FAILED)
+        return Ending(code=failure.code, what=failure.detail, hint=failure.hint)
+
+    def _hand_over(self, facts: Facts) -> Supervisor:
+        assert facts.agent_pid is not None and facts.parameters is not None  # noqa: S101 - the table's last step
+        settings = facts.parameters.settings
+        now = self.system.now()
+        supervisor = Supervisor(agent_pid=facts.agent_pid, own_pid_namespace=settings.agent_pidns, started_s=now)
+        self.supervisor = supervisor
+        mode = facts.mode.value if facts.mode else "cpu"
+        gpus = len(facts.topology.gpus) if facts.topology else 0
+        self.system.say(console.verdict_ready(now - self.started_s, mode, gpus, 0, facts.agent_pid))
+        self._publish(Verdict.READY)
+        for pid, status in self._ended_early:
+            supervisor.child_ended(pid, status, now)
+        return supervisor
+
+    # Events
+
+    def _signals(self, numbers: list[int]) -> None:
+        for number in numbers:
+            if number != signal.SIGCHLD:
+                self._stop(number)
+        self._reap()
+
+    def _reap(self) -> None:
+        while ended := linux.wait_any():
+            if self.supervisor is None:
+                self._ended_early.append(ended)
+            else:
+                self.supervisor.child_ended(*ended, self.system.now())
+
+    def _stop(self, number: int) -> None:
+        if self.supervisor is None:
+            raise StopError(signal.Signals(number).name)
+        if self.supervisor.stop_requested(number):
+            self._signal_agent(signal.SIGTERM)
+            parameters = self.executor.facts.parameters
+            patience_s = parameters.settings.timeout_agent_stop_s if parameters else KILL_DEADLINE_S
+            self.loop.at(self.system.now() + patience_s, self._kill_agent)
+
+    def _kill_agent(self) -> None:
+        if self.supervisor is not None and self.supervisor.stop_overdue():
+            self._signal_agent(signal.SIGKILL)
+            self.loop.at(self.system.now() + KILL_DEADLINE_S, self.supervisor.give_up)
+
+    def _signal_agent(self, number: int) -> None:
+        if self.supervisor is None:
+            return
+        try:
+            self.system.signal(self.supervisor.agent_pid, number)
+        except ProcessLookupError:
+            pass  # it ended by itself; the reaper is about to tell
+
+    # End
+
+    def _say_end(self, ending: Ending) -> Ending:
+        if ending.is_orderly:
+            self.system.say(console.end_line(ending.code, ending.what))
+        else:
+            for line in self.journal.tail():
+                self.system.say(console.warning_line(line))
+            self.system.say(console.verdict_fatal(ending.code, "supervise", ending.what, ending.advice))
+        self._publish(Verdict.READY if ending.is_orderly else Verdict.FAILED)
+        return ending
+
+    def _publish(self, verdict: Verdict) -> None:
+        """Report and status for machines. Never worth the VM: what goes wrong here is said and passed over."""
+        from nvrc import publish
+
+        try:
+            publish.write(self.system, self.executor, started_s=self.started_s, verdict=verdict,
+                          journal=self.journal, supervisor=self.supervisor)
+        except Exception as err:
+            self.system.say(console.warning_line(f"no report below {paths.RUN}: {unforeseen(err)}"))
+
+
+def set_alarm(limit_s: float) -> None:
+    """Have SIGALRM break into a quick step that overruns its deadline; 0 takes the alarm back."""
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+
+
+def _expire(_number: int, _frame: object) -> None:
+    raise DeadlineError
+
+
+def end(system: System) -> NoReturn:
+    """Write back what is dirty, then power off; if that is refused, restart; PID 1 itself never exits."""
+    signal.setitimer(signal.ITIMER_REAL, SYNC_DEADLINE_S)
+    try:
+        os.sync()
+    except DeadlineError:
+        system.say(console.warning_line(f"sync did not finish within {SYNC_DEADLINE_S:g} s"))
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for way in (system.power_off, system.restart):
+        try:
+            way()
+        except OSError as err:
+            system.say(console.warning_line(f"cannot end the machine: {err.strerror}"))
+    while True:
+        time.sleep(3600)

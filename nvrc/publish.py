@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the boot report and the live status below /run/nvrc, from what PID 1 knows. Off the critical path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nvrc import __version__, paths, report, status
+from nvrc.executor import Executor, Record
+from nvrc.facts import Facts
+from nvrc.journal import Journal
+from nvrc.report import Failure, Outcome, ParameterRecord, Report, StepRecord, Verdict
+from nvrc.status import ServiceRecord, ServiceState, Status
+from nvrc.supervise import Supervisor
+from nvrc.system import System
+
+INIT_MESSAGE = b"Run /init as init process"
+
+
+def write(system: System, executor: Executor, *, started_s: float, verdict: Verdict, journal: Journal,
+          supervisor: Supervisor | None) -> None:
+    """Both documents, as things stand now."""
+    boot = describe_boot(executor.facts, executor.records, verdict=verdict, started_s=started_s, now=system.now(),
+                         log_tail=journal.tail(report.LOG_TAIL_LINES),
+                         interpreter_s=_interpreter_s(system, executor.records, started_s))
+    system.publish(paths.REPORT, report.to_json(boot), 0o600)
+    system.publish(paths.STATUS, status.to_json(describe_life(boot, journal, supervisor, system.now())), 0o600)
+
+
+def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict, started_s: float,
+                  interpreter_s: float | None, now: float, log_tail: tuple[str, ...]) -> Report:
+    failed = next((record for record in records if record.outcome == Outcome.FAIL.value), None)
+    return Report(
+        program=f"nvrc {__version__}",
+        verdict=verdict,
+        mode=facts.mode.value if facts.mode else "",
+        failure=Failure(code=failed.code, step=failed.name, what=failed.detail, hint=failed.hint) if failed else None,
+        started_s=started_s,
+        interpreter_s=interpreter_s,
+        ended_s=now,
+        steps=tuple(_step(record) for record in records),
+        parameters=_parameters(facts),
+        topology=report.record_topology(facts.topology) if facts.topology else (),
+        warnings=facts.warnings,
+        log=log_tail,
+    )
+
+
+def describe_life(boot: Report, journal: Journal, supervisor: Supervisor | None, now: float) -> Status:
+    return Status(
+        program=boot.program,
+        verdict=boot.verdict,
+        mode=boot.mode,
+        updated_s=now,
+        failure=_failure_of_life(supervisor) or boot.failure,
+        services=(_agent(supervisor),) if supervisor else (),
+        orphans_reaped=supervisor.orphans_reaped if supervisor else 0,
+        log_messages=journal.serial,
+        log_dropped=journal.file_losses,
+        warnings=boot.warnings,
+    )
+
+
+def _agent(supervisor: Supervisor) -> ServiceRecord:
+    ending = supervisor.ending
+    ended = ServiceState.STOPPED if ending and ending.is_orderly else ServiceState.FAILED
+    return ServiceRecord(name="agent", state=ended if ending else ServiceState.RUNNING, pid=supervisor.agent_pid, since_s=supervisor.started_s,
+                         detail=ending.what if ending else "")
+
+
+def _failure_of_life(supervisor: Supervisor | None) -> Failure | None:
+    if supervisor is None or supervisor.ending is None or supervisor.ending.is_orderly:
+        return None
+    ending = supervisor.ending
+    return Failure(code=ending.code, step="supervise", what=ending.what, hint=ending.advice)
+
+
+def _step(record: Record) -> StepRecord:
+    begun = record.outcome != Outcome.PENDING.value
+    return StepRecord(name=record.name, outcome=Outcome(record.outcome), start_s=record.start_s if begun else None,
+                      end_s=record.end_s if begun else None, detail=record.detail, code=record.code)
+
+
+def _parameters(facts: Facts) -> tuple[ParameterRecord, ...]:
+    if facts.parameters is None:
+        return ()
+    return tuple(ParameterRecord(name=name, value=value, source=source.value)
+                 for name, value, source in facts.parameters.described())
+
+
+def _interpreter_s(system: System, records: tuple[Record, ...], started_s: float) -> float | None:
+    first = records[0]
+    return interpreter_seconds(system.kernel_records(), started_s=started_s, anchor=f"nvrc: step {first.name} ",
+                               anchor_s=first.end_s)
+
+
+def interpreter_seconds(kmsg: Iterable[bytes], *, started_s: float, anchor: str, anchor_s: float) -> float | None:
+    """From the kernel's exec of /init to `started_s`; None when the kernel's message about it is gone.
+
+    The kernel stamps messages with another clock than the boot clock. `anchor`, a line that PID 1 said itself at
+    `anchor_s`, tells how far they are apart.
+    """
+    executed_s, apart_s = None, None
+    for record in kmsg:
+        head, _, text = record.partition(b";")
+        if text.startswith(INIT_MESSAGE):
+            executed_s = _stamp_s(head)
+        elif text.startswith(anchor.encode()):
+            apart_s = anchor_s - _stamp_s(head)
+            break
+    if executed_s is None or apart_s is None:
+        return None
+    return max(0.0, started_s - (executed_s + apart_s))
+
+
+def _stamp_s(head: bytes) -> float:
+    return int(head.split(b",")[2]) / 1e6

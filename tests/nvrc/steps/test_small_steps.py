@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The steps that are a few lines each: journal, parameters, identity, loopback, lock-modules, agent."""
+
+from __future__ import annotations
+
+import os
+from errno import EACCES, EINVAL, EIO, ENOENT, ENOEXEC, EPERM, EROFS
+from pathlib import Path
+
+import pytest
+
+from fakes.system import FakeSystem, bare_guest
+from nvrc.errors import NvrcError
+from nvrc.facts import Facts
+from nvrc.steps import agent, identity, journal, lock_modules, loopback, parameters
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> FakeSystem:
+    return bare_guest(str(tmp_path))
+
+
+def error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+# journal
+
+def test_journal_sets_sysctls_and_opens_both_logs(system: FakeSystem) -> None:
+    facts = journal.open_log(system, Facts())
+    written = [effect for effect in system.effects if effect.startswith("write")]
+    assert written == [f"write {path} {value}" for path, value in journal.SYSCTLS]
+    assert facts.log_socket is not None
+    assert facts.kernel_log is not None
+    assert os.stat(system.real_path("/dev/log")).st_mode & 0o777 == 0o666
+    os.close(facts.log_socket)
+    os.close(facts.kernel_log)
+
+
+@pytest.mark.parametrize(("effect", "text"), [
+    ("write /proc/sys/net/core/rmem_max", "cannot write 16777216 to /proc/sys/net/core/rmem_max: Read-only"),
+    ("bind /dev/log", "cannot bind /dev/log: Read-only"),
+    ("open /dev/kmsg", "cannot read /dev/kmsg: Read-only"),
+])
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_journal_failures_have_one_code(system: FakeSystem, effect: str, text: str) -> None:
+    system.fail[effect] = error(EROFS)
+    with pytest.raises(NvrcError, match=text) as caught:
+        journal.open_log(system, Facts())
+    assert caught.value.code == "E_JOURNAL"
+
+
+# parameters
+
+def test_parameters_are_read_once_and_warnings_collected(system: FakeSystem) -> None:
+    system.put("/proc/cmdline", "quiet nvrc.smi.lgc=1200 nvrc.smi.src=1\n")
+    facts = parameters.load(system, Facts(warnings=("earlier",)))
+    assert facts.parameters is not None
+    assert facts.warnings[0] == "earlier"
+    assert "did you mean nvrc.smi.srs" in facts.warnings[1]
+
+
+def test_every_mistake_of_the_line_is_in_one_message(system: FakeSystem) -> None:
+    system.put("/proc/cmdline", "nvrc.smi.lgc=fast nvrc.dcgm=maybe\n")
+    with pytest.raises(NvrcError, match=r"nvrc\.smi\.lgc.*nvrc\.dcgm") as caught:
+        parameters.load(system, Facts())
+    assert caught.value.code == "E_PARAMETERS"
+
+
+def test_policy_of_the_image_is_applied(system: FakeSystem) -> None:
+    system.put("/etc/nvrc/policy.toml", 'deny = ["nvrc.dcgm"]\n')
+    system.put("/proc/cmdline", "nvrc.dcgm=on\n")
+    with pytest.raises(NvrcError, match=r"nvrc\.dcgm"):
+        parameters.load(system, Facts())
+
+
+@pytest.mark.parametrize("content", [None, "pin = 3\n"])
+def test_a_policy_that_cannot_be_used_is_fatal(system: FakeSystem, content: str | None) -> None:
+    if content is None:
+        system.fail["read /etc/nvrc/policy.toml"] = error(EIO)
+    else:
+        system.put("/etc/nvrc/policy.toml", content)
+    with pytest.raises(NvrcError) as caught:
+        parameters.load(system, Facts())
+    assert caught.value.code == "E_POLICY"
+
+
+# identity
+
+@pytest.mark.parametrize(("content", "name"), [
+    ("node-7 extra\n", "node-7"), ("\n", "localhost"), (None, "localhost"), ("x" * 64, "x" * 64),
+])
+def test_hostname(system: FakeSystem, content: str | None, name: str) -> None:
+    if content is None:
+        os.unlink(system.real_path("/etc/hostname"))
+    else:
+        system.put("/etc/hostname", content)
+    assert identity.establish(system, Facts()).hostname == name
+    assert f"hostname {name}" in system.effects
+    assert system.text("/proc/sys/kernel/ctrl-alt-del") == "0"
+
+
+@pytest.mark.parametrize("content", ["x" * 65, "b\xfcro", "a\x07b"])
+def test_a_file_without_a_host_name_is_refused(system: FakeSystem, content: str) -> None:
+    system.put("/etc/hostname", content.encode("latin-1"))
+    with pytest.raises(NvrcError, match="holds no host name"):
+        identity.establish(system, Facts())
+
+
+@pytest.mark.parametrize("effect", ["read /etc/hostname", "hostname guest", "write /proc/sys/kernel/ctrl-alt-del"])
+def test_identity_failures_have_one_code(system: FakeSystem, effect: str) -> None:
+    system.fail[effect] = error(EPERM)
+    with pytest.raises(NvrcError) as caught:
+        identity.establish(system, Facts())
+    assert caught.value.code == "E_IDENTITY"
+
+
+def test_a_missing_agent_is_found_at_once(system: FakeSystem) -> None:
+    os.unlink(system.real_path("/usr/bin/kata-agent"))
+    with pytest.raises(NvrcError, match="/usr/bin/kata-agent does not exist") as caught:
+        identity.establish(system, Facts())
+    assert caught.value.code == "E_AGENT_MISSING"
+
+
+@pytest.mark.parametrize("kind", ["mode", "directory"])
+def test_an_agent_that_cannot_be_executed_is_found_at_once(system: FakeSystem, kind: str) -> None:
+    real = system.real_path("/usr/bin/kata-agent")
+    if kind == "mode":
+        os.chmod(real, 0o644)
+    else:
+        os.unlink(real)
+        os.mkdir(real, 0o755)
+    with pytest.raises(NvrcError, match="is not an executable file"):
+        identity.establish(system, Facts())
+
+
+# loopback
+
+def test_loopback(system: FakeSystem) -> None:
+    assert loopback.raise_interface(system, Facts()).loopback_up is True
+    system.fail["raise lo"] = error(EPERM)
+    with pytest.raises(NvrcError, match="cannot bring lo up: Operation not permitted"):
+        loopback.raise_interface(system, Facts())
+
+
+# lock-modules
+
+def test_modules_are_locked_and_read_back(system: FakeSystem) -> None:
+    assert lock_modules.lock(system, Facts()).modules_locked is True
+    assert system.text("/proc/sys/kernel/modules_disabled") == "1"
+
+
+def test_no_modules_disabled_is_fatal(system: FakeSystem) -> None:
+    os.unlink(system.real_path("/proc/sys/kernel/modules_disabled"))
+    with pytest.raises(NvrcError, match="modules_disabled does not exist") as caught:
+        lock_modules.lock(system, Facts())
+    assert caught.value.code == "E_LOCK_MODULES"
+
+
+def test_a_refused_write_is_fatal(system: FakeSystem) -> None:
+    system.fail["write /proc/sys/kernel/modules_disabled"] = error(EPERM)
+    with pytest.raises(NvrcError, match="cannot write 1"):
+        lock_modules.lock(system, Facts())
+
+
+def test_a_lock_that_does_not_hold_is_fatal(system: FakeSystem) -> None:
+    os.unlink(system.real_path("/proc/sys/kernel/modules_disabled"))
+    os.symlink("/dev/null", system.real_path("/proc/sys/kernel/modules_disabled"))
+    with pytest.raises(NvrcError, match="does not read back as 1"):
+        lock_modules.lock(system, Facts())
+
+
+# agent
+
+def started(system: FakeSystem, cmdline: str) -> Facts:
+    system.put("/proc/cmdline", cmdline)
+    return agent.start(system, parameters.load(system, Facts()))
+
+
+def test_agent_starts_as_init_of_its_own_namespace(system: FakeSystem) -> None:
+    facts = started(system, "quiet KATA_AGENT_LOG_LEVEL=debug\n")
+    (program,) = system.programs
+    assert facts.agent_pid == system.next_pid
+    assert (program.path, program.args) == ("/usr/bin/kata-agent", ())
+    assert program.own_pid_namespace is True
+    assert (program.open_files, program.oom_score_adj) == (1048576, -997)
+    assert dict(program.env).keys() == {"PATH", "HOME", "TERM"}
+    assert not any("cgroup" in effect for effect in system.effects), "the agent mounts the cgroup tree it wants"
+
+
+def test_cgroup2_is_mounted_when_the_line_asks_for_it(system: FakeSystem) -> None:
+    started(system, "cgroup_no_v1=all\n")
+    assert "mount cgroup2 /sys/fs/cgroup cgroup2 0x20000e nsdelegate" in system.effects
+
+
+def test_cgroup2_is_left_alone_when_it_is_there(system: FakeSystem) -> None:
+    system.put("/proc/self/mounts", "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n")
+    started(system, "cgroup_no_v1=all\n")
+    assert not any("cgroup" in effect for effect in system.effects)
+
+
+def test_an_ordinary_child_finds_cgroup2_mounted(system: FakeSystem) -> None:
+    started(system, "nvrc.agent.pidns=off\n")
+    assert system.programs[0].own_pid_namespace is False
+    assert any(effect.startswith("mount cgroup2") for effect in system.effects)
+
+
+def test_cgroup2_that_cannot_be_mounted_is_fatal(system: FakeSystem) -> None:
+    system.fail["mount /sys/fs/cgroup"] = error(ENOENT)
+    with pytest.raises(NvrcError, match="cannot mount cgroup2"):
+        started(system, "cgroup_no_v1=all\n")
+
+
+def test_the_gpu_extension_selects_the_attester(system: FakeSystem) -> None:
+    program = agent.describe(own_pid_namespace=True, has_gpu_extension=True)
+    assert dict(program.env)["KATA_ATTESTER_VARIANT"] == "nvidia"
+
+
+@pytest.mark.parametrize(("number", "hint"), [
+    (ENOENT, "loader or interpreter is missing"), (ENOEXEC, "no program for this machine"),
+    (EINVAL, "CONFIG_PID_NS"), (EPERM, "CONFIG_PID_NS"), (EACCES, "check the agent's file"),
+])
+def test_a_failed_exec_says_why(system: FakeSystem, number: int, hint: str) -> None:
+    system.fail["start /usr/bin/kata-agent"] = error(number)
+    with pytest.raises(NvrcError, match=os.strerror(number)) as caught:
+        started(system, "quiet\n")
+    assert caught.value.code == "E_AGENT_EXEC"
+    assert hint in caught.value.hint

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from errno import ENOSPC
+from pathlib import Path
+
+import pytest
+from fakes.system import FakeSystem, bare_guest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nvrc import paths
+from nvrc.journal import RING_LINES, Journal, kernel_warning, without_priority
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> FakeSystem:
+    return bare_guest(str(tmp_path))
+
+
+@pytest.fixture
+def log(system: FakeSystem) -> Iterator[int]:
+    descriptor = system.bind_log(paths.DEV_LOG)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture
+def sender(system: FakeSystem, log: int) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect(system.real_path(paths.DEV_LOG))
+        yield sock
+
+
+def test_messages_are_kept_with_sender_and_place(system: FakeSystem, log: int, sender: socket.socket) -> None:
+    journal = Journal(system)
+    sender.send(b"<30>daemon: one\n\0")
+    journal.drain(log)
+    place = journal.serial
+    sender.send("<27>daemon: zw\xf6lf".encode("latin-1"))
+    journal.drain(log)
+    assert [line.text for line in journal.since(place)] == ["daemon: zw\ufffdlf"]
+    assert [line.uid for line in journal.since(0)] == [os.getuid()] * 2
+    assert system.text(paths.SYSLOG) == "daemon: one\ndaemon: zw\ufffdlf\n"
+    assert os.stat(system.real_path(paths.SYSLOG)).st_mode & 0o777 == 0o600
+
+
+def test_a_flood_keeps_the_newest_in_bounded_memory(system: FakeSystem, log: int, sender: socket.socket) -> None:
+    journal = Journal(system)
+    sender.setblocking(False)
+    sent = 0
+    while sent < 20_000:
+        try:
+            sender.send(b"<6>flood: %d" % sent)
+            sent += 1
+        except BlockingIOError:
+            journal.drain(log)
+    journal.drain(log)
+    assert journal.serial == 20_000
+    assert len(journal.since(0)) == RING_LINES
+    assert journal.tail(1) == ("flood: 19999",)
+
+
+def test_the_file_is_begun_anew_when_it_is_full(system: FakeSystem) -> None:
+    for number in range(30):
+        system.append(paths.SYSLOG, b"%08d\n" % number, 90)
+    assert system.text(paths.SYSLOG).splitlines()[-1] == "00000029"
+    assert os.stat(system.real_path(paths.SYSLOG)).st_size <= 90
+    assert system.text(f"{paths.SYSLOG}.old").splitlines()[-1] == "00000019"
+
+
+def test_a_full_run_costs_the_file_not_the_ring(system: FakeSystem, log: int, sender: socket.socket) -> None:
+    system.fail[f"append {paths.SYSLOG}"] = OSError(ENOSPC, "No space left on device")
+    journal = Journal(system)
+    sender.send(b"<6>kept")
+    journal.drain(log)
+    assert journal.tail() == ("kept",)
+    assert journal.file_losses == 1
+
+
+@pytest.mark.parametrize(("datagram", "text"), [
+    (b"<30>a", "a"), (b"<999>a", "a"), (b"<1x>a", "<1x>a"), (b"<>a", "<>a"), (b"a<1>", "a<1>"), (b"", ""),
+    (b"<12345>a", "<12345>a"), (b"<30>a\nb\n", "a b"), (b"\xff", "\ufffd"), (b"<5>", ""),
+])
+def test_priority_is_taken_off(datagram: bytes, text: str) -> None:
+    assert without_priority(datagram) == text
+
+
+@given(st.binary(max_size=64))
+def test_any_datagram_becomes_one_line(datagram: bytes) -> None:
+    assert "\n" not in without_priority(datagram)
+
+
+@pytest.mark.parametrize(("record", "text"), [
+    (b"4,10,99,-;nvidia: module verification failed\n SUBSYSTEM=pci\n", "nvidia: module verification failed"),
+    (b"6,11,99,-;an info line\n", ""),
+    (b"12,12,99,-;said by a program\n", ""),
+    (b"garbage", ""), (b"", ""),
+])
+def test_kernel_records(record: bytes, text: str) -> None:
+    assert kernel_warning(record) == text
+
+
+def test_kernel_warnings_follow_the_daemons_lines_in_the_tail(system: FakeSystem) -> None:
+    ready, send = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)  # a packet pipe: each read gives one write
+    journal = Journal(system)
+    os.write(send, b"3,1,5,-;first\n")
+    os.write(send, b"6,2,6,-;quiet\n")
+    journal.read_kernel(ready)
+    assert journal.tail() == ("first",)
+    os.close(ready)
+    os.close(send)
+
+
+def test_a_kernel_log_that_was_overwritten_is_read_on(system: FakeSystem) -> None:
+    """/dev/kmsg answers EPIPE once when records were lost; a write end of a closed pipe answers the same way."""
+    journal = Journal(system)
+    answers: list[bytes | OSError] = [BrokenPipeError(), b"2,1,5,-;after the gap\n", BlockingIOError()]
+
+    def read(_descriptor: int) -> bytes:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    journal.read_kernel(0, read)
+    assert journal.tail() == ("after the gap",)
