@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run one static program of this machine with a container's root as its whole world.
+
+The program becomes PID 1 of new PID, mount, network, IPC and UTS namespaces, with the container root as "/", this
+machine's file systems gone, a fresh /proc, no environment, no descriptor but its standard ones, four capabilities, and
+no way to gain more. Between the change of root and the start of the program nothing is imported and no library is
+loaded: from there on, every path leads into the container. Follows pivot_root(2), and switch_root's way for a root that
+is an initramfs.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn
+
+from guest_cdi import linux
+from guest_cdi.hooks.root import DIRECTORY, Handle, Root
+
+NAMESPACES = (
+    linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWPID | linux.CLONE_NEWNET
+)
+# Enough to write below directories of any owner, and nothing else.
+KEPT_CAPABILITIES = (linux.CAP_CHOWN, linux.CAP_DAC_OVERRIDE, linux.CAP_DAC_READ_SEARCH, linux.CAP_FOWNER)
+PROC_ATTRIBUTES = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
+FAILED = 125
+REPORT_LIMIT_BYTES = 4096
+MOUNT_TABLE = "/proc/self/mountinfo"
+
+
+class Outcome(NamedTuple):
+    """failure is empty when the program ran and said 0."""
+
+    failure: str
+
+
+class Place(NamedTuple):
+    """Where to go: the container root, known by name and by what was found there."""
+
+    path: str
+    identity: tuple[int, int]
+    is_initramfs: bool
+    mount_points: tuple[str, ...]
+
+
+def run(program_fd: int, argv: Sequence[str], root: Root, deadline_s: float) -> Outcome:
+    table = read_mount_table()
+    place = Place(root.path, root.identity(), is_initramfs(table), mount_points(table))
+    report_read, report_write = os.pipe()
+    with Handle(report_read), Handle(os.open(os.devnull, os.O_RDWR)) as null:
+        with Handle(report_write):
+            child = fork(lambda: _warden(program_fd, argv, place, null.fd, report_write), report_write)
+        return _await(child, report_read, deadline_s)
+
+
+def fork(body: Callable[[], NoReturn], report_fd: int) -> int:
+    """Run body in a child that cannot come back; what goes wrong there is one line on report_fd."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        body()
+    except BaseException as err:
+        os.write(report_fd, f"{type(err).__name__}: {err}".encode("utf-8", "surrogateescape")[:REPORT_LIMIT_BYTES])
+    finally:
+        os._exit(FAILED)
+
+
+def _warden(program_fd: int, argv: Sequence[str], place: Place, null_fd: int, report_fd: int) -> NoReturn:
+    """The parent of the program: a PID namespace begins with the next child."""
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    linux.unshare(NAMESPACES)
+    child = fork(lambda: _become(program_fd, argv, place, null_fd), report_fd)
+    os.close(report_fd)
+    _, status = os.waitpid(child, 0)
+    os._exit(min(os.waitstatus_to_exitcode(status) % 256, 255))
+
+
+def _become(program_fd: int, argv: Sequence[str], place: Place, null_fd: int) -> NoReturn:
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    forbid_imports()
+    os.dup2(null_fd, 0)
+    enter(place)
+    drop_privileges()
+    os.execve(program_fd, list(argv), {})  # noqa: S606
+
+
+def forbid_imports() -> None:
+    """After the change of root, an import would load the container's file of that name."""
+    sys.path.clear()
+    sys.path_hooks.clear()
+    sys.meta_path.clear()
+
+
+def enter(place: Place) -> None:
+    """Make the container root "/", with nothing of this machine left beside it."""
+    linux.make_private("/")
+    with Handle(os.open(place.path, DIRECTORY | os.O_CLOEXEC)) as root:
+        found = os.fstat(root.fd)
+        if (found.st_dev, found.st_ino) != place.identity:
+            raise RuntimeError(f"{place.path} was exchanged for another directory")
+        # A detached copy is a mount for certain, which a plain directory as root would not be.
+        with Handle(linux.clone_tree(root.fd, flags=linux.AT_RECURSIVE)) as tree:
+            if place.is_initramfs:
+                _move_over(tree.fd, place.mount_points)
+            else:
+                linux.attach_mount(tree.fd, root.fd)
+                _pivot_to(tree.fd)
+    _mount_proc()
+
+
+def _pivot_to(tree_fd: int) -> None:
+    os.fchdir(tree_fd)
+    linux.pivot_root(".", ".")  # the old root is now on top of the new one, and "." is the new one
+    linux.detach_mount(".")
+    os.chdir("/")
+
+
+def _move_over(tree_fd: int, points: Sequence[str]) -> None:
+    """An initramfs cannot be pivoted away from: detach all else, cover it, and lose the right to chroot back."""
+    for point in reversed(points):
+        if point != "/":
+            try:
+                linux.detach_mount(point)
+            except OSError:  # went with the mount above it
+                continue
+    with Handle(os.open("/", DIRECTORY | os.O_CLOEXEC)) as old:
+        linux.attach_mount(tree_fd, old.fd)
+    os.fchdir(tree_fd)
+    os.chroot(".")
+    os.chdir("/")
+
+
+def _mount_proc() -> None:
+    """A /proc of the new PID namespace over the container's; a container without one needs none."""
+    with Handle(os.open("/", DIRECTORY | os.O_CLOEXEC)) as root:
+        try:
+            place = Handle(linux.openat2(root.fd, "proc", DIRECTORY, resolve=linux.RESOLVE_NO_SYMLINKS))
+        except FileNotFoundError:
+            return
+        with place, Handle(linux.new_filesystem("proc", PROC_ATTRIBUTES)) as proc:
+            linux.attach_mount(proc.fd, place.fd)
+
+
+def drop_privileges() -> None:
+    linux.limit_capabilities(KEPT_CAPABILITIES)
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    linux.close_on_exec_from(3)
+
+
+def _await(child: int, report_fd: int, deadline_s: float) -> Outcome:
+    with Handle(os.pidfd_open(child)) as process:
+        poll = select.poll()
+        poll.register(process.fd, select.POLLIN)
+        in_time = bool(poll.poll(deadline_s * 1000))
+        if not in_time:
+            os.kill(child, signal.SIGKILL)  # and with it, by PDEATHSIG, the program and its namespaces
+    _, status = os.waitpid(child, 0)
+    if not in_time:
+        return Outcome(f"no end after {deadline_s:g} s, killed")
+    report = os.read(report_fd, REPORT_LIMIT_BYTES).decode("utf-8", "replace")
+    code = os.waitstatus_to_exitcode(status)
+    return Outcome(report or (f"exit status {code}" if code else ""))
+
+
+def read_mount_table() -> str:
+    with open(MOUNT_TABLE, encoding="utf-8", errors="surrogateescape") as stream:
+        return stream.read()
+
+
+def is_initramfs(table: str) -> bool:
+    """Whether "/" is the kernel's first root, which cannot be pivoted away from."""
+    kinds = [line.partition(" - ")[2].split()[0] for line in table.splitlines() if line.split()[4] == "/"]
+    return kinds[-1:] == ["rootfs"]
+
+
+def mount_points(table: str) -> tuple[str, ...]:
+    """Every mount point, in the order in which they were mounted."""
+    return tuple(_unescape(line.split()[4]) for line in table.splitlines())
+
+
+def _unescape(field: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(code, character)
+    return field
