@@ -3,8 +3,8 @@
 
 Versioned: a field that is added, removed or changes its meaning raises SCHEMA. All moments are seconds of the
 kernel's boot clock, which starts with the kernel, so the time before PID 1 is `started_s` less `interpreter_s`.
-Strings that name nothing are empty; None means "not known" or "not yet". docs/boot-report.md describes every field, and a
-test compares.
+Strings that name nothing are empty; None means "not known" or "not yet". docs/boot-report.md describes every field,
+and a test compares.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from __future__ import annotations
 from nvrc.claims import check_claims
 from nvrc.facts import Facts, replace
 from nvrc.system import System
-from nvrc.topology import classify, decide, scan
+from nvrc.topology import COLUMNS, classify, decide, scan
 
 
 def detect(sys: System, facts: Facts) -> Facts:
@@ -14,3 +14,11 @@ def detect(sys: System, facts: Facts) -> Facts:
     mode = decide(topology)
     claims = check_claims(facts.parameters.settings, mode) if facts.parameters else ()
     return replace(facts, topology=topology, mode=mode, warnings=facts.warnings + claims)
+
+
+def tell(facts: Facts) -> str:
+    """`gpu-nvl4: 4 NVSwitches, 8 GPUs`, for the step's console line."""
+    if facts.mode is None or facts.topology is None:
+        return ""
+    seen = [f"{count} {name}" for name, count in zip(COLUMNS, facts.topology.counts, strict=True) if count]
+    return f"{facts.mode.value}: {', '.join(seen) or 'no NVIDIA device'}"
