@@ -35,6 +35,9 @@ void log_line(const char *tag, const char *format, ...) __attribute__((format(pr
 void sleep_ms(long ms);
 long now_ms(void);
 
+/* waitpid that a signal does not end; the exit status as a shell would show it, or -1. */
+int waitpid_retry(int pid);
+
 /* mkdir -p for the folders above and including the path. */
 bool make_folders(const char *path, int mode);
 

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * First program of a lab boot (rdinit=/lab/init): loads the virtual hardware, starts the list of events if there is
+ * one, then becomes the init under test. It leaves the machine as the kernel handed it over: no mount, no file, no open
+ * descriptor, same arguments and environment. All it reads lies in /lab:
+ *   /lab/modules   one module a line: path, then its parameters     (optional)
+ *   /lab/events    commands for /lab/prober, run beside the init     (optional)
+ *   /lab/target    path of the init under test                      (optional; /init)
+ */
+#include "common.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/reboot.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define PROBER LAB_DIR "/prober"
+#define EVENTS LAB_DIR "/events"
+
+static void give_up(const char *what, const char *which)
+{
+	printf("labinit: FATAL %s %s: %s\n", what, which, strerror(errno));
+	fflush(stdout);
+	sync();
+	reboot(RB_POWER_OFF);
+	_exit(1);
+}
+
+static void load_module(char *line)
+{
+	char *parameters = line + strcspn(line, " ");
+
+	if (*parameters)
+		*parameters++ = '\0';
+	int fd = open(line, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		give_up("open", line);
+	if (syscall(SYS_finit_module, fd, parameters, 0) < 0)
+		give_up("load", line);
+	close(fd);
+}
+
+static void load_modules(void)
+{
+	static char list[TEXT_MAX];
+
+	if (read_text(LAB_DIR "/modules", list, sizeof(list)) < 0)
+		return;
+	for (char *line = list, *next; line && *line; line = next) {
+		next = strchr(line, '\n');
+		if (next)
+			*next++ = '\0';
+		if (*line)
+			load_module(line);
+	}
+}
+
+/* A grandchild: when the init under test starts, it has an orphan, as it may at any time, but no child of its own. */
+static void start_events(void)
+{
+	if (access(EVENTS, R_OK) < 0)
+		return;
+	pid_t child = fork();
+
+	if (child == 0) {
+		setsid();
+		if (fork() == 0) {
+			execl(PROBER, PROBER, EVENTS, NULL);
+			give_up("start", PROBER);
+		}
+		_exit(0);
+	}
+	if (child < 0 || waitpid_retry(child) < 0)
+		give_up("fork for", EVENTS);
+}
+
+int main(int argc, char **argv)
+{
+	static char target[4096] = "/init";
+
+	(void)argc;
+	if (read_text(LAB_DIR "/target", target, sizeof(target)) >= 0)
+		target[strcspn(target, "\n")] = '\0';
+	load_modules();
+	start_events();
+	argv[0] = target;
+	execv(target, argv);
+	give_up("start", target);
+}
