@@ -89,7 +89,8 @@ const struct mig_profile *mig_profile_by_enum(const struct gpu *gpu, unsigned gi
 const struct mig_profile *mig_profile_by_name(const struct gpu *gpu, const char *name);
 void mig_profile_name(const struct gpu *gpu, const struct mig_profile *profile, char *name, unsigned long size);
 struct gpu_instance *mig_place(struct gpu *gpu, const struct mig_profile *profile, int start);
-struct mig_device *mig_add(struct gpu *gpu, unsigned gi, int ci, unsigned slices);
-unsigned ci_slices(unsigned profile);
+struct mig_device *mig_add(struct gpu *gpu, const struct gpu_instance *gi, int index, int ci, unsigned slices);
+unsigned ci_slices(unsigned profile);            /* of NVML_COMPUTE_INSTANCE_PROFILE_*; 0 for one that is none */
+unsigned mig_limit(const struct gpu *gpu);       /* how many MIG devices the GPU can be cut into */
 
 #endif

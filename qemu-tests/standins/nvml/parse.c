@@ -279,31 +279,36 @@ static const char *on_set(char **words)
 	return gpu ? assign_all(gpu, STATE_KEYS, words) : "set wants gpu=N of a GPU above";
 }
 
-/* instance gpu=N profile=NAME [start=S]: a GPU instance; its id follows from where it lies, as the driver's does. */
+/* instance gpu=N profile=NAME [start=S] [id=I]: a GPU instance; without id it follows from where it lies, as the driver's does. */
 static const char *on_instance(char **words)
 {
 	struct gpu *gpu = taken_gpu(words);
 	char *name = take_text(words, "profile");
-	long start = take(words, "start");
+	long start = take(words, "start"), id = take(words, "id");
 	const struct mig_profile *profile = gpu && name ? mig_profile_by_name(gpu, name) : NULL;
+	struct gpu_instance *instance;
 
 	if (profile == NULL || *words)
-		return "instance wants gpu=N profile=NAME [start=S], the name one of that GPU's MIG profiles";
-	return mig_place(gpu, profile, (int)start) ? NULL : "no room for that GPU instance";
+		return "instance wants gpu=N profile=NAME [start=S] [id=I], the name one of that GPU's MIG profiles";
+	instance = mig_place(gpu, profile, (int)start);
+	if (instance && id >= 0)
+		instance->id = (unsigned)id;
+	return instance ? NULL : "no room for that GPU instance";
 }
 
-/* mig gpu=N gi=I ci=C uuid=U [profile=NAME] [slices=S]: a compute instance, with its GPU instance where none is yet. */
+/* mig gpu=N gi=I ci=C [index=J] [uuid=U] [profile=NAME] [slices=S]: a compute instance, with its GPU instance where none is yet. */
 static const char *on_mig(char **words)
 {
 	struct gpu *gpu = taken_gpu(words);
 	char *name = take_text(words, "profile"), *uuid = take_text(words, "uuid");
 	long gi = take(words, "gi"), ci = take(words, "ci"), slices = take(words, "slices");
+	long index = take(words, "index");
 	const struct mig_profile *profile;
 	struct gpu_instance *instance;
 	struct mig_device *device;
 
 	if (gpu == NULL || gi < 0 || ci < 0 || *words)
-		return "mig wants gpu=N gi=I ci=C [uuid=U] [profile=NAME] [slices=S]";
+		return "mig wants gpu=N gi=I ci=C [index=J] [uuid=U] [profile=NAME] [slices=S]";
 	for (instance = gpu->instances; instance < gpu->instances + MAX_MIG; instance++)
 		if (instance->present && instance->id == (unsigned)gi)
 			break;
@@ -315,7 +320,7 @@ static const char *on_mig(char **words)
 		instance->id = (unsigned)gi;
 	}
 	profile = mig_profile_by_enum(gpu, instance->profile);
-	device = mig_add(gpu, instance->id, (int)ci, slices < 0 ? profile->slices : (unsigned)slices);
+	device = mig_add(gpu, instance, (int)index, (int)ci, slices < 0 ? profile->slices : (unsigned)slices);
 	if (device == NULL)
 		return "that compute instance does not fit";
 	if (uuid != NULL)
@@ -361,8 +366,9 @@ static const char *on_delay(char **words) { return add_fault(FAULT_DELAY, words)
 
 static const char *on_cc(char **words)
 {
+	if (!machine.cc_supported)
+		machine.gpus_capable = 1;
 	machine.cc_supported = true;
-	machine.gpus_capable = 1;
 	return assign_all(&machine, CC_KEYS, words);
 }
 
