@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Declarations below rootfs/ into frozen values. Linting a declaration is this loader and nothing more.
+
+An image names slices, a kernel, modules, a format and a budget; a slice says which files it takes from which package,
+what else it adds, which slices it needs, and why it exists. All mistakes of all files are reported at once.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TypeVar
+
+from nvrc_build.errors import BuildError
+from nvrc_build.toml import Findings, Table, read_toml
+from nvrc_build.tree import clean_path
+
+_E = TypeVar("_E", bound=Enum)
+
+
+class Format(Enum):
+    INITRD = "initrd"
+    DISK = "disk"
+
+
+class Lock(Enum):
+    """What to do when the archive no longer has a locked version: stop, or go on with the archive's own and say so."""
+
+    REQUIRED = "required"
+    PREFERRED = "preferred"
+
+
+class Layout(Enum):
+    ROOT = "root"
+    EXTENSION = "extension"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Take:
+    """Files of one package. `count` is how many entries the patterns must match together; 0 means at least one."""
+
+    package: str
+    paths: tuple[str, ...]
+    count: int
+    into: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    path: str
+    mode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    path: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A small file: its content stands in the slice, or in a file below rootfs/files."""
+
+    path: str
+    content: str
+    source: str
+    mode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """`libraries` names packages that only the closure of ELF dependencies takes from; it takes what is needed."""
+
+    name: str
+    why: str
+    needs: tuple[str, ...]
+    takes: tuple[Take, ...]
+    folders: tuple[Folder, ...]
+    links: tuple[Link, ...]
+    texts: tuple[Text, ...]
+    filelists: tuple[FileList, ...]
+    expects: tuple[str, ...]
+    libraries: tuple[str, ...]
+    console: bool
+    production: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileList:
+    """Files named by a list that a package ships (NVIDIA's sandboxutils-filelist.json), chosen by type and category."""
+
+    package: str
+    path: str
+    types: tuple[str, ...]
+    categories: tuple[str, ...]
+    without: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """Where packages come from: a suite of a distribution. The mirror is the building machine's business."""
+
+    name: str
+    distribution: str
+    suite: str
+    components: tuple[str, ...]
+    keyring: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """A root that programs of the build run in (freezer, compiler, packers); never part of an image.
+
+    Its packages are unpacked, not installed: what a maintainer script would have linked is declared in `links`.
+    """
+
+    name: str
+    why: str
+    archive: str
+    packages: tuple[str, ...]
+    links: tuple[Link, ...]
+    lock_required: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    name: str
+    summary: str
+    format: Format
+    layout: Layout
+    archive: str
+    kernel: str
+    modules: tuple[str, ...]
+    slices: tuple[str, ...]
+    without: tuple[str, ...]
+    budget_bytes: int
+    lock_required: bool
+    buildable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declarations:
+    archives: tuple[Suite, ...]
+    roots: tuple[Root, ...]
+    images: tuple[Image, ...]
+    slices: tuple[Slice, ...]
+
+    def archive(self, name: str) -> Suite:
+        return next(row for row in self.archives if row.name == name)
+
+    def root(self, name: str) -> Root:
+        return next(row for row in self.roots if row.name == name)
+
+    def image(self, name: str) -> Image:
+        for image in self.images:
+            if image.name == name:
+                return image
+        known = ", ".join(image.name for image in self.images)
+        raise BuildError(f"no image is called {name!r}", f"there are: {known}")
+
+    def slice(self, name: str) -> Slice:
+        return next(row for row in self.slices if row.name == name)
+
+    def slices_of(self, image: Image) -> tuple[Slice, ...]:
+        """The image's slices and all they need, a slice after the ones it needs."""
+        ordered: list[Slice] = []
+
+        def visit(name: str) -> None:
+            row = self.slice(name)
+            if row in ordered:
+                return
+            for need in row.needs:
+                visit(need)
+            ordered.append(row)
+
+        for name in image.slices:
+            visit(name)
+        return tuple(ordered)
+
+
+def load(rootfs: Path) -> Declarations:
+    findings = Findings()
+    declared = Declarations(
+        archives=tuple(_suite(path, rootfs, findings) for path in sorted((rootfs / "archives").glob("*.toml"))),
+        roots=tuple(_root(path, rootfs, findings) for path in sorted((rootfs / "roots").glob("*.toml"))),
+        images=tuple(_image(path, rootfs, findings) for path in sorted((rootfs / "images").glob("*.toml"))),
+        slices=tuple(_slice(path, rootfs, findings) for path in sorted((rootfs / "slices").glob("*.toml"))),
+    )
+    _check_references(declared, findings)
+    findings.raise_if_any(f"declarations in {rootfs.name}/")
+    return declared
+
+
+def _suite(path: Path, rootfs: Path, findings: Findings) -> Suite:
+    table = read_toml(path, findings, str(path.relative_to(rootfs)))
+    row = Suite(name=path.stem, distribution=table.text("distribution"), suite=table.text("suite"),
+                components=table.texts("components", required=True),
+                keyring=_path(table, "keyring", table.text("keyring")))
+    table.close()
+    return row
+
+
+def _root(path: Path, rootfs: Path, findings: Findings) -> Root:
+    table = read_toml(path, findings, str(path.relative_to(rootfs)))
+    row = Root(name=path.stem, why=table.text("why"), archive=table.text("archive"),
+               packages=table.texts("packages", required=True),
+               links=tuple(_link(one) for one in table.tables("link")), lock_required=_lock_required(table))
+    table.close()
+    return row
+
+
+def _slice(path: Path, rootfs: Path, findings: Findings) -> Slice:
+    table = read_toml(path, findings, str(path.relative_to(rootfs)))
+    row = Slice(
+        name=path.stem,
+        why=table.text("why"),
+        needs=table.texts("needs"),
+        takes=tuple(_take(one) for one in table.tables("take")),
+        folders=tuple(_folder(one) for one in table.tables("folder")),
+        links=tuple(_link(one) for one in table.tables("link")),
+        texts=tuple(_text(one, rootfs) for one in table.tables("text")),
+        filelists=tuple(_filelist(one) for one in table.tables("filelist")),
+        expects=tuple(_path(table, "expects", text) for text in table.texts("expects")),
+        libraries=table.texts("libraries"),
+        console=table.flag("console"),
+        production=not table.flag("never_in_production"),
+    )
+    table.close()
+    return row
+
+
+def _path(table: Table, key: str, text: str) -> str:
+    if text:
+        try:
+            return clean_path(text)
+        except BuildError as wrong:
+            table.note(key, str(wrong))
+    return text
+
+
+def _take(table: Table) -> Take:
+    paths = table.texts("paths", required=True)
+    for text in paths:
+        _path(table, "paths", text)
+    row = Take(package=table.text("package"), paths=paths, count=table.number("count", 0),
+               into=_path(table, "into", table.text("into", "")) if table.has("into") else "")
+    table.close()
+    return row
+
+
+def _folder(table: Table) -> Folder:
+    row = Folder(path=_path(table, "path", table.text("path")), mode=_mode(table, 0o755))
+    table.close()
+    return row
+
+
+def _mode(table: Table, default: int) -> int:
+    mode = table.mode("mode", default)
+    if mode & (stat.S_ISUID | stat.S_ISGID):
+        table.note("mode", f"{mode:04o} is setuid or setgid; an image has no such file")
+    return mode
+
+
+def _link(table: Table) -> Link:
+    row = Link(path=_path(table, "path", table.text("path")), target=table.text("target"))
+    table.close()
+    return row
+
+
+def _text(table: Table, rootfs: Path) -> Text:
+    source = table.text("source") if table.has("source") else ""
+    content = table.raw_text("content") if table.has("content") else ""
+    if table.has("source") == table.has("content"):
+        table.note("", "needs either content or source")
+    if ".." in source.split("/") or (source and not (rootfs / "files" / source).is_file()):
+        table.note("source", f"{source!r} is not a file below files/")
+    row = Text(path=_path(table, "path", table.text("path")), content=content, source=source,
+               mode=_mode(table, 0o644))
+    table.close()
+    return row
+
+
+def _filelist(table: Table) -> FileList:
+    row = FileList(package=table.text("package"), path=_path(table, "path", table.text("path")),
+                   types=table.texts("types", required=True), categories=table.texts("categories", required=True),
+                   without=table.texts("without"))
+    table.close()
+    return row
+
+
+def _image(path: Path, rootfs: Path, findings: Findings) -> Image:
+    table = read_toml(path, findings, str(path.relative_to(rootfs)))
+    image = Image(
+        name=path.stem,
+        summary=table.text("summary"),
+        format=_choice(table, "format", Format, Format.INITRD),
+        layout=_choice(table, "layout", Layout, Layout.ROOT),
+        archive=table.text("archive"),
+        kernel=table.text("kernel"),
+        modules=table.texts("modules"),
+        slices=table.texts("slices", required=True),
+        without=table.texts("without"),
+        budget_bytes=table.number("budget_mb") * 1_000_000,
+        lock_required=_lock_required(table),
+        buildable=not table.flag("declared_only"),
+    )
+    table.close()
+    return image
+
+
+def _lock_required(table: Table) -> bool:
+    return _choice(table, "lock", Lock, Lock.REQUIRED) is Lock.REQUIRED
+
+
+def _choice(table: Table, key: str, kind: type[_E], default: _E) -> _E:
+    text = table.text(key, str(default.value))
+    for choice in kind:
+        if choice.value == text:
+            return choice
+    table.note(key, f"{text!r} is none of {', '.join(str(choice.value) for choice in kind)}")
+    return default
+
+
+def _check_references(declared: Declarations, findings: Findings) -> None:
+    by_name = {row.name: row for row in declared.slices}
+    archives = {row.name for row in declared.archives}
+    for row in declared.slices:
+        for need in row.needs:
+            if need not in by_name:
+                findings.add(f"slices/{row.name}.toml needs", f"there is no slice {need!r}")
+        cycle = _find_cycle(row.name, by_name)
+        if cycle:
+            findings.add(f"slices/{row.name}.toml needs", f"goes round in a circle: {' -> '.join(cycle)}")
+    for image in declared.images:
+        for name in image.slices:
+            if name not in by_name:
+                findings.add(f"images/{image.name}.toml slices", f"there is no slice {name!r}")
+    for where, archive in (*((f"images/{row.name}.toml", row.archive) for row in declared.images),
+                           *((f"roots/{row.name}.toml", row.archive) for row in declared.roots)):
+        if archive not in archives:
+            findings.add(f"{where} archive", f"there is no archive {archive!r}")
+
+
+def _find_cycle(start: str, by_name: dict[str, Slice]) -> tuple[str, ...]:
+    """The shortest way from a slice back to itself, if there is one."""
+    ways: list[tuple[str, ...]] = [(start,)]
+    seen: set[str] = set()
+    while ways:
+        way = ways.pop(0)
+        for need in by_name[way[-1]].needs if way[-1] in by_name else ():
+            if need == start:
+                return (*way, need)
+            if need not in seen:
+                seen.add(need)
+                ways.append((*way, need))
+    return ()

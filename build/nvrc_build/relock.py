@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Refresh lock files from the archive: what a reviewer sees in a diff is exactly what enters or leaves an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nvrc_build import manifest, supply
+from nvrc_build.apt import Archive
+from nvrc_build.cache import Cache
+from nvrc_build.errors import BuildError
+from nvrc_build.lock import compare, read_lock, write_lock
+from nvrc_build.manifest import Image, Root
+from nvrc_build.progress import Progress
+from nvrc_build.supply import Supply, lock_file
+
+
+def relock(names: Sequence[str], *, cache: Path, mirror: str | None, checkout: Path,
+           progress: Progress) -> dict[str, tuple[str, ...]]:
+    """Write the locks of the named images and roots (all when none is named); what changed, by lock."""
+    declared = manifest.load(checkout / "rootfs")
+    rows: list[tuple[str, Root | Image]] = [*(("root", root) for root in declared.roots),
+                                            *(("image", image) for image in declared.images if image.buildable)]
+    unknown = set(names) - {row.name for _, row in rows}
+    if unknown:
+        raise BuildError(f"nothing to lock is called {', '.join(sorted(unknown))}",
+                         f"there are: {', '.join(row.name for _, row in rows)}")
+    store = Cache(cache.resolve())
+    things = Supply(rootfs=checkout / "rootfs", declared=declared, cache=store, mirror=mirror, progress=progress)
+    open_archives: dict[str, Archive] = {}
+    changes = {}
+    with store.locked(lambda line: progress(line, 0, 0)):
+        for kind, row in rows:
+            if names and row.name not in names:
+                continue
+            if row.archive not in open_archives:
+                open_archives[row.archive] = supply.open_archive(things, row.archive)
+            current = supply.resolve(things, open_archives[row.archive], row)
+            path = lock_file(checkout / "rootfs", kind, row.name)
+            changes[path.stem] = compare(read_lock(path) if path.is_file() else (), current)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(write_lock(current), encoding="utf-8")
+    return changes

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an image is made of, for machines (manifest.json) and for people (the summary after a build)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from nvrc_build.apt import Package
+from nvrc_build.assemble import weigh
+from nvrc_build.manifest import Image
+from nvrc_build.tree import Entry, Tree
+
+VERSION = 1
+
+
+def write_manifest(image: Image, tree: Tree, packages: Sequence[Package], parts: Mapping[str, str]) -> bytes:
+    used = {entry.origin.package for entry in tree}
+    document = {
+        "version": VERSION,
+        "image": image.name,
+        "format": image.format.value,
+        "parts": dict(parts),
+        "slices": {name: {"files": count, "bytes": size} for name, (count, size) in sorted(weigh(tree).items())},
+        "packages": [{"name": row.name, "version": row.version, "arch": row.arch, "sha256": row.sha256}
+                     for row in packages if row.name in used or row.name.startswith("linux-image-")],
+        "files": [_row(entry) for entry in tree],
+    }
+    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _row(entry: Entry) -> dict[str, object]:
+    row: dict[str, object] = {
+        "path": entry.path, "kind": entry.kind.value, "mode": f"{entry.mode:04o}", "owner": "0:0",
+        "slice": entry.origin.slice,
+    }
+    if entry.origin.package:
+        row["package"] = entry.origin.package
+    if entry.sha256:
+        row |= {"size": entry.size, "sha256": entry.sha256}
+    if entry.target:
+        row["target"] = entry.target
+    return row
