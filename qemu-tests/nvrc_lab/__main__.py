@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nvrc-lab`: dispatch only. A command is a module with SUMMARY, EXAMPLES, add_arguments and run."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+from nvrc_lab.errors import LabError
+
+COMMANDS: Mapping[str, str] = {
+    "boot": "nvrc_lab.boot",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nvrc-lab", description="The virtual lab: boots guest images under QEMU and judges what they say.",
+        epilog="exit status: 0 good, 1 a finding, 2 wrong use or something missing on this machine")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module_name in COMMANDS.items():
+        module = importlib.import_module(module_name)
+        command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY, epilog=module.EXAMPLES,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    # Ended from outside, the lab still has to end its machines: the same way out as Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    args = make_parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except LabError as err:
+        print(f"nvrc-lab: {err}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nnvrc-lab: interrupted; the machine was ended", file=sys.stderr)
+        return 130
+    return status
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A virtual machine as a value, and the QEMU command line that it means. Starts nothing; qemu-system(1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+
+class Accel(Enum):
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+# One thread per virtual CPU. "max" would offer 5-level paging and more that emulation pays for at every memory access.
+_ACCEL = {Accel.KVM: ("-accel", "kvm", "-cpu", "host"), Accel.TCG: ("-accel", "tcg,thread=multi", "-cpu", "Nehalem")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """A raw image on virtio-blk; the guest finds it by its serial."""
+
+    path: Path
+    serial: str
+    is_read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the guest sees. `devices` are QEMU's own -device words, in order; `extra` any further arguments."""
+
+    kernel: Path | None = None
+    initrd: Path | None = None
+    cmdline: str = ""
+    firmware: Path | None = None
+    memory_mib: int = 512
+    cpus: int = 1
+    disks: tuple[Disk, ...] = ()
+    devices: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    qmp_socket: Path | None = None
+
+
+def make_argv(machine: Machine, program: str, accel: Accel) -> tuple[str, ...]:
+    """The first serial port of the guest is standard output; no reboot, so a guest that restarts ends."""
+    words = [
+        program, "-M", "q35", *_ACCEL[accel], "-m", f"{machine.memory_mib}M", "-smp", str(machine.cpus),
+        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
+    ]
+    for option, path in (("-kernel", machine.kernel), ("-initrd", machine.initrd), ("-bios", machine.firmware)):
+        if path is not None:
+            words += [option, str(path)]
+    if machine.cmdline:
+        words += ["-append", machine.cmdline]
+    for number, disk in enumerate(machine.disks):
+        words += _disk(number, disk)
+    for device in machine.devices:
+        words += ["-device", device]
+    if machine.qmp_socket is not None:
+        words += ["-qmp", f"unix:{escape(machine.qmp_socket)},server=on,wait=off"]
+    return (*words, *machine.extra)
+
+
+def _disk(number: int, disk: Disk) -> list[str]:
+    name = f"disk{number}"
+    only = "on" if disk.is_read_only else "off"
+    return ["-drive", f"if=none,id={name},format=raw,readonly={only},file={escape(disk.path)}",
+            "-device", f"virtio-blk-pci,drive={name},serial={escape(disk.serial)}"]
+
+
+def escape(value: Path | str) -> str:
+    """QEMU reads a doubled comma in an option as one."""
+    return str(value).replace(",", ",,")
