@@ -71,10 +71,10 @@ class ContainerEdits:
     additional_gids: tuple[int, ...] = ()
 
     def is_empty(self) -> bool:
-        return self == _NO_EDITS
+        return self == NO_EDITS
 
 
-_NO_EDITS = ContainerEdits()
+NO_EDITS = ContainerEdits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class Device:
 class Spec:
     kind: str
     devices: tuple[Device, ...]
-    container_edits: ContainerEdits = _NO_EDITS
+    container_edits: ContainerEdits = NO_EDITS
     annotations: tuple[tuple[str, str], ...] = ()
 
     @property

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the hooks of a document: which program, which arguments, and which hooks are wanted at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from guest_cdi.spec import Hook
+
+CREATE_SYMLINKS = "create-symlinks"
+ENABLE_CUDA_COMPAT = "enable-cuda-compat"
+UPDATE_LDCACHE = "update-ldcache"
+DISABLE_NODE_MODIFICATION = "disable-device-node-modification"
+UPDATE_APPLICATION_PROFILE = "update-application-profile"
+CHMOD = "chmod"
+ALL = "all"
+
+NAMES = (CREATE_SYMLINKS, ENABLE_CUDA_COMPAT, UPDATE_LDCACHE, DISABLE_NODE_MODIFICATION, UPDATE_APPLICATION_PROFILE,
+         CHMOD)
+
+# A workaround for a crun that is long repaired.
+OFF_BY_DEFAULT = frozenset({CHMOD})
+# Without arguments these would do nothing.
+NEEDS_ARGUMENTS = frozenset({CREATE_SYMLINKS, CHMOD})
+
+ENVIRONMENT = ("NVIDIA_CTK_DEBUG=false",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookProgram:
+    path: str
+    ldconfig_path: str = ""
+    disabled: frozenset[str] = frozenset()
+    enabled: frozenset[str] = frozenset()       # wins over `disabled`
+
+    def write(self, name: str, arguments: Iterable[str] = ()) -> tuple[Hook, ...]:
+        """The hook `name`, or nothing where it is not wanted or has nothing to do."""
+        arguments = tuple(arguments)
+        if not self._is_wanted(name, arguments):
+            return ()
+        program = self.path.rpartition("/")[2]
+        # nvidia-ctk is the older home of the hooks; there they are below one subcommand.
+        fixed = (program, "hook") if program == "nvidia-ctk" else (program,)
+        return (Hook(hook_name="createContainer", path=self.path, args=(*fixed, name, *arguments), env=ENVIRONMENT),)
+
+    def link(self, links: Iterable[str]) -> tuple[Hook, ...]:
+        """The create-symlinks hook for `target::link` pairs."""
+        return self.write(CREATE_SYMLINKS, repeat("--link", links))
+
+    def _is_wanted(self, name: str, arguments: tuple[str, ...]) -> bool:
+        if name in self.enabled:
+            return True
+        if name in self.disabled or name in OFF_BY_DEFAULT or ALL in self.disabled:
+            return False
+        return bool(arguments) or name not in NEEDS_ARGUMENTS
+
+
+def repeat(flag: str, values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(word for value in values for word in (flag, value))
