@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from nvrc import console, linux, paths
@@ -22,7 +23,7 @@ from nvrc.loop import Loop
 from nvrc.report import Verdict
 from nvrc.supervise import ORDERLY, STOP_SIGNALS, Ending, Supervisor
 from nvrc.system import LinuxSystem, System
-from nvrc.table import Step
+from nvrc.table import Table
 
 WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
 SYNC_DEADLINE_S = 10.0
@@ -31,17 +32,17 @@ KILL_DEADLINE_S = 5.0
 
 def main() -> NoReturn:
     """The real thing, on the real machine."""
-    system = LinuxSystem()
+    run(LinuxSystem(), BOOT)
+
+
+def run(system: System, table: Table, last: Callable[[], None] = lambda: None) -> NoReturn:
+    """From the first mount to the end of the machine. `last` is called when all is said, before the power goes."""
     try:
-        live(system, BOOT)
+        Init(system, table).live()
     except BaseException as err:
         system.say(console.verdict_fatal("E_INTERNAL", "pid1", unforeseen(err), BY_CODE["E_INTERNAL"].remedy))
+    last()
     end(system)
-
-
-def live(system: System, table: tuple[Step, ...]) -> Ending:
-    """From the first mount to the reason for the end, which is on the console when this returns."""
-    return Init(system, table).live()
 
 
 class StopError(Exception):
@@ -51,7 +52,7 @@ class StopError(Exception):
 class Init:
     """One life of PID 1 on one System."""
 
-    def __init__(self, system: System, table: tuple[Step, ...]) -> None:
+    def __init__(self, system: System, table: Table) -> None:
         self.system = system
         self.started_s = system.now()
         self.loop = Loop(system.now)
@@ -60,6 +61,7 @@ class Init:
         self.supervisor: Supervisor | None = None
         self.warnings_told = 0
         self._ended_early: list[tuple[int, int]] = []
+        self._stopped_early: list[int] = []
         self._log_open = False
 
     def live(self) -> Ending:
@@ -72,6 +74,8 @@ class Init:
             return self._say_end(Ending(code=ORDERLY, what=f"stopped by {stop} during boot"))
         supervisor = self._hand_over(facts)
         self.loop.run(lambda: supervisor.ending is not None)
+        if facts.log_socket is not None:
+            self.journal.drain(facts.log_socket)  # the last words are often the ones that matter
         assert supervisor.ending is not None  # noqa: S101 - what the line above waited for
         return self._say_end(supervisor.ending)
 
@@ -113,6 +117,8 @@ class Init:
         self._publish(Verdict.READY)
         for pid, status in self._ended_early:
             supervisor.child_ended(pid, status, now)
+        for number in self._stopped_early:
+            self._stop(number)
         return supervisor
 
     # Events
@@ -132,8 +138,10 @@ class Init:
 
     def _stop(self, number: int) -> None:
         if self.supervisor is None:
-            raise StopError(signal.Signals(number).name)
-        if self.supervisor.stop_requested(number):
+            if self.executor.facts.agent_pid is None:
+                raise StopError(signal.Signals(number).name)
+            self._stopped_early.append(number)  # the agent is running already: it is told once we look after it
+        elif self.supervisor.stop_requested(number):
             self._signal_agent(signal.SIGTERM)
             parameters = self.executor.facts.parameters
             patience_s = parameters.settings.timeout_agent_stop_s if parameters else KILL_DEADLINE_S
@@ -166,9 +174,9 @@ class Init:
 
     def _publish(self, verdict: Verdict) -> None:
         """Report and status for machines. Never worth the VM: what goes wrong here is said and passed over."""
-        from nvrc import publish
-
         try:
+            from nvrc import publish
+
             publish.write(self.system, self.executor, started_s=self.started_s, verdict=verdict,
                           journal=self.journal, supervisor=self.supervisor)
         except Exception as err:

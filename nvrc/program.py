@@ -41,11 +41,12 @@ def start(program: Program, root: str = "/") -> int:
         _become(program, root, failed)
     os.close(failed)
     with os.fdopen(report, "rb") as pipe:
-        message = pipe.read(_FAILURE.size)
+        message = pipe.read()
     if message:
         os.waitpid(pid, 0)
-        (number,) = _FAILURE.unpack(message)
-        raise OSError(number, os.strerror(number), program.path)
+        (number,) = _FAILURE.unpack_from(message)
+        text = message[_FAILURE.size:].decode(errors="replace")
+        raise OSError(number, os.strerror(number) if number else text, program.path)
     return pid
 
 
@@ -55,8 +56,8 @@ def _become(program: Program, root: str, failed: int) -> None:  # pragma: no cov
     try:
         _prepare(program, root)
         os.execve(program.path, (program.path, *program.args), dict(program.env))  # noqa: S606 - no shell is the point
-    except OSError as err:
-        os.write(REPORT, _FAILURE.pack(err.errno or 0))
+    except BaseException as err:
+        os.write(REPORT, _FAILURE.pack(getattr(err, "errno", None) or 0) + repr(err).encode())
     finally:
         os._exit(127)
 
@@ -69,8 +70,9 @@ def _prepare(program: Program, root: str) -> None:  # pragma: no cover - runs in
     if program.own_pid_namespace:
         _mount_own_proc()
     if program.oom_score_adj is not None:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(program.oom_score_adj))
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(score, b"%d" % program.oom_score_adj)
+        os.close(score)
     if program.open_files is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (program.open_files, program.open_files))
     os.umask(0o022)

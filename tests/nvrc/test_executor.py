@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes.system import FakeSystem
 
+from fakes.system import FakeSystem
 from nvrc.boot import BOOT
 from nvrc.errors import NvrcError
 from nvrc.executor import BootError, DeadlineError, Executor, Record, outcomes

@@ -8,10 +8,10 @@ from errno import ENOSPC
 from pathlib import Path
 
 import pytest
-from fakes.system import FakeSystem, bare_guest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.system import FakeSystem, bare_guest
 from nvrc import paths
 from nvrc.journal import RING_LINES, Journal, kernel_warning, without_priority
 

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The namespace tier's guest: the real PID 1 code as PID 1 of namespaces of its own, on a root made for the test.
+
+Run as a program (`python guest.py ROOT`) by `boot`, below `unshare`. Forking, reaping, signals, /dev/log, the agent's
+namespaces and the power-off are real. What would reach the machine outside (file system mounts, sysctls, the kernel
+log) meets plain files below ROOT instead, because steps only know paths below the System's root.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field, replace
+
+from nvrc import linux, pid1
+from nvrc.boot import BOOT
+from nvrc.program import Program
+from nvrc.system import KERN_EMERG, LinuxSystem
+from nvrc.table import Table
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child=SIGKILL", "--propagation=private",
+              "--mount-proc")
+
+
+class NamespaceSystem(LinuxSystem):
+    """Everything real but mounts and console lines, which are printed."""
+
+    def mount(self, source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
+        self._only_as_init("mount")
+        self.say(f"guest: mount {source} {target} {fstype} {data}")
+
+    def start(self, program: Program) -> int:
+        """With the limits that this machine allows: raising them takes a capability that a sandbox may withhold."""
+        if not may_raise_limits():
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            program = replace(program, open_files=min(program.open_files or limit, limit), oom_score_adj=500)
+        return super().start(program)
+
+    def say(self, line: str, level: int = KERN_EMERG) -> None:
+        os.write(1, f"{line}\n".encode())
+
+    def open_reader(self, path: str) -> int:
+        return os.pipe()[0]  # a kernel log that stays silent: the real one belongs to the machine outside
+
+    def kernel_records(self):  # type: ignore[no-untyped-def]
+        return iter(())
+
+
+def may_raise_limits() -> bool:
+    """Whether this process has CAP_SYS_RESOURCE (24)."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        effective = next(line for line in file if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) >> 24 & 1)
+
+
+@dataclass
+class Guest:
+    """A running guest, seen from outside."""
+
+    process: subprocess.Popen[bytes]
+    lines: list[str] = field(default_factory=list)
+
+    def read_until(self, text: str) -> str:
+        """The first line that has `text`; fails with the whole console when the guest ends before."""
+        assert self.process.stdout is not None
+        while raw := self.process.stdout.readline():
+            self.lines.append(raw.decode(errors="replace").rstrip("\n"))
+            if text in self.lines[-1]:
+                return self.lines[-1]
+        raise AssertionError(f"{text!r} never came; console:\n" + "\n".join(self.lines))
+
+    def finish(self, timeout_s: float = 60) -> int:
+        """The rest of the console, and the exit status of the namespace."""
+        assert self.process.stdout is not None
+        try:
+            rest, _ = self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        self.lines += rest.decode(errors="replace").splitlines()
+        return self.process.returncode
+
+    def signal(self, number: int) -> None:
+        """To PID 1 of the guest, the only child of `unshare`."""
+        children = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
+        with open(children, encoding="ascii") as file:
+            os.kill(int(file.read().split()[0]), number)
+
+    def found(self, text: str) -> list[str]:
+        return [line for line in self.lines if text in line]
+
+
+def boot(root: str, *, table: str = "") -> Guest:
+    """Start a guest on `root`. `table` names a function of this file that changes the boot table."""
+    command = ["unshare", *NAMESPACES, sys.executable, os.path.abspath(__file__), root, table]
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests"}
+    return Guest(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  env=environment))
+
+
+def broken_step() -> Table:
+    def explode(_system: object, _facts: object) -> object:
+        raise RuntimeError("on purpose")
+
+    return (*BOOT[:-1], replace(BOOT[-1], run=explode))  # type: ignore[arg-type]
+
+
+def hanging_step() -> Table:
+    from nvrc.table import seconds
+
+    def hang(_system: object, _facts: object) -> object:
+        time.sleep(30)
+        return None
+
+    return (*BOOT[:-1], replace(BOOT[-1], run=hang, deadline=seconds(0.3)))  # type: ignore[arg-type]
+
+
+def slow_step() -> Table:
+    def linger(system: NamespaceSystem, facts: object) -> object:
+        system.say("guest: lingering")
+        time.sleep(1)
+        return facts
+
+    return (replace(BOOT[0], run=linger, needs=()), *BOOT[1:])  # type: ignore[arg-type]
+
+
+TABLES = {"": lambda: BOOT, "broken_step": broken_step, "hanging_step": hanging_step, "slow_step": slow_step}
+
+
+def main(root: str, table: str) -> None:
+    measured = None
+    if os.environ.get("COVERAGE_PROCESS_START"):
+        import coverage
+
+        measured = coverage.process_startup()
+    if os.getpid() != 1:
+        sys.exit("this is the inside of a namespace tier guest; call boot()")
+    system = NamespaceSystem(root)
+    if system.exists("/etc/full-run"):
+        linux.mount("full", system.real_path("/run/nvrc"), "tmpfs", 0, "size=4k")
+        system.write("/run/nvrc/filler", b"x" * 4096)
+    pid1.run(system, TABLES[table](), last=lambda: tell_and_save(system, measured))
+
+
+def tell_and_save(system: NamespaceSystem, measured: object) -> None:
+    zombies = sum(1 for pid in os.listdir("/proc") if pid.isdigit() and is_zombie(pid))
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    system.say(f"guest: zombies={zombies} peak_kib={peak_kib}")
+    if measured is not None:
+        measured.stop()  # type: ignore[attr-defined]
+        measured.save()  # type: ignore[attr-defined]
+
+
+def is_zombie(pid: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole life of PID 1, in namespaces: hand-over, supervision, signals, floods, every way to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.system import FakeSystem, bare_guest
+from namespace.guest import Guest, boot, may_raise_limits
+from nvrc.steps.agent import OOM_SCORE_ADJ, OPEN_FILES
+
+pytestmark = [
+    pytest.mark.namespace,
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces: needs root"),
+]
+
+
+@pytest.fixture(scope="session")
+def agent_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("agent") / "agent"
+    source = Path(__file__).with_name("agent.c")
+    subprocess.run(["gcc", "-O1", "-static", "-Wall", "-Wextra", "-Werror", "-Wno-array-bounds", "-o", program, source],
+                   check=True)
+    return program
+
+
+@pytest.fixture
+def guest_root(tmp_path: Path, agent_program: Path) -> FakeSystem:
+    system = bare_guest(str(tmp_path))
+    system.put("/proc/self/oom_score_adj")  # for an agent without a /proc of its own
+    os.unlink(system.real_path("/usr/bin/kata-agent"))
+    os.link(agent_program, system.real_path("/usr/bin/kata-agent"))
+    return system
+
+
+Run = Callable[..., Guest]
+
+
+@pytest.fixture
+def run(guest_root: FakeSystem) -> Iterator[Run]:
+    guests: list[Guest] = []
+
+    def start(behaviour: str, cmdline: str = "quiet", table: str = "") -> Guest:
+        guest_root.put("/etc/behaviour", behaviour)
+        guest_root.put("/proc/cmdline", cmdline + "\n")
+        if guest_root.exists("/dev/log"):
+            os.unlink(guest_root.real_path("/dev/log"))  # of an earlier guest on this root
+        guests.append(boot(guest_root.root, table=table))
+        return guests[-1]
+
+    yield start
+    for guest in guests:
+        guest.process.kill()
+        guest.process.wait()
+        if guest.process.stdout:
+            guest.process.stdout.close()
+
+
+def test_the_agent_believes_it_is_pid_1_and_gets_what_it_needs(run: Run) -> None:
+    guest = run("report power-off")
+    guest.finish()
+    files, score = (OPEN_FILES, OOM_SCORE_ADJ) if may_raise_limits() else (hard_limit(), 500)
+    assert guest.found(f"agent: pid=1 ppid=0 nofile={files}/{files} cwd=/")
+    assert guest.found(f"agent: {score}")
+    assert guest.found("agent: own /proc yes")
+    assert {line.split("=")[0] for line in guest.found("agent: env ")} == {"agent: env PATH", "agent: env HOME", "agent: env TERM"}
+    assert [line.split()[2] for line in guest.found("agent: fd ")] == ["0", "1", "2"]
+    assert guest.found("SigBlk:\t0000000000000000")
+    assert guest.found("SigIgn:\t0000000000000000")
+
+
+def hard_limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def test_one_line_a_step_then_ready_then_the_end(run: Run) -> None:
+    guest = run("power-off")
+    guest.finish()
+    said = [line.split()[1:4] for line in guest.found("nvrc: ")]
+    steps = ["filesystems", "journal", "parameters", "identity", "loopback", "topology", "lock-modules", "agent"]
+    assert [words[:3] for words in said[:8]] == [["step", name, "ok"] for name in steps]
+    assert said[8][0] == "READY"
+    assert said[9][:2] == ["END", "code=OK"]
+    assert len(said) == 10
+
+
+def test_the_report_and_the_status_are_published(run: Run, guest_root: FakeSystem) -> None:
+    guest = run("power-off")
+    guest.finish()
+    report = json.loads(guest_root.read("/run/nvrc/boot.json"))
+    assert report["verdict"] == "ready"
+    assert report["mode"] == "cpu"
+    assert [step["outcome"] for step in report["steps"]] == ["ok"] * 8
+    status = json.loads(guest_root.read("/run/nvrc/status.json"))
+    assert status["services"][0]["name"] == "agent"
+    assert status["services"][0]["state"] == "stopped"
+
+
+@pytest.mark.parametrize(("behaviour", "cmdline", "line"), [
+    pytest.param("power-off", "", 'nvrc: END code=OK what="the agent powered off"', id="power-off"),
+    pytest.param("restart", "", 'nvrc: END code=OK what="the agent asked for a restart', id="restart"),
+    pytest.param("exit:0", "", 'FATAL code=E_AGENT_EXIT step=supervise what="the agent exited with status 0', id="exit-0"),
+    pytest.param("exit:3", "", 'FATAL code=E_AGENT_EXIT step=supervise what="the agent exited with status 3', id="exit-3"),
+    pytest.param("crash", "", 'FATAL code=E_AGENT_EXIT step=supervise what="the agent was killed by SIGSEGV', id="crash"),
+    pytest.param("exit:0", "nvrc.agent.pidns=off", 'END code=OK what="the agent exited with status 0"', id="child-exit-0"),
+    pytest.param("exit:1", "nvrc.agent.pidns=off", "code=E_AGENT_EXIT", id="child-exit-1"),
+])
+def test_every_end_of_the_agent_has_its_line(run: Run, behaviour: str, cmdline: str, line: str) -> None:
+    guest = run(behaviour, cmdline)
+    guest.finish()
+    verdicts = [one for one in guest.lines if one.startswith(("nvrc: READY", "nvrc: FATAL", "nvrc: END"))]
+    assert verdicts[0].startswith("nvrc: READY in ")
+    assert len(verdicts) == 2
+    assert line in verdicts[1]
+
+
+def test_an_ordinary_child_is_not_pid_1(run: Run) -> None:
+    guest = run("report exit:0", "nvrc.agent.pidns=off")
+    guest.finish()
+    assert guest.found(" ppid=1 ")
+    assert guest.found("guest: mount cgroup2 /sys/fs/cgroup")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGPWR])
+def test_a_stop_reaches_the_agent_and_ends_in_order(run: Run, number: signal.Signals) -> None:
+    guest = run("end-on-term hold")
+    guest.read_until("agent: holding")
+    guest.signal(number)
+    guest.finish()
+    assert guest.found(f'nvrc: END code=OK what="stopped by {number.name} to PID 1; the agent exited with status 15"')
+
+
+def test_an_agent_that_ignores_the_stop_is_killed_within_the_deadline(run: Run) -> None:
+    guest = run("ignore-term hold", "nvrc.timeout.agent_stop=1")
+    guest.read_until("agent: holding")
+    begun = time.monotonic()
+    guest.signal(signal.SIGTERM)
+    guest.finish()
+    assert guest.found("FATAL code=E_AGENT_STOP")
+    assert 1 <= time.monotonic() - begun < 5
+
+
+def test_a_stop_before_the_agent_ends_the_boot(run: Run) -> None:
+    guest = run("hold", table="slow_step")
+    guest.read_until("guest: lingering")
+    guest.signal(signal.SIGTERM)
+    guest.finish()
+    assert guest.found('nvrc: END code=OK what="stopped by SIGTERM during boot"')
+    assert not guest.found("READY")
+    assert not guest.found("agent: holding")
+
+
+def test_ten_thousand_orphans_leave_no_zombie(run: Run) -> None:
+    guest = run("orphans:10000 exit:0", "nvrc.agent.pidns=off")
+    guest.finish(120)
+    assert guest.found("guest: zombies=0 ")
+
+
+def test_a_log_flood_loses_nothing_new_and_costs_no_memory(run: Run, guest_root: FakeSystem) -> None:
+    quiet = run("power-off")
+    quiet.finish()
+    guest = run("flood:100000 power-off")
+    guest.finish(120)
+    assert not guest.found("agent: send")
+    assert guest_root.text("/run/syslog.log").endswith("flood: message 99999\n")
+    size = sum(os.stat(guest_root.real_path(f"/run/{name}")).st_size for name in os.listdir(guest_root.real_path("/run"))
+               if name.startswith("syslog"))
+    assert size <= 2 << 20
+    assert peak_kib(guest) - peak_kib(quiet) < 8 << 10
+
+
+def peak_kib(guest: Guest) -> int:
+    return int(guest.found("peak_kib=")[0].rpartition("=")[2])
+
+
+def test_an_exception_in_pid_1_ends_with_a_line(run: Run) -> None:
+    guest = run("hold", table="broken_step")
+    guest.finish()
+    (line,) = guest.found("FATAL")
+    assert "code=E_INTERNAL step=agent" in line
+    assert "RuntimeError: on purpose at" in line
+
+
+def test_a_step_that_hangs_is_ended_by_its_deadline(run: Run) -> None:
+    guest = run("hold", table="hanging_step")
+    guest.finish()
+    assert guest.found("FATAL code=E_STEP_DEADLINE step=agent")
+
+
+@pytest.mark.parametrize(("change", "code", "step"), [
+    pytest.param(lambda s: os.unlink(s.real_path("/usr/bin/kata-agent")), "E_AGENT_MISSING", "identity", id="agent-missing"),
+    pytest.param(lambda s: s.put("/usr/bin/other", "x"), "", "", id="nothing-wrong"),
+    pytest.param(lambda s: (os.unlink(s.real_path("/usr/bin/kata-agent")), s.put("/usr/bin/kata-agent", "#!/no/shell\n", 0o755)),
+                 "E_AGENT_EXEC", "agent", id="interpreter-missing"),
+    pytest.param(lambda s: (os.unlink(s.real_path("/usr/bin/kata-agent")), s.put("/usr/bin/kata-agent", b"\x7fELFgarbage", 0o755)),
+                 "E_AGENT_EXEC", "agent", id="no-program"),
+    pytest.param(lambda s: os.unlink(s.real_path("/proc/sys/kernel/modules_disabled")), "E_LOCK_MODULES", "lock-modules", id="no-lock"),
+    pytest.param(lambda s: os.unlink(s.real_path("/proc/sys/net/core/rmem_max")) or os.symlink("/nowhere/x", s.real_path("/proc/sys/net/core/rmem_max")),
+                 "E_JOURNAL", "journal", id="no-sysctl"),
+])
+def test_what_an_image_can_lack(run: Run, guest_root: FakeSystem, change: Callable[[FakeSystem], object], code: str, step: str) -> None:
+    change(guest_root)
+    guest = run("power-off")
+    guest.finish()
+    if code:
+        assert len(guest.found("FATAL")) == 1
+        assert guest.found(f"nvrc: FATAL code={code} step={step} ")
+        assert not guest.found("READY")
+    else:
+        assert guest.found("READY")
+
+
+@pytest.mark.parametrize("cmdline", ["nvrc.smi.lgc=fast", "nvrc.strict=1 nvrc.smi.src=1", 'nvrc.dcgm="maybe not"'])
+def test_malformed_command_lines_are_fatal_with_their_code(run: Run, cmdline: str) -> None:
+    guest = run("power-off", cmdline)
+    guest.finish()
+    assert guest.found("FATAL code=E_PARAMETERS step=parameters")
+
+
+def test_an_unknown_name_warns_and_boots(run: Run) -> None:
+    guest = run("power-off", "nvrc.smi.src=1")
+    guest.finish()
+    assert any("nvrc.smi.srs" in line for line in guest.found("nvrc: warn"))
+    assert guest.found("READY")
+
+
+def test_a_full_run_costs_the_report_not_the_vm(run: Run, guest_root: FakeSystem) -> None:
+    os.makedirs(guest_root.real_path("/run/nvrc"))
+    guest_root.put("/etc/full-run")
+    guest = run("flood:10 power-off")
+    guest.finish()
+    assert any("no report below /run/nvrc: OSError: [Errno 28]" in line for line in guest.found("nvrc: warn"))
+    assert guest.found("READY")
+    assert guest.found("END code=OK")
