@@ -9,7 +9,7 @@ agent's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
@@ -122,7 +122,8 @@ def parse(cmdline: bytes, policy: Policy = NO_POLICY) -> Parsed:
     pins = [_Given(row, name, name, value, Source.POLICY) for name, value in policy.pins.items() if (row := find(name))]
     chosen = {one.name: one for one in (*given, *pins)}
     settings = _settings(chosen.values(), tokens)
-    problems += _outside_limits(settings, chosen, policy)
+    spoken_of = {row.name for token in tokens if (row := find(token.key))} | policy.pins.keys()
+    problems += _outside_limits(settings, spoken_of, policy)
     problems += _contradictions(settings, chosen)
     if settings.strict:
         problems = [_promoted(problem) for problem in problems]
@@ -247,11 +248,11 @@ def _wants_cgroup_v2(tokens: Sequence[Token]) -> bool:
     return last.get("cgroup_no_v1") == "all" or unified in ("1", "true", "yes", "on")
 
 
-def _outside_limits(settings: Settings, chosen: Mapping[str, _Given], policy: Policy) -> Iterator[Problem]:
+def _outside_limits(settings: Settings, spoken_of: Collection[str], policy: Policy) -> Iterator[Problem]:
     """Values that nobody gave must be inside their limits too; what is unset stays as the hardware has it."""
     for name, limit in policy.limits.items():
         row = find(name)
-        if row is None or row.is_pattern or name in chosen:
+        if row is None or row.is_pattern or name in spoken_of:
             continue
         value = setting(settings, row)
         if value is not None and not limit.admits(value):

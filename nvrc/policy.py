@@ -36,9 +36,8 @@ class Limit:
     def admits(self, value: Value) -> bool:
         if self.values is not None:
             return value in self.values
-        if not isinstance(value, int):
-            return False
-        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+        return (isinstance(value, int) and (self.low is None or value >= self.low)
+                and (self.high is None or value <= self.high))
 
     def text(self) -> str:
         if self.values is not None:
@@ -138,17 +137,10 @@ def _limit(row: Param, given: object) -> Limit:
         raise MalformedError("is neither a list of values nor { min = N, max = N }")
     if not row.kind.is_number:
         raise MalformedError(f"min and max are for numbers; list the values among {row.kind.form}")
-    low, high = (_bound(row, given[word]) if word in given else None for word in ("min", "max"))
+    low, high = (int(text(_read(row, given[word]))) if word in given else None for word in ("min", "max"))
     if low is not None and high is not None and low > high:
         raise MalformedError(f"min {low} is above max {high}")
     return Limit(low, high)
-
-
-def _bound(row: Param, given: object) -> int:
-    value = _read(row, given)
-    if not isinstance(value, int):
-        raise MalformedError("is not a number")
-    return value
 
 
 def _read(row: Param, given: object) -> Value:

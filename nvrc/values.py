@@ -26,6 +26,8 @@ class Written(Protocol):
     def text(self) -> str: ...
 
 
+# How a value prints that nobody gave and that has no default. No kind accepts it as text.
+UNSET = "unset"
 Value = bool | int | Enum | Written | None
 
 
@@ -37,7 +39,7 @@ class Kind(NamedTuple):
 
 def text(value: Value) -> str:
     if value is None:
-        return "unset"
+        return UNSET
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, int):
