@@ -29,7 +29,7 @@ def find_control_nodes(driver: Driver) -> Found:
 def find_gpu(driver: Driver, gpu: Gpu) -> Found:
     """A whole GPU: its node, its DRM nodes, and the links by PCI path that lead to those."""
     path = f"/dev/nvidia{gpu.minor}"
-    found = _find_nodes(driver, (path, *_list_drm_nodes(driver.tree.host, gpu)))
+    found = _find_nodes(driver, (path, *list_drm_nodes(driver.tree.host, gpu.bus_id)))
     _require(driver, found, path, "E_CDI_GPU_NODE", f"GPU {gpu.index} ({gpu.uuid})")
     return _with_hooks(found, (*_link_by_path(driver, gpu, found.edits), *_chmod_directories(driver, found.edits)))
 
@@ -40,7 +40,7 @@ def find_mig(driver: Driver, gpu: Gpu, mig: Mig, minors: Mapping[str, int]) -> F
     path = f"/dev/nvidia{gpu.minor}"
     capabilities = tuple(_capability_node(minors, name, owner) for name in (
         f"gpu{gpu.minor}/gi{mig.gi}/access", f"gpu{gpu.minor}/gi{mig.gi}/ci{mig.ci}/access"))
-    drm = _list_drm_nodes(driver.tree.host, gpu) if mig.gfx else ()
+    drm = list_drm_nodes(driver.tree.host, gpu.bus_id) if mig.gfx else ()
     found = _find_nodes(driver, (path, *capabilities, *drm))
     _require(driver, found, path, "E_CDI_GPU_NODE", owner)
     for capability in capabilities:
@@ -130,9 +130,9 @@ def _chmod_directories(driver: Driver, edits: ContainerEdits) -> tuple[Hook, ...
     return driver.hooks.write(CHMOD, ("--mode", "755", *repeat("--path", nested)))
 
 
-def _list_drm_nodes(host: Host, gpu: Gpu) -> tuple[str, ...]:
+def list_drm_nodes(host: Host, bus_id: str) -> tuple[str, ...]:
     try:
-        names = host.scan(f"/sys/bus/pci/devices/{normalise_bus_id(gpu.bus_id)}/drm")
+        names = host.scan(f"/sys/bus/pci/devices/{normalise_bus_id(bus_id)}/drm")
     except OSError:
         return ()
     return tuple(f"/dev/dri/{name}" for name in sorted(names))

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`guest-cdi` and `python -m guest_cdi`: dispatch only. Called as nvidia-cdi-hook, the program is the hooks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+USAGE = """usage: guest-cdi COMMAND [OPTION...]
+
+  generate    write the CDI document for the NVIDIA GPUs of this machine
+  validate    check documents, ours or others'
+  inject      apply devices to an OCI bundle
+  hook        run a createContainer hook
+
+examples:
+  guest-cdi generate --output=/var/run/cdi/nvidia.yaml
+  guest-cdi validate /var/run/cdi/nvidia.yaml
+  guest-cdi inject --bundle DIR nvidia.com/gpu=0
+
+"guest-cdi COMMAND --help" has the options of each. Exit status: 0 done, 1 a finding or failure, 2 a wrong command line.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv if argv is None else argv)
+    if words[0].rpartition("/")[2] == "nvidia-cdi-hook":
+        return run("hook", words[1:])
+    if words[1:2] in (["--help"], ["-h"]):
+        print(USAGE, end="")
+        return 0
+    return run(words[1] if len(words) > 1 else "", words[2:])
+
+
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Each command is imported only when it is asked for: a hook must start in milliseconds."""
+    match command:
+        case "generate":
+            from guest_cdi import cli
+
+            return cli.main(arguments)
+        case "validate":
+            from guest_cdi import validate
+
+            return validate.main(arguments)
+        case "inject":
+            from guest_cdi import inject
+
+            return inject.main(arguments)
+        case "hook":
+            from guest_cdi import hooks
+
+            return hooks.main(list(arguments), sys.stdin.buffer)
+    print(USAGE, end="", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

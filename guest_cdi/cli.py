@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`guest-cdi generate`: the reference's flags with their defaults, and our own for building and testing.
+
+Parsing and reporting only; generate.py does the work. Flags may be written with one value each, several times, or
+with values joined by commas.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from guest_cdi.discover.hooks import ALL as ALL_HOOKS
+from guest_cdi.discover.hooks import NAMES as HOOK_NAMES
+from guest_cdi.discover.nodes import list_drm_nodes
+from guest_cdi.discover.tree import Tree
+from guest_cdi.errors import CdiError
+from guest_cdi.generate import Generated, Options, generate
+from guest_cdi.host import Host, LinuxHost
+from guest_cdi.naming import ALL, NONE, Strategy
+from guest_cdi.nvml import OpenNvml
+from guest_cdi.render import FORMATS, publish, render
+from guest_cdi.versions import CURRENT, RELEASES, find_release
+
+EXAMPLES = """examples:
+  guest-cdi generate --output=/var/run/cdi/nvidia.yaml
+  guest-cdi generate --driver-root=/run/kata-extensions/gpu --dev-root=/ \\
+      --nvidia-cdi-hook-path=/run/kata-extensions/gpu/bin/nvidia-cdi-hook
+  guest-cdi generate --root out/tree --nvml-library out/libnvidia-ml.so.1 --compat nvidia-ctk
+"""
+
+NVML_SONAME = "libnvidia-ml.so.1"
+REFERENCE = "nvidia-ctk"
+FEATURES = {
+    "enable-explicit-driver-libraries": "mount libraries without a version in their name, too",
+    "disable-ipc-discoverer": "leave the sockets out",
+    "no-additional-gids-for-device-nodes": "do not add the groups of nodes that are not open to all",
+    "disable-nvsandboxutils": "accepted; that library is never used",
+}
+
+
+class Arguments(argparse.Namespace):
+    """What the parser fills in, with types."""
+
+    output: str
+    format: str | None
+    mode: str
+    driver_root: str
+    dev_root: str
+    hook_path: str
+    ldconfig_path: str
+    strategy: list[str]
+    device_id: list[str]
+    vendor: str
+    kind_class: str
+    library_search_path: list[str]
+    config_search_path: list[str]
+    disable_hook: list[str]
+    enable_hook: list[str]
+    feature_flag: list[str]
+    no_all_device: bool
+    root: str
+    nvml_library: str
+    compat: str | None
+    reference_release: str
+    keep_going: bool
+    json: bool
+    quiet: bool
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="guest-cdi generate", epilog=EXAMPLES, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     description="Write the CDI document for the NVIDIA GPUs of this machine.")
+    add = parser.add_argument
+    add("--output", default="", metavar="FILE", help="where to publish it; standard output if not given")
+    add("--format", choices=tuple(FORMATS), help="default: by the name of the file, else yaml")
+    add("--mode", "--discovery-mode", default="auto", choices=("auto", "nvml"), help="GPUs are found through NVML")
+    add("--driver-root", default="/", metavar="DIR", help="where the driver's files are")
+    add("--dev-root", default="", metavar="DIR", help="where /dev is; default: the driver root")
+    add("--nvidia-cdi-hook-path", "--nvidia-ctk-path", dest="hook_path", default="", metavar="FILE",
+        help="the hook program; default: searched as nvidia-cdi-hook")
+    add("--ldconfig-path", default="", metavar="FILE", help="ldconfig for the update-ldcache hook")
+    _add_list(parser, "--device-name-strategy", "strategy", "index, uuid or type-index; default: index and uuid")
+    _add_list(parser, "--device-id", "device_id", "only this device: index, UUID, all or none",
+              "--device-ids", "--device", "--devices")
+    add("--vendor", "--cdi-vendor", default="nvidia.com", help="first half of the kind")
+    add("--class", "--cdi-class", dest="kind_class", default="gpu", help="second half of the kind")
+    _add_list(parser, "--library-search-path", "library_search_path", "search libraries here only")
+    _add_list(parser, "--config-search-path", "config_search_path", "search configuration here only")
+    _add_list(parser, "--disable-hook", "disable_hook", f"leave out: {', '.join(HOOK_NAMES)} or all", "--disable-hooks")
+    _add_list(parser, "--enable-hook", "enable_hook", "keep this one although disabled", "--enable-hooks")
+    _add_list(parser, "--feature-flag", "feature_flag", "; ".join(f"{k}: {v}" for k, v in FEATURES.items()),
+              "--feature-flags")
+    add("--no-all-device", action="store_true", help="no device with everything")
+    own = parser.add_argument_group("beyond the reference")
+    own.add_argument("--root", default="/", metavar="DIR", help="treat DIR as / for everything that is read")
+    own.add_argument("--nvml-library", default="", metavar="FILE", help="load NVML from this file of this machine")
+    own.add_argument("--compat", choices=(REFERENCE,), help="write exactly what the reference writes")
+    own.add_argument("--reference-release", default=CURRENT.name, metavar="X.Y",
+                     help=f"the rules of this release: {', '.join(row.name for row in RELEASES)}")
+    own.add_argument("--keep-going", action="store_true", help="leave faulty GPUs out and describe the others")
+    own.add_argument("--json", action="store_true", help="report on standard error as JSON")
+    own.add_argument("--quiet", action="store_true", help="no report, only errors")
+    return parser
+
+
+def _add_list(parser: argparse.ArgumentParser, flag: str, dest: str, text: str, *aliases: str) -> None:
+    parser.add_argument(flag, *aliases, dest=dest, action="extend", type=_split, default=[], metavar="VALUE",
+                        help=f"{text} (repeatable)")
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit status: 0 published, 1 a failure with its code, 2 a command line that cannot be meant."""
+    arguments = build_parser().parse_args(list(argv), Arguments())
+    try:
+        options = read_options(arguments)
+        run(arguments, options)
+    except CdiError as err:
+        _report_error(err, as_json=arguments.json)
+        return 2 if err.code == "E_CDI_USAGE" else 1
+    return 0
+
+
+def run(arguments: Arguments, options: Options) -> None:
+    host = LinuxHost(arguments.root)
+    library = arguments.nvml_library or locate_nvml(host, options, arguments.root)
+    with OpenNvml(library, has_drm=lambda bus_id: bool(list_drm_nodes(host, bus_id))) as nvml:
+        result = generate(host, nvml, options)
+    text = render(result.spec, _choose_format(arguments))
+    if arguments.output:
+        publish(_output_path(arguments), text)
+    else:
+        sys.stdout.buffer.write(text)
+    if not arguments.quiet:
+        _report(result, as_json=arguments.json)
+
+
+def read_options(arguments: Arguments) -> Options:
+    """Every mistake of the command line at once."""
+    mistakes: list[str] = []
+    release = find_release(arguments.reference_release)
+    if release is None:
+        mistakes.append(f"--reference-release {arguments.reference_release}: known are "
+                        + ", ".join(row.name for row in RELEASES))
+    strict = arguments.compat != REFERENCE
+    strategies = arguments.strategy or [Strategy.INDEX.value, Strategy.UUID.value]
+    mistakes += _unknown("--device-name-strategy", strategies, [entry.value for entry in Strategy])
+    mistakes += [f"--device-name-strategy {name} is given twice" for name in _doubled(strategies)]
+    mistakes += _unknown("--feature-flag", arguments.feature_flag, FEATURES)
+    if strict:
+        mistakes += _unknown("--disable-hook", arguments.disable_hook, (*HOOK_NAMES, ALL_HOOKS))
+    mistakes += _unknown("--enable-hook", arguments.enable_hook, HOOK_NAMES)
+    if mistakes or release is None:
+        raise CdiError("E_CDI_USAGE", "; ".join(mistakes))
+    data_dirs = os.environ.get("XDG_DATA_DIRS", "") or "/usr/local/share:/usr/share"
+    return Options(
+        driver_root=arguments.driver_root or "/",
+        dev_root=arguments.dev_root,
+        hook_path=arguments.hook_path,
+        ldconfig_path=arguments.ldconfig_path,
+        strategies=tuple(Strategy(name) for name in strategies),
+        device_ids=tuple(arguments.device_id) or (ALL,),
+        vendor=arguments.vendor,
+        kind_class=arguments.kind_class,
+        library_search_paths=_paths(arguments.library_search_path),
+        config_search_paths=_paths(arguments.config_search_path),
+        data_dirs=_paths([data_dirs]),
+        disabled_hooks=frozenset(arguments.disable_hook),
+        enabled_hooks=frozenset(arguments.enable_hook),
+        all_device=not arguments.no_all_device and NONE not in arguments.device_id,
+        strict=strict,
+        keep_going=arguments.keep_going,
+        release=release,
+        explicit_libraries="enable-explicit-driver-libraries" in arguments.feature_flag,
+        sockets="disable-ipc-discoverer" not in arguments.feature_flag,
+        node_gids="no-additional-gids-for-device-nodes" not in arguments.feature_flag,
+    )
+
+
+def _unknown(flag: str, values: Iterable[str], known: Iterable[str]) -> list[str]:
+    names = tuple(known)
+    return [f"{flag} {value}: known are {', '.join(names)}" for value in values if value not in names]
+
+
+def _doubled(values: Sequence[str]) -> list[str]:
+    return sorted({value for value in values if values.count(value) > 1})
+
+
+def _paths(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(part for value in values for part in value.split(":") if part)
+
+
+def locate_nvml(host: Host, options: Options, root: str) -> str:
+    """NVML of the driver that is described, as a path of this machine."""
+    tree = Tree(host, options.driver_root, strict=options.strict, search_paths=options.library_search_paths)
+    found = tree.find_libraries(NVML_SONAME)
+    if not found:
+        raise CdiError("E_CDI_NVML_LIBRARY", f"{NVML_SONAME} is in none of {', '.join(tree.library_dirs())}")
+    return os.path.realpath(root).rstrip("/") + found[0]
+
+
+def _choose_format(arguments: Arguments) -> str:
+    """By the file's extension, for its readers go by it; a contradicting --format gives way, and is told so."""
+    extension = os.path.splitext(arguments.output)[1].lower()
+    implied = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}.get(extension)
+    if implied and arguments.format not in (None, implied):
+        print(f"guest-cdi: warning: {arguments.output} is read as {implied}; --format {arguments.format} is ignored",
+              file=sys.stderr)
+    return implied or arguments.format or "yaml"
+
+
+def _output_path(arguments: Arguments) -> str:
+    """A file with another extension would be read by nobody, so it gets one."""
+    known = os.path.splitext(arguments.output)[1].lower() in (".json", ".yaml", ".yml")
+    return arguments.output if known else f"{arguments.output}.{_choose_format(arguments)}"
+
+
+def _report(result: Generated, *, as_json: bool) -> None:
+    """What was made. No UUIDs: a confidential guest may not want to tell which hardware it has."""
+    spec = result.spec
+    common = spec.container_edits
+    if as_json:
+        _print_json({
+            "version": spec.version, "driver": result.driver_version, "kind": spec.kind, "devices": len(spec.devices),
+            "nodes": len(common.device_nodes), "mounts": len(common.mounts), "hooks": len(common.hooks),
+            "skipped": [{"device": entry.device, "code": entry.reason.code, "what": entry.reason.what,
+                         "hint": entry.reason.hint} for entry in result.skipped],
+            "missing": list(result.missing),
+        })
+        return
+    for entry in result.skipped:
+        print(f"guest-cdi: warning: left out {entry.device}: {entry.reason}", file=sys.stderr)
+    print(f"guest-cdi: CDI {spec.version}, driver {result.driver_version}, {len(spec.devices)} devices, "
+          f"{len(common.device_nodes)} common nodes, {len(common.mounts)} mounts, {len(common.hooks)} hooks; "
+          f"not present: {', '.join(result.missing) or 'nothing'}", file=sys.stderr)
+
+
+def _report_error(err: CdiError, *, as_json: bool) -> None:
+    if as_json:
+        _print_json({"code": err.code, "what": err.what, "hint": err.hint})
+    else:
+        print(f"guest-cdi: error: {err}", file=sys.stderr)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    print(json.dumps(value), file=sys.stderr)
