@@ -6,7 +6,8 @@
  *   sub=10de:16c1  rev=a1  numa=0  irq=11  bars=16M+256M+32M (0, 2 and 4, each a power of two, 0 = none)
  *   vpd=TEXT (identifier and part number; %20 is a blank)  vpd-error=1 (reads time out)
  *   bus=41-42 (a bridge: secondary and subordinate bus)  boot0=HEX boot42=HEX (registers, with mmio=)
- *   attach_ms= faults=attach+hang+probe+sticky cc= minor= status= uuid=32 hex digits model=TEXT vbios=TEXT
+ *   attach_ms= faults=attach+hang+probe+sticky+nvlink cc= minor= status= uuid=32 hex digits model=TEXT vbios=TEXT
+ *   mig=1.0+2.0+2.1 (GPU instance and compute instance)
  */
 #include "lab_pci.h"
 #include "lab_mailbox.h"
@@ -34,6 +35,7 @@ static const struct {
 	{ "hang", LAB_FAULT_HANG },
 	{ "probe", LAB_FAULT_PROBE },
 	{ "sticky", LAB_FAULT_STICKY },
+	{ "nvlink", LAB_FAULT_NVLINK },
 };
 
 u32 *lab_mailbox_number(struct lab_function *fn, const char *name)
@@ -106,6 +108,19 @@ static int parse_bars(u64 *bars, char *text)
 	return 0;
 }
 
+static int parse_mig(u8 *into, char *text)
+{
+	unsigned int gi, ci;
+	char *word;
+
+	while ((word = strsep(&text, "+"))) {
+		if (sscanf(word, "%u.%u", &gi, &ci) != 2 || gi >= LAB_MIG_INSTANCES || ci >= LAB_MIG_COMPUTE)
+			return -EINVAL;
+		into[gi] |= 1 << ci;
+	}
+	return 0;
+}
+
 /* Identifier string, then a read-only part with part number, serial number and checksum field. */
 static int build_vpd(struct lab_function *fn, const char *text)
 {
@@ -170,6 +185,8 @@ static int set_key(struct lab_function *fn, const char *key, char *value)
 		return kstrtou32(value, 16, &fn->boot42);
 	if (!strcmp(key, "faults"))
 		return parse_faults((u32 *)(mailbox + LAB_FAULTS), value);
+	if (!strcmp(key, "mig"))
+		return parse_mig(mailbox + LAB_MIG, value);
 	if (!strcmp(key, "uuid"))
 		return strlen(value) == 32 ? hex2bin(mailbox + LAB_UUID, value, 16) : -EINVAL;
 	if (!strcmp(key, "model"))

@@ -9,7 +9,7 @@
 #define LAB_MAILBOX_H
 
 #define LAB_VSEC_ID		0x4c42	/* "LB", in the VSEC header at offset 4 */
-#define LAB_VSEC_LENGTH		0xa0
+#define LAB_VSEC_LENGTH		0xb0
 
 #define LAB_ATTACH_MS		0x08	/* time that an attach takes */
 #define LAB_FAULTS		0x0c	/* LAB_FAULT_* */
@@ -21,8 +21,11 @@
 #define LAB_RESETS		0x30	/* resets so far; read only */
 #define LAB_MODEL		0x40	/* 64 bytes of text */
 #define LAB_VBIOS		0x80	/* 32 bytes of text */
+#define LAB_MIG			0xa0	/* 16 bytes: the compute instances of each GPU instance as bits; 0 = no such instance */
 #define LAB_MODEL_SIZE		64
 #define LAB_VBIOS_SIZE		32
+#define LAB_MIG_INSTANCES	15
+#define LAB_MIG_COMPUTE		8
 
 #define LAB_MINOR_NEXT		0xffffffffu
 
@@ -30,6 +33,8 @@
 #define LAB_FAULT_HANG		0x2	/* an attach does not return until the process is killed */
 #define LAB_FAULT_PROBE		0x4	/* the driver's probe refuses the function */
 #define LAB_FAULT_STICKY	0x8	/* a reset does not clear LAB_STATE: a wedged GPU */
+
+#define LAB_FAULT_NVLINK	0x10	/* an attach fails unless the driver runs with NVreg_NvLinkDisable=1 */
 
 #define LAB_STATE_ATTACHED	0x1	/* initialised once since the last reset */
 
