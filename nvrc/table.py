@@ -50,7 +50,10 @@ class Step:
     tells: Telling = nothing
 
 
-def order(table: tuple[Step, ...]) -> tuple[str, ...]:
+Table = tuple[Step, ...]
+
+
+def order(table: Table) -> tuple[str, ...]:
     """The names in an order that respects `needs`; ValueError names what is missing, twice there, or cyclic."""
     names = [step.name for step in table]
     if len(set(names)) != len(names):
