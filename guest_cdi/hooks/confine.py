@@ -56,27 +56,28 @@ def run(program_fd: int, argv: Sequence[str], root: Root, deadline_s: float) -> 
         return _await(child, report_read, deadline_s)
 
 
-def fork(body: Callable[[], NoReturn], report_fd: int) -> int:
-    """Run body in a child that cannot come back; what goes wrong there is one line on report_fd."""
+def fork(body: Callable[[], int], report_fd: int) -> int:
+    """Run body in a child that ends with its answer; what goes wrong there is one line on report_fd."""
     child = os.fork()
     if child:
         return child
+    status = FAILED
     try:
-        body()
+        status = body()
     except BaseException as err:
         os.write(report_fd, f"{type(err).__name__}: {err}".encode("utf-8", "surrogateescape")[:REPORT_LIMIT_BYTES])
     finally:
-        os._exit(FAILED)
+        os._exit(status)
 
 
-def _warden(program_fd: int, argv: Sequence[str], place: Place, null_fd: int, report_fd: int) -> NoReturn:
+def _warden(program_fd: int, argv: Sequence[str], place: Place, null_fd: int, report_fd: int) -> int:
     """The parent of the program: a PID namespace begins with the next child."""
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     linux.unshare(NAMESPACES)
     child = fork(lambda: _become(program_fd, argv, place, null_fd), report_fd)
     os.close(report_fd)
     _, status = os.waitpid(child, 0)
-    os._exit(min(os.waitstatus_to_exitcode(status) % 256, 255))
+    return os.waitstatus_to_exitcode(status) % 256
 
 
 def _become(program_fd: int, argv: Sequence[str], place: Place, null_fd: int) -> NoReturn:
@@ -93,6 +94,7 @@ def forbid_imports() -> None:
     sys.path.clear()
     sys.path_hooks.clear()
     sys.meta_path.clear()
+    sys.path_importer_cache.clear()
 
 
 def enter(place: Place) -> None:

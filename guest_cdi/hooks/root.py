@@ -101,15 +101,15 @@ class Root(Handle):
         with self.open_regular(path) as opened:
             return read_bounded(opened.fd, limit_bytes, path)
 
-    def list(self, path: str) -> list[str]:
+    def list(self, path: str, limit: int = LISTING_LIMIT) -> list[str]:
         """The names in a directory, sorted."""
         with self.open(path, DIRECTORY) as found, Handle(reopen(found.fd, os.O_RDONLY | os.O_DIRECTORY)) as opened:
             names: list[str] = []
             with os.scandir(opened.fd) as entries:
                 for entry in entries:
                     names.append(entry.name)
-                    if len(names) > LISTING_LIMIT:
-                        raise OSError(errno.E2BIG, f"more than {LISTING_LIMIT} entries", path)
+                    if len(names) > limit:
+                        raise OSError(errno.E2BIG, f"more than {limit} entries", path)
         return sorted(names)
 
 

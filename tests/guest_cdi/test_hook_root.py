@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lookups below a hostile root, with the real kernel."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from guest_cdi.errors import CdiError
+from guest_cdi.hooks import root as confined
+from guest_cdi.hooks.root import Root, clean
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret").write_text("guest")
+    (tmp_path / "c").mkdir()
+    return tmp_path / "c"
+
+
+@pytest.mark.parametrize(("path", "expected"), [
+    ("a/../b", "/b"), ("/../../b/.", "/b"), ("//a//b/", "/a/b"), ("", "/"), ("/", "/"),
+])
+def test_clean(path: str, expected: str) -> None:
+    assert clean(path) == expected
+
+
+@pytest.mark.parametrize("target", ["/", "../../../../../..", "/proc/self/root", "{outside}"])
+def test_links_stay_inside(tree: Path, target: str) -> None:
+    (tree / "link").symlink_to(target.format(outside=tree.parent / "outside"))
+    with Root(str(tree)) as root, pytest.raises(OSError, match="secret"):
+        root.read("/link/secret", 100)
+    with Root(str(tree)) as root, pytest.raises(OSError, match="etc/hostname"):
+        root.read("/link/etc/hostname", 100)
+
+
+def test_a_link_to_the_root_is_the_container_root(tree: Path) -> None:
+    (tree / "up").symlink_to("../../../..")
+    (tree / "file").write_text("mine")
+    with Root(str(tree)) as root:
+        assert root.read("/up/up/file", 100) == b"mine"
+
+
+def test_magic_links_are_refused(tree: Path) -> None:
+    # A bind mount of /proc in the container is what makes this reachable; a plain tree has none, so go through ours.
+    with Root("/proc") as root, pytest.raises(OSError, match="self/root"):
+        root.open("/self/root")
+
+
+@pytest.mark.parametrize("path", ["/", "/../..", "/proc/self/root", "/proc/self/cwd/../../../../../../../.."])
+def test_the_machine_is_no_container(path: str) -> None:
+    with pytest.raises(CdiError, match="E_CDI_HOOK_ROOT"):
+        Root(path)
+
+
+@pytest.mark.parametrize("path", ["/no/such/place", "/dev/null", "/a\0b", "/a\ud800"])
+def test_no_root(path: str) -> None:
+    with pytest.raises(CdiError, match="E_CDI_HOOK_ROOT"):
+        Root(path)
+
+
+def test_make_directories(tree: Path) -> None:
+    (tree / "a").mkdir()
+    with Root(str(tree)) as root, root.make_directories("/a/b/c", 0o750) as made:
+        assert os.fstat(made.fd).st_ino == (tree / "a/b/c").stat().st_ino
+    assert ((tree / "a/b").stat().st_mode & 0o777) == 0o750
+
+
+def test_make_directories_through_a_link_ends_in_the_container(tree: Path) -> None:
+    (tree / "etc").symlink_to("/../../outside")
+    (tree / "outside").mkdir()
+    with Root(str(tree)) as root, root.make_directories("/etc/x"):
+        pass
+    assert (tree / "outside/x").is_dir()
+    assert not (tree.parent / "outside/x").exists()
+
+
+@pytest.mark.parametrize("target", ["/gone", "../gone", "{outside}", "etc"])
+def test_make_directories_refuses_a_dangling_link(tree: Path, target: str) -> None:
+    (tree / "etc").symlink_to(target.format(outside=tree.parent / "outside/new"))
+    with Root(str(tree)) as root, pytest.raises(OSError, match="symbolic links"):
+        root.make_directories("/etc/x")
+    assert not (tree.parent / "outside/new").exists()
+
+
+def test_make_directories_refuses_a_file(tree: Path) -> None:
+    (tree / "etc").write_text("")
+    with Root(str(tree)) as root, pytest.raises(NotADirectoryError):
+        root.make_directories("/etc/x")
+
+
+def test_special_files_are_not_opened(tree: Path) -> None:
+    os.mkfifo(tree / "fifo")
+    with Root(str(tree)) as root:
+        with pytest.raises(OSError, match="not a regular file"):
+            root.read("/fifo", 10)
+        with pytest.raises(OSError, match="not a regular file"):
+            root.read("/", 10)
+
+
+def test_reading_is_bounded(tree: Path) -> None:
+    (tree / "big").write_bytes(b"x" * 11)
+    with Root(str(tree)) as root:
+        assert root.read("/big", 11) == b"x" * 11
+        with pytest.raises(OSError, match="larger than 10 bytes"):
+            root.read("/big", 10)
+
+
+def test_listing_is_sorted_and_bounded(tree: Path) -> None:
+    for name in "cab":
+        (tree / name).touch()
+    with Root(str(tree)) as root:
+        assert root.list("/") == ["a", "b", "c"]
+        with pytest.raises(OSError, match="more than 2 entries"):
+            root.list("/", limit=2)
+
+
+def test_is_file(tree: Path) -> None:
+    (tree / "etc").mkdir()
+    (tree / "etc/debian_version").touch()
+    with Root(str(tree)) as root:
+        assert root.is_file("/etc/debian_version")
+        assert not root.is_file("/etc")
+        assert not root.is_file("/etc/alpine-release")
+
+
+def test_reopen_notices_another_file(tree: Path) -> None:
+    # Where /proc is not procfs, /proc/self/fd/N may be anything: the descriptors of two files stand for that here.
+    (tree / "a").touch()
+    (tree / "b").touch()
+    first, second = os.open(tree / "a", os.O_PATH), os.open(tree / "b", os.O_PATH)
+
+    class Swapped(int):
+        """Names another descriptor in text than in system calls."""
+
+        def __format__(self, spec: str) -> str:
+            return str(second)
+
+    try:
+        with pytest.raises(OSError, match="not the file it was opened as"):
+            confined.reopen(Swapped(first), os.O_RDONLY)
+    finally:
+        os.close(first)
+        os.close(second)
+
+
+def test_create_never_follows_or_overwrites(tree: Path) -> None:
+    (tree / "name").symlink_to(tree.parent / "outside/secret")
+    with Root(str(tree)) as root, root.open("/") as top:
+        with pytest.raises(FileExistsError):
+            confined.create_file(top, "name", b"evil", 0o644)
+        confined.replace_file(top, "name", b"mine", 0o444)
+    assert (tree / "name").read_bytes() == b"mine"
+    assert ((tree / "name").lstat().st_mode & 0o777) == 0o444
+    assert (tree.parent / "outside/secret").read_text() == "guest"
+
+
+def test_failed_replacements_leave_nothing(tree: Path) -> None:
+    (tree / "name").mkdir()
+    with Root(str(tree)) as root, root.open("/") as top:
+        with pytest.raises(IsADirectoryError):
+            confined.replace_file(top, "name", b"", 0o644)
+        with pytest.raises(IsADirectoryError):
+            confined.replace_link(top, "name", "x")
+        with pytest.raises(OSError, match="Invalid|null|File name too long"):
+            confined.replace_file(top, "n" * 300, b"", 0o644)
+    assert os.listdir(tree) == ["name"]

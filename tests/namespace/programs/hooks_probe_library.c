@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+int probe_answer(void);
+int probe_answer(void) { return 42; }
