@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fakes.system import FakeSystem, bare_guest
+
+from nvrc import paths, publish
+from nvrc.executor import BootError, Executor
+from nvrc.facts import Facts
+from nvrc.journal import Journal
+from nvrc.loop import Loop
+from nvrc.report import Verdict, from_json
+from nvrc.steps import parameters, topology
+from nvrc.supervise import Supervisor
+from nvrc.system import System
+from nvrc.table import Step, seconds
+
+KMSG = [
+    b"6,100,900000,-;something else\n",
+    b"6,200,1500000,-;Run /init as init process\n",
+    b"14,201,1600000,-;nvrc: step parameters ok 0.010s\n",
+]
+
+
+def finished(system: FakeSystem, *more: Step) -> Executor:
+    loop = Loop(system.now)
+    table = (Step("parameters", parameters.load, seconds(1)), Step("topology", topology.detect, seconds(1)), *more)
+    executor = Executor(system, loop, table, finished=lambda _r, _f: None, alarm=lambda _s: None)
+    try:
+        executor.run()
+    except BootError:
+        pass
+    finally:
+        loop.close()
+    return executor
+
+
+def test_report_of_a_boot_reads_back(tmp_path: Path) -> None:
+    system = bare_guest(str(tmp_path))
+    system.make_dir(paths.RUN)
+    system.put("/proc/cmdline", "nvrc.smi.lgc=1200 nvrc.unknown=1")
+    supervisor = Supervisor(agent_pid=7, own_pid_namespace=True, started_s=101.0)
+    supervisor.child_ended(9, 0, 102.0)
+    publish.write(system, finished(system), started_s=99.5, verdict=Verdict.READY, journal=Journal(system),
+                  supervisor=supervisor)
+    report = from_json(system.read(paths.REPORT))
+    assert report.verdict is Verdict.READY
+    assert [step.name for step in report.steps] == ["parameters", "topology"]
+    assert {p.name: p.value for p in report.parameters}["nvrc.smi.lgc"] == "1200"
+    assert len(report.warnings) == 1
+    status = json.loads(system.read(paths.STATUS))
+    assert status["services"] == [{"name": "agent", "state": "running", "pid": 7, "restarts": 0, "since_s": 101.0, "detail": ""}]
+    assert status["orphans_reaped"] == 1
+    assert status["failure"] is None
+
+
+def test_report_of_a_failed_boot_names_the_failure(tmp_path: Path) -> None:
+    def fail(_system: System, _facts: Facts) -> Facts:
+        raise RuntimeError("no")
+
+    system = bare_guest(str(tmp_path))
+    system.make_dir(paths.RUN)
+    executor = finished(system, Step("last", fail, seconds(1), needs=("topology",)), Step("never", fail, seconds(1), needs=("last",)))
+    publish.write(system, executor, started_s=99.5, verdict=Verdict.FAILED, journal=Journal(system), supervisor=None)
+    report = from_json(system.read(paths.REPORT))
+    assert report.failure is not None
+    assert (report.failure.code, report.failure.step) == ("E_INTERNAL", "last")
+    assert report.steps[-1].start_s is None
+    assert json.loads(system.read(paths.STATUS))["services"] == []
+
+
+@pytest.mark.parametrize(("status", "state", "code"), [(2, "stopped", None), (256, "failed", "E_AGENT_EXIT")])
+def test_the_end_of_the_agent_is_in_the_status(tmp_path: Path, status: int, state: str, code: str | None) -> None:
+    system = bare_guest(str(tmp_path))
+    supervisor = Supervisor(agent_pid=7, own_pid_namespace=True, started_s=101.0)
+    supervisor.child_ended(7, status, 103.0)
+    boot = publish.describe_boot(Facts(), (), verdict=Verdict.READY, started_s=1.0, interpreter_s=None, now=2.0, log_tail=())
+    life = publish.describe_life(boot, Journal(system), supervisor, 3.0)
+    assert life.services[0].state.value == state
+    assert (life.failure.code if life.failure else None) == code
+
+
+def test_interpreter_time_is_measured_on_one_clock() -> None:
+    """The kernel's stamps lag the boot clock by 0.4 s here: the anchor was said at 2.0, stamped 1.6."""
+    assert publish.interpreter_seconds(KMSG, started_s=1.95, anchor="nvrc: step parameters ", anchor_s=2.0) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("records", [KMSG[:2], KMSG[2:], []])
+def test_interpreter_time_is_unknown_without_both_lines(records: list[bytes]) -> None:
+    assert publish.interpreter_seconds(records, started_s=1.9, anchor="nvrc: step parameters ", anchor_s=2.0) is None
