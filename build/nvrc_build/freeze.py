@@ -34,7 +34,7 @@ def freeze(checkout: Path, *, root: Path, site: Path, out: Path, epoch: int) -> 
     source = out / "src"
     _copy_sources(checkout, source)
     env = clean_env({"SOURCE_DATE_EPOCH": str(epoch), "PYINSTALLER_CONFIG_DIR": "/tmp/pyinstaller",
-                     "PYTHONPATH": "/site"})
+                     "PYTHONPATH": "/site", "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0"})
     argv = sandbox_argv(root, [
         "/usr/bin/python3.13", "-S", "-c", _START, "--noconfirm", "--log-level=WARN",
         "--distpath=/out/dist", "--workpath=/tmp/work", "/src/nvrc.spec",
