@@ -9,7 +9,7 @@ Devices are not looked at here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from nvrc.cmdline import shown
 from nvrc.values import Kind, MalformedError, read_number
@@ -20,23 +20,19 @@ ITEMS = ("root_hash", "salt", "data_blocks", "data_block_size", "hash_block_size
 _NAME_MARKS = "_.-"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerityParams:
+class VerityParams(NamedTuple):
     root_hash: str
     salt: str
     data_blocks: int
     data_block_size: int
     hash_block_size: int
-    # Items that nobody here knows. They change nothing; whoever reads the line says so.
-    ignored: tuple[str, ...] = field(default=(), compare=False)
 
     def text(self) -> str:
         return (f"root_hash={self.root_hash},salt={self.salt},data_blocks={self.data_blocks},"
                 f"data_block_size={self.data_block_size},hash_block_size={self.hash_block_size}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extension:
+class Extension(NamedTuple):
     name: str
     verity: VerityParams
 
@@ -48,6 +44,12 @@ def read_name(given: str) -> str:
     if len(given) > NAME_LIMIT:
         raise MalformedError(f"name {shown(given)} has more than the {NAME_LIMIT} characters that fit a disk serial")
     return given
+
+
+def unknown_items(given: str) -> tuple[str, ...]:
+    """Items that nobody here knows. They change nothing; whoever reads the line says so."""
+    names = [item.partition("=")[0] for item in given.split(",")]
+    return tuple(name for name in names if name not in ITEMS)
 
 
 def read_verity(given: str) -> VerityParams:
@@ -69,7 +71,6 @@ def read_verity(given: str) -> VerityParams:
         data_blocks=_number("data_blocks", items["data_blocks"], 1, 1 << 48),
         data_block_size=_block_size("data_block_size", items["data_block_size"]),
         hash_block_size=_block_size("hash_block_size", items["hash_block_size"]),
-        ignored=tuple(name for name in items if name not in ITEMS),
     )
 
 

@@ -13,8 +13,8 @@ fills it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 from nvrc.cmdline import shown
 from nvrc.values import MAX_GPUS, Kind, MalformedError, read_number
@@ -23,8 +23,7 @@ from nvrc.values import MAX_GPUS, Kind, MalformedError, read_number
 MAX_SLICES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class MigRule:
+class MigRule(NamedTuple):
     """GPUs first to last (None: all that no other rule names) get these instances, in this order; none means off."""
 
     gpus: tuple[int, int] | None
@@ -34,8 +33,7 @@ class MigRule:
         return f"{_gpus_text(self.gpus)}:{_profiles_text(self.profiles)}"
 
 
-@dataclass(frozen=True, slots=True)
-class MigLayout:
+class MigLayout(NamedTuple):
     rules: tuple[MigRule, ...]
 
     def text(self) -> str:

@@ -10,13 +10,13 @@ agent's.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import NamedTuple
 
 from nvrc.cmdline import KERNEL_KEEPS, Token, shown, tokenise
 from nvrc.errors import NvrcError
-from nvrc.extension import Extension, VerityParams, read_name
+from nvrc.extension import Extension, VerityParams, read_name, unknown_items
 from nvrc.nearmiss import closest, distance
 from nvrc.param_table import PARAMS, Param, find, wild_part
 from nvrc.policy import NO_POLICY, Policy
@@ -45,8 +45,7 @@ class Source(Enum):
     POLICY = "policy"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     severity: Severity
     parameter: str
     what: str
@@ -56,8 +55,7 @@ class Problem:
         return f"{self.parameter}: {self.what}" + (f", {self.hint}" if self.hint else "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parsed:
+class Parsed(NamedTuple):
     """With errors present, a parameter that has one shows its default in `settings`: do not boot from it."""
 
     settings: Settings
@@ -100,6 +98,7 @@ class _Given(NamedTuple):
     row: Param
     name: str
     key: str
+    given: str
     value: Value
     source: Source
 
@@ -119,7 +118,8 @@ def parse(cmdline: bytes, policy: Policy = NO_POLICY) -> Parsed:
         else:
             given.append(read)
     problems += _remarks(given)
-    pins = [_Given(row, name, name, value, Source.POLICY) for name, value in policy.pins.items() if (row := find(name))]
+    pins = [_Given(row, name, name, "", value, Source.POLICY)
+            for name, value in policy.pins.items() if (row := find(name))]
     chosen = {one.name: one for one in (*given, *pins)}
     settings = _settings(chosen.values(), tokens)
     spoken_of = {row.name for token in tokens if (row := find(token.key))} | policy.pins.keys()
@@ -146,7 +146,8 @@ def _read(row: Param, token: Token, policy: Policy) -> _Given | Problem:
     refusal = _refusal(name, value, policy)
     if refusal:
         return Problem(Severity.ERROR, _plain(token.key), refusal)
-    return _Given(row, name, token.key, value, Source.ALIAS if token.key in row.aliases else Source.COMMAND_LINE)
+    source = Source.ALIAS if token.key in row.aliases else Source.COMMAND_LINE
+    return _Given(row, name, token.key, token.value or "", value, source)
 
 
 def _refusal(name: str, value: Value, policy: Policy) -> str | None:
@@ -216,8 +217,8 @@ def _remarks(given: Sequence[_Given]) -> Iterator[Problem]:
     for one in given:
         if one.source is Source.ALIAS:
             yield Problem(Severity.NOTICE, one.name, f"given by its old name {one.key}, which works")
-        if isinstance(one.value, VerityParams) and one.value.ignored:
-            names = ", ".join(shown(item) for item in one.value.ignored)
+        if one.row.is_pattern and (unknown := unknown_items(one.given)):
+            names = ", ".join(shown(item) for item in unknown)
             yield Problem(Severity.WARNING, one.name, f"has unknown items, which are ignored: {names}")
         if one.value == last[one.name]:
             continue
@@ -268,7 +269,7 @@ def _contradictions(settings: Settings, chosen: Mapping[str, _Given]) -> Iterato
 
 
 def _promoted(problem: Problem) -> Problem:
-    return replace(problem, severity=Severity.ERROR) if problem.severity is Severity.WARNING else problem
+    return problem._replace(severity=Severity.ERROR) if problem.severity is Severity.WARNING else problem
 
 
 def _sources(chosen: Iterable[_Given]) -> tuple[tuple[str, Source], ...]:

@@ -10,11 +10,12 @@ docs/policy.md explains the file to its authors. An image without one has NO_POL
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from nvrc.cmdline import shown
 from nvrc.errors import NvrcError
-from nvrc.extension import read_name
+from nvrc.extension import read_name, unknown_items
 from nvrc.nearmiss import closest
 from nvrc.param_table import PARAMS, Param, find, wild_part
 from nvrc.paths import POLICY
@@ -25,8 +26,7 @@ _SECTIONS = ("strict", "pin", "allow", "deny", "limit")
 _STRICT = "nvrc.strict"
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """Bounds of a number, or the values to choose from."""
 
     low: int | None = None
@@ -46,12 +46,11 @@ class Limit:
         return " and ".join(f"{word} {bound}" for word, bound in bounds if bound is not None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(NamedTuple):
     """Keys are full parameter names; `allow` and `deny` also hold prefixes ending in `*`. No allow list allows all."""
 
-    pins: Mapping[str, Value] = field(default_factory=dict)
-    limits: Mapping[str, Limit] = field(default_factory=dict)
+    pins: Mapping[str, Value] = MappingProxyType({})
+    limits: Mapping[str, Limit] = MappingProxyType({})
     allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] = ()
 
@@ -65,10 +64,10 @@ class Policy:
 NO_POLICY = Policy()
 
 
-def load_policy(data: bytes) -> Policy:
+def load_policy(data: bytes, origin: str = POLICY) -> Policy:
     """The policy in a file's content; NvrcError E_POLICY with every mistake in it."""
     mistakes: list[str] = []
-    document = _document(data)
+    document = _document(data, origin)
     mistakes += (_unknown_section(name) for name in document if name not in _SECTIONS)
     pins = _pins(document, mistakes)
     limits = _limits(document.get("limit", {}), mistakes)
@@ -78,18 +77,18 @@ def load_policy(data: bytes) -> Policy:
         pins=pins, limits=limits, deny=_names(document, "deny", mistakes),
         allow=_names(document, "allow", mistakes) if "allow" in document else None)
     if mistakes:
-        raise NvrcError("E_POLICY", f"{POLICY}: " + "; ".join(mistakes))
+        raise NvrcError("E_POLICY", f"{origin}: " + "; ".join(mistakes))
     return policy
 
 
-def _document(data: bytes) -> dict[str, object]:
+def _document(data: bytes, origin: str) -> dict[str, object]:
     import tomllib  # only an image with a policy pays for it
     if len(data) > SIZE_LIMIT:
-        raise NvrcError("E_POLICY", f"{POLICY}: has {len(data)} bytes, more than the {SIZE_LIMIT} it may have")
+        raise NvrcError("E_POLICY", f"{origin}: has {len(data)} bytes, more than the {SIZE_LIMIT} it may have")
     try:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as err:  # not UTF-8, not TOML, a number or a nesting without end
-        raise NvrcError("E_POLICY", f"{POLICY}: {err}") from err
+        raise NvrcError("E_POLICY", f"{origin}: {err}") from err
 
 
 def _unknown_section(name: str) -> str:
@@ -144,6 +143,8 @@ def _limit(row: Param, given: object) -> Limit:
 
 
 def _read(row: Param, given: object) -> Value:
+    if row.is_pattern and (unknown := unknown_items(str(given))):
+        raise MalformedError(f"has unknown items: {', '.join(shown(item) for item in unknown)}")
     if isinstance(given, bool | int | str):
         return row.kind.parse(given if isinstance(given, str) else text(given))
     raise MalformedError("is not a string, a number, true or false")

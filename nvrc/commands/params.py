@@ -13,7 +13,6 @@ import sys
 import typing
 
 from nvrc import paths
-from nvrc.errors import NvrcError
 from nvrc.nearmiss import closest
 from nvrc.param_table import PARAMS, Param, find
 from nvrc.params import Parsed, Source, parse
@@ -32,7 +31,7 @@ examples:
 
 exit status of check: 0 nothing would be refused or ignored, 1 something would, 2 it could not be checked
 """
-FINDING, USAGE = 1, 2
+FINDING = 1
 
 Json = dict[str, object]
 
@@ -42,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print one JSON document")
     actions.add_parser("list", parents=[shared], help="every parameter with its form and default")
-    check = actions.add_parser("check", parents=[shared], help="say what a boot would refuse or ignore in a line")
+    check = actions.add_parser(
+        "check", parents=[shared], help="say what a boot would refuse or ignore in a line", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     check.add_argument("--policy", metavar="FILE",
                        help=f"check under this policy; for this machine's own line the default is {paths.POLICY}")
     check.add_argument("--file", metavar="FILE", default=paths.CMDLINE, help="read the line from FILE (%(default)s)")
@@ -56,13 +57,7 @@ def run(args: argparse.Namespace, out: typing.TextIO) -> int:
         return _list(as_json=args.json, out=out)
     if args.action == "explain":
         return _explain(args.name, as_json=args.json, out=out)
-    try:
-        return _check(_line(args), _policy(args), as_json=args.json, out=out)
-    except OSError as err:
-        out.write(f"cannot read {err.filename}: {err.strerror}\n")
-    except NvrcError as err:
-        out.write(f"{err}\n")
-    return USAGE
+    return _check(_line(args), _policy(args), as_json=args.json, out=out)
 
 
 def _line(args: argparse.Namespace) -> bytes:
@@ -81,7 +76,7 @@ def _policy(args: argparse.Namespace) -> Policy:
     if file is None:
         return NO_POLICY
     with open(file, "rb") as opened:
-        return load_policy(opened.read())
+        return load_policy(opened.read(), file)
 
 
 def _check(line: bytes, policy: Policy, *, as_json: bool, out: typing.TextIO) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from nvrc.cli import main
 from nvrc.commands import params
 from nvrc.param_table import PARAMS
 
@@ -130,14 +131,15 @@ def test_check_of_this_machine_reads_its_own_line() -> None:
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["--file", "/nonexistent/line"], "cannot read /nonexistent/line: No such file or directory\n"),
-    (["--policy", "/nonexistent/policy", "quiet"], "cannot read /nonexistent/policy: No such file or directory\n"),
-    (["--policy", "/proc/self/cmdline", "quiet"], "/etc/nvrc/policy.toml: "),
+    (["--file", "/nonexistent/line"], "/nonexistent/line: No such file or directory\n"),
+    (["--policy", "/nonexistent/policy", "quiet"], "/nonexistent/policy: No such file or directory\n"),
+    (["--policy", "/proc/self/cmdline", "quiet"], "/proc/self/cmdline: "),
 ])
 def test_check_that_cannot_be_done_is_no_finding(words: list[str], message: str) -> None:
-    status, out = run("check", *words)
-    assert status == 2
-    assert out.startswith(message)
+    out, err = io.StringIO(), io.StringIO()
+    assert main(["params", "check", *words], out, err) == 2
+    assert out.getvalue() == ""
+    assert err.getvalue().startswith(f"nvrc params: {message}")
 
 
 def test_check_of_standard_input() -> None:

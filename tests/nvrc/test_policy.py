@@ -129,6 +129,8 @@ UNUSABLE = {
     "pin twice": (b'[pin]\n"nvrc.log" = "off"\nnvrc.log = "warn"', ["pin 'nvrc.log' stands there twice"]),
     "pin outside its limit": (b'pin.nvrc.log = "info"\nlimit.nvrc.log = ["off"]', ["outside its own limit (off)"]),
     "pin of no extension": (b'pin."kata.extension./.verity_params" = "x"', ["'/' is not an extension name"]),
+    "pin of an extension with unknown items": (
+        f'pin."kata.extension.a.verity_params" = "{VERITY},fec=1"'.encode(), ["has unknown items: 'fec'"]),
     "allow is a word": (b'allow = "nvrc.log"', ["allow is not a list of names"]),
     "allow holds a number": (b'allow = ["nvrc.log", 3]', ["allow holds something that is not a name"]),
     "allow of nothing known": (b'allow = ["nvrc.lgo"]', ["allow 'nvrc.lgo' is no parameter, did you mean nvrc.log?"]),
