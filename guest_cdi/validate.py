@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`guest-cdi validate`: is a document a CDI document, by the schema's rules and by those the schema does not know?
+
+Every mistake of every file at once, each with file, line, place and a stable rule name. schema.py judges single
+values; here are the rules between values (version, duplicates, empty devices, two files with one device) and the
+step from checked data to a Spec. Follows SPEC.md of CDI 1.1.0 and the checks of its reference library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from guest_cdi import spec as cdi
+from guest_cdi.load import Data, Finding, Source, parse_source, read_source
+from guest_cdi.schema import check_shape
+from guest_cdi.spec import ContainerEdits, Device, DeviceNode, Hook, IntelRdt, Mount, NetDevice, Spec
+
+NAME = "validate"
+HELP = "check CDI documents: the published schema and the rules it does not know"
+EPILOG = """examples:
+  guest-cdi validate /var/run/cdi/nvidia.yaml
+  guest-cdi validate --json /etc/cdi/*.yaml
+
+Exit status: 0 all documents are valid, 1 something was found, 2 wrong usage.
+"""
+
+VERSIONS = ("0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A judged file. `spec` is there only when nothing was found in it."""
+
+    file: str
+    spec: Spec | None
+    findings: tuple[Finding, ...]
+
+
+def check_files(paths: Iterable[str]) -> tuple[Checked, ...]:
+    """Each file by itself, then together: a device that two files define is found in the later one."""
+    sources = [read_source(path) for path in paths]
+    return _find_conflicts([check_source(source) for source in sources])
+
+
+def check_text(name: str, content: bytes) -> Checked:
+    return check_source(parse_source(name, content))
+
+
+def check_source(source: Source) -> Checked:
+    findings = list(source.findings)
+    spec = to_spec(source.data)
+    if source.data is not None or not findings:
+        findings += check_shape(source)
+    if isinstance(source.data, dict):
+        findings += _check_devices(source, spec)
+        findings += _check_version(source, spec)
+    return Checked(file=source.file, spec=None if findings else spec, findings=tuple(findings))
+
+
+def check_document(document: Data, name: str = "document") -> tuple[Finding, ...]:
+    """The same for data in memory, such as render.document gives."""
+    return check_source(Source(file=name, data=document)).findings
+
+
+def _check_version(source: Source, spec: Spec) -> Iterator[Finding]:
+    version = _mapping(source.data).get("cdiVersion")
+    if not isinstance(version, str) or "cdiVersion" in source.bare:
+        return                                      # said already
+    declared = version.removeprefix("v")
+    if declared not in VERSIONS:
+        yield source.finding("cdiVersion", "version-unknown",
+                             f'"{version}" is not a usable version; these are: {", ".join(VERSIONS)}')
+        return
+    needed, reason = _needed_version(source, spec)
+    if VERSIONS.index(declared) < VERSIONS.index(needed):
+        yield source.finding("cdiVersion", "version-low", f"{declared} is too low: {reason} needs {needed}")
+
+
+REASONS = {
+    "1.1.0": "netDevices, or schemata or enableMonitoring of intelRdt,",
+    "0.7.0": "intelRdt or additionalGids",
+    "0.6.0": "an annotation, or a dot in the class of the kind,",
+    "0.5.0": "a device name that starts with a digit, or hostPath of a device node,",
+    "0.4.0": "type of a mount",
+    cdi.OLDEST_VERSION: "every document",
+}
+
+
+def _needed_version(source: Source, spec: Spec) -> tuple[str, str]:
+    # An empty list of schemata needs its version, too; a Spec has no way to hold one.
+    if any("schemata" in rdt for rdt in _intel_rdts(source.data)):
+        return "1.1.0", "schemata of intelRdt"
+    needed = cdi.minimum_version(spec)
+    return needed, REASONS[needed]
+
+
+def _intel_rdts(data: Data) -> Iterator[Mapping[str, Data]]:
+    document = _mapping(data)
+    for holder in (document, *map(_mapping, _sequence(document.get("devices")))):
+        yield _mapping(_mapping(holder.get("containerEdits")).get("intelRdt"))
+
+
+def _check_devices(source: Source, spec: Spec) -> Iterator[Finding]:
+    raw = _mapping(source.data).get("devices")
+    if raw == []:
+        yield source.finding("devices", "no-devices", "there must be at least one device")
+    seen: dict[str, int] = {}
+    for index, (device, given) in enumerate(zip(spec.devices, _sequence(raw), strict=True)):
+        place = f"devices[{index}]"
+        first = seen.setdefault(device.name, index)
+        if first != index and device.name:
+            yield source.finding(f"{place}.name", "duplicate-device", f'"{device.name}" is already devices[{first}]')
+        if device.container_edits.is_empty() and isinstance(_mapping(given).get("containerEdits"), dict):
+            yield source.finding(f"{place}.containerEdits", "empty-edits",
+                                 f'device "{device.name}" changes nothing; give it an edit or remove it')
+        yield from _check_net_devices(source, device.container_edits, f"{place}.containerEdits")
+    yield from _check_net_devices(source, spec.container_edits, "containerEdits")
+
+
+def _check_net_devices(source: Source, edits: ContainerEdits, place: str) -> Iterator[Finding]:
+    for attribute, key in cdi.NET_DEVICE_KEYS:
+        values = [str(getattr(device, attribute)) for device in edits.net_devices]
+        for index, value in enumerate(values):
+            if value and value in values[:index]:
+                yield source.finding(f"{place}.netDevices[{index}].{key}", "net-device",
+                                     f'"{value}" is already netDevices[{values.index(value)}]')
+
+
+def _find_conflicts(checked: Sequence[Checked]) -> tuple[Checked, ...]:
+    owner: dict[str, str] = {}
+    result = []
+    for one in checked:
+        conflicts = []
+        for index, device in enumerate(one.spec.devices if one.spec else ()):
+            name = f"{one.spec.kind}={device.name}" if one.spec else ""
+            if name in owner:
+                conflicts.append(Finding(file=one.file, line=0, place=f"devices[{index}].name", rule="conflict",
+                                         message=f"{name} is also defined by {owner[name]}; remove one of the two"))
+            owner.setdefault(name, one.file)
+        result.append(Checked(file=one.file, spec=None if conflicts else one.spec,
+                              findings=(*one.findings, *conflicts)))
+    return tuple(result)
+
+
+# From data to values. What has the wrong type was found by check_shape and becomes the empty value here, so that the
+# rules between values can still be told about the rest.
+
+def to_spec(data: Data) -> Spec:
+    document = _mapping(data)
+    return Spec(
+        kind=_text(document, "kind"),
+        annotations=_annotations(document),
+        devices=tuple(map(_device, map(_mapping, _sequence(document.get("devices"))))),
+        container_edits=_edits(_mapping(document.get("containerEdits"))),
+    )
+
+
+def _device(data: Mapping[str, Data]) -> Device:
+    return Device(name=_text(data, "name"), annotations=_annotations(data),
+                  container_edits=_edits(_mapping(data.get("containerEdits"))))
+
+
+def _edits(data: Mapping[str, Data]) -> ContainerEdits:
+    rdt = data.get("intelRdt")
+    return ContainerEdits(
+        env=_texts(data, "env"),
+        device_nodes=tuple(map(_device_node, _records(data, "deviceNodes"))),
+        net_devices=tuple(NetDevice(host_interface_name=_text(entry, "hostInterfaceName"), name=_text(entry, "name"))
+                          for entry in _records(data, "netDevices")),
+        hooks=tuple(map(_hook, _records(data, "hooks"))),
+        mounts=tuple(map(_mount, _records(data, "mounts"))),
+        intel_rdt=_intel_rdt(rdt) if isinstance(rdt, dict) else None,
+        additional_gids=tuple(entry for entry in _sequence(data.get("additionalGids")) if isinstance(entry, int)),
+    )
+
+
+def _device_node(data: Mapping[str, Data]) -> DeviceNode:
+    return DeviceNode(
+        path=_text(data, "path"), host_path=_text(data, "hostPath"), type=_text(data, "type"),
+        major=_integer(data, "major") or 0, minor=_integer(data, "minor") or 0, file_mode=_integer(data, "fileMode"),
+        permissions=_text(data, "permissions"), uid=_integer(data, "uid"), gid=_integer(data, "gid"),
+    )
+
+
+def _hook(data: Mapping[str, Data]) -> Hook:
+    return Hook(hook_name=_text(data, "hookName"), path=_text(data, "path"), args=_texts(data, "args"),
+                env=_texts(data, "env"), timeout=_integer(data, "timeout"))
+
+
+def _mount(data: Mapping[str, Data]) -> Mount:
+    return Mount(host_path=_text(data, "hostPath"), container_path=_text(data, "containerPath"),
+                 options=_texts(data, "options"), type=_text(data, "type"))
+
+
+def _intel_rdt(data: Mapping[str, Data]) -> IntelRdt:
+    return IntelRdt(clos_id=_text(data, "closID"), l3_cache_schema=_text(data, "l3CacheSchema"),
+                    mem_bw_schema=_text(data, "memBwSchema"), schemata=_texts(data, "schemata"),
+                    enable_monitoring=data.get("enableMonitoring") is True)
+
+
+def _mapping(data: Data) -> Mapping[str, Data]:
+    return data if isinstance(data, dict) else {}
+
+
+def _sequence(data: Data) -> Sequence[Data]:
+    return data if isinstance(data, list) else ()
+
+
+def _records(data: Mapping[str, Data], key: str) -> Iterator[Mapping[str, Data]]:
+    return map(_mapping, _sequence(data.get(key)))
+
+
+def _text(data: Mapping[str, Data], key: str) -> str:
+    value = data.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _texts(data: Mapping[str, Data], key: str) -> tuple[str, ...]:
+    return tuple(entry for entry in _sequence(data.get(key)) if isinstance(entry, str))
+
+
+def _integer(data: Mapping[str, Data], key: str) -> int | None:
+    value = data.get(key)
+    return value if isinstance(value, int) else None
+
+
+def _annotations(data: Mapping[str, Data]) -> tuple[tuple[str, str], ...]:
+    return tuple((key, value) for key, value in _mapping(data.get("annotations")).items() if isinstance(value, str))
+
+
+class Arguments(argparse.Namespace):
+    """What the parser fills in, with types."""
+
+    files: list[str]
+    json: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a CDI document, YAML or JSON by name or content")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: Arguments, out: TextIO) -> int:
+    checked = check_files(arguments.files)
+    if arguments.json:
+        _print_json(checked, out)
+    else:
+        for one in checked:
+            _print_text(one, out)
+    return 1 if any(one.findings for one in checked) else 0
+
+
+def _print_text(one: Checked, out: TextIO) -> None:
+    for finding in one.findings:
+        print(finding, file=out)
+    if one.spec:
+        names = ", ".join(device.name for device in one.spec.devices)
+        print(f"{one.file}: valid: {one.spec.kind} with {names}", file=out)
+
+
+def _print_json(checked: Iterable[Checked], out: TextIO) -> None:
+    import json
+
+    files = [{
+        "file": one.file,
+        "valid": not one.findings,
+        "kind": one.spec.kind if one.spec else None,
+        "devices": [device.name for device in one.spec.devices] if one.spec else [],
+        "findings": [{"line": finding.line, "place": finding.place, "rule": finding.rule, "message": finding.message}
+                     for finding in one.findings],
+    } for one in checked]
+    print(json.dumps({"files": files}, indent=2), file=out)
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"guest-cdi {NAME}", description=HELP, epilog=EPILOG, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    return run(parser.parse_args(list(argv), Arguments()), sys.stdout)
