@@ -21,6 +21,7 @@
  *   kmsg TEXT                  lines of the kernel log with TEXT      -> probe: kmsg LINE
  *   sleep MS | wait PATH MS (until PATH exists) | kill NAME SIGNAL (by /proc/PID/comm) | say TEXT | poweroff
  */
+#define _GNU_SOURCE
 #include "common.h"
 
 #include <ctype.h>

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boot virtual hardware with a list of probes in place of an init, and return what they printed.
+
+No image and no init of ours takes part: this is how the hardware itself is tested. The commands are those of
+qemu-tests/standins/prober.c.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nvrc_build import kernel as kernels
+from nvrc_build import pipeline, supply
+from nvrc_build.cpio import write_cpio
+from nvrc_build.progress import silent
+from nvrc_build.tree import Entry, Kind, Origin
+
+from nvrc_lab.errors import LabError
+from nvrc_lab.machine import Accel, Machine, make_argv
+from nvrc_lab.places import Places
+from nvrc_lab.qemu import find_qemu
+
+_ORIGIN = Origin(slice="lab")
+CMDLINE = "console=ttyS0 quiet panic=1 reboot=k rdinit=/lab/init"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """What lies in the initrd: files by path (executable), texts by path, and the kernel that unpacks them."""
+
+    kernel: Path
+    programs: Mapping[str, Path]
+    texts: Mapping[str, str]
+
+
+def guest_kernel(places: Places) -> Path:
+    """The kernel of the lab image, unpacked from its package; nothing else of the image is built."""
+    job = pipeline.open_job("lab", cache=places.cache, agent=None, mirror=None, checkout=places.root, progress=silent)
+    with job.cache.locked(lambda _: None):
+        package = next(row for row in supply.fetch(job.supply, job.image, "image")
+                       if row.name.startswith("linux-image-"))
+        return kernels.image_path(supply.unpack_each(job.supply, [package])[package.name])
+
+
+def write_initrd(guest: Guest, target: Path) -> None:
+    """A newc archive; every folder on the way to a file, and /dev/console for the kernel to open."""
+    files = {path: Entry(path=path, kind=Kind.FILE, mode=0o755, origin=_ORIGIN, content=file)
+             for path, file in guest.programs.items()}
+    files |= {path: Entry(path=path, kind=Kind.FILE, mode=0o644, origin=_ORIGIN, content=text.encode())
+              for path, text in guest.texts.items()}
+    files["/dev/console"] = Entry(path="/dev/console", kind=Kind.NODE, mode=0o600, origin=_ORIGIN, device=(5, 1))
+    folders = {str(parent) for path in files for parent in Path(path).parents if str(parent) != "/"}
+    entries = [*(Entry(path=path, kind=Kind.FOLDER, mode=0o755, origin=_ORIGIN) for path in folders), *files.values()]
+    with target.open("wb") as out:
+        out.writelines(write_cpio(sorted(entries, key=lambda entry: entry.path), 0))
+
+
+def boot(guest: Guest, *, machine: Machine | None = None, cmdline: str = "", limit_s: float = 30) -> list[str]:
+    """Every line of the console. The guest ends by itself; one that does not is killed and is an error."""
+    with tempfile.TemporaryDirectory(prefix="nvrc-lab-") as folder:
+        initrd = Path(folder) / "initrd"
+        write_initrd(guest, initrd)
+        base = machine or Machine()
+        full = Machine(kernel=guest.kernel, initrd=initrd, cmdline=f"{CMDLINE} {cmdline}".strip(),
+                       memory_mib=base.memory_mib, cpus=base.cpus, devices=base.devices, extra=base.extra)
+        return _run(make_argv(full, find_qemu().program, Accel.TCG), limit_s)
+
+
+def _run(argv: Sequence[str], limit_s: float) -> list[str]:
+    with subprocess.Popen(["nice", *argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          start_new_session=True) as child:
+        try:
+            out, _ = child.communicate(timeout=limit_s)
+        except BaseException as err:
+            child.send_signal(signal.SIGKILL)
+            rest, _ = child.communicate()
+            if isinstance(err, subprocess.TimeoutExpired):
+                tail = "\n".join(_lines(rest)[-10:])
+                raise LabError(f"the guest did not power off within {limit_s:g} s", f"its last lines:\n{tail}") from err
+            raise
+    return _lines(out)
+
+
+def _lines(raw: bytes) -> list[str]:
+    return [line.strip("\r") for line in raw.decode("utf-8", "backslashreplace").split("\n")]
