@@ -90,8 +90,10 @@ class Parsed(NamedTuple):
                 yield row.name, text(setting(self.settings, row)), source
 
     def raise_on_error(self) -> None:
+        """All errors on one line. The console cuts long lines, so the line begins with how many there are."""
         if self.errors:
-            raise NvrcError("E_PARAMETERS", "; ".join(str(problem) for problem in self.errors))
+            count = f"{len(self.errors)} mistakes: " if len(self.errors) > 1 else ""
+            raise NvrcError("E_PARAMETERS", count + "; ".join(str(problem) for problem in self.errors))
 
 
 class _Given(NamedTuple):

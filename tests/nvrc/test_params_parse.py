@@ -138,8 +138,14 @@ def test_the_error_names_every_mistake_on_one_line_with_its_code() -> None:
     with pytest.raises(NvrcError) as raised:
         parse(b"nvrc.smi.lgc=x nvrc.dcgm= nvrc.nothing=1").raise_on_error()
     assert raised.value.code == "E_PARAMETERS"
-    assert raised.value.what == ("nvrc.smi.lgc: 'x' is not a whole number of MHz from 1 to 10000; "
+    assert raised.value.what == ("2 mistakes: nvrc.smi.lgc: 'x' is not a whole number of MHz from 1 to 10000; "
                                  "nvrc.dcgm: '' is neither on (true, 1, yes) nor off (false, 0, no)")
+
+
+def test_one_error_is_not_counted() -> None:
+    with pytest.raises(NvrcError) as raised:
+        parse(b"nvrc.strict").raise_on_error()
+    assert raised.value.what == "nvrc.strict: has no value; write nvrc.strict= and on|off"
 
 
 def test_a_parameter_with_an_error_shows_its_default_and_the_others_stand() -> None:

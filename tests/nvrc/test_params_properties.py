@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvrc.cmdline import word
@@ -15,6 +15,8 @@ from nvrc.params import Parsed, Severity, Source, parse, setting
 from nvrc.policy import NO_POLICY, Policy, load_policy
 from nvrc.values import UNSET, text
 
+# The machine that runs this may be busy with others.
+unhurried = settings(deadline=None)
 ORDINARY = tuple(row for row in PARAMS if not row.is_pattern)
 NAMES = tuple(name for row in PARAMS for name in (row.name.replace("<name>", "gpu"), *row.aliases))
 POLICIES = (NO_POLICY, load_policy(b"""
@@ -52,6 +54,7 @@ def line_of(parsed: Parsed) -> bytes:
     return " ".join(word(name, value) for name, value, _source in parsed.described() if value != UNSET).encode()
 
 
+@unhurried
 @given(lines, st.sampled_from(POLICIES))
 def test_no_line_makes_parse_raise_and_errors_raise_one_kind(line: bytes, policy: Policy) -> None:
     parsed = parse(line, policy)
@@ -65,6 +68,7 @@ def test_no_line_makes_parse_raise_and_errors_raise_one_kind(line: bytes, policy
         assert not parsed.errors
 
 
+@unhurried
 @given(lines, st.sampled_from(POLICIES))
 def test_what_a_line_set_prints_to_a_line_that_sets_the_same(line: bytes, policy: Policy) -> None:
     parsed = parse(line, policy)
@@ -73,6 +77,7 @@ def test_what_a_line_set_prints_to_a_line_that_sets_the_same(line: bytes, policy
     assert all(setting(again.settings, row) == setting(parsed.settings, row) for row in ORDINARY)
 
 
+@unhurried
 @given(st.sampled_from(ORDINARY), values)
 def test_an_accepted_value_prints_back_to_itself(row: Param, given_text: str) -> None:
     parsed = parse(word(row.name, given_text).encode())
@@ -82,6 +87,7 @@ def test_an_accepted_value_prints_back_to_itself(row: Param, given_text: str) ->
     assert setting(parse(word(row.name, text(value)).encode()).settings, row) == value
 
 
+@unhurried
 @given(st.lists(extensions, unique_by=lambda extension: extension.name, max_size=4))
 def test_extensions_print_back_to_themselves(given_extensions: list[Extension]) -> None:
     words = (word(f"kata.extension.{one.name}.verity_params", one.verity.text()) for one in given_extensions)
@@ -90,6 +96,7 @@ def test_extensions_print_back_to_themselves(given_extensions: list[Extension]) 
     assert not parsed.problems
 
 
+@unhurried
 @given(lines)
 def test_strict_refuses_exactly_what_check_would_find(line: bytes) -> None:
     strict = load_policy(b"strict = true")
@@ -100,6 +107,7 @@ def test_strict_refuses_exactly_what_check_would_find(line: bytes) -> None:
         assert not lenient.is_clean or not refused.errors
 
 
+@unhurried
 @given(lines)
 def test_a_pinned_value_holds_whatever_the_line_says(line: bytes) -> None:
     parsed = parse(line, load_policy(b'pin.nvrc.cc = "ppcie"\npin.nvrc.gpus = 8'))
@@ -107,6 +115,7 @@ def test_a_pinned_value_holds_whatever_the_line_says(line: bytes) -> None:
     assert text(parsed.settings.gpus) == "8"
 
 
+@unhurried
 @given(st.binary(max_size=400) | st.text(max_size=400).map(lambda given_text: given_text.encode("utf-8", "replace")))
 def test_no_policy_file_raises_anything_but_its_code(data: bytes) -> None:
     try:
@@ -122,6 +131,7 @@ toml_values = st.recursive(
     .map(lambda table: "{" + ", ".join(f"{key} = {value}" for key, value in table.items()) + "}"), max_leaves=6)
 
 
+@unhurried
 @given(st.dictionaries(
     st.sampled_from(["strict", "pin", "allow", "deny", "limit", "pin.nvrc.log", "limit.nvrc.smi.pl", "limit.nvrc.cc"]),
     toml_values, max_size=4))
@@ -135,6 +145,7 @@ def test_no_policy_of_the_right_shape_raises_anything_but_its_code(document: dic
     assert all(problem.severity is Severity.ERROR for problem in parse(b"", policy).problems)
 
 
+@unhurried
 @given(st.text("abn.", max_size=6), st.text("abn.", max_size=6))
 def test_the_number_of_typing_mistakes_is_a_distance(one: str, other: str) -> None:
     assert distance(one, other) == distance(other, one)
@@ -142,6 +153,7 @@ def test_the_number_of_typing_mistakes_is_a_distance(one: str, other: str) -> No
     assert distance(one, other) <= max(len(one), len(other))
 
 
+@unhurried
 @given(st.sampled_from(NAMES[:-1]), st.data())
 def test_one_typing_mistake_in_a_name_is_pointed_back_to_a_name(name: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(name) - 1))
