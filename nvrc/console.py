@@ -7,7 +7,8 @@
     nvrc: FATAL code=<code> step=<step> what="..." hint="..."
     nvrc: END code=<code> what="..."
 
-A boot ends in READY or FATAL, exactly one of them; END follows READY when the VM goes down. Whatever the input, a
+A boot ends in READY or FATAL, exactly one of them. When a VM that was ready goes down, END or a FATAL of step
+`supervise` says why. Whatever the input, a
 line stays a line: control and non-ASCII characters become \\xNN, \\uNNNN or \\UNNNNNNNN, a backslash is doubled, and
 quotes are escaped where they would end a string. Text that does not fit is cut and ends in "...".
 The limit keeps a line with its prefix in one kernel log record (about 1 KiB), so that the kernel never splits it.
@@ -90,6 +91,11 @@ def verdict_fatal(code: str, step: str, what: str, hint: str) -> str:
 def end_line(code: str, what: str) -> str:
     head = f"{PREFIX}END code={_token(code)}"
     return f'{head} what="{_escape(what, chr(34), LINE_LIMIT - len(head) - 8)}"'
+
+
+def printable(text: str, limit: int = 100_000) -> str:
+    """Any text as it would stand in a line, for whoever shows what a guest wrote on a terminal or in a picture."""
+    return _escape(text, "", limit)
 
 
 def _seconds(value: float) -> str:

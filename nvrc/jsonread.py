@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from math import isfinite
 from types import UnionType
 from typing import TypeVar, get_args, get_origin, get_type_hints
 
@@ -109,15 +110,17 @@ def _build_enum(kind: type[Enum], value: object, where: str) -> object:
 
 
 def _build_plain(kind: object, value: object, where: str) -> object:
-    if kind is float and type(value) is int:
-        try:
-            return float(value)
-        except OverflowError:
-            return _Bad((f"{where}: number out of range",))
+    if kind is float and type(value) in (int, float):
+        return _build_number(str(value), where)
     for plain, name in _NAMES.items():
         if kind is plain:
             return value if type(value) is plain else _bad(where, f"expected {name}", value)
     raise TypeError(f"no way to read {kind}")
+
+
+def _build_number(text: str, where: str) -> object:
+    number = float(text)
+    return number if isfinite(number) else _Bad((f"{where}: number out of range",))
 
 
 def _problems(values: Iterable[object]) -> Iterator[str]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nvrc.claims import fabric_mode, rail_policy
 from nvrc.facts import Mode
 from nvrc.topology import COLUMNS, NVIDIA, PRODUCTS, TABLE
@@ -22,7 +24,7 @@ The PCI bus decides what the init does. Three kinds of functions count:
 The counts must fit one row exactly. Any other machine ends the boot with `E_TOPOLOGY`; the message lists what was seen
 (address, ids, class) and the two nearest rows with what is missing or too many. An id, class or VPD that cannot be read
 ends it with `E_PCI_READ`: an I/O error must not make a plainer machine out of a bigger one. A VPD is read at most
-twice, and at most 64 KiB of it. No VPD at all is an ordinary NIC. A function that vanishes while it is read is an error.
+twice, and at most 64 KiB of it; no VPD at all is an ordinary NIC. A function that vanishes meanwhile is an error.
 """
 
 _CLAIMS = """\
@@ -55,7 +57,7 @@ def _count(allowed: range) -> str:
     return str(allowed.start) if len(allowed) == 1 else f"{allowed.start} or more"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
     lines.insert(1, "|" + "---|" * len(head))
     return "\n".join(lines) + "\n"

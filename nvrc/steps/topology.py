@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from nvrc.claims import check_claims
 from nvrc.facts import Facts, replace
-from nvrc.system import System
-from nvrc.topology import COLUMNS, classify, decide, scan
+from nvrc.topology import COLUMNS, PciReader, classify, decide, scan
 
 
-def detect(sys: System, facts: Facts) -> Facts:
+def detect(sys: PciReader, facts: Facts) -> Facts:
     topology = classify(scan(sys))
     mode = decide(topology)
     claims = check_claims(facts.parameters.settings, mode) if facts.parameters else ()

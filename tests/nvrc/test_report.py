@@ -127,7 +127,8 @@ STEP = {"name": "a", "outcome": "ok", "start_s": 1, "end_s": None, "detail": "",
     pytest.param(altered(failure={"code": "E_X", "step": "a", "what": ["x" * 100]}),
                  ("failure.hint: missing", f'failure.what: expected a string, not ["{"x" * 55}...'), id="long-value"),
     pytest.param(altered(log=["a", 1]), ("log[1]: expected a string, not 1",), id="list-item"),
-    pytest.param(altered(started_s=10 ** 400), ("started_s: number out of range",), id="overflow"),
+    pytest.param(altered(started_s=10 ** 400), ("started_s: number out of range",), id="huge-integer"),
+    pytest.param(altered().replace(b"0.5", b"1e999"), ("started_s: number out of range",), id="huge-float"),
 ])
 def test_reader_names_every_problem(data: bytes, problems: tuple[str, ...]) -> None:
     with pytest.raises(FormatError) as caught:

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nvrc doctor`: what a report or a console log says, what it means, and who has to act."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TextIO
+
+from nvrc import paths, report, status
+from nvrc.console import printable
+from nvrc.diagnosis import Diagnosis, State, diagnose_console, diagnose_report, diagnose_status
+from nvrc.document import read_as, read_input
+from nvrc.jsontext import encode
+
+NAME = "doctor"
+HELP = "explain a boot report or a console log: what failed, why, who must act"
+EPILOG = """\
+examples:
+  nvrc doctor                      this VM's own boot
+  nvrc doctor console.log          what the host kept of the serial console
+  kubectl logs ... | nvrc doctor - any text with the console's lines in it
+  nvrc doctor boot.json --json     for machines
+
+Exit status 1 if something failed, degraded or never finished."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", nargs="?", default=paths.REPORT,
+                        help="report, status or console log (%(default)s), - for stdin")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    path: str = args.file
+    diagnosis = diagnose(path, read_input(path))
+    if args.json:
+        out.write(encode(diagnosis).decode())
+    else:
+        out.writelines(f"{line}\n" for line in show(diagnosis))
+    return 0 if diagnosis.state in (State.READY, State.ENDED) else 1
+
+
+def diagnose(path: str, data: bytes) -> Diagnosis:
+    """A document if it begins like one, else text of a console."""
+    if not data.lstrip().startswith(b"{"):
+        # Not splitlines: a form feed in somebody's line must not make another line of its rest.
+        return diagnose_console(data.decode(errors="replace").split("\n"))
+    if b'"services"' in data:
+        return diagnose_status(read_as(status.from_json, path, data))
+    return diagnose_report(read_as(report.from_json, path, data))
+
+
+def show(diagnosis: Diagnosis) -> Iterator[str]:
+    yield printable(f"{diagnosis.state.value}: {diagnosis.summary}")
+    failure = diagnosis.failure
+    rows = (("what", failure.what if failure else ""), ("hint", failure.hint if failure else ""),
+            ("meaning", diagnosis.meaning), ("remedy", diagnosis.remedy), ("who", diagnosis.who))
+    told: set[str] = set()
+    for name, text in rows:
+        if text and text not in told:
+            yield f"  {name:8} {printable(text)}"
+            told.add(text)
+    if diagnosis.finished_steps:
+        yield f"  {'steps':8} {printable(', '.join(diagnosis.finished_steps))}"
+    for text in diagnosis.warnings:
+        yield f"  {'warning':8} {printable(text)}"

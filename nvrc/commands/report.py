@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nvrc report`: a boot report as a table or as a picture."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TextIO
+
+from nvrc import paths
+from nvrc.document import read_as, read_input
+from nvrc.report import from_json, to_json
+from nvrc.report_svg import render_svg
+from nvrc.report_view import show_report
+from nvrc.verdict import Verdict
+
+NAME = "report"
+HELP = "show a boot report as a table or a timeline"
+EPILOG = """\
+examples:
+  nvrc report                          this VM's own boot
+  nvrc report boot.json                a report that was kept
+  nvrc report boot.json --svg boot.svg a timeline to look at in a browser
+  nvrc report - --json < boot.json     checked and printed again
+
+Exit status 1 if the boot failed or was not finished, 2 if the file cannot be read as a report."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", nargs="?", default=paths.REPORT,
+                        help="report (%(default)s), - for stdin")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON")
+    form.add_argument("--svg", metavar="OUT", help="write a timeline to this file, - for stdout")
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    path: str = args.file
+    report = read_as(from_json, path, read_input(path))
+    if args.json:
+        out.write(to_json(report).decode())
+    elif args.svg == "-":
+        out.write(render_svg(report))
+    elif args.svg:
+        with open(args.svg, "w", encoding="ascii") as file:
+            file.write(render_svg(report))
+    else:
+        out.write(show_report(report))
+    return 1 if report.verdict in (Verdict.FAILED, Verdict.BOOTING) else 0

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nvrc version`, and what `nvrc` alone prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TextIO
+
+import nvrc
+from nvrc.identity import EXECUTABLE, identity_line, program_hash
+from nvrc.jsontext import encode
+
+NAME = "version"
+HELP = "say which program this is"
+EPILOG = """\
+examples:
+  nvrc                    the same
+  nvrc version --json     for machines
+
+The hash covers the running file and the bundle beside it; it is 'unknown' where /proc is not mounted."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    sha256 = own_hash()
+    if args.json:
+        out.write(encode({"version": nvrc.__version__, "sha256": sha256}).decode())
+    else:
+        print(identity_line(sha256), file=out)
+    return 0
+
+
+def own_hash(executable: str = EXECUTABLE, bundle: str | None = getattr(sys, "_MEIPASS", None)) -> str:
+    """`bundle` is where a frozen program's files lie; None in a checkout."""
+    if bundle is not None:
+        return program_hash(executable, bundle)
+    return program_hash(executable, os.path.dirname(nvrc.__file__), ".py")
