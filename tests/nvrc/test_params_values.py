@@ -39,7 +39,7 @@ ACCEPTED = [
     ("nvrc.gpus", "ALL", "all"),
     ("nvrc.uvm.options", "uvm_disable_hmm=1,a=-x.y:z+_", "uvm_disable_hmm=1,a=-x.y:z+_"),
     ("nvrc.mig", "all:1g.10gb*7", "all:1g.10gb*7"), ("nvrc.mig", "0:3g.40gb,4g.40gb;1:off", "0:3g.40gb,4g.40gb;1:off"),
-    ("nvrc.mig", "0-3:1g.10gb,1g.10gb,2g.20gb*1", "0-3:1g.10gb*2,2g.20gb"), ("nvrc.mig", "5-5:off", "5:off"),
+    ("nvrc.mig", "0-3:1g.10gb,1g.10gb,2g.20gb*1", "0-3:1g.10gb*2,2g.20gb"), ("nvrc.mig", "5-5:off", "5:off"), ("nvrc.mig", "0:4g.40gb*2", "0:4g.40gb*2"),
     ("nvrc.mig", "1:1g.10gb+me,1g.24gb+me.all,1g.24gb-me", "1:1g.10gb+me,1g.24gb+me.all,1g.24gb-me"),
     (VERITY_PARAMS, ITEMS, ITEMS),
     (VERITY_PARAMS, ",".join(reversed(ITEMS.replace(HASH, HASH.upper()).split(","))), ITEMS),

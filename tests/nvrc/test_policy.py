@@ -50,7 +50,7 @@ JUDGED = {
         "kata.extension.a.verity_params: is not on the list that the image's policy allows"]),
     "one extension allowed": (
         'allow = ["kata.extension.a.verity_params"]', f"kata.extension.a.verity_params={VERITY}", []),
-    "within bounds": ("limit.nvrc.smi.pl = { min = 200, max = 700 }", "nvrc.smi.pl=700", []),
+    "within bounds": ("limit.nvrc.smi.pl = { min = 200, max = 700 }", "nvrc.smi.pl=700 nvrc.smi.pl=200", []),
     "below": ("limit.nvrc.smi.pl = { min = 200, max = 700 }", "nvrc.smi.pl=199", [
         "nvrc.smi.pl: is 199, but the image's policy admits at least 200 and at most 700"]),
     "above": ("limit.nvrc.smi.pl = { max = 700 }", "nvrc.smi.pl=701", [
