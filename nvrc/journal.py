@@ -13,12 +13,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nvrc import paths
-from nvrc.system import System
+from nvrc.system import KERN_INFO, System
 
 RING_LINES = 512
 LINE_BYTES = 4096
 FILE_BYTES = 1 << 20
 BATCH = 1024
+FORWARD_LINES = 2000  # of one boot: the console is slow, and a flood must not make the boot slow with it
+FORWARD_CHARS = 800
+DEFAULT_LEVEL = 6
 
 
 class Line(NamedTuple):
@@ -40,6 +43,8 @@ class Journal:
         self._kernel: deque[str] = deque(maxlen=64)
         self.serial = 0
         self.file_losses = 0
+        self._forwarded = 0
+        self._forward_at_most = -1
 
     def since(self, serial: int) -> tuple[Line, ...]:
         """Lines that came after a place in the stream and are still kept."""
@@ -49,6 +54,10 @@ class Journal:
         """The newest lines of daemons and kernel, for a failure message."""
         return tuple(line.text for line in list(self._ring)[-count:]) + tuple(list(self._kernel)[-count:])
 
+    def forward(self, level: int) -> None:
+        """Show messages of this level or more urgent ones on the console as well, from now on."""
+        self._forward_at_most = level
+
     def drain(self, descriptor: int) -> None:
         """Take what waits in the socket, at most one batch, so that other events get their turn."""
         texts = []
@@ -57,10 +66,13 @@ class Journal:
                 datagram, uid = receive(descriptor)
             except OSError:
                 break
-            text = without_priority(datagram)
+            level, text = split_priority(datagram)
             self.serial += 1
             self._ring.append(Line(self.serial, uid, text))
             texts.append(text)
+            if level <= self._forward_at_most and self._forwarded < FORWARD_LINES:
+                self._forwarded += 1
+                self._system.say(f"nvrc: log {text[:FORWARD_CHARS]}", KERN_INFO)
         if texts:
             self._keep("\n".join(texts) + "\n")
 
@@ -97,14 +109,14 @@ def receive(descriptor: int) -> tuple[bytes, int]:
     return data, uid
 
 
-def without_priority(datagram: bytes) -> str:
-    """The text of a syslog datagram: `<N>` in front and white space behind removed, one line, never an error."""
-    text = datagram.decode("utf-8", "replace")
+def split_priority(datagram: bytes) -> tuple[int, str]:
+    """Level and text of a syslog datagram: `<N>` in front and white space behind removed; one line, never an error."""
+    text, level = datagram.decode("utf-8", "replace"), DEFAULT_LEVEL
     if text.startswith("<"):
         number, closed, rest = text[1:5].partition(">")
         if closed and number.isdecimal():
-            text = rest + text[5:]
-    return " ".join(text.replace("\0", " ").split("\n")).rstrip()
+            text, level = rest + text[5:], int(number) & 7
+    return level, " ".join(text.replace("\0", " ").split("\n")).rstrip()
 
 
 def kernel_warning(record: bytes) -> str:

@@ -24,10 +24,12 @@ from nvrc.report import Verdict
 from nvrc.supervise import ORDERLY, STOP_SIGNALS, Ending, Supervisor
 from nvrc.system import LinuxSystem, System
 from nvrc.table import Table
+from nvrc.values import LogLevel, ReportTo
 
 WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
 SYNC_DEADLINE_S = 10.0
 KILL_DEADLINE_S = 5.0
+FORWARDED = {LogLevel.OFF: -1, LogLevel.ERROR: 3, LogLevel.WARN: 4, LogLevel.INFO: 6, LogLevel.DEBUG: 7, LogLevel.TRACE: 7}
 
 
 def main() -> NoReturn:
@@ -59,10 +61,11 @@ class Init:
         self.journal = Journal(system)
         self.executor = Executor(system, self.loop, table, finished=self._step_finished, alarm=set_alarm)
         self.supervisor: Supervisor | None = None
+        self.verdict = Verdict.BOOTING
         self.warnings_told = 0
         self._ended_early: list[tuple[int, int]] = []
         self._stopped_early: list[int] = []
-        self._log_open = False
+        self._logs_open = False
 
     def live(self) -> Ending:
         self._take_signals()
@@ -92,11 +95,17 @@ class Init:
         for text in facts.warnings[self.warnings_told:]:
             self.system.say(console.warning_line(text))
         self.warnings_told = len(facts.warnings)
-        if facts.log_socket is not None and facts.kernel_log is not None and not self._log_open:
-            self._log_open = True
+        self._open_logs(facts)
+
+    def _open_logs(self, facts: Facts) -> None:
+        """Serve the logs once a step has opened them, and show what the command line wants to see of them."""
+        if facts.log_socket is not None and facts.kernel_log is not None and not self._logs_open:
+            self._logs_open = True
             log, kernel = facts.log_socket, facts.kernel_log
             self.loop.watch(log, lambda: self.journal.drain(log))
             self.loop.watch(kernel, lambda: self.journal.read_kernel(kernel))
+        if facts.parameters is not None:
+            self.journal.forward(FORWARDED[facts.parameters.settings.log])
 
     def _boot_failed(self, failure: Record) -> Ending:
         for line in self.journal.tail():
@@ -114,7 +123,7 @@ class Init:
         mode = facts.mode.value if facts.mode else "cpu"
         gpus = len(facts.topology.gpus) if facts.topology else 0
         self.system.say(console.verdict_ready(now - self.started_s, mode, gpus, 0, facts.agent_pid))
-        self._publish(Verdict.READY)
+        self._publish(Verdict.READY if gpus else Verdict.NO_GPU)
         for pid, status in self._ended_early:
             supervisor.child_ended(pid, status, now)
         for number in self._stopped_early:
@@ -169,18 +178,24 @@ class Init:
             for line in self.journal.tail():
                 self.system.say(console.warning_line(line))
             self.system.say(console.verdict_fatal(ending.code, "supervise", ending.what, ending.advice))
-        self._publish(Verdict.READY if ending.is_orderly else Verdict.FAILED)
+        self._publish(self.verdict if ending.is_orderly else Verdict.FAILED)
         return ending
 
     def _publish(self, verdict: Verdict) -> None:
         """Report and status for machines. Never worth the VM: what goes wrong here is said and passed over."""
+        self.verdict = verdict
         try:
             from nvrc import publish
 
-            publish.write(self.system, self.executor, started_s=self.started_s, verdict=verdict,
-                          journal=self.journal, supervisor=self.supervisor)
+            document = publish.write(self.system, self.executor, started_s=self.started_s, verdict=verdict,
+                                     journal=self.journal, supervisor=self.supervisor)
         except Exception as err:
             self.system.say(console.warning_line(f"no report below {paths.RUN}: {unforeseen(err)}"))
+            return
+        parameters = self.executor.facts.parameters
+        if parameters is not None and parameters.settings.report is ReportTo.CONSOLE:
+            for line in document.decode().splitlines():
+                self.system.say(f"nvrc: report {line}")
 
 
 def set_alarm(limit_s: float) -> None:

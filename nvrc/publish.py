@@ -18,13 +18,15 @@ INIT_MESSAGE = b"Run /init as init process"
 
 
 def write(system: System, executor: Executor, *, started_s: float, verdict: Verdict, journal: Journal,
-          supervisor: Supervisor | None) -> None:
-    """Both documents, as things stand now."""
+          supervisor: Supervisor | None) -> bytes:
+    """Both documents, as things stand now; the report is returned as well."""
     boot = describe_boot(executor.facts, executor.records, verdict=verdict, started_s=started_s, now=system.now(),
                          log_tail=journal.tail(report.LOG_TAIL_LINES),
                          interpreter_s=_interpreter_s(system, executor.records, started_s))
-    system.publish(paths.REPORT, report.to_json(boot), 0o600)
+    document = report.to_json(boot)
+    system.publish(paths.REPORT, document, 0o600)
     system.publish(paths.STATUS, status.to_json(describe_life(boot, journal, supervisor, system.now())), 0o600)
+    return document
 
 
 def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict, started_s: float,

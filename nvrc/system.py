@@ -215,11 +215,13 @@ class LinuxSystem:
             pass  # there is no place left to say that the console does not work
 
     def _open_kmsg(self) -> int:
+        """-1 before /dev is there, and where printk.devkmsg=off makes the kernel drop what programs write."""
         try:
-            descriptor = os.open(self.real_path(paths.KMSG), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            if self.read(paths.PRINTK_DEVKMSG, 16).startswith(b"off"):
+                return -1
+            return os.open(self.real_path(paths.KMSG), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return -1
-        return descriptor
 
     @staticmethod
     def _only_as_init(what: str) -> None:

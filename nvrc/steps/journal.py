@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from errno import EINVAL
+
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, replace
@@ -16,7 +18,7 @@ SYSCTLS = (
     ("/proc/sys/net/core/rmem_max", "16777216"),
     ("/proc/sys/net/core/wmem_max", "16777216"),
     ("/proc/sys/net/unix/max_dgram_qlen", "4096"),
-    (paths.PRINTK_DEVKMSG, "on"),
+    (paths.PRINTK_DEVKMSG, "on\n"),  # the kernel wants the newline
 )
 
 
@@ -25,7 +27,9 @@ def open_log(system: System, facts: Facts) -> Facts:
         try:
             system.write(path, value.encode())
         except OSError as err:
-            raise NvrcError("E_JOURNAL", f"cannot write {value} to {path}: {err.strerror}",
+            if path == paths.PRINTK_DEVKMSG and err.errno == EINVAL:
+                continue  # printk.devkmsg= on the command line decided it for good
+            raise NvrcError("E_JOURNAL", f"cannot write {value.strip()} to {path}: {err.strerror}",
                             "the guest kernel needs CONFIG_NET, CONFIG_UNIX and CONFIG_PRINTK") from err
     try:
         log_socket = system.bind_log(paths.DEV_LOG)

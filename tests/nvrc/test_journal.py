@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fakes.system import FakeSystem, bare_guest
 from nvrc import paths
-from nvrc.journal import RING_LINES, Journal, kernel_warning, without_priority
+from nvrc.journal import RING_LINES, Journal, kernel_warning, split_priority
 
 
 @pytest.fixture
@@ -81,17 +81,28 @@ def test_a_full_run_costs_the_file_not_the_ring(system: FakeSystem, log: int, se
     assert journal.file_losses == 1
 
 
+def test_only_what_is_urgent_enough_is_forwarded(system: FakeSystem, log: int, sender: socket.socket) -> None:
+    journal = Journal(system)
+    sender.send(b"<27>before")
+    journal.drain(log)
+    journal.forward(4)
+    for text in (b"<27>error", b"<28>warning", b"<30>info", b"no level"):
+        sender.send(text)
+    journal.drain(log)
+    assert system.said == ["nvrc: log error", "nvrc: log warning"]
+
+
 @pytest.mark.parametrize(("datagram", "text"), [
     (b"<30>a", "a"), (b"<999>a", "a"), (b"<1x>a", "<1x>a"), (b"<>a", "<>a"), (b"a<1>", "a<1>"), (b"", ""),
     (b"<12345>a", "<12345>a"), (b"<30>a\nb\n", "a b"), (b"\xff", "\ufffd"), (b"<5>", ""),
 ])
 def test_priority_is_taken_off(datagram: bytes, text: str) -> None:
-    assert without_priority(datagram) == text
+    assert split_priority(datagram)[1] == text
 
 
 @given(st.binary(max_size=64))
 def test_any_datagram_becomes_one_line(datagram: bytes) -> None:
-    assert "\n" not in without_priority(datagram)
+    assert "\n" not in split_priority(datagram)[1]
 
 
 @pytest.mark.parametrize(("record", "text"), [

@@ -87,6 +87,8 @@ def test_executable_means_a_regular_file_with_an_execute_bit(system: LinuxSystem
 
 
 def test_lines_go_to_the_kernel_log_with_the_level_that_nothing_silences(system: LinuxSystem) -> None:
+    os.makedirs(system.real_path("/proc/sys/kernel"))
+    system.write(paths.PRINTK_DEVKMSG, b"ratelimit\n")
     system.write(paths.KMSG, b"")
     system.say("nvrc: hello")
     system.say("nvrc: quiet", 6)
@@ -101,6 +103,14 @@ def test_lines_go_to_standard_error_before_there_is_a_kernel_log(tmp_path: Path)
     assert os.read(ready, 100) == b"nvrc: early\n"
     os.close(ready)
     system.say("nvrc: nobody hears this")
+
+
+def test_lines_pass_by_a_kernel_log_that_drops_them(system: LinuxSystem) -> None:
+    os.makedirs(system.real_path("/proc/sys/kernel"))
+    system.write(paths.PRINTK_DEVKMSG, b"off\n")
+    system.write(paths.KMSG, b"")
+    system.say("nvrc: on standard error")
+    assert system.read(paths.KMSG) == b""
 
 
 def test_the_log_socket_takes_messages_of_anybody_and_tells_the_sender(system: LinuxSystem) -> None:

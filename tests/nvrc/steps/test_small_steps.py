@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from errno import EACCES, EINVAL, EIO, ENOENT, ENOEXEC, EPERM, EROFS
+from errno import EACCES, EBUSY, EINVAL, EIO, ENOENT, ENOEXEC, EPERM, EROFS
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,14 @@ def test_journal_sets_sysctls_and_opens_both_logs(system: FakeSystem) -> None:
     assert os.stat(system.real_path("/dev/log")).st_mode & 0o777 == 0o666
     os.close(facts.log_socket)
     os.close(facts.kernel_log)
+
+
+def test_a_devkmsg_that_the_command_line_locked_stays_as_it_is(system: FakeSystem) -> None:
+    system.fail["write /proc/sys/kernel/printk_devkmsg"] = error(EINVAL)
+    facts = journal.open_log(system, Facts())
+    for descriptor in (facts.log_socket, facts.kernel_log):
+        assert descriptor is not None
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize(("effect", "text"), [
@@ -145,29 +153,48 @@ def test_loopback(system: FakeSystem) -> None:
 
 # lock-modules
 
+def locked(system: FakeSystem, cmdline: str = "") -> Facts:
+    system.put("/proc/cmdline", cmdline)
+    return lock_modules.lock(system, parameters.load(system, Facts()))
+
+
 def test_modules_are_locked_and_read_back(system: FakeSystem) -> None:
-    assert lock_modules.lock(system, Facts()).modules_locked is True
+    assert locked(system).modules_locked is True
+    assert not any("kexec" in effect or effect.startswith("mount") for effect in system.effects)
     assert system.text("/proc/sys/kernel/modules_disabled") == "1"
+
+
+def test_kexec_and_root_are_locked_when_the_line_says_so(system: FakeSystem) -> None:
+    system.put("/proc/sys/kernel/kexec_load_disabled", "0")
+    locked(system, "nvrc.lockdown.kexec=on nvrc.lockdown.root=on")
+    assert system.text("/proc/sys/kernel/kexec_load_disabled") == "1"
+    assert "mount  /  0x21" in system.effects
+
+
+def test_a_root_that_stays_writable_is_fatal(system: FakeSystem) -> None:
+    system.fail["mount /"] = error(EBUSY)
+    with pytest.raises(NvrcError, match="cannot remount / read-only: Device or resource busy"):
+        locked(system, "nvrc.lockdown.root=on")
 
 
 def test_no_modules_disabled_is_fatal(system: FakeSystem) -> None:
     os.unlink(system.real_path("/proc/sys/kernel/modules_disabled"))
     with pytest.raises(NvrcError, match="modules_disabled does not exist") as caught:
-        lock_modules.lock(system, Facts())
+        locked(system)
     assert caught.value.code == "E_LOCK_MODULES"
 
 
 def test_a_refused_write_is_fatal(system: FakeSystem) -> None:
     system.fail["write /proc/sys/kernel/modules_disabled"] = error(EPERM)
     with pytest.raises(NvrcError, match="cannot write 1"):
-        lock_modules.lock(system, Facts())
+        locked(system)
 
 
 def test_a_lock_that_does_not_hold_is_fatal(system: FakeSystem) -> None:
     os.unlink(system.real_path("/proc/sys/kernel/modules_disabled"))
     os.symlink("/dev/null", system.real_path("/proc/sys/kernel/modules_disabled"))
     with pytest.raises(NvrcError, match="does not read back as 1"):
-        lock_modules.lock(system, Facts())
+        locked(system)
 
 
 # agent
