@@ -13,6 +13,8 @@ import errno
 import os
 import posixpath
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -27,12 +29,13 @@ LISTING_LIMIT = 65536
 
 
 class Handle:
-    """An open descriptor that is closed at the end of its block."""
+    """An open descriptor that is closed at the end of its block; path is how the container names it, for messages."""
 
-    __slots__ = ("fd",)
+    __slots__ = ("fd", "path")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: str = "") -> None:
         self.fd = fd
+        self.path = path
 
     def __enter__(self) -> Self:
         return self
@@ -44,14 +47,13 @@ class Handle:
 class Root(Handle):
     """The directory that is "/" for the container; path is where the machine sees it."""
 
-    __slots__ = ("path",)
+    __slots__ = ()
 
     def __init__(self, path: str) -> None:
         try:
-            super().__init__(os.open(path, DIRECTORY | os.O_CLOEXEC))
+            super().__init__(os.open(path, DIRECTORY | os.O_CLOEXEC), path)
         except (OSError, ValueError) as err:  # ValueError: a NUL or a lone surrogate in the name
             raise CdiError("E_CDI_HOOK_ROOT", f"container root {path!r} cannot be opened: {err}") from err
-        self.path = path
         if self.identity() == _identity(os.stat("/")):
             os.close(self.fd)
             raise CdiError("E_CDI_HOOK_ROOT", f"container root {path!r} is the root of this machine")
@@ -60,7 +62,7 @@ class Root(Handle):
         return _identity(os.fstat(self.fd))
 
     def open(self, path: str, flags: int = os.O_PATH, resolve: int = IN_ROOT) -> Handle:
-        return Handle(_lookup(self.fd, clean(path), flags, resolve))
+        return Handle(_lookup(self.fd, clean(path), flags, resolve), clean(path))
 
     def make_directories(self, path: str, mode: int = 0o755) -> Handle:
         """Open a directory; it and its missing parents are made. A dangling link on the way is an error."""
@@ -78,10 +80,11 @@ class Root(Handle):
         except FileNotFoundError:
             part = posixpath.basename(name)
         try:
-            os.mkdir(part, mode, dir_fd=parent.fd)
+            with _naming(parent, part):
+                os.mkdir(part, mode, dir_fd=parent.fd)
         except FileExistsError:
             pass  # made meanwhile, or a dangling link, which the next line refuses
-        return Handle(_lookup(parent.fd, part, DIRECTORY, linux.RESOLVE_NO_SYMLINKS))
+        return Handle(_lookup(parent.fd, part, DIRECTORY, linux.RESOLVE_NO_SYMLINKS), name)
 
     def is_file(self, path: str) -> bool:
         """Whether there is something other than a directory."""
@@ -138,32 +141,29 @@ def read_bounded(fd: int, limit_bytes: int, about: str) -> bytes:
 
 def create_file(directory: Handle, name: str, content: bytes, mode: int) -> None:
     """Make a file that was not there. Whatever has the name already, be it a link, is an error."""
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory.fd)
-    with Handle(fd):
-        write_all(fd, content)
-        os.fchmod(fd, mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with _naming(directory, name), Handle(os.open(name, flags, 0o600, dir_fd=directory.fd)) as made:
+        try:
+            write_all(made.fd, content)
+            os.fchmod(made.fd, mode)
+        except OSError:  # a full disk must not leave half a configuration
+            os.unlink(name, dir_fd=directory.fd)
+            raise
 
 
 def replace_file(directory: Handle, name: str, content: bytes, mode: int) -> None:
     """Put a file in place in one step; a link of that name is replaced, not followed."""
     temporary = f"{name}-{random_name()}"
-    try:
-        create_file(directory, temporary, content, mode)
-        os.rename(temporary, name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
-    except OSError:
-        _remove(directory, temporary)
-        raise
+    create_file(directory, temporary, content, mode)
+    _rename(directory, temporary, name)
 
 
 def replace_link(directory: Handle, name: str, target: str) -> None:
     """Put a symbolic link in place in one step, also over a file or another link."""
     temporary = f"{name}-{random_name()}"
-    os.symlink(target, temporary, dir_fd=directory.fd)
-    try:
-        os.rename(temporary, name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
-    except OSError:
-        _remove(directory, temporary)
-        raise
+    with _naming(directory, name):
+        os.symlink(target, temporary, dir_fd=directory.fd)
+    _rename(directory, temporary, name)
 
 
 def write_all(fd: int, content: bytes) -> None:
@@ -176,11 +176,22 @@ def random_name() -> str:
     return os.urandom(16).hex()
 
 
-def _remove(directory: Handle, name: str) -> None:
+def _rename(directory: Handle, temporary: str, name: str) -> None:
     try:
-        os.unlink(name, dir_fd=directory.fd)
-    except FileNotFoundError:
-        pass
+        with _naming(directory, name):
+            os.rename(temporary, name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+    except OSError:
+        os.unlink(temporary, dir_fd=directory.fd)
+        raise
+
+
+@contextmanager
+def _naming(directory: Handle, name: str) -> Iterator[None]:
+    """Make errors name the whole path, of which the kernel was only told the last part."""
+    try:
+        yield
+    except OSError as err:
+        raise OSError(err.errno, err.strerror, posixpath.join(directory.path, name)) from err
 
 
 def _lookup(dir_fd: int, path: str, flags: int, resolve: int) -> int:

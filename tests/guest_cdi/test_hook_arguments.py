@@ -72,7 +72,7 @@ def test_run_keeps_order_and_state_file() -> None:
     (["update-ldcache", "--folder", "lib"], "--folder 'lib' is not an absolute path"),
     (["update-ldcache", "--folder", "/a\n/b"], "is not an absolute path of one line"),
     (["update-ldcache", "--ldconfig-path", "ldconfig"], "--ldconfig-path 'ldconfig' is not an absolute path"),
-    (["run", "chmod", "--mode", "9", "--", "nothing"], "chmod: --mode '9' is not an octal number up to 777; unknown hook"),
+    (["run", "chmod", "--mode", "9", "--", "nothing"], "--mode '9' is not an octal number up to 777; unknown hook"),
     (["run"], "no hook is named"),
     (["run", "chmod", "--mode=7", "--container-spec=a", "--", "chmod", "--mode=7"], "must be the same for all hooks"),
 ])

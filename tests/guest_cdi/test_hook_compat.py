@@ -47,8 +47,8 @@ NEWER, SAME, OLDER = (575, 57, 8), (570, 10, 0), (560, 0, 0)
     (None, None, "570.10", "", False),
     (None, NEWER, "", "", False),
 ])
-def test_when_the_compat_library_is_used(found: CompatNote | None, library: compat.Version | None, driver: str, cuda: str,
-                                         expected: bool) -> None:
+def test_when_the_library_is_used(found: CompatNote | None, library: compat.Version | None, driver: str, cuda: str,
+                                  expected: bool) -> None:
     host = HostVersions(parse_version(driver), parse_version(cuda), bool(cuda))
     assert is_compat_used(found, library, host) is expected
 
@@ -97,7 +97,8 @@ DRIVER = "--host-driver-version=222.55.66"
     ({f"{COMPAT}/libcuda.so.333.1": elf(note(b'{"Driver": [222]}'))}, [DRIVER], [f"{COMPAT}\n"]),
     ({f"{COMPAT}/libcuda.so.333.1": elf(note(b'{"Driver": [221]}'))}, [DRIVER], []),
     ({f"{COMPAT}/libcuda.so.333.1": elf(note(b"{"))}, [DRIVER], [f"{COMPAT}\n"]),
-    ({f"{COMPAT}/libcuda.so.1.1": elf(note(b'{"CUDA Version": "13.2"}'))}, ["--host-cuda-version", "13.1"], [f"{COMPAT}\n"]),
+    ({f"{COMPAT}/libcuda.so.1.1": elf(note(b'{"CUDA Version": "13.2"}'))}, ["--host-cuda-version", "13.1"],
+     [f"{COMPAT}\n"]),
 ], ids=["none", "newer", "older", "no-version", "one-number", "two", "link-beside", "only-a-link", "followed", "inside",
         "root", "no-directory", "other-directory", "branch-listed", "branch-missing", "broken-note", "by-cuda"])
 def test_containers(tmp_path: Path, files: dict[str, bytes | str], argv: list[str], expected: list[str]) -> None:

@@ -40,8 +40,12 @@ def test_a_right_link_is_left_alone_and_repeats_count_once(tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", ["file", "link", "dangling", "fifo"])
 def test_what_has_the_name_gives_way(tmp_path: Path, kind: str) -> None:
     place = tmp_path / "name"
-    {"file": place.touch, "link": lambda: place.symlink_to("/etc"), "dangling": lambda: place.symlink_to("gone"),
-     "fifo": lambda: os.mkfifo(place)}[kind]()
+    if kind == "file":
+        place.touch()
+    elif kind == "fifo":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("/etc" if kind == "link" else "gone")
     assert run_hook(tmp_path, "create-symlinks", "--link", "t::/name") == ["/name -> t"]
     assert os.readlink(place) == "t"
 
@@ -57,7 +61,8 @@ def test_modes(tmp_path: Path) -> None:
     for name in ("dri", "caps", "file"):
         (tmp_path / name).mkdir(mode=0o700) if name != "file" else (tmp_path / name).touch(0o600)
     (tmp_path / "caps").chmod(0o755)
-    done = run_hook(tmp_path, "chmod", "--mode", "755", *(f"--path=/{name}" for name in ("dri", "caps", "file", "gone")))
+    done = run_hook(tmp_path, "chmod", "--mode", "755",
+                    *(f"--path=/{name}" for name in ("dri", "caps", "file", "gone")))
     assert done == ["/dri mode 755", "/file mode 755"]
     assert ((tmp_path / "dri").stat().st_mode & 0o7777) == 0o755
 
@@ -79,7 +84,9 @@ def test_gpu_names(name: str, expected: bool) -> None:
     assert profile.is_gpu_name(name) is expected
 
 
-@pytest.mark.parametrize(("minors", "mask"), [([], 0), ([0], 1), ([0, 3, 63], 0x8000000000000009), ([64, 1], 2), ([64], 0)])
+@pytest.mark.parametrize(("minors", "mask"), [
+    ([], 0), ([0], 1), ([0, 3, 63], 0x8000000000000009), ([64, 1], 2), ([64], 0),
+])
 def test_gpu_mask(minors: list[int], mask: int) -> None:
     assert profile.gpu_mask(minors) == mask
 

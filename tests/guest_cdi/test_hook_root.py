@@ -165,6 +165,6 @@ def test_failed_replacements_leave_nothing(tree: Path) -> None:
             confined.replace_file(top, "name", b"", 0o644)
         with pytest.raises(IsADirectoryError):
             confined.replace_link(top, "name", "x")
-        with pytest.raises(OSError, match="Invalid|null|File name too long"):
+        with pytest.raises(OSError, match="File name too long"):
             confined.replace_file(top, "n" * 300, b"", 0o644)
     assert os.listdir(tree) == ["name"]

@@ -20,7 +20,7 @@ import pytest
 
 from guest_cdi import hooks, linux
 
-CELL_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET
+CELL_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC
 TOP = str(Path(hooks.__file__).parents[2])
 SOURCES = Path(__file__).parent / "programs"
 RUN_MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from guest_cdi.hooks import main; " \
@@ -28,14 +28,14 @@ RUN_MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from guest_cdi.hook
 HOOK_COMMAND = (sys.executable, "-I", "-S", "-c", RUN_MAIN, TOP)
 
 
-def in_cell(body: Callable[[], object]) -> None:
-    """Run body in a child with its own mount, UTS, IPC and network namespaces."""
+def in_cell(body: Callable[[], object], *, keep_network: bool = False) -> None:
+    """Run body in a child with its own mount, UTS and IPC namespaces, and network namespace unless that is kept."""
     measured = _is_measured()
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         os.close(reader)
-        _cell(body, writer, measured=measured)
+        _cell(body, writer, CELL_NAMESPACES | (0 if keep_network else linux.CLONE_NEWNET), measured=measured)
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:
         kind, _, rest = stream.read().partition(b"\n")
@@ -48,11 +48,11 @@ def in_cell(body: Callable[[], object]) -> None:
         pytest.fail(f"in the cell: {rest.decode(errors='replace')}", pytrace=False)
 
 
-def _cell(body: Callable[[], object], writer: int, *, measured: bool) -> None:
+def _cell(body: Callable[[], object], writer: int, namespaces: int, *, measured: bool) -> None:
     measure = _Measure() if measured else None
     outcome, text = b"done", b""
     try:
-        linux.unshare(CELL_NAMESPACES)
+        linux.unshare(namespaces)
         linux.make_private("/")
         body()
     except BaseException:

@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from namespace.hooks_cell import build, in_cell, make_tree, mount_points, run_program
 
 from guest_cdi import linux
 from guest_cdi.errors import CdiError
 from guest_cdi.hooks import confine, ldcache
 from guest_cdi.hooks.root import Handle, Root
+from namespace.hooks_cell import build, in_cell, make_tree, mount_points, run_program
 
 pytestmark = pytest.mark.namespace
 
@@ -147,7 +147,8 @@ def test_enter_leaves_nothing_of_the_machine(tmp_path: Path, is_initramfs: bool)
         (tree / "sub/deep").touch()
         table = confine.read_mount_table()
         with Root(str(tree)) as root:
-            place = confine.Place(root.path, root.identity(), is_initramfs, confine.mount_points(table))
+            points = (*confine.mount_points(table), "/no/such/mount")
+            place = confine.Place(root.path, root.identity(), is_initramfs, points)
         confine.enter(place)
         assert sorted(os.listdir("/")) == ["inside", "proc", "sub"]
         assert os.listdir("/sub") == ["deep"]
@@ -212,7 +213,7 @@ def test_the_steps_in_the_child(tmp_path: Path, spy: Path) -> None:
     def program() -> None:
         with Handle(os.memfd_create("no-program")) as empty, Handle(os.open(os.devnull, os.O_RDWR)) as null:
             linux.unshare(linux.CLONE_NEWNS)
-            with pytest.raises(OSError, match="Exec format error|Permission denied"):
+            with pytest.raises(OSError, match=r"Exec format error|Permission denied"):
                 confine._become(empty.fd, ("x",), place, null.fd)
         assert os.listdir("/") and "etc" in os.listdir("/")
 
