@@ -19,14 +19,17 @@ from nvrc_build import pipeline, supply
 from nvrc_build.cpio import write_cpio
 from nvrc_build.progress import silent
 from nvrc_build.tree import Entry, Kind, Origin
-
+from nvrc_lab import standins
 from nvrc_lab.errors import LabError
 from nvrc_lab.machine import Accel, Machine, make_argv
-from nvrc_lab.places import Places
+from nvrc_lab.places import Places, checkout
 from nvrc_lab.qemu import find_qemu
 
 _ORIGIN = Origin(slice="lab")
 CMDLINE = "console=ttyS0 quiet panic=1 reboot=k rdinit=/lab/init"
+
+# What most probes need first.
+MOUNTS = "mount proc /proc\nmount sysfs /sys\nmount devtmpfs /dev\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,3 +91,25 @@ def _run(argv: Sequence[str], limit_s: float) -> list[str]:
 
 def _lines(raw: bytes) -> list[str]:
     return [line.strip("\r") for line in raw.decode("utf-8", "backslashreplace").split("\n")]
+
+
+def probe(functions: str, script: str, *, programs: Sequence[str] = (), texts: Mapping[str, str] | None = None,
+          cmdline: str = "") -> list[str]:
+    """The console of a machine with these functions (lab_machine.c has their grammar) that runs these probes."""
+    places = checkout()
+    shop = standins.open_workshop(places)
+    modules = standins.build_modules(shop)
+    paths = {program.source: program.path for program in standins.PROGRAMS}
+    guest = Guest(
+        kernel=guest_kernel(places),
+        programs={**{paths[name]: standins.build_program(shop, name) for name in ("labinit", "prober", *programs)},
+                  **{f"/lab/{name}.ko": path for name, path in modules.files.items()}},
+        texts={"/lab/target": "/lab/prober\n", "/lab/script": script,
+               "/lab/modules": f"/lab/lab_pci.ko fn={functions}\n", **(texts or {})},
+    )
+    return boot(guest, cmdline=cmdline)
+
+
+def told(lines: Sequence[str], what: str) -> list[str]:
+    """What the probes of one kind said, in order: the rest of every line `probe: WHAT`."""
+    return [line.removeprefix(f"probe: {what}").strip(" :") for line in lines if line.startswith(f"probe: {what}")]

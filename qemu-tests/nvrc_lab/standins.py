@@ -17,7 +17,6 @@ from nvrc_build import pipeline
 from nvrc_build.cache import Cache, digest, digest_files
 from nvrc_build.errors import BuildError
 from nvrc_build.progress import Progress, silent
-
 from nvrc_lab.errors import LabError
 from nvrc_lab.places import Places
 

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { TEXT_MAX = 65536, WORD_MAX = 256 };
+enum { TEXT_MAX = 256 * 1024, WORD_MAX = 256 };	/* the largest file read whole: the driver's table of minors */
 
 /* The lab's own folder in the guest; the product neither knows nor reads it. */
 #define LAB_DIR "/lab"

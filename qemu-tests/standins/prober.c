@@ -8,6 +8,7 @@
  *   insmod FILE [PARAMETERS]   load a module                          -> probe: insmod FILE ok | error NAME
  *   rmmod NAME                                                        -> probe: rmmod NAME ok | error NAME
  *   cat PATH                   every line of a text file              -> probe: cat PATH: LINE | error NAME
+ *   grep PATH TEXT             the lines with TEXT                    -> as cat
  *   hex PATH [N]               first N bytes                          -> probe: hex PATH 0123ab... | error NAME
  *   ls PATH                    names, sorted                          -> probe: ls PATH: a b c | error NAME
  *   link PATH                                                         -> probe: link PATH -> TARGET | error NAME
@@ -18,8 +19,9 @@
  *   parallel PATH PATH...      open all at the same time, close       -> probe: parallel ok=2 failed=0 ms=9
  *   write PATH TEXT            write TEXT and a newline               -> probe: write PATH ok | error NAME
  *   run PATH ARGS...           run a program, report its exit         -> probe: run PATH exit=0 ms=31
+ *   spawn PATH ARGS...         start a program and go on              -> probe: spawn PATH ok
  *   kmsg TEXT                  lines of the kernel log with TEXT      -> probe: kmsg LINE
- *   sleep MS | wait PATH MS (until PATH exists) | kill NAME SIGNAL (by /proc/PID/comm) | say TEXT | poweroff
+ *   sleep MS | wait PATH MS (until PATH exists) | kill NAME SIGNAL (all others of that /proc/PID/comm) | say TEXT | poweroff
  */
 #define _GNU_SOURCE
 #include "common.h"
@@ -95,13 +97,15 @@ static void do_rmmod(const struct line *line)
 static void do_cat(const struct line *line)
 {
 	static char text[TEXT_MAX];
+	const char *wanted = strcmp(line->word[0], "grep") ? "" : line->rest;
 
 	if (read_text(word(line, 1), text, sizeof(text)) < 0) {
 		report("cat", word(line, 1), false, -1);
 		return;
 	}
 	for (char *row = strtok(text, "\n"); row; row = strtok(NULL, "\n"))
-		printf("probe: cat %s: %s\n", word(line, 1), row);
+		if (strstr(row, wanted))
+			printf("probe: cat %s: %s\n", word(line, 1), row);
 }
 
 static void do_hex(const struct line *line)
@@ -243,10 +247,8 @@ static void do_write(const struct line *line)
 		close(fd);
 }
 
-static void do_run(const struct line *line)
+static pid_t start_program(const struct line *line)
 {
-	long start = now_ms();
-
 	fflush(stdout);
 	pid_t child = fork();
 
@@ -254,9 +256,20 @@ static void do_run(const struct line *line)
 		execv(line->word[1], line->word + 1);
 		_exit(127);
 	}
-	int status = waitpid_retry(child);
+	return child;
+}
+
+static void do_run(const struct line *line)
+{
+	long start = now_ms();
+	int status = waitpid_retry(start_program(line));
 
 	printf("probe: run %s exit=%d ms=%ld\n", word(line, 1), status, now_ms() - start);
+}
+
+static void do_spawn(const struct line *line)
+{
+	report("spawn", word(line, 1), start_program(line) > 0, -1);
 }
 
 static void do_kmsg(const struct line *line)
@@ -301,7 +314,7 @@ static void do_kill(const struct line *line)
 
 	for (struct dirent *entry; folder && (entry = readdir(folder));) {
 		snprintf(path, sizeof(path), "/proc/%.16s/comm", entry->d_name);
-		if (!isdigit((unsigned char)*entry->d_name) || read_text(path, name, sizeof(name)) < 0)
+		if (!isdigit((unsigned char)*entry->d_name) || atoi(entry->d_name) == getpid() || read_text(path, name, sizeof(name)) < 0)
 			continue;
 		name[strcspn(name, "\n")] = '\0';
 		if (!strncmp(name, word(line, 1), 15) && kill(atoi(entry->d_name), atoi(word(line, 2))) == 0)
@@ -334,6 +347,7 @@ static const struct {
 	{ "open", do_open },	 { "hold", do_hold },	      { "release", do_release }, { "parallel", do_parallel },
 	{ "write", do_write },	 { "run", do_run },	      { "kmsg", do_kmsg },	 { "sleep", do_sleep },
 	{ "wait", do_wait },	 { "kill", do_kill },	      { "say", do_say },	 { "poweroff", do_poweroff },
+	{ "grep", do_cat },	 { "spawn", do_spawn },
 };
 
 static void split(struct line *line, char *text)

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import pytest
-from nvrc_lab import probing, standins
-from nvrc_lab.places import checkout
+
+from nvrc_lab.probing import MOUNTS, probe, told
 
 pytestmark = pytest.mark.qemu
 
 SYSFS = "/sys/bus/pci/devices"
-MOUNTS = "mount proc /proc\nmount sysfs /sys\nmount devtmpfs /dev\n"
 MACHINE = ",".join((
     "0000:40:00.0/10de:2330/030200/attach_ms=100/uuid=00112233445566778899aabbccddeeff",
     "0000:40:01.0/10de:22a3/068000",
@@ -58,29 +57,9 @@ kmsg WARNING
 """
 
 
-def run_probes(functions: str, script: str) -> list[str]:
-    places = checkout()
-    shop = standins.open_workshop(places)
-    modules = standins.build_modules(shop)
-    guest = probing.Guest(
-        kernel=probing.guest_kernel(places),
-        programs={"/lab/init": standins.build_program(shop, "labinit"),
-                  "/lab/prober": standins.build_program(shop, "prober"),
-                  **{f"/lab/{name}.ko": path for name, path in modules.files.items()}},
-        texts={"/lab/target": "/lab/prober\n", "/lab/script": script,
-               "/lab/modules": f"/lab/lab_pci.ko fn={functions}\n"},
-    )
-    return probing.boot(guest)
-
-
 @pytest.fixture(scope="module")
 def lines() -> list[str]:
-    return run_probes(MACHINE, SCRIPT)
-
-
-def told(lines: list[str], what: str) -> list[str]:
-    """What the probes of one kind said, in order."""
-    return [line.removeprefix(f"probe: {what}").strip(" :") for line in lines if line.startswith(f"probe: {what}")]
+    return probe(MACHINE, SCRIPT)
 
 
 def attribute(lines: list[str], name: str) -> list[str]:
@@ -151,7 +130,7 @@ def test_a_command_for_an_unknown_function_is_refused_and_nothing_went_wrong(lin
     ("0000:40:00.0/10de:2330/030200,0000:40:00.0/10de:2330/030200", "0000:40:00.0: described twice"),
 ])
 def test_a_wrong_description_ends_the_boot_with_its_reason(functions: str, why: str) -> None:
-    lines = run_probes(functions, MOUNTS)
+    lines = probe(functions, MOUNTS)
     assert any(why in line for line in lines)
     assert any(line.startswith("labinit: FATAL load /lab/lab_pci.ko") for line in lines)
     assert not told(lines, "mount")
