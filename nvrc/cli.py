@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import sys
 from collections.abc import Sequence
-from typing import Protocol, TextIO, cast
+from typing import Protocol, TextIO
 
 from nvrc.errors import NvrcError
 from nvrc.jsonread import FormatError
@@ -58,7 +57,26 @@ def main(argv: Sequence[str], out: TextIO = sys.stdout, err: TextIO = sys.stderr
 
 
 def load_command(name: str) -> Command:
-    return cast(Command, importlib.import_module(f"nvrc.commands.{name}"))
+    """The command's module. Imports are spelled out, because freezing finds only what it can read."""
+    match name:
+        case "plan":
+            from nvrc.commands import plan
+            return plan
+        case "params":
+            from nvrc.commands import params
+            return params
+        case "report":
+            from nvrc.commands import report
+            return report
+        case "status":
+            from nvrc.commands import status
+            return status
+        case "doctor":
+            from nvrc.commands import doctor
+            return doctor
+        case _:
+            from nvrc.commands import version
+            return version
 
 
 def _parser(command: Command) -> argparse.ArgumentParser:

@@ -3,9 +3,9 @@
 
 The hash is the SHA-256 of the list of the program's files, `<sha256>  <relative path>` per line and sorted by path, as
 `sha256sum` prints it. The files are the one that runs (/proc/self/exe) and those of the bundle beside it: below
-`_internal` in a frozen program, the package's sources in a checkout. So in the folder of a frozen program
+`_internal` in a frozen program, the package's sources in a checkout. So in the folder of the frozen program `nvrc`
 
-    find . -type f -o -type l | sed 's|^./||' | LC_ALL=C sort | xargs sha256sum | sha256sum
+    find nvrc _internal -type f -o -type l | LC_ALL=C sort | xargs sha256sum | sha256sum
 
 gives the same value.
 """

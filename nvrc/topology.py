@@ -106,7 +106,8 @@ TABLE: tuple[Row, ...] = (
     Row(_NONE,        _exactly(8), _exactly(4), Mode.GPU_NVL5,      "HGX board with managed NVLink 5 switches, whole"),
     Row(_NONE,        _NONE,       _exactly(4), Mode.SERVICE_NVL5,  "service VM that runs the NVLink 5 switches"),
 )
-COLUMNS = ("NVSwitches", "GPUs", "management NICs")
+# The first three columns in words, one and many.
+COLUMNS = (("NVSwitch", "NVSwitches"), ("GPU", "GPUs"), ("management NIC", "management NICs"))
 
 
 def scan(sys: PciReader) -> tuple[PciFunction, ...]:
@@ -134,9 +135,13 @@ def decide(topology: Topology) -> Mode:
     for row in TABLE:
         if _distance(row, topology) == 0:
             return row.mode
-    counted = ", ".join(f"{count} {name}" for name, count in zip(COLUMNS, topology.counts, strict=True))
+    counted = ", ".join(map(counting, topology.counts, COLUMNS))
     near = "; ".join(_difference(row, topology) for row in _nearest(topology))
     raise NvrcError("E_TOPOLOGY", f"{counted}: no supported machine; nearest: {near}; seen: {_seen(topology)}")
+
+
+def counting(count: int, words: tuple[str, str]) -> str:
+    return f"{count} {words[0 if count == 1 else 1]}"
 
 
 def _read_function(sys: PciReader, bdf: str) -> PciFunction:
@@ -209,8 +214,8 @@ def _nearest(topology: Topology) -> list[Row]:
 
 
 def _difference(row: Row, topology: Topology) -> str:
-    parts = [f"{abs(gap)} {name} {'too many' if gap > 0 else 'missing'}"
-             for name, gap in zip(COLUMNS, _gaps(row, topology), strict=True) if gap]
+    parts = [f"{counting(abs(gap), words)} {'too many' if gap > 0 else 'missing'}"
+             for words, gap in zip(COLUMNS, _gaps(row, topology), strict=True) if gap]
     return f"{row.mode.value} ({', '.join(parts)})"
 
 
@@ -223,4 +228,4 @@ def _seen(topology: Topology) -> str:
         groups.setdefault(function.identity, []).append(function.bdf)
     parts = [f"{identity} at {' '.join(bdfs)}" for identity, bdfs in groups.items()]
     foreign = len(topology.others) - len(kin)
-    return ", ".join([*parts, f"{foreign} functions of other vendors"])
+    return ", ".join([*parts, f"{counting(foreign, ('function', 'functions'))} of other vendors"])

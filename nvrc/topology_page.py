@@ -48,7 +48,7 @@ def render() -> str:
               for mode in Mode]
     products = [(f"{NVIDIA:04x}:{device:04x}", name) for device, name in sorted(PRODUCTS.items())]
     return "\n".join((
-        _INTRODUCTION, _table(("mode", *COLUMNS, "what it is"), machines),
+        _INTRODUCTION, _table(("mode", *(many for _, many in COLUMNS), "what it is"), machines),
         _CLAIMS, _table(("mode", "`nvrc.fabricmanager`", "`nvrc.fm.mode`", "`nvrc.fm.rail.policy`"), claims),
         _PRODUCTS, _table(("ids", "product"), products).rstrip("\n"), ""))
 

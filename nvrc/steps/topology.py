@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from nvrc.claims import check_claims
 from nvrc.facts import Facts, replace
-from nvrc.topology import COLUMNS, PciReader, classify, decide, scan
+from nvrc.topology import COLUMNS, PciReader, classify, counting, decide, scan
 
 
 def detect(sys: PciReader, facts: Facts) -> Facts:
@@ -19,5 +19,5 @@ def tell(facts: Facts) -> str:
     """`gpu-nvl4: 4 NVSwitches, 8 GPUs`, for the step's console line."""
     if facts.mode is None or facts.topology is None:
         return ""
-    seen = [f"{count} {name}" for name, count in zip(COLUMNS, facts.topology.counts, strict=True) if count]
+    seen = [counting(count, words) for count, words in zip(facts.topology.counts, COLUMNS, strict=True) if count]
     return f"{facts.mode.value}: {', '.join(seen) or 'no NVIDIA device'}"

@@ -73,17 +73,18 @@ def test_no_proc_is_an_unknown_hash(tmp_path: Path) -> None:
 def frozen_program(root: Path) -> Path:
     bundle = root / "app/_internal"
     (bundle / "lib").mkdir(parents=True)
-    (root / "app/init").write_bytes(b"launcher")
+    (root / "app/nvrc").write_bytes(b"launcher")
     (bundle / "base.zip").write_bytes(b"library")
     (bundle / "lib/b.so").write_bytes(b"code")
-    (root / "exe").symlink_to(root / "app/init")
+    (root / "app/guest-cdi").symlink_to("nvrc")
+    (root / "exe").symlink_to(root / "app/nvrc")
     return bundle
 
 
 def test_hash_of_a_frozen_program_is_what_sha256sum_gives(tmp_path: Path) -> None:
     bundle = frozen_program(tmp_path)
     listed = subprocess.run(
-        ["/bin/sh", "-c", "find . -type f -o -type l | sed 's|^./||' | LC_ALL=C sort | xargs sha256sum | sha256sum"],
+        ["/bin/sh", "-c", "find nvrc _internal -type f -o -type l | LC_ALL=C sort | xargs sha256sum | sha256sum"],
         cwd=tmp_path / "app", capture_output=True, check=True)
     assert program_hash(str(tmp_path / "exe"), str(bundle)) == listed.stdout.split()[0].decode()
 
@@ -97,7 +98,7 @@ def test_frozen_program_hashes_its_bundle(tmp_path: Path) -> None:
 def test_any_changed_file_changes_the_hash(tmp_path: Path) -> None:
     bundle = frozen_program(tmp_path)
     seen = {program_hash(str(tmp_path / "exe"), str(bundle))}
-    for changed in (tmp_path / "app/init", bundle / "base.zip", bundle / "lib/b.so"):
+    for changed in (tmp_path / "app/nvrc", bundle / "base.zip", bundle / "lib/b.so"):
         changed.write_bytes(changed.read_bytes() + b"x")
         seen.add(program_hash(str(tmp_path / "exe"), str(bundle)))
     (bundle / "lib/b.so").rename(bundle / "lib/c.so")

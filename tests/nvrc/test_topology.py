@@ -92,16 +92,16 @@ def test_supported_machines(counts: dict[str, int], mode: Mode) -> None:
 
 
 @pytest.mark.parametrize(("counts", "nearest"), [
-    pytest.param({"gpus": 7, "switches": 4}, "gpu-nvl4 (1 GPUs missing); gpu (4 NVSwitches too many)",
+    pytest.param({"gpus": 7, "switches": 4}, "gpu-nvl4 (1 GPU missing); gpu (4 NVSwitches too many)",
                  id="one-gpu-missing"),
-    pytest.param({"gpus": 9, "switches": 4}, "gpu-nvl4 (1 GPUs too many); gpu (4 NVSwitches too many)", id="nine-gpus"),
-    pytest.param({"gpus": 8, "switches": 3}, "gpu-nvl4 (1 NVSwitches missing); gpu (3 NVSwitches too many)",
+    pytest.param({"gpus": 9, "switches": 4}, "gpu-nvl4 (1 GPU too many); gpu (4 NVSwitches too many)", id="nine-gpus"),
+    pytest.param({"gpus": 8, "switches": 3}, "gpu-nvl4 (1 NVSwitch missing); gpu (3 NVSwitches too many)",
                  id="one-switch-missing"),
-    pytest.param({"gpus": 1, "switches": 4}, "servicevm-nvl4 (1 GPUs too many); gpu (4 NVSwitches too many)",
+    pytest.param({"gpus": 1, "switches": 4}, "servicevm-nvl4 (1 GPU too many); gpu (4 NVSwitches too many)",
                  id="one-gpu-of-eight"),
     pytest.param({"gpus": 4, "nics": 4},
                  "gpu (4 management NICs too many); gpu-nvl5 (4 GPUs missing)", id="half-an-nvl5"),
-    pytest.param({"gpus": 8, "nics": 3}, "gpu-nvl5 (1 management NICs missing); gpu (3 management NICs too many)",
+    pytest.param({"gpus": 8, "nics": 3}, "gpu-nvl5 (1 management NIC missing); gpu (3 management NICs too many)",
                  id="one-nic-missing"),
     pytest.param({"switches": 2}, "cpu (2 NVSwitches too many); servicevm-nvl4 (2 NVSwitches missing)",
                  id="two-switches"),
@@ -138,13 +138,13 @@ def test_refusal_lists_what_was_seen(tmp_path: Path) -> None:
     add_function(tmp_path, "0000:00:01.0", OTHER_DISPLAY)
     error = failure(decide, classify(scan(LinuxSystem(str(tmp_path)))))
     assert error.what == (
-        "1 NVSwitches, 2 GPUs, 1 management NICs: no supported machine; "
-        "nearest: gpu (1 NVSwitches too many, 1 management NICs too many); "
-        "cpu (1 NVSwitches too many, 2 GPUs too many, 1 management NICs too many); "
+        "1 NVSwitch, 2 GPUs, 1 management NIC: no supported machine; "
+        "nearest: gpu (1 NVSwitch too many, 1 management NIC too many); "
+        "cpu (1 NVSwitch too many, 2 GPUs too many, 1 management NIC too many); "
         "seen: 10de:22a3 class 068000 (H100/H200 NVSwitch) at 0000:c1:00.0, "
         "10de:2330 class 030200 (H100 SXM5) at 0000:41:00.0 0000:42:00.0, "
         "15b3:1021 class 020700 (SW_MNG) at 0000:d1:00.0, 10de:22bc class 040300 at 0000:41:00.1, "
-        "1 functions of other vendors")
+        "1 function of other vendors")
 
 
 def test_scan_of_a_mixed_bus(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_step_adds_topology_mode_and_warnings(tmp_path: Path) -> None:
     assert [gpu.bdf for gpu in found.topology.gpus] == ["0000:41:00.0"]
     assert found.warnings == (
         "earlier", "nvrc.mode=cpu does not hold on this machine, which is gpu: gpu would be right")
-    assert tell(found) == "gpu: 1 GPUs"
+    assert tell(found) == "gpu: 1 GPU"
 
 
 def test_step_without_parameters_or_devices(tmp_path: Path) -> None:
