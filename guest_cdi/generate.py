@@ -176,13 +176,9 @@ def _find_hook_program(host: Host, options: Options) -> HookProgram:
     program = HookProgram(path=path, ldconfig_path=options.ldconfig_path, disabled=options.disabled_hooks,
                           enabled=options.enabled_hooks)
     # Runtimes only log a missing hook, and CUDA in the container then fails with a message that leads astray.
-    if options.strict and _writes_hooks(program) and not tree.is_executable(path):
+    if options.strict and any(map(program.wants, HOOK_NAMES)) and not tree.is_executable(path):
         raise CdiError("E_CDI_HOOK_PATH", f"{path} is not an executable file")
     return program
-
-
-def _writes_hooks(program: HookProgram) -> bool:
-    return any(program.write(name, ("any",)) for name in HOOK_NAMES)
 
 
 def _build_common(found: tuple[Found, ...]) -> ContainerEdits:

@@ -74,7 +74,12 @@ def find_library_dirs(tree: Tree, version: str, release: Release) -> tuple[str, 
     """Every directory with libraries of this version, as the container knows it, in order of discovery."""
     witness = _find_witness(tree, version)
     libraries = tree.find_libraries(f"lib*.so.{version}") if release.all_library_dirs else (witness,)
-    return tuple(tree.inside(directory) for directory in dict.fromkeys(parent(path) for path in libraries))
+    if not libraries:
+        raise CdiError("E_CDI_DRIVER_VERSION", f"the libraries of driver {version} beside {witness} cannot be listed")
+    directories = dict.fromkeys(parent(path) for path in libraries)
+    # The reference knows the root of an extension as an empty string, and then does not search it.
+    blank = tree.root if not tree.strict else None
+    return tuple("" if blank and directory == blank else tree.inside(directory) for directory in directories)
 
 
 def _find_witness(tree: Tree, version: str) -> str:

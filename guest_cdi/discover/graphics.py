@@ -109,8 +109,9 @@ def _locate_xorg(driver: Driver, missing: list[str]) -> Iterator[str]:
 
 def _xorg_dirs(library_dirs: tuple[str, ...]) -> Iterator[str]:
     for directory in library_dirs:
-        yield f"{directory}/nvidia/xorg"
-        yield from (f"{directory}/xorg/{modules}" for modules in XORG_MODULE_DIRS)
+        if directory:
+            yield f"{directory}/nvidia/xorg"
+            yield from (f"{directory}/xorg/{modules}" for modules in XORG_MODULE_DIRS)
         yield from (f"{root}/{modules}" for root in XORG_ROOTS for modules in XORG_MODULE_DIRS)
 
 

@@ -21,9 +21,6 @@ NAMES = (CREATE_SYMLINKS, ENABLE_CUDA_COMPAT, UPDATE_LDCACHE, DISABLE_NODE_MODIF
 
 # A workaround for a crun that is long repaired.
 OFF_BY_DEFAULT = frozenset({CHMOD})
-# Without arguments these would do nothing.
-NEEDS_ARGUMENTS = frozenset({CREATE_SYMLINKS, CHMOD})
-
 ENVIRONMENT = ("NVIDIA_CTK_DEBUG=false",)
 
 
@@ -35,9 +32,8 @@ class HookProgram:
     enabled: frozenset[str] = frozenset()       # wins over `disabled`
 
     def write(self, name: str, arguments: Iterable[str] = ()) -> tuple[Hook, ...]:
-        """The hook `name`, or nothing where it is not wanted or has nothing to do."""
-        arguments = tuple(arguments)
-        if not self._is_wanted(name, arguments):
+        """The hook `name`, or nothing where it is not wanted."""
+        if not self.wants(name):
             return ()
         program = self.path.rpartition("/")[2]
         # nvidia-ctk is the older home of the hooks; there they are below one subcommand.
@@ -45,15 +41,12 @@ class HookProgram:
         return (Hook(hook_name="createContainer", path=self.path, args=(*fixed, name, *arguments), env=ENVIRONMENT),)
 
     def link(self, links: Iterable[str]) -> tuple[Hook, ...]:
-        """The create-symlinks hook for `target::link` pairs."""
-        return self.write(CREATE_SYMLINKS, repeat("--link", links))
+        """The create-symlinks hook for `target::link` pairs; none without a pair, even where it is enabled by name."""
+        arguments = repeat("--link", links)
+        return self.write(CREATE_SYMLINKS, arguments) if arguments else ()
 
-    def _is_wanted(self, name: str, arguments: tuple[str, ...]) -> bool:
-        if name in self.enabled:
-            return True
-        if name in self.disabled or name in OFF_BY_DEFAULT or ALL in self.disabled:
-            return False
-        return bool(arguments) or name not in NEEDS_ARGUMENTS
+    def wants(self, name: str) -> bool:
+        return name in self.enabled or not (name in self.disabled or name in OFF_BY_DEFAULT or ALL in self.disabled)
 
 
 def repeat(flag: str, values: Iterable[str]) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def find_libraries(driver: Driver) -> Found:
 
 def _find_versioned(driver: Driver, missing: list[str]) -> Iterator[Mount]:
     tree = driver.tree
-    directories = (*driver.library_dirs, *(f"{directory}/vdpau" for directory in driver.library_dirs))
+    directories = (*filter(None, driver.library_dirs), *(f"{directory}/vdpau" for directory in driver.library_dirs))
     for path in tree.find_real(directories, f"*.so.{driver.version}"):
         # A link may lead out of the driver root: then its target counts only if the root has it, too.
         place = tree.place(tree.inside(path))
@@ -65,7 +65,7 @@ def _find_versioned(driver: Driver, missing: list[str]) -> Iterator[Mount]:
 def _find_named(driver: Driver, missing: list[str]) -> Iterator[Mount]:
     wanted = (*((LEGACY_NVVM,) if driver.release.legacy_nvvm else ()), *(EXPLICIT if driver.explicit_libraries else ()))
     for pattern in wanted:
-        found = driver.tree.find_real(driver.library_dirs, pattern)
+        found = driver.tree.find_real(tuple(filter(None, driver.library_dirs)) or ("/",), pattern)
         if not found:
             missing.append(pattern)
         yield from (driver.bind(path) for path in found)

@@ -30,8 +30,9 @@ def find_gpu(driver: Driver, gpu: Gpu) -> Found:
     """A whole GPU: its node, its DRM nodes, and the links by PCI path that lead to those."""
     path = f"/dev/nvidia{gpu.minor}"
     found = _find_nodes(driver, (path, *list_drm_nodes(driver.tree.host, gpu.bus_id)))
+    found = _with_hooks(found, (*_link_by_path(driver, gpu, found.edits), *_chmod_directories(driver, found.edits)))
     _require(driver, found, path, "E_CDI_GPU_NODE", f"GPU {gpu.index} ({gpu.uuid})")
-    return _with_hooks(found, (*_link_by_path(driver, gpu, found.edits), *_chmod_directories(driver, found.edits)))
+    return found
 
 
 def find_mig(driver: Driver, gpu: Gpu, mig: Mig, minors: Mapping[str, int]) -> Found:
@@ -74,7 +75,7 @@ def _capability_node(minors: Mapping[str, int], name: str, owner: str) -> str:
 
 def _require(driver: Driver, found: Found, path: str, code: str, owner: str) -> None:
     """A device without this node would be useless. The reference drops it and says so in a warning."""
-    if path in found.missing and (driver.strict or not found.edits.device_nodes):
+    if path in found.missing and (driver.strict or found.edits.is_empty()):
         raise CdiError(code, f"{owner} has no character device {clean(driver.dev_root + path)}")
 
 

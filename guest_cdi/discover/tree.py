@@ -52,7 +52,7 @@ class Tree:
 
     def inside(self, path: str) -> str:
         """The path as the driver, and so the container, knows it. A path outside the root stays as it is."""
-        return path[len(self.root):] if path.startswith(f"{self.root}/") else path
+        return path[len(self.root):] if path.startswith(f"{self.root}/") else "/" if path == self.root else path
 
     def is_file(self, path: str) -> bool:
         """Whether `path`, followed to its end, exists and is no directory."""
@@ -106,8 +106,12 @@ class Tree:
         cache = self._open_cache()
         stem = pattern.partition("*")[0].partition(".so")[0]
         chains = (self._chain(self.place(path)) for path in cache.paths(stem)) if cache else ()
-        hits = (path for chain in chains for path in chain if matches(path.rpartition("/")[2], pattern))
-        return tuple(dict.fromkeys(self.host.resolve(path) for path in hits if self.is_file(path)))
+        hits = [path for chain in chains for path in chain if matches(path.rpartition("/")[2], pattern)]
+        try:
+            return tuple(dict.fromkeys(self.host.resolve(path) for path in hits))
+        except OSError as err:
+            self._judge(err, hits[0])
+            return ()
 
     def _open_cache(self) -> ldcache.LibraryCache | None:
         if isinstance(self._cache, bool):

@@ -10,7 +10,7 @@ DT_STRTAB, DT_STRSZ, DT_SONAME, DT_NULL = 5, 10, 14, 0
 
 
 def shared_object(*sonames: str | bytes, bits: int = 64, order: str = "<", segments: bool = True,
-                  sections: bool = False) -> bytes:
+                  sections: bool = True) -> bytes:
     """A shared object with these SONAMEs (mostly one), found by segments, by sections or by both."""
     wide = bits == 64
     word = "Q" if wide else "I"

@@ -7,7 +7,8 @@ answers lstat for them from the description. As root `build(..., nodes=True)` ma
 The description is text, one entry per line:
 
     run --driver-root=/opt/driver       arguments of `guest-cdi generate`
-    dir PATH                            file PATH [MODE [CONTENT]]          link PATH TARGET
+    dir PATH                            link PATH TARGET
+    file PATH [MODE [CONTENT]]          "|" in the content ends a line
     lib DIR NAME SONAME                 shared object, and its SONAME link where that is another name
     elf PATH SONAME|-                   shared object alone
     char PATH MAJOR MINOR [MODE [GID]]  socket PATH
@@ -20,14 +21,19 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fakes.elf import library_cache, shared_object
 from fakes.nvml import FakeNvml
+from guest_cdi import cli
+from guest_cdi.generate import generate
 from guest_cdi.gpu import Gpu, Mig
 from guest_cdi.host import FileInfo, Kind, LinuxHost
+from guest_cdi.render import render_yaml
 
 ROOTS = Path(__file__).resolve().parents[1] / "roots"
 
@@ -143,7 +149,7 @@ def _add(machine: Machine, kind: str, words: list[str]) -> None:  # noqa: C901, 
         case "dir", [path]:
             machine.directories.append(path)
         case "file", [path, *rest]:
-            machine.files[path] = (int(rest[0], 8) if rest else 0o644, " ".join(rest[1:]).encode() + b"\n")
+            machine.files[path] = (int(rest[0], 8) if rest else 0o644, " ".join(rest[1:]).replace("|", "\n").encode() + b"\n")
         case "link", [path, target]:
             machine.links[path] = target
         case "lib", [directory, name, soname]:
@@ -192,3 +198,16 @@ def without(machine: Machine, paths: Iterable[str]) -> Machine:
         sockets=[path for path in machine.sockets if path not in gone],
         gpus=list(machine.gpus),
     )
+
+
+def document_of(case: str, folder: Path, *more: str) -> str:
+    """The document for a described machine; its own arguments are those of its `run` lines."""
+    machine = load(case)
+    arguments = cli.build_parser().parse_args([*machine.arguments, *more], cli.Arguments())
+    return render_yaml(generate(machine.host(folder), machine.nvml(), cli.read_options(arguments)).spec)
+
+
+if __name__ == "__main__":
+    # Prints what is now generated for a machine, for its golden document: python -m fakes.machine CASE [ARGUMENT...]
+    with tempfile.TemporaryDirectory() as scratch:
+        sys.stdout.write(document_of(sys.argv[1], Path(scratch), *sys.argv[2:]))
