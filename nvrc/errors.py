@@ -64,13 +64,17 @@ BY_CODE = {row.code: row for row in CODES}
 
 
 class NvrcError(Exception):
-    """A failure with a stable code: what failed, where, and what to do about it, on one console line."""
+    """A failure with a stable code: what failed, where, and what to do about it, on one console line.
 
-    def __init__(self, code: str, what: str, hint: str = "") -> None:
+    `details` are shown as lines of their own before it, where one line has no room for every mistake.
+    """
+
+    def __init__(self, code: str, what: str, hint: str = "", details: tuple[str, ...] = ()) -> None:
         super().__init__(what)
         self.code = code
         self.what = what
         self.hint = hint or BY_CODE[code].remedy
+        self.details = details
 
     def __str__(self) -> str:
         return f"{self.what} ({self.code}): {self.hint}"

@@ -158,6 +158,7 @@ class Executor:
 
     def _fail(self, step: Step, error: NvrcError) -> None:
         critical = step.on_failure is OnFailure.POWER_OFF
+        self._facts = replace(self._facts, warnings=self._facts.warnings + error.details)
         self._settle(step, FAILED if critical else DEGRADED, error.what, error.code, error.hint)
         if critical:
             self._failure = self._records[step.name]

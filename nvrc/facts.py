@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nvrc.journal import Journal
     from nvrc.params import Parsed
     from nvrc.topology import Topology
 
@@ -45,8 +46,7 @@ _NVLINK = {Mode.GPU_NVL4: 4, Mode.SERVICE_NVL4: 4, Mode.GPU_NVL5: 5, Mode.SERVIC
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    log_socket: int | None = None
-    kernel_log: int | None = None
+    journal: Journal | None = None
     parameters: Parsed | None = None
     hostname: str | None = None
     loopback_up: bool | None = None

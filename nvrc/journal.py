@@ -24,12 +24,21 @@ FORWARD_CHARS = 800
 DEFAULT_LEVEL = 6
 
 
+KERNEL = -2  # in place of a sender's uid
+
+
 class Line(NamedTuple):
-    """One message: its place in the stream, the sender's uid, and the text without the priority."""
+    """One message: its place in the stream, the sender's uid, and the text without the priority.
+
+    Kernel warnings, which have no place in the stream of daemons' messages, have serial 0 and the uid KERNEL.
+    """
 
     serial: int
     uid: int
     text: str
+
+
+Heard = Callable[[Line], None]
 
 
 def read_record(descriptor: int) -> bytes:
@@ -37,10 +46,16 @@ def read_record(descriptor: int) -> bytes:
 
 
 class Journal:
-    def __init__(self, system: System) -> None:
+    """The running log. Created by its step, fed by PID 1's event loop, read by whoever explains a failure."""
+
+    def __init__(self, system: System, log_socket: int = -1, kernel_log: int = -1) -> None:
         self._system = system
+        self.log_socket = log_socket
+        self.kernel_log = kernel_log
         self._ring: deque[Line] = deque(maxlen=RING_LINES)
         self._kernel: deque[str] = deque(maxlen=64)
+        self._listeners: tuple[Heard, ...] = ()
+        self._partial: dict[int, bytes] = {}
         self.serial = 0
         self.file_losses = 0
         self._forwarded = 0
@@ -54,45 +69,81 @@ class Journal:
         """The newest lines of daemons and kernel, for a failure message."""
         return tuple(line.text for line in list(self._ring)[-count:]) + tuple(list(self._kernel)[-count:])
 
+    def kernel_tail(self) -> tuple[str, ...]:
+        return tuple(self._kernel)
+
     def forward(self, level: int) -> None:
         """Show messages of this level or more urgent ones on the console as well, from now on."""
         self._forward_at_most = level
 
-    def drain(self, descriptor: int) -> None:
+    def listen(self, heard: Heard) -> None:
+        """Have every later line, of daemons and kernel, given to `heard` as it comes. Called by the event loop."""
+        self._listeners = (*self._listeners, heard)
+
+    def unlisten(self, heard: Heard) -> None:
+        self._listeners = tuple(one for one in self._listeners if one != heard)
+
+    def drain(self) -> None:
         """Take what waits in the socket, at most one batch, so that other events get their turn."""
         texts = []
         for _ in range(BATCH):
             try:
-                datagram, uid = receive(descriptor)
+                datagram, uid = receive(self.log_socket)
             except OSError:
                 break
             level, text = split_priority(datagram)
-            self.serial += 1
-            self._ring.append(Line(self.serial, uid, text))
+            self._hear(uid, level, text)
             texts.append(text)
-            if level <= self._forward_at_most and self._forwarded < FORWARD_LINES:
-                self._forwarded += 1
-                self._system.say(f"nvrc: log {text[:FORWARD_CHARS]}", KERN_INFO)
-        if texts:
-            self._keep("\n".join(texts) + "\n")
+        self._keep(texts)
 
-    def _keep(self, text: str) -> None:
+    def read_output(self, descriptor: int, name: str) -> bool:
+        """Take what a program has printed, as lines under its name; False when it will print no more."""
         try:
-            self._system.append(paths.SYSLOG, text.encode(errors="replace"), FILE_BYTES)
+            data = os.read(descriptor, 1 << 16)
+        except BlockingIOError:
+            return True
+        *lines, rest = (self._partial.pop(descriptor, b"") + data).split(b"\n")
+        if data and len(rest) < LINE_BYTES:
+            self._partial[descriptor] = rest
+        elif rest:
+            lines.append(rest)
+        texts = [f"{name}: {split_priority(line)[1]}" for line in lines if line.strip()]
+        for text in texts:
+            self._hear(0, DEFAULT_LEVEL, text)
+        self._keep(texts)
+        return bool(data)
+
+    def _hear(self, uid: int, level: int, text: str) -> None:
+        self.serial += 1
+        line = Line(self.serial, uid, text)
+        self._ring.append(line)
+        if level <= self._forward_at_most and self._forwarded < FORWARD_LINES:
+            self._forwarded += 1
+            self._system.say(f"nvrc: log {text[:FORWARD_CHARS]}", KERN_INFO)
+        for heard in self._listeners:
+            heard(line)
+
+    def _keep(self, texts: list[str]) -> None:
+        if not texts:
+            return
+        try:
+            self._system.append(paths.SYSLOG, ("\n".join(texts) + "\n").encode(errors="replace"), FILE_BYTES)
         except OSError:
             self.file_losses += 1
 
-    def read_kernel(self, descriptor: int, read: Callable[[int], bytes] = read_record) -> None:
+    def read_kernel(self, read: Callable[[int], bytes] = read_record) -> None:
         """Take what waits in /dev/kmsg: warnings and worse of the kernel itself, not what programs wrote there."""
         for _ in range(BATCH):
             try:
-                record = read(descriptor)
+                record = read(self.kernel_log)
             except BrokenPipeError:
                 continue  # records were overwritten before they were read; the next read goes on behind them
             except OSError:
                 return
             if text := kernel_warning(record):
                 self._kernel.append(text)
+                for heard in self._listeners:
+                    heard(Line(0, KERNEL, text))
 
 
 def receive(descriptor: int) -> tuple[bytes, int]:

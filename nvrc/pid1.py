@@ -29,7 +29,8 @@ from nvrc.values import LogLevel, ReportTo
 WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
 SYNC_DEADLINE_S = 10.0
 KILL_DEADLINE_S = 5.0
-FORWARDED = {LogLevel.OFF: -1, LogLevel.ERROR: 3, LogLevel.WARN: 4, LogLevel.INFO: 6, LogLevel.DEBUG: 7, LogLevel.TRACE: 7}
+FORWARDED = {LogLevel.OFF: -1, LogLevel.ERROR: 3, LogLevel.WARN: 4, LogLevel.INFO: 6, LogLevel.DEBUG: 7,
+             LogLevel.TRACE: 7}
 
 
 def main() -> NoReturn:
@@ -65,7 +66,7 @@ class Init:
         self.warnings_told = 0
         self._ended_early: list[tuple[int, int]] = []
         self._stopped_early: list[int] = []
-        self._logs_open = False
+        system.output = self._watch_output
 
     def live(self) -> Ending:
         self._take_signals()
@@ -77,8 +78,7 @@ class Init:
             return self._say_end(Ending(code=ORDERLY, what=f"stopped by {stop} during boot"))
         supervisor = self._hand_over(facts)
         self.loop.run(lambda: supervisor.ending is not None)
-        if facts.log_socket is not None:
-            self.journal.drain(facts.log_socket)  # the last words are often the ones that matter
+        self.journal.drain()  # the last words are often the ones that matter
         assert supervisor.ending is not None  # noqa: S101 - what the line above waited for
         return self._say_end(supervisor.ending)
 
@@ -98,14 +98,21 @@ class Init:
         self._open_logs(facts)
 
     def _open_logs(self, facts: Facts) -> None:
-        """Serve the logs once a step has opened them, and show what the command line wants to see of them."""
-        if facts.log_socket is not None and facts.kernel_log is not None and not self._logs_open:
-            self._logs_open = True
-            log, kernel = facts.log_socket, facts.kernel_log
-            self.loop.watch(log, lambda: self.journal.drain(log))
-            self.loop.watch(kernel, lambda: self.journal.read_kernel(kernel))
+        """Serve the journal once its step has opened it, and show what the command line wants to see of it."""
+        if facts.journal is not None and facts.journal is not self.journal:
+            self.journal = facts.journal
+            self.loop.watch(self.journal.log_socket, self.journal.drain)
+            self.loop.watch(self.journal.kernel_log, self.journal.read_kernel)
         if facts.parameters is not None:
             self.journal.forward(FORWARDED[facts.parameters.settings.log])
+
+    def _watch_output(self, descriptor: int, name: str) -> None:
+        def ready() -> None:
+            if not self.journal.read_output(descriptor, name):
+                self.loop.unwatch(descriptor)
+                os.close(descriptor)
+
+        self.loop.watch(descriptor, ready)
 
     def _boot_failed(self, failure: Record) -> Ending:
         for line in self.journal.tail():
@@ -139,11 +146,11 @@ class Init:
         self._reap()
 
     def _reap(self) -> None:
-        while ended := linux.wait_any():
+        for child in self.system.reap():
             if self.supervisor is None:
-                self._ended_early.append(ended)
+                self._ended_early.append(child)
             else:
-                self.supervisor.child_ended(*ended, self.system.now())
+                self.supervisor.child_ended(*child, self.system.now())
 
     def _stop(self, number: int) -> None:
         if self.supervisor is None:

@@ -22,7 +22,10 @@ REPORT = 3  # the descriptor of the report pipe in the child; exec closes it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A program with everything its process starts with. Paths are those of the guest."""
+    """A program with everything its process starts with. Paths are those of the guest.
+
+    `log_as` names it in the journal: its output goes there and its input is empty. Without, it has the console.
+    """
 
     path: str
     args: tuple[str, ...] = ()
@@ -30,15 +33,19 @@ class Program:
     own_pid_namespace: bool = False
     open_files: int | None = None
     oom_score_adj: int | None = None
+    log_as: str = ""
 
 
-def start(program: Program, root: str = "/") -> int:
-    """Start it and return its pid once exec has succeeded; OSError from the child otherwise."""
+def start(program: Program, root: str = "/", output: int = -1) -> int:
+    """Start it and return its pid once exec has succeeded; OSError from the child otherwise.
+
+    `output` is the descriptor that standard output and error go to, if not to those of PID 1.
+    """
     report, failed = os.pipe2(os.O_CLOEXEC)
     flags = linux.CLONE_NEWPID | linux.CLONE_NEWNS if program.own_pid_namespace else 0
     pid = linux.clone3(flags)
     if pid == 0:
-        _become(program, root, failed)
+        _become(program, root, failed, output)
     os.close(failed)
     with os.fdopen(report, "rb") as pipe:
         message = pipe.read()
@@ -50,14 +57,18 @@ def start(program: Program, root: str = "/") -> int:
     return pid
 
 
-def _become(program: Program, root: str, failed: int) -> None:  # pragma: no cover - runs in the child only
-    os.dup2(failed, REPORT)
-    os.set_inheritable(REPORT, False)
+def _become(program: Program, root: str, failed: int, output: int) -> None:  # pragma: no cover - in the child only
+    report = failed
     try:
+        if output >= 0:
+            os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+        report = os.dup2(failed, REPORT, inheritable=False)
         _prepare(program, root)
         os.execve(program.path, (program.path, *program.args), dict(program.env))  # noqa: S606 - no shell is the point
     except BaseException as err:
-        os.write(REPORT, _FAILURE.pack(getattr(err, "errno", None) or 0) + repr(err).encode())
+        os.write(report, _FAILURE.pack(getattr(err, "errno", None) or 0) + repr(err).encode())
     finally:
         os._exit(127)
 

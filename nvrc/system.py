@@ -11,18 +11,28 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from nvrc import linux, paths
+from nvrc.children import Children, Ended, nobody, work
 from nvrc.program import Program, start
 
 KERN_EMERG, KERN_INFO, KERN_DEBUG = 0, 6, 7
 USER_FACILITY = 1 << 3
 
 
+Output = Callable[[int, str], None]  # a descriptor that has a program's output to read, and the program's name for it
+Task = Callable[[int], None]  # what a forked worker does; it writes its answer to the descriptor
+
+
 class System(Protocol):
-    """What a step may do. Everything raises OSError as the kernel gives it; the step says what that means."""
+    """What a step may do. Everything raises OSError as the kernel gives it; the step says what that means.
+
+    `output` is told of every descriptor that has the output of a program with a name in the journal.
+    """
+
+    output: Output
 
     def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
     def write(self, path: str, data: bytes) -> None: ...
@@ -39,8 +49,10 @@ class System(Protocol):
     def mount(self, source: str, target: str, fstype: str, flags: int, data: str = "") -> None: ...
     def set_hostname(self, name: str) -> None: ...
     def raise_loopback(self) -> None: ...
-    def start(self, program: Program) -> int: ...
+    def start(self, program: Program, ended: Ended = nobody) -> int: ...
+    def fork(self, task: Task, ended: Ended = nobody) -> tuple[int, int]: ...
     def signal(self, pid: int, number: int) -> None: ...
+    def reap(self) -> list[tuple[int, int]]: ...
     def power_off(self) -> None: ...
     def restart(self) -> None: ...
 
@@ -53,6 +65,8 @@ class LinuxSystem:
 
     def __init__(self, root: str = "/", console: int = 2) -> None:
         self._root = root.rstrip("/")
+        self._children = Children()
+        self.output: Output = lambda descriptor, _name: os.close(descriptor)
         self._console = console
         self._kmsg = -1
 
@@ -179,8 +193,37 @@ class LinuxSystem:
         self._only_as_init("raise lo")
         linux.raise_interface("lo")
 
-    def start(self, program: Program) -> int:
-        return start(program, self._root or "/")
+    def start(self, program: Program, ended: Ended = nobody) -> int:
+        if not program.log_as:
+            return self._children.born(start(program, self._root or "/"), ended)
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(reading, False)
+        try:
+            pid = start(program, self._root or "/", writing)
+        except OSError:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        self.output(reading, program.log_as)
+        return self._children.born(pid, ended)
+
+    def fork(self, task: Task, ended: Ended = nobody) -> tuple[int, int]:
+        """A copy of this process that does one task and is gone; its pid, and a descriptor to read its answer from."""
+        answer, telling = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:  # pragma: no cover - the child
+            work(task, telling)
+        os.close(telling)
+        return self._children.born(pid, ended), answer
+
+    def reap(self) -> list[tuple[int, int]]:
+        """Every child that has ended, as (pid, wait status); whoever waits for one is told."""
+        found = []
+        while child := linux.wait_any():
+            found.append(child)
+            self._children.died(*child)
+        return found
 
     def signal(self, pid: int, number: int) -> None:
         os.kill(pid, number)

@@ -8,6 +8,7 @@ from errno import EINVAL
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, replace
+from nvrc.journal import Journal
 from nvrc.system import System
 
 # The socket sizes are those of the reference init. The queue length is ours: a Unix datagram socket is bounded by
@@ -39,4 +40,4 @@ def open_log(system: System, facts: Facts) -> Facts:
         kernel_log = system.open_reader(paths.KMSG)
     except OSError as err:
         raise NvrcError("E_JOURNAL", f"cannot read {paths.KMSG}: {err.strerror}") from err
-    return replace(facts, log_socket=log_socket, kernel_log=kernel_log)
+    return replace(facts, journal=Journal(system, log_socket, kernel_log))

@@ -13,9 +13,12 @@ from nvrc.system import System
 
 def load(system: System, facts: Facts) -> Facts:
     parsed = parse(system.read(paths.CMDLINE), _read_policy(system))
-    parsed.raise_on_error()
-    warnings = tuple(str(problem) for problem in parsed.warnings)
-    return replace(facts, parameters=parsed, warnings=facts.warnings + warnings)
+    problems = tuple(str(problem) for problem in parsed.problems)
+    try:
+        parsed.raise_on_error()
+    except NvrcError as err:
+        raise NvrcError(err.code, err.what, err.hint, problems) from err
+    return replace(facts, parameters=parsed, warnings=facts.warnings + problems)
 
 
 def _read_policy(system: System) -> Policy:

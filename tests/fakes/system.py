@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from nvrc.children import Ended, nobody
 from nvrc.program import Program
 from nvrc.system import KERN_EMERG, LinuxSystem
 
@@ -22,7 +23,8 @@ class FakeSystem(LinuxSystem):
     fail: dict[str, OSError] = field(default_factory=dict)
     clock: float = 100.0
     programs: list[Program] = field(default_factory=list)
-    next_pid: int = 4711
+    next_pid: int = 4710
+    ended: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__(self.root)
@@ -85,10 +87,18 @@ class FakeSystem(LinuxSystem):
     def raise_loopback(self) -> None:
         self._effect("raise lo")
 
-    def start(self, program: Program) -> int:
+    def start(self, program: Program, ended: Ended = nobody) -> int:
         self._effect(f"start {program.path}")
         self.programs.append(program)
-        return self.next_pid
+        self.next_pid += 1
+        return self._children.born(self.next_pid, ended)
+
+    def reap(self) -> list[tuple[int, int]]:
+        """The children that the test says have ended."""
+        found, self.ended = self.ended, []
+        for child in found:
+            self._children.died(*child)
+        return found
 
     def signal(self, pid: int, number: int) -> None:
         self._effect(f"signal {pid} {number}")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from nvrc import linux, pid1
 from nvrc.boot import BOOT
+from nvrc.children import Ended, nobody
 from nvrc.program import Program
 from nvrc.system import KERN_EMERG, LinuxSystem
 from nvrc.table import Table
@@ -34,12 +35,12 @@ class NamespaceSystem(LinuxSystem):
         self._only_as_init("mount")
         self.say(f"guest: mount {source} {target} {fstype} {data}")
 
-    def start(self, program: Program) -> int:
+    def start(self, program: Program, ended: Ended = nobody) -> int:
         """With the limits that this machine allows: raising them takes a capability that a sandbox may withhold."""
         if not may_raise_limits():
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             program = replace(program, open_files=min(program.open_files or limit, limit), oom_score_adj=500)
-        return super().start(program)
+        return super().start(program, ended)
 
     def say(self, line: str, level: int = KERN_EMERG) -> None:
         os.write(1, f"{line}\n".encode())

@@ -100,6 +100,15 @@ def test_a_critical_failure_stops_what_comes_later(system: FakeSystem, loop: Loo
     assert [record.outcome for record in run.records] == ["ok"] * bad + ["fail"] + ["pending"] * (3 - bad)
 
 
+def test_details_of_a_failure_become_warnings_before_it_is_told(system: FakeSystem, loop: Loop) -> None:
+    told: list[tuple[str, tuple[str, ...]]] = []
+    error = NvrcError("E_PARAMETERS", "2 mistakes", "fix", ("one", "two"))
+    with pytest.raises(BootError):
+        executor(system, loop, step("a", failing(error)),
+                 finished=lambda record, facts: told.append((record.detail, facts.warnings))).run()
+    assert told == [("2 mistakes", ("one", "two"))]
+
+
 def test_a_helper_that_fails_degrades(system: FakeSystem, loop: Loop) -> None:
     run = executor(system, loop, step("a", failing(NvrcError("E_MOUNT", "gone")), on_failure=DEGRADE), step("b", needs=("a",)))
     run.run()

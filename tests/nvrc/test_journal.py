@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fakes.system import FakeSystem, bare_guest
 from nvrc import paths
-from nvrc.journal import RING_LINES, Journal, kernel_warning, split_priority
+from nvrc.journal import KERNEL, RING_LINES, Journal, Line, kernel_warning, split_priority
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def sender(system: FakeSystem, log: int) -> Iterator[socket.socket]:
 
 
 def test_messages_are_kept_with_sender_and_place(system: FakeSystem, log: int, sender: socket.socket) -> None:
-    journal = Journal(system)
+    journal = Journal(system, log)
     sender.send(b"<30>daemon: one\n\0")
-    journal.drain(log)
+    journal.drain()
     place = journal.serial
     sender.send("<27>daemon: zw\xf6lf".encode("latin-1"))
-    journal.drain(log)
+    journal.drain()
     assert [line.text for line in journal.since(place)] == ["daemon: zw\ufffdlf"]
     assert [line.uid for line in journal.since(0)] == [os.getuid()] * 2
     assert system.text(paths.SYSLOG) == "daemon: one\ndaemon: zw\ufffdlf\n"
@@ -49,7 +49,7 @@ def test_messages_are_kept_with_sender_and_place(system: FakeSystem, log: int, s
 
 
 def test_a_flood_keeps_the_newest_in_bounded_memory(system: FakeSystem, log: int, sender: socket.socket) -> None:
-    journal = Journal(system)
+    journal = Journal(system, log)
     sender.setblocking(False)
     sent = 0
     while sent < 20_000:
@@ -57,8 +57,8 @@ def test_a_flood_keeps_the_newest_in_bounded_memory(system: FakeSystem, log: int
             sender.send(b"<6>flood: %d" % sent)
             sent += 1
         except BlockingIOError:
-            journal.drain(log)
-    journal.drain(log)
+            journal.drain()
+    journal.drain()
     assert journal.serial == 20_000
     assert len(journal.since(0)) == RING_LINES
     assert journal.tail(1) == ("flood: 19999",)
@@ -74,21 +74,21 @@ def test_the_file_is_begun_anew_when_it_is_full(system: FakeSystem) -> None:
 
 def test_a_full_run_costs_the_file_not_the_ring(system: FakeSystem, log: int, sender: socket.socket) -> None:
     system.fail[f"append {paths.SYSLOG}"] = OSError(ENOSPC, "No space left on device")
-    journal = Journal(system)
+    journal = Journal(system, log)
     sender.send(b"<6>kept")
-    journal.drain(log)
+    journal.drain()
     assert journal.tail() == ("kept",)
     assert journal.file_losses == 1
 
 
 def test_only_what_is_urgent_enough_is_forwarded(system: FakeSystem, log: int, sender: socket.socket) -> None:
-    journal = Journal(system)
+    journal = Journal(system, log)
     sender.send(b"<27>before")
-    journal.drain(log)
+    journal.drain()
     journal.forward(4)
     for text in (b"<27>error", b"<28>warning", b"<30>info", b"no level"):
         sender.send(text)
-    journal.drain(log)
+    journal.drain()
     assert system.said == ["nvrc: log error", "nvrc: log warning"]
 
 
@@ -117,10 +117,10 @@ def test_kernel_records(record: bytes, text: str) -> None:
 
 def test_kernel_warnings_follow_the_daemons_lines_in_the_tail(system: FakeSystem) -> None:
     ready, send = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)  # a packet pipe: each read gives one write
-    journal = Journal(system)
+    journal = Journal(system, kernel_log=ready)
     os.write(send, b"3,1,5,-;first\n")
     os.write(send, b"6,2,6,-;quiet\n")
-    journal.read_kernel(ready)
+    journal.read_kernel()
     assert journal.tail() == ("first",)
     os.close(ready)
     os.close(send)
@@ -137,5 +137,50 @@ def test_a_kernel_log_that_was_overwritten_is_read_on(system: FakeSystem) -> Non
             raise answer
         return answer
 
-    journal.read_kernel(0, read)
+    journal.read_kernel(read)
     assert journal.tail() == ("after the gap",)
+
+
+def test_a_programs_output_is_kept_by_lines_under_its_name(system: FakeSystem) -> None:
+    ready, send = os.pipe2(os.O_NONBLOCK)
+    journal = Journal(system)
+    assert journal.read_output(ready, "tool")
+    os.write(send, b"one\n\ntw")
+    assert journal.read_output(ready, "tool")
+    os.write(send, b"o\nend")
+    assert journal.read_output(ready, "tool")
+    os.close(send)
+    assert not journal.read_output(ready, "tool")
+    os.close(ready)
+    assert journal.tail() == ("tool: one", "tool: two", "tool: end")
+    assert system.text(paths.SYSLOG) == "tool: one\ntool: two\ntool: end\n"
+
+
+def test_a_line_without_end_does_not_grow(system: FakeSystem) -> None:
+    ready, send = os.pipe2(os.O_NONBLOCK)
+    journal = Journal(system)
+    for _ in range(10):
+        os.write(send, b"x" * 4096)
+        journal.read_output(ready, "tool")
+    assert len(journal.tail(20)) == 10
+    os.close(send)
+    os.close(ready)
+
+
+def test_listeners_hear_daemons_and_kernel_until_they_are_taken_away(
+        system: FakeSystem, log: int, sender: socket.socket) -> None:
+    heard: list[tuple[int, str]] = []
+
+    def hear(line: Line) -> None:
+        heard.append((line.uid, line.text))
+
+    journal = Journal(system, log)
+    journal.listen(hear)
+    sender.send(b"<30>daemon: one")
+    journal.drain()
+    answers = [b"3,1,5,-;NVRM: Xid\n"]
+    journal.read_kernel(lambda _descriptor: answers.pop() if answers else b"")
+    journal.unlisten(hear)
+    sender.send(b"<30>daemon: two")
+    journal.drain()
+    assert heard == [(os.getuid(), "daemon: one"), (KERNEL, "NVRM: Xid")]

@@ -30,19 +30,18 @@ def test_journal_sets_sysctls_and_opens_both_logs(system: FakeSystem) -> None:
     facts = journal.open_log(system, Facts())
     written = [effect for effect in system.effects if effect.startswith("write")]
     assert written == [f"write {path} {value}" for path, value in journal.SYSCTLS]
-    assert facts.log_socket is not None
-    assert facts.kernel_log is not None
+    assert facts.journal is not None
     assert os.stat(system.real_path("/dev/log")).st_mode & 0o777 == 0o666
-    os.close(facts.log_socket)
-    os.close(facts.kernel_log)
+    os.close(facts.journal.log_socket)
+    os.close(facts.journal.kernel_log)
 
 
 def test_a_devkmsg_that_the_command_line_locked_stays_as_it_is(system: FakeSystem) -> None:
     system.fail["write /proc/sys/kernel/printk_devkmsg"] = error(EINVAL)
     facts = journal.open_log(system, Facts())
-    for descriptor in (facts.log_socket, facts.kernel_log):
-        assert descriptor is not None
-        os.close(descriptor)
+    assert facts.journal is not None
+    os.close(facts.journal.log_socket)
+    os.close(facts.journal.kernel_log)
 
 
 @pytest.mark.parametrize(("effect", "text"), [
@@ -73,6 +72,7 @@ def test_every_mistake_of_the_line_is_in_one_message(system: FakeSystem) -> None
     with pytest.raises(NvrcError, match=r"nvrc\.smi\.lgc.*nvrc\.dcgm") as caught:
         parameters.load(system, Facts())
     assert caught.value.code == "E_PARAMETERS"
+    assert len(caught.value.details) == 2
 
 
 def test_policy_of_the_image_is_applied(system: FakeSystem) -> None:
