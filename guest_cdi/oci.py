@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Container edits applied to an OCI configuration, as the reference CDI library does it for container engines.
+
+What replaces what, in which order, and what is filled in from the device nodes of the host follows pkg/cdi/
+container-edits.go of the Container Device Interface; tests/conformance compares the two. Keys of the configuration
+that no edit is about stay as they are. Does not read documents or files other than device nodes.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from copy import deepcopy
+from posixpath import normpath
+from typing import NamedTuple, TypeAlias
+
+from guest_cdi.errors import CdiError
+from guest_cdi.host import FileInfo
+from guest_cdi.load import Data
+from guest_cdi.spec import ContainerEdits, DeviceNode, Hook, IntelRdt, Mount
+
+Config: TypeAlias = dict[str, Data]
+Lstat: TypeAlias = Callable[[str], FileInfo]
+
+NODE_TYPES = {stat.S_IFBLK: "b", stat.S_IFCHR: "c", stat.S_IFIFO: "p"}
+WITH_CGROUP_RULE = ("b", "c")
+NO_PERMISSIONS = "none"
+
+
+class _Node(NamedTuple):
+    """A device node with everything that a runtime needs to make it."""
+
+    type: str
+    major: int
+    minor: int
+    mode: int | None
+
+
+def apply_edits(edits: ContainerEdits, config: Config, lstat: Lstat) -> Config:
+    """The configuration with the edits applied; the one given stays untouched. Every unusable node is in one error."""
+    result = deepcopy(config)
+    nodes = _complete_nodes(edits.device_nodes, lstat)
+    _add_env(result, edits.env)
+    for node, complete in nodes:
+        _add_node(result, node, complete)
+    for device in edits.net_devices:
+        _object(_object(result, "linux"), "netDevices")[device.host_interface_name] = {"name": device.name}
+    _add_mounts(result, edits.mounts)
+    for hook in edits.hooks:
+        _list(_object(result, "hooks"), hook.hook_name).append(_hook(hook))
+    if edits.intel_rdt is not None:
+        _object(result, "linux")["intelRdt"] = _intel_rdt(edits.intel_rdt)
+    _add_gids(result, edits.additional_gids)
+    return result
+
+
+def join_edits(parts: tuple[ContainerEdits, ...]) -> ContainerEdits:
+    """Edits one after the other; the last intelRdt counts."""
+    return ContainerEdits(
+        env=tuple(entry for part in parts for entry in part.env),
+        device_nodes=tuple(entry for part in parts for entry in part.device_nodes),
+        net_devices=tuple(entry for part in parts for entry in part.net_devices),
+        hooks=tuple(entry for part in parts for entry in part.hooks),
+        mounts=tuple(entry for part in parts for entry in part.mounts),
+        intel_rdt=next((part.intel_rdt for part in reversed(parts) if part.intel_rdt is not None), None),
+        additional_gids=tuple(entry for part in parts for entry in part.additional_gids),
+    )
+
+
+def _complete_nodes(nodes: tuple[DeviceNode, ...], lstat: Lstat) -> list[tuple[DeviceNode, _Node]]:
+    complete, problems = [], []
+    for node in nodes:
+        try:
+            complete.append((node, _complete(node, lstat)))
+        except (OSError, ValueError) as err:
+            reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+            problems.append(f"device node {node.host_path or node.path}: {reason}")
+    if problems:
+        what = "; ".join(dict.fromkeys(problems))
+        raise CdiError("E_CDI_INJECT", what, "create the node, or generate the document again")
+    return complete
+
+
+def _complete(node: DeviceNode, lstat: Lstat) -> _Node:
+    """What the document leaves out comes from the node on the host; a fully described one need not exist there."""
+    is_described = node.type != "" and (node.major != 0 or node.type == "p")
+    try:
+        info = lstat(node.host_path or node.path)
+        host_type = NODE_TYPES.get(stat.S_IFMT(info.mode), "")
+        if not host_type:
+            raise ValueError("is no device node")
+    except (OSError, ValueError):
+        if not is_described:
+            raise
+        return _Node(node.type, node.major, node.minor, node.file_mode)
+    mode = node.file_mode if node.file_mode is not None else stat.S_IMODE(info.mode)
+    if is_described:
+        return _Node(node.type, node.major, node.minor, mode)
+    if node.type not in {"", host_type}:
+        raise ValueError(f'the document says type "{node.type}", the host has "{host_type}"')
+    if host_type == "p" or node.major != 0:
+        return _Node(host_type, node.major, node.minor, mode)
+    return _Node(host_type, info.major, info.minor, mode)
+
+
+def _add_env(config: Config, env: tuple[str, ...]) -> None:
+    if not env:
+        return
+    present = _list(_object(config, "process"), "env")
+    index = {str(entry).partition("=")[0]: position for position, entry in enumerate(present)}
+    for entry in env:
+        name = entry.partition("=")[0]
+        if name in index:
+            present[index[name]] = entry
+        else:
+            index[name] = len(present)
+            present.append(entry)
+
+
+def _add_node(config: Config, node: DeviceNode, complete: _Node) -> None:
+    device: Config = {"path": node.path, "type": complete.type, "major": complete.major, "minor": complete.minor}
+    owner = {"uid": node.uid, "gid": node.gid}
+    if "process" in config:
+        user = _object(_object(config, "process"), "user")
+        owner = {key: value if value is not None else _integer(user, key) or None for key, value in owner.items()}
+    for key, value in {"fileMode": complete.mode, **owner}.items():
+        if value is not None:
+            device[key] = value
+    _replace(_list(_object(config, "linux"), "devices"), "path", device)
+    if complete.type in WITH_CGROUP_RULE:
+        _allow(config, complete, node.permissions)
+
+
+def _replace(devices: list[Data], key: str, device: Config) -> None:
+    """Take the first one of that path out; a second one, which a valid configuration has not, gives up its place."""
+    same = [index for index, entry in enumerate(devices) if isinstance(entry, dict) and entry.get(key) == device[key]]
+    if len(same) > 1:
+        devices[same[1]] = device
+        del devices[same[0]]
+        return
+    if same:
+        del devices[same[0]]
+    devices.append(device)
+
+
+def _allow(config: Config, node: _Node, permissions: str) -> None:
+    rule: Config = {"allow": True, "type": node.type, "major": node.major, "minor": node.minor}
+    if permissions != NO_PERMISSIONS:
+        rule["access"] = permissions or "rwm"
+    _list(_object(_object(config, "linux"), "resources"), "devices").append(rule)
+
+
+def _add_mounts(config: Config, mounts: tuple[Mount, ...]) -> None:
+    if not mounts:
+        return
+    is_mapped = _has_user_namespace(config)
+    present = _list(config, "mounts")
+    for mount in mounts:
+        index = next((position for position, entry in enumerate(present)
+                      if isinstance(entry, dict) and entry.get("destination") == mount.container_path), None)
+        if index is not None:
+            del present[index]
+        present.append(_mount(mount, is_mapped=is_mapped))
+    present.sort(key=_depth)
+
+
+def _mount(mount: Mount, *, is_mapped: bool) -> Config:
+    options = (*mount.options, *(_idmap_option(mount) if is_mapped else ()))
+    result: Config = {"destination": mount.container_path, "source": mount.host_path}
+    if mount.type:
+        result["type"] = mount.type
+    if options:
+        result["options"] = list(options)
+    return result
+
+
+def _idmap_option(mount: Mount) -> tuple[str, ...]:
+    """A bind mount into a user namespace keeps its owners by an idmapped mount."""
+    if "idmap" in mount.options or "ridmap" in mount.options:
+        return ()
+    binds = [option for option in mount.options if option in {"bind", "rbind"}]
+    if binds:
+        return ("ridmap" if binds[-1] == "rbind" else "idmap",)
+    return ("idmap",) if mount.type == "bind" else ()
+
+
+def _has_user_namespace(config: Config) -> bool:
+    linux = config.get("linux")
+    namespaces = linux.get("namespaces") if isinstance(linux, dict) else None
+    return any(isinstance(entry, dict) and entry.get("type") == "user" for entry in namespaces or ()) \
+        if isinstance(namespaces, list) else False
+
+
+def _depth(mount: Data) -> int:
+    destination = mount.get("destination", "") if isinstance(mount, dict) else ""
+    clean = normpath(str(destination))
+    return clean.count("/") - clean.startswith("//")    # POSIX keeps two leading slashes, Go does not
+
+
+def _hook(hook: Hook) -> Config:
+    result: Config = {"path": hook.path}
+    if hook.args:
+        result["args"] = list(hook.args)
+    if hook.env:
+        result["env"] = list(hook.env)
+    if hook.timeout is not None:
+        result["timeout"] = hook.timeout
+    return result
+
+
+def _intel_rdt(rdt: IntelRdt) -> Config:
+    result: Config = {"closID": rdt.clos_id, "l3CacheSchema": rdt.l3_cache_schema, "memBwSchema": rdt.mem_bw_schema,
+                      "schemata": list(rdt.schemata), "enableMonitoring": rdt.enable_monitoring}
+    return {key: value for key, value in result.items() if value}
+
+
+def _add_gids(config: Config, gids: tuple[int, ...]) -> None:
+    for gid in gids:
+        if gid == 0:        # root's group is no addition
+            continue
+        present = _list(_object(_object(config, "process"), "user"), "additionalGids")
+        if gid not in present:
+            present.append(gid)
+
+
+def _object(parent: Config, key: str) -> Config:
+    value = parent.get(key)
+    if value is None:
+        value = parent[key] = {}
+    if not isinstance(value, dict):
+        raise CdiError("E_CDI_BUNDLE", f'"{key}" of the OCI configuration must be an object')
+    return value
+
+
+def _list(parent: Config, key: str) -> list[Data]:
+    value = parent.get(key)
+    if value is None:
+        value = parent[key] = []
+    if not isinstance(value, list):
+        raise CdiError("E_CDI_BUNDLE", f'"{key}" of the OCI configuration must be a list')
+    return value
+
+
+def _integer(parent: Config, key: str) -> int:
+    value = parent.get(key)
+    return value if isinstance(value, int) else 0
