@@ -51,7 +51,7 @@ def choose_accel(qemu: Qemu, cache: Path, *, run: Runner | None = None, device: 
 def _judge(device: Path, status: int | None) -> Choice:
     if status == probe.STATUS:
         return Choice(accel=Accel.KVM, reason=f"{device} ran a 64-bit guest")
-    how = f"still hung after {LIMIT_S:g} s" if status is None else f"ended with status {status}"
+    how = f"still hung after {LIMIT_S:g} s" if status is None else f"did not get to its end (QEMU's status: {status})"
     return Choice(accel=Accel.TCG, reason=f"{device} exists but does not work: a tiny 64-bit guest {how}")
 
 

@@ -13,8 +13,14 @@ class Accel(Enum):
     TCG = "tcg"
 
 
-# One thread per virtual CPU. "max" would offer 5-level paging and more that emulation pays for at every memory access.
-_ACCEL = {Accel.KVM: ("-accel", "kvm", "-cpu", "host"), Accel.TCG: ("-accel", "tcg,thread=multi", "-cpu", "Nehalem")}
+# What the emulated processor must and must not have (seen with QEMU 7.2 and a 6.12 kernel):
+#   Nehalem, not "max": no 5-level paging, which emulation pays for at every memory access.
+#   +rdrand: without it the kernel has no random numbers yet when PID 1 starts, and CPython refuses to start.
+#   -cx16: emulated cmpxchg16b leaves garbage in EFLAGS; 6 of 36 boots died of it in __kmalloc or at the next iret,
+#   none of 40 without. Kernel and user space of the distribution do not need the instruction.
+_TCG_CPU = "Nehalem,+rdrand,-cx16"
+# One thread of the host for each virtual processor.
+_ACCEL = {Accel.KVM: ("-accel", "kvm", "-cpu", "host"), Accel.TCG: ("-accel", "tcg,thread=multi", "-cpu", _TCG_CPU)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
