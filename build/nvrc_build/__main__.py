@@ -45,7 +45,7 @@ def run_build(args: argparse.Namespace) -> int:
     started = time.monotonic()
     terminal = Terminal(sys.stderr)
     image = pipeline.build(args.profile, out=args.out, agent=args.agent, cache=args.cache, mirror=args.mirror,
-                           progress=silent if args.json else terminal)
+                           progress=terminal)
     terminal.close()
     if args.json:
         print(json.dumps({"profile": image.profile, "kernel": str(image.kernel), "initrd": str(image.initrd),

@@ -8,34 +8,30 @@ the slice that needed them first. All findings are reported together.
 from __future__ import annotations
 
 import posixpath
+import re
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nvrc_build import elf
-from nvrc_build.errors import BuildError
 from nvrc_build.filelist import select_names
 from nvrc_build.manifest import Slice
 from nvrc_build.pool import Item, Pool
-from nvrc_build.tree import Entry, Kind, Origin, Tree, clean_path
+from nvrc_build.tree import Entry, Kind, Origin, Tree
 
 # Filled at run time: a link or a configuration may point there although the image has nothing.
 RUNTIME_FOLDERS = ("/dev", "/proc", "/run", "/sys", "/tmp")
 
 
-def assemble(slices: Sequence[Slice], pool: Pool, files: Path) -> Tree:
+def select_tree(slices: Sequence[Slice], pool: Pool, files: Path) -> tuple[Tree, list[str]]:
+    """What the slices declare and take, and what of it could not be found."""
     tree = Tree()
     findings: list[str] = []
     for row in slices:
         _declare(row, tree, files)
         _take(row, tree, pool, findings)
-    _close_libraries(tree, pool, findings)
-    findings += tree.conflicts
-    findings += dangling_links(tree)
-    findings += missing_expectations(slices, tree)
-    if findings:
-        raise BuildError(f"the image cannot be assembled: {len(findings)} findings", findings=tuple(findings))
-    return tree
+    return tree, findings
 
 
 def _declare(row: Slice, tree: Tree, files: Path) -> None:
@@ -81,7 +77,10 @@ def _add_item(tree: Tree, item: Item, slice_name: str, into: str = "") -> None:
         tree.add_file(path, item.file, origin, 0o755 if mode & 0o111 and not mode & 0o7000 else mode)
 
 
-def _close_libraries(tree: Tree, pool: Pool, findings: list[str]) -> None:
+def close_libraries(tree: Tree, pool: Pool, below: Tree | None) -> list[str]:
+    """Add every library that an ELF file of the tree needs and that neither the tree nor the one below has."""
+    findings: list[str] = []
+    places = _Places(tree=tree, below=below)
     waiting = [entry for entry in tree if entry.kind is Kind.FILE]
     while waiting:
         entry = waiting.pop()
@@ -92,14 +91,31 @@ def _close_libraries(tree: Tree, pool: Pool, findings: list[str]) -> None:
         wanted = [tuple(posixpath.join(folder, name) for folder in folders) for name in needs.libraries]
         wanted += [(needs.interpreter,)] if needs.interpreter else []
         for candidates in wanted:
-            waiting += _provide(candidates, entry, tree, pool, findings)
+            waiting += _provide(candidates, entry, places, pool, findings)
+    return findings
 
 
-def _provide(candidates: Sequence[str], entry: Entry, tree: Tree, pool: Pool, findings: list[str]) -> list[Entry]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Places:
+    """The image, and for an extension the image it is mounted over."""
+
+    tree: Tree
+    below: Tree | None
+
+    def has(self, path: str) -> bool:
+        return has_path(self.tree, path) or (self.below is not None and has_path(self.below, path))
+
+
+def has_path(tree: Tree, path: str) -> bool:
+    return tree.get(follow(tree, posixpath.normpath(path))) is not None
+
+
+def _provide(candidates: Sequence[str], entry: Entry, places: _Places, pool: Pool, findings: list[str]) -> list[Entry]:
     """Make sure that one of the candidate paths exists; returns what had to be added."""
-    paths = [follow(tree, posixpath.normpath(path)) for path in candidates]
-    if any(tree.get(path) is not None for path in paths):
+    if any(map(places.has, candidates)):
         return []
+    tree = places.tree
+    paths = [follow(tree, posixpath.normpath(path)) for path in candidates]
     item = next((found for found in map(pool.find, paths) if found is not None), None)
     if item is None:
         findings.append(f"slice {entry.origin.slice!r}: {entry.path} needs {posixpath.basename(candidates[0])}, "
@@ -136,21 +152,48 @@ def _is_runtime(path: str) -> bool:
     return any(path == folder or path.startswith(f"{folder}/") for folder in RUNTIME_FOLDERS)
 
 
-def dangling_links(tree: Tree) -> list[str]:
+def check_tree(slices: Sequence[Slice], tree: Tree, below: Tree | None) -> list[str]:
+    return [*tree.conflicts, *dangling_links(tree, below), *missing_expectations(slices, tree, below),
+            *missing_config_paths(slices, tree, below)]
+
+
+def dangling_links(tree: Tree, below: Tree | None = None) -> list[str]:
     found = []
     for entry in tree:
         if entry.kind is Kind.LINK:
             target = follow(tree, entry.path)
-            if tree.get(target) is None and not _is_runtime(target):
+            if tree.get(target) is None and not _is_runtime(target) and not (below and has_path(below, target)):
                 found.append(f"slice {entry.origin.slice!r}: link {entry.path} points to {target}, "
                              "which is not in the image")
     return found
 
 
-def missing_expectations(slices: Sequence[Slice], tree: Tree) -> list[str]:
+def _exists(path: str, tree: Tree, below: Tree | None) -> bool:
+    return has_path(tree, path) or _is_runtime(path) or (below is not None and has_path(below, path))
+
+
+def missing_expectations(slices: Sequence[Slice], tree: Tree, below: Tree | None = None) -> list[str]:
     return [f"slice {row.name!r}: {path} must exist and does not"
-            for row in slices for path in row.expects
-            if tree.get(follow(tree, clean_path(path))) is None and not _is_runtime(path)]
+            for row in slices for path in row.expects if not _exists(path, tree, below)]
+
+
+# An absolute path as the value of a setting: after '=', ':' or a blank, up to the next blank or quote.
+_SETTING = re.compile(r"""^\s*[^#;\s][^=\n]*[=:\s]\s*["']?(/[\w./+-]+)""", re.MULTILINE)
+
+
+def missing_config_paths(slices: Sequence[Slice], tree: Tree, below: Tree | None = None) -> list[str]:
+    """Paths that configuration files name and that will not exist, where a slice asks for its files to be read so."""
+    found = []
+    for row in slices:
+        for path in row.configs:
+            entry = tree.get(path)
+            if entry is None or entry.kind is not Kind.FILE:
+                found.append(f"slice {row.name!r}: configuration {path} must exist and does not")
+                continue
+            named = sorted(set(_SETTING.findall(entry.read().decode("utf-8", "replace"))))
+            found += [f"slice {row.name!r}: {path} names {name}, which will not exist" for name in named
+                      if not _exists(name, tree, below)]
+    return found
 
 
 def weigh(tree: Tree) -> Mapping[str, tuple[int, int]]:

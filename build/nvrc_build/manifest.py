@@ -82,6 +82,7 @@ class Slice:
     texts: tuple[Text, ...]
     filelists: tuple[FileList, ...]
     expects: tuple[str, ...]
+    configs: tuple[str, ...]
     libraries: tuple[str, ...]
     console: bool
     production: bool
@@ -134,10 +135,12 @@ class Image:
     kernel: str
     modules: tuple[str, ...]
     slices: tuple[str, ...]
-    without: tuple[str, ...]
+    over: str
+    options: tuple[str, ...]
     budget_bytes: int
     lock_required: bool
-    buildable: bool
+    stand_in: bool
+    declared_only: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +226,7 @@ def _slice(path: Path, rootfs: Path, findings: Findings) -> Slice:
         texts=tuple(_text(one, rootfs) for one in table.tables("text")),
         filelists=tuple(_filelist(one) for one in table.tables("filelist")),
         expects=tuple(_path(table, "expects", text) for text in table.texts("expects")),
+        configs=tuple(_path(table, "configs", text) for text in table.texts("configs")),
         libraries=table.texts("libraries"),
         console=table.flag("console"),
         production=not table.flag("never_in_production"),
@@ -298,13 +302,15 @@ def _image(path: Path, rootfs: Path, findings: Findings) -> Image:
         format=_choice(table, "format", Format, Format.INITRD),
         layout=_choice(table, "layout", Layout, Layout.ROOT),
         archive=table.text("archive"),
-        kernel=table.text("kernel"),
+        kernel=table.text("kernel", "") if table.has("kernel") else "",
         modules=table.texts("modules"),
         slices=table.texts("slices", required=True),
-        without=table.texts("without"),
+        over=table.text("over", "") if table.has("over") else "",
+        options=table.texts("kernel_options"),
         budget_bytes=table.number("budget_mb") * 1_000_000,
         lock_required=_lock_required(table),
-        buildable=not table.flag("declared_only"),
+        stand_in=table.flag("stand_in_agent"),
+        declared_only=table.text("declared_only", "") if table.has("declared_only") else "",
     )
     table.close()
     return image

@@ -1,67 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From declarations to an image: the stages, in order, each cached by the content of what it reads.
-
-A stage's key is the digest of its inputs, so a change of one Python file of the init freezes and packs again and
-leaves the rest alone. The finished image replaces an earlier one in a single rename.
-"""
+"""From declarations to an image: the stages, in order. The finished image replaces an earlier one by a rename."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nvrc_build import compile as compiler
-from nvrc_build import freeze as freezer
-from nvrc_build import kernel as kernels
-from nvrc_build import manifest, pack, supply, wheels
-from nvrc_build.apt import Package, file_sha256
-from nvrc_build.assemble import assemble
-from nvrc_build.cache import Cache, digest, digest_files
-from nvrc_build.errors import BuildError
-from nvrc_build.manifest import Declarations
-from nvrc_build.pool import Pool
+from nvrc_build import stages, supply
+from nvrc_build.apt import file_sha256
+from nvrc_build.cache import digest, digest_files
+from nvrc_build.job import CHECKOUT, ENGINE, Job, Work, open_job, open_supply
 from nvrc_build.progress import Progress, silent
-from nvrc_build.report import write_manifest
-from nvrc_build.supply import Supply
-from nvrc_build.tree import Tree
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-ENGINE = Path(__file__).resolve().parent
+__all__ = ["CHECKOUT", "STAGES", "Image", "build", "headers", "make", "open_job", "publish"]
 
-# 2025-01-01; every time stamp in an image. A build has no other clock.
-EPOCH = 1735689600
+# Each makes an input of the image and keeps it in the cache under the digest of what it was made from.
+INPUTS: tuple[tuple[str, Callable[[Job, Work], Work]], ...] = (
+    ("fetch", stages.fetch),
+    ("stage", stages.unpack),
+    ("modules", stages.modules),
+    ("freeze", stages.freeze),
+)
+# These make a tree of the inputs, in memory.
+TREE: tuple[tuple[str, Callable[[Job, Work], Work]], ...] = (
+    ("select", stages.select),
+    ("assemble", stages.assemble),
+)
+# And these make the image of the tree, in the folder they are given.
+IMAGE: tuple[tuple[str, Callable[[Job, Work, Path], Work]], ...] = (
+    ("measure", stages.measure),
+    ("pack", stages.pack),
+)
+STAGES = tuple(name for name, _ in (*INPUTS, *TREE, *IMAGE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """A finished image; paths of its parts."""
+    """A finished image and its parts; a part that the format does not have does not exist."""
 
     profile: str
     folder: Path
+    manifest: Path
     kernel: Path
     initrd: Path
-    manifest: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What one build works on: nothing here changes while it runs."""
-
-    image: manifest.Image
-    declared: Declarations
-    supply: Supply
-    checkout: Path
-    agent: Path | None
-
-    @property
-    def cache(self) -> Cache:
-        return self.supply.cache
+    disk: Path
+    verity: Path
 
 
 def build(profile: str = "lab", *, out: Path | None = None, agent: Path | None = None, cache: Path | None = None,
           mirror: str | None = None, checkout: Path = CHECKOUT, progress: Progress = silent) -> Image:
-    """Build an image into `out`/images/`profile` and say where its parts are."""
+    """Build an image into `out`/images/`profile` and say where its parts are. The cache is in `out` by default."""
     out = (out or checkout / "out").resolve()
     job = open_job(profile, cache=cache or out / "cache", agent=agent, mirror=mirror, checkout=checkout,
                    progress=progress)
@@ -70,124 +60,45 @@ def build(profile: str = "lab", *, out: Path | None = None, agent: Path | None =
     return publish(made, out / "images" / profile, profile)
 
 
-def open_job(profile: str, *, cache: Path, agent: Path | None, mirror: str | None, checkout: Path,
-             progress: Progress) -> Job:
-    declared = manifest.load(checkout / "rootfs")
-    image = declared.image(profile)
-    if not image.buildable:
-        raise BuildError(f"image {profile} is declared but cannot be built here", image.summary)
-    if agent is not None and not agent.is_file():
-        raise BuildError(f"agent {agent} does not exist", "give --agent the path of a kata-agent binary")
-    store = Cache(cache.resolve())
-    things = Supply(rootfs=checkout / "rootfs", declared=declared, cache=store, mirror=mirror, progress=progress)
-    return Job(image=image, declared=declared, supply=things, checkout=checkout, agent=agent)
-
-
 def make(job: Job) -> Path:
-    """All stages; the folder of the finished one."""
-    progress = job.supply.progress
-    progress("fetch", 0, 0)
-    packages = supply.fetch(job.supply, job.image, "image")
-    progress("stage", 0, 0)
-    roots = supply.unpack_each(job.supply, packages)
-    kernel_root = _kernel_root(roots, packages)
-    progress("modules", 0, 0)
-    roots["@modules"] = stage_modules(job, kernel_root)
-    progress("freeze", 0, 0)
-    roots["@nvrc"] = stage_freeze(job)
-    roots["@agent"] = stage_agent(job)
-    return stage_image(job, packages, roots, kernel_root)
+    """The cache entry of the finished image; made anew when any of its inputs is."""
+    work = make_inputs(job)
+
+    def make_image(out: Path) -> None:
+        done = make_tree(job, work)
+        for name, run in IMAGE:
+            job.supply.progress(name, 0, 0)
+            done = run(job, done, out)
+
+    return job.cache.get(f"image-{job.image.name}", image_key(job, work), make_image)
 
 
-def _kernel_root(roots: dict[str, Path], packages: tuple[Package, ...]) -> Path:
-    return next(roots[row.name] for row in packages if row.name.startswith("linux-image-"))
+def make_inputs(job: Job) -> Work:
+    work = Work()
+    for name, run in INPUTS:
+        job.supply.progress(name, 0, 0)
+        work = run(job, work)
+    return work
 
 
-def stage_modules(job: Job, kernel_root: Path) -> Path:
-    key = digest(kernel_root.name, *job.image.modules, (ENGINE / "kernel.py").read_bytes())
-
-    def run(out: Path) -> None:
-        chosen = kernels.select_modules(kernel_root, job.image.modules)
-        kernels.write_modules(chosen, kernel_root, out / "usr/lib/modules" / kernels.find_release(kernel_root))
-
-    return job.cache.get("modules", key, run)
-
-
-def stage_site(job: Job) -> Path:
-    lock = wheels.lock_path(job.checkout)
-    return job.cache.get("site", digest(lock.read_bytes()), lambda out: wheels.install(lock, out))
+def make_tree(job: Job, work: Work) -> Work:
+    """An extension is assembled against the tree of the image it will be mounted over."""
+    if job.image.over:
+        lower = replace(job, image=job.declared.image(job.image.over))
+        work = replace(work, below=make_tree(lower, make_inputs(lower)).tree)
+    for name, run in TREE:
+        job.supply.progress(name, 0, 0)
+        work = run(job, work)
+    return work
 
 
-def stage_freeze(job: Job) -> Path:
-    sources = freezer.source_files(job.checkout)
-    tools, site = supply.root(job.supply, "tools"), stage_site(job)
-    key = digest(digest_files(sources, job.checkout), tools.name, site.name, (ENGINE / "freeze.py").read_bytes())
-
-    def run(out: Path) -> None:
-        frozen = freezer.freeze(job.checkout, root=tools, site=site, out=out, epoch=EPOCH)
-        (out / "usr/lib").mkdir(parents=True)
-        frozen.rename(out / "usr/lib/nvrc")
-
-    return job.cache.get("freeze", key, run)
-
-
-def stage_agent(job: Job) -> Path:
-    """The given agent, or the stand-in that the lab brings, compiled in the pinned root."""
-    if job.agent is not None:
-        given = job.agent
-        return job.cache.get("agent", file_sha256(given), lambda out: _install_agent(given, out))
-    standins = job.checkout / "qemu-tests/standins"
-    sources = compiler.program_sources(standins, "agent")
-    if not sources[0].is_file():
-        raise BuildError("no agent", "give one with --agent PATH")
-    root = supply.root(job.supply, "compile")
-    key = digest(digest_files((*sources, *sorted(standins.glob("*.h"))), standins), root.name,
-                 (ENGINE / "compile.py").read_bytes())
-
-    def run(out: Path) -> None:
-        program = compiler.compile_static(sources, out, root=root)
-        _install_agent(program, out)
-        program.unlink()
-
-    return job.cache.get("agent", key, run)
-
-
-def _install_agent(program: Path, out: Path) -> None:
-    target = out / "usr/bin/kata-agent"
-    target.parent.mkdir(parents=True)
-    shutil.copyfile(program, target)
-    target.chmod(0o755)
-
-
-def stage_image(job: Job, packages: tuple[Package, ...], roots: dict[str, Path], kernel_root: Path) -> Path:
-    slices = job.declared.slices_of(job.image)
-    tools = supply.root(job.supply, "tools")
-    key = digest(repr(job.image), *map(repr, slices), *(path.name for path in roots.values()), tools.name,
-                 digest_files(tuple(sorted((job.checkout / "rootfs/files").rglob("*.*"))), job.checkout),
-                 digest_files(tuple(sorted(ENGINE.glob("*.py"))), ENGINE))
-
-    def run(out: Path) -> None:
-        job.supply.progress("assemble", 0, 0)
-        tree = assemble(slices, Pool(roots), job.checkout / "rootfs/files")
-        job.supply.progress("pack", 0, 0)
-        shutil.copyfile(kernels.image_path(kernel_root), out / "vmlinuz")
-        pack.write_initrd(tree, out / "initrd", tools=tools, epoch=EPOCH)
-        check_budget(job.image, out / "initrd")
-        write_image_manifest(out, job, tree, packages)
-
-    return job.cache.get(f"image-{job.image.name}", key, run)
-
-
-def check_budget(image: manifest.Image, path: Path) -> None:
-    size = path.stat().st_size
-    if size > image.budget_bytes:
-        raise BuildError(f"{image.name}: {path.name} is {size} bytes, its budget is {image.budget_bytes}",
-                         "find what grew with: nvrc-image diff, or raise budget_mb in the image's declaration")
-
-
-def write_image_manifest(out: Path, job: Job, tree: Tree, packages: tuple[Package, ...]) -> None:
-    parts = {path.name: file_sha256(path) for path in sorted(out.iterdir())}
-    (out / "manifest.json").write_bytes(write_manifest(job.image, tree, packages, parts))
+def image_key(job: Job, work: Work) -> str:
+    images = [job.image, *([job.declared.image(job.image.over)] if job.image.over else [])]
+    declared = [repr(image) + repr(job.declared.slices_of(image)) for image in images]
+    files = tuple(path for path in sorted(job.files.rglob("*")) if path.is_file())
+    return digest(*declared, *(f"{name} {path.name}" for name, path in sorted(work.roots.items())),
+                  supply.root(job.supply, "tools").name, digest_files(files, job.checkout),
+                  digest_files(tuple(sorted(ENGINE.glob("*.py"))), ENGINE))
 
 
 def publish(made: Path, target: Path, profile: str) -> Image:
@@ -201,8 +112,8 @@ def publish(made: Path, target: Path, profile: str) -> Image:
             target.rename(old)
         fresh.rename(target)
         shutil.rmtree(old, ignore_errors=True)
-    return Image(profile=profile, folder=target, kernel=target / "vmlinuz", initrd=target / "initrd",
-                 manifest=target / "manifest.json")
+    return Image(profile=profile, folder=target, manifest=target / "manifest.json", kernel=target / stages.KERNEL,
+                 initrd=target / stages.INITRD, disk=target / stages.DISK, verity=target / "verity.txt")
 
 
 def _is_same(made: Path, target: Path) -> bool:
@@ -215,8 +126,6 @@ def _is_same(made: Path, target: Path) -> bool:
 def headers(cache: Path, *, checkout: Path = CHECKOUT, mirror: str | None = None,
             progress: Progress = silent) -> Path:
     """A root with the compiler and the headers of the lab image's kernel; hand it to compile.compile_modules."""
-    declared = manifest.load(checkout / "rootfs")
-    store = Cache(cache.resolve())
-    things = Supply(rootfs=checkout / "rootfs", declared=declared, cache=store, mirror=mirror, progress=progress)
-    with store.locked(lambda line: progress(line, 0, 0)):
-        return supply.root(things, "compile")
+    opened = open_supply(cache=cache, mirror=mirror, checkout=checkout, progress=progress)
+    with opened.cache.locked(lambda line: progress(line, 0, 0)):
+        return supply.root(opened, "compile")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from nvrc_build import manifest, supply
 from nvrc_build.apt import Archive
-from nvrc_build.cache import Cache
 from nvrc_build.errors import BuildError
+from nvrc_build.job import open_supply
 from nvrc_build.lock import compare, read_lock, write_lock
 from nvrc_build.manifest import Image, Root
 from nvrc_build.progress import Progress
-from nvrc_build.supply import Supply, lock_file
+from nvrc_build.supply import lock_file
 
 
 def relock(names: Sequence[str], *, cache: Path, mirror: str | None, checkout: Path,
@@ -21,16 +21,15 @@ def relock(names: Sequence[str], *, cache: Path, mirror: str | None, checkout: P
     """Write the locks of the named images and roots (all when none is named); what changed, by lock."""
     declared = manifest.load(checkout / "rootfs")
     rows: list[tuple[str, Root | Image]] = [*(("root", root) for root in declared.roots),
-                                            *(("image", image) for image in declared.images if image.buildable)]
+                                            *(("image", image) for image in declared.images if not image.declared_only)]
     unknown = set(names) - {row.name for _, row in rows}
     if unknown:
         raise BuildError(f"nothing to lock is called {', '.join(sorted(unknown))}",
                          f"there are: {', '.join(row.name for _, row in rows)}")
-    store = Cache(cache.resolve())
-    things = Supply(rootfs=checkout / "rootfs", declared=declared, cache=store, mirror=mirror, progress=progress)
+    things = open_supply(cache=cache, mirror=mirror, checkout=checkout, progress=progress)
     open_archives: dict[str, Archive] = {}
     changes = {}
-    with store.locked(lambda line: progress(line, 0, 0)):
+    with things.cache.locked(lambda line: progress(line, 0, 0)):
         for kind, row in rows:
             if names and row.name not in names:
                 continue

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from nvrc_build.apt import Package
 from nvrc_build.assemble import weigh
+from nvrc_build.job import Work
 from nvrc_build.manifest import Image
-from nvrc_build.tree import Entry, Tree
+from nvrc_build.tree import Entry
 
 VERSION = 1
 
 
-def write_manifest(image: Image, tree: Tree, packages: Sequence[Package], parts: Mapping[str, str]) -> bytes:
+def write_manifest(image: Image, work: Work, parts: Mapping[str, str]) -> bytes:
+    tree, packages = work.tree, work.packages
     used = {entry.origin.package for entry in tree}
     document = {
         "version": VERSION,

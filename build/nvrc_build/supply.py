@@ -21,7 +21,7 @@ from nvrc_build.manifest import Declarations, Image, Root
 from nvrc_build.mirror import choose_mirror
 from nvrc_build.progress import Progress
 
-_KERNEL_PACKAGE = re.compile(r"linux-image-\d.*")
+KERNEL_PACKAGE = re.compile(r"linux-image-\d.*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ def _kernel_package(archive: Archive, image: Image) -> tuple[Package, ...]:
     """The one package that carries the kernel: the declared name is a meta package which depends on it."""
     if not image.kernel:
         return ()
-    found = tuple(row for row in apt.resolve(archive, [image.kernel]) if _KERNEL_PACKAGE.fullmatch(row.name)
+    found = tuple(row for row in apt.resolve(archive, [image.kernel]) if KERNEL_PACKAGE.fullmatch(row.name)
                   and row.name != image.kernel)
     if len(found) != 1:
         raise BuildError(f"{image.kernel} leads to {len(found)} kernels", "name a package with one kernel")

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one build works on, and what its stages have found so far. Both are values; nothing here does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nvrc_build.apt import Package
+from nvrc_build.cache import Cache
+from nvrc_build.errors import BuildError
+from nvrc_build.manifest import Declarations, Image, Slice, load
+from nvrc_build.progress import Progress, silent
+from nvrc_build.supply import Supply
+from nvrc_build.tree import Tree
+
+# 2025-01-01; every time stamp in an image. A build has no other clock.
+EPOCH = 1735689600
+CHECKOUT = Path(__file__).resolve().parents[2]
+ENGINE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    image: Image
+    declared: Declarations
+    supply: Supply
+    checkout: Path
+    agent: Path | None
+
+    @property
+    def cache(self) -> Cache:
+        return self.supply.cache
+
+    @property
+    def slices(self) -> tuple[Slice, ...]:
+        return self.declared.slices_of(self.image)
+
+    @property
+    def files(self) -> Path:
+        return self.checkout / "rootfs/files"
+
+    def wants(self, product: str) -> bool:
+        return any(take.package == product for row in self.slices for take in row.takes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Grows from stage to stage. `roots` maps a package or product to the folder it lies in."""
+
+    packages: tuple[Package, ...] = ()
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    tree: Tree = field(default_factory=Tree)
+    below: Tree | None = None
+    findings: tuple[str, ...] = ()
+    parameters: str = ""
+
+
+def open_supply(*, cache: Path, mirror: str | None = None, checkout: Path = CHECKOUT,
+                progress: Progress = silent) -> Supply:
+    rootfs = checkout / "rootfs"
+    return Supply(rootfs=rootfs, declared=load(rootfs), cache=Cache(cache.resolve()), mirror=mirror, progress=progress)
+
+
+def open_job(profile: str, *, cache: Path, agent: Path | None = None, mirror: str | None = None,
+             checkout: Path = CHECKOUT, progress: Progress = silent) -> Job:
+    supply = open_supply(cache=cache, mirror=mirror, checkout=checkout, progress=progress)
+    image = supply.declared.image(profile)
+    if image.declared_only:
+        raise BuildError(f"image {profile} is declared but cannot be built from this machine's archives",
+                         image.declared_only)
+    if agent is not None and not agent.is_file():
+        raise BuildError(f"agent {agent} does not exist", "give --agent the path of a kata-agent binary")
+    return Job(image=image, declared=supply.declared, supply=supply, checkout=checkout, agent=agent)

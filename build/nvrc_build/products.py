@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the build makes itself: one maker per product that a slice can take from, named with '@'.
+
+Every maker returns the folder of a finished cache entry, laid out as the files shall lie in the image.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from nvrc_build import compile as compiler
+from nvrc_build import freeze as freezer
+from nvrc_build import kernel as kernels
+from nvrc_build import supply, wheels
+from nvrc_build.apt import file_sha256
+from nvrc_build.cache import digest, digest_files
+from nvrc_build.errors import BuildError
+from nvrc_build.job import ENGINE, EPOCH, Job, Work
+
+Maker = Callable[[Job, Work], Path]
+
+
+def _code(*names: str) -> str:
+    return digest_files(tuple(ENGINE / name for name in names), ENGINE)
+
+
+def kernel_root(work: Work) -> Path:
+    found = [work.roots[row.name] for row in work.packages if supply.KERNEL_PACKAGE.fullmatch(row.name)]
+    if len(found) != 1:
+        raise BuildError(f"{len(found)} kernel packages in the lock", "run: nvrc-image lock")
+    return found[0]
+
+
+def make_modules(job: Job, work: Work) -> Path:
+    """The kernel's own modules that the image names, with all they depend on."""
+    root = kernel_root(work)
+    key = digest(root.name, *job.image.modules, _code("kernel.py"))
+
+    def make(out: Path) -> None:
+        chosen = kernels.select_modules(root, job.image.modules)
+        kernels.write_modules(chosen, root, out / "usr/lib/modules" / kernels.find_release(root))
+
+    return job.cache.get("modules", key, make)
+
+
+def make_site(job: Job) -> Path:
+    lock = wheels.lock_path(job.checkout)
+    return job.cache.get("site", digest(lock.read_bytes()), lambda out: wheels.install(lock, out))
+
+
+def make_init(job: Job, _work: Work) -> Path:
+    sources = freezer.source_files(job.checkout)
+    tools, site = supply.root(job.supply, "tools"), make_site(job)
+    key = digest(digest_files(sources, job.checkout), tools.name, site.name, _code("freeze.py"))
+
+    def make(out: Path) -> None:
+        frozen = freezer.freeze(job.checkout, root=tools, site=site, out=out, epoch=EPOCH)
+        (out / "usr/lib").mkdir(parents=True)
+        frozen.rename(out / "usr/lib/nvrc")
+
+    return job.cache.get("freeze", key, make)
+
+
+def make_agent(job: Job, _work: Work) -> Path:
+    """The given agent, or the stand-in of the lab, compiled in the pinned root."""
+    if job.agent is not None:
+        given = job.agent
+        return job.cache.get("agent", file_sha256(given), lambda out: _install_agent(given, out))
+    standins = job.checkout / "qemu-tests/standins"
+    sources = compiler.program_sources(standins, "agent")
+    if not job.image.stand_in or not sources[0].is_file():
+        raise BuildError(f"image {job.image.name} needs a kata-agent", "give one with --agent PATH")
+    root = supply.root(job.supply, "compile")
+    key = digest(digest_files((*sources, *sorted(standins.glob("*.h"))), standins), root.name, _code("compile.py"))
+
+    def make(out: Path) -> None:
+        program = compiler.compile_static(sources, out, root=root)
+        _install_agent(program, out)
+        program.unlink()
+
+    return job.cache.get("agent", key, make)
+
+
+def _install_agent(program: Path, out: Path) -> None:
+    target = out / "usr/bin/kata-agent"
+    target.parent.mkdir(parents=True)
+    shutil.copyfile(program, target)
+    target.chmod(0o755)
+
+
+MODULES: Mapping[str, Maker] = {"@modules": make_modules}
+PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@agent": make_agent}

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One function per stage: what is known so far in, the same with its own findings added out.
+
+The first four make inputs, each cached by the content of what it reads. The last four make the image from them and
+run only when an input has changed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from nvrc_build import disk, products, supply
+from nvrc_build import kernel as kernels
+from nvrc_build import pack as packer
+from nvrc_build.apt import file_sha256
+from nvrc_build.assemble import check_tree, close_libraries, select_tree
+from nvrc_build.errors import BuildError
+from nvrc_build.job import EPOCH, Job, Work
+from nvrc_build.kconfig import check_kernel
+from nvrc_build.manifest import Format, Image
+from nvrc_build.pool import Pool
+from nvrc_build.report import write_manifest
+from nvrc_build.sbom import write_sboms
+
+KERNEL, INITRD, DISK = "vmlinuz", "initrd", "disk.img"
+
+
+def fetch(job: Job, work: Work) -> Work:
+    return replace(work, packages=supply.fetch(job.supply, job.image, "image"))
+
+
+def unpack(job: Job, work: Work) -> Work:
+    return replace(work, roots=supply.unpack_each(job.supply, work.packages))
+
+
+def modules(job: Job, work: Work) -> Work:
+    return _make_products(job, work, products.MODULES)
+
+
+def freeze(job: Job, work: Work) -> Work:
+    return _make_products(job, work, products.PROGRAMS)
+
+
+def _make_products(job: Job, work: Work, makers: Mapping[str, products.Maker]) -> Work:
+    made = {name: make(job, work) for name, make in makers.items() if job.wants(name)}
+    return replace(work, roots={**work.roots, **made})
+
+
+def select(job: Job, work: Work) -> Work:
+    """What the slices declare and take; the tree of the image below it, for an extension."""
+    tree, findings = select_tree(job.slices, Pool(work.roots), job.files)
+    return replace(work, tree=tree, findings=tuple(findings))
+
+
+def assemble(job: Job, work: Work) -> Work:
+    """The libraries that the selected programs need, and every check of the whole."""
+    findings = [*work.findings, *close_libraries(work.tree, Pool(work.roots), work.below)]
+    findings += check_tree(job.slices, work.tree, work.below)
+    if findings:
+        raise BuildError(f"image {job.image.name} cannot be assembled, {len(findings)} findings",
+                         findings=tuple(findings))
+    return work
+
+
+def measure(job: Job, work: Work, out: Path) -> Work:
+    """The archive or file system, and the hashes that a verifier will compare."""
+    tools = supply.root(job.supply, "tools")
+    if job.image.kernel:
+        root = products.kernel_root(work)
+        check_kernel(job.image, kernels.read_config(root))
+        shutil.copyfile(kernels.image_path(root), out / KERNEL)
+    if job.image.format is Format.INITRD:
+        packer.write_initrd(work.tree, out / INITRD, tools=tools, epoch=EPOCH)
+        return work
+    packer.write_erofs(work.tree, out / "data.erofs", tools=tools, epoch=EPOCH)
+    found = disk.write_disk(out / "data.erofs", out / DISK)
+    (out / "data.erofs").unlink()
+    (out / "verity.txt").write_text(f"{found.parameters()}\n", encoding="ascii")
+    return replace(work, parameters=found.parameters())
+
+
+def pack(job: Job, work: Work, out: Path) -> Work:
+    """What lies beside the image: manifest, bills of materials; and the size budget."""
+    check_budget(job.image, out / (INITRD if job.image.format is Format.INITRD else DISK))
+    write_sboms(job, work, out)
+    parts = {path.name: file_sha256(path) for path in sorted(out.iterdir())}
+    (out / "manifest.json").write_bytes(write_manifest(job.image, work, parts))
+    return work
+
+
+def check_budget(image: Image, path: Path) -> None:
+    size = path.stat().st_size
+    if size > image.budget_bytes:
+        raise BuildError(f"{image.name}: {path.name} is {size} bytes, its budget is {image.budget_bytes}",
+                         "find what grew with: nvrc-image diff, or raise budget_mb in the image's declaration")
