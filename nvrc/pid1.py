@@ -20,11 +20,11 @@ from nvrc.executor import BootError, DeadlineError, Executor, Record, unforeseen
 from nvrc.facts import Facts
 from nvrc.journal import Journal
 from nvrc.loop import Loop
-from nvrc.report import Verdict
 from nvrc.supervise import ORDERLY, STOP_SIGNALS, Ending, Supervisor
 from nvrc.system import LinuxSystem, System
 from nvrc.table import Table
 from nvrc.values import LogLevel, ReportTo
+from nvrc.verdict import Verdict
 
 WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
 SYNC_DEADLINE_S = 10.0

@@ -9,10 +9,11 @@ from nvrc import __version__, paths, report, status
 from nvrc.executor import Executor, Record
 from nvrc.facts import Facts
 from nvrc.journal import Journal
-from nvrc.report import Failure, Outcome, ParameterRecord, Report, StepRecord, Verdict
+from nvrc.report import Failure, ParameterRecord, Report, StepRecord
 from nvrc.status import ServiceRecord, ServiceState, Status
 from nvrc.supervise import Supervisor
 from nvrc.system import System
+from nvrc.verdict import Outcome, Verdict
 
 INIT_MESSAGE = b"Run /init as init process"
 

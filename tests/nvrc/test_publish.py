@@ -5,18 +5,19 @@ import json
 from pathlib import Path
 
 import pytest
-from fakes.system import FakeSystem, bare_guest
 
+from fakes.system import FakeSystem, bare_guest
 from nvrc import paths, publish
 from nvrc.executor import BootError, Executor
 from nvrc.facts import Facts
 from nvrc.journal import Journal
 from nvrc.loop import Loop
-from nvrc.report import Verdict, from_json
+from nvrc.report import from_json
 from nvrc.steps import parameters, topology
 from nvrc.supervise import Supervisor
 from nvrc.system import System
 from nvrc.table import Step, seconds
+from nvrc.verdict import Verdict
 
 KMSG = [
     b"6,100,900000,-;something else\n",
