@@ -6,6 +6,7 @@
     nvrc: READY in <seconds>s mode=<mode> gpus=<n> cdi=<n> agent=<pid>
     nvrc: FATAL code=<code> step=<step> what="..." hint="..."
     nvrc: END code=<code> what="..."
+    nvrc: report <a piece of the report's JSON text; the pieces from `{` to `}`, joined, are the document>
 
 A boot ends in READY or FATAL, exactly one of them. When a VM that was ready goes down, END or a FATAL of step
 `supervise` says why. Whatever the input, a
@@ -16,6 +17,7 @@ The limit keeps a line with its prefix in one kernel log record (about 1 KiB), s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 PREFIX = "nvrc: "
@@ -93,6 +95,15 @@ def end_line(code: str, what: str) -> str:
     return f'{head} what="{_escape(what, chr(34), LINE_LIMIT - len(head) - 8)}"'
 
 
+def report_lines(document: bytes) -> Iterator[str]:
+    """A JSON document in printable ASCII, in pieces that fit."""
+    head = f"{PREFIX}report "
+    room = LINE_LIMIT - len(head)
+    for line in document.decode("ascii").splitlines():
+        for start in range(0, len(line), room):
+            yield head + line[start:start + room]
+
+
 def printable(text: str, limit: int = 100_000) -> str:
     """Any text as it would stand in a line, for whoever shows what a guest wrote on a terminal or in a picture."""
     return _escape(text, "", limit)
@@ -148,13 +159,12 @@ _END = rf"END code=(\S+) what={_STRING}"
 
 
 def parse_line(text: str) -> Line | None:
-    """The line as a value; None for everything that is not exactly of this grammar."""
+    """The line as a value; None for pieces of a report and for everything that is not exactly of this grammar."""
     import re
 
-    start = re.match(_BEFORE + PREFIX, text)
-    if start is None:
+    body = _body(text)
+    if body is None:
         return None
-    body = text[start.end():].rstrip("\r\n")
     if found := re.fullmatch(_STEP, body):
         return StepLine(_word(found[1]), found[2], float(found[3]), _unescape(found[4] or ""))
     if found := re.fullmatch(_READY, body):
@@ -166,6 +176,19 @@ def parse_line(text: str) -> Line | None:
     if found := re.fullmatch(_WARNING, body):
         return WarningLine(_unescape(found[1]))
     return None
+
+
+def parse_report_piece(text: str) -> str | None:
+    """What a report line carries; None for other lines."""
+    body = _body(text)
+    return body.removeprefix("report ") if body is not None and body.startswith("report ") else None
+
+
+def _body(text: str) -> str | None:
+    import re
+
+    start = re.match(_BEFORE + PREFIX, text)
+    return None if start is None else text[start.end():].rstrip("\r\n")
 
 
 def _word(text: str) -> str:

@@ -20,8 +20,8 @@ from nvrc.verdict import Outcome, Verdict
 
 ORDERLY = "OK"
 _BOOT_STARTS = re.compile(r"(?:\[ *0\.000000\](?:\[ *[TC][0-9]+\])? )?Linux version [0-9]")
-# What an init that is not ours, or the kernel, says when it gives up.
-_LAST_WORDS = re.compile(r"Kernel panic - not syncing: .*|NVRC panic: .*")
+# What the interpreter, an init that is not ours, or the kernel says when it gives up.
+_LAST_WORDS = re.compile(r"Fatal Python error: .*|NVRC panic: .*|Kernel panic - not syncing: .*")
 
 
 class State(Enum):
@@ -99,7 +99,7 @@ def _heard(console: _Console, text: str) -> _Console:
             # The first verdict counts: what comes after a fatal line is the way down.
             return console if console.end else replace(console, end=end)
         case _:
-            found = _LAST_WORDS.search(text)
+            found = _LAST_WORDS.search(text.rstrip("\r\n"))
             return replace(console, last_words=found[0]) if found and not console.last_words else console
 
 

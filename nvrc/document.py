@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import BinaryIO, TypeVar
 
+from nvrc.console import parse_report_piece
 from nvrc.jsonread import FormatError
 
 T = TypeVar("T")
@@ -19,6 +20,26 @@ def read_input(path: str, stdin: BinaryIO | None = None) -> bytes:
         return (stdin or sys.stdin.buffer).read(LIMIT)
     with open(path, "rb") as file:
         return file.read(LIMIT)
+
+
+def find_report(data: bytes) -> bytes:
+    """The report itself, or the last one that a console log carries (nvrc.report=console)."""
+    if data.lstrip().startswith(b"{"):
+        return data
+    pieces: list[str] = []
+    found = ""
+    for text in data.decode(errors="replace").split("\n"):
+        piece = parse_report_piece(text)
+        if piece is None:
+            continue
+        if piece == "{":
+            pieces.clear()
+        pieces.append(piece)
+        if piece == "}":
+            found = "".join(pieces)
+    if not found:
+        raise FormatError(("neither a report nor a console log with one; nvrc.report=console puts it there",))
+    return found.encode()
 
 
 def read_as(reader: Callable[[bytes], T], path: str, data: bytes) -> T:

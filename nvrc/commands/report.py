@@ -7,7 +7,7 @@ import argparse
 from typing import TextIO
 
 from nvrc import paths
-from nvrc.document import read_as, read_input
+from nvrc.document import find_report, read_as, read_input
 from nvrc.report import from_json, to_json
 from nvrc.report_svg import render_svg
 from nvrc.report_view import show_report
@@ -20,6 +20,7 @@ examples:
   nvrc report                          this VM's own boot
   nvrc report boot.json                a report that was kept
   nvrc report boot.json --svg boot.svg a timeline to look at in a browser
+  nvrc report console.log              the last report in a log of a VM booted with nvrc.report=console
   nvrc report - --json < boot.json     checked and printed again
 
 Exit status 1 if the boot failed or was not finished, 2 if the file cannot be read as a report."""
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
     path: str = args.file
-    report = read_as(from_json, path, read_input(path))
+    report = read_as(lambda data: from_json(find_report(data)), path, read_input(path))
     if args.json:
         out.write(to_json(report).decode())
     elif args.svg == "-":

@@ -20,6 +20,7 @@ import nvrc
 from nvrc import report, status
 from nvrc.cli import COMMANDS, load_command, main
 from nvrc.commands import doctor, version
+from nvrc.console import report_lines
 from nvrc.document import read_input
 from nvrc.identity import UNKNOWN, identity_line, program_hash
 from nvrc.report import Failure, Report, StepRecord
@@ -227,6 +228,22 @@ def test_report_from_standard_input() -> None:
     done = run_program(["report", "-"], report.to_json(FAILED))
     assert (done.returncode, done.stderr) == (1, b"")
     assert b"E_TOPOLOGY in step topology: 3 GPUs\n  pass four\n" in done.stdout
+
+
+def test_report_is_found_in_a_console_log(tmp_path: Path) -> None:
+    def said(value: Report) -> str:
+        return "".join(f"[    3.901] {line}\r\n" for line in report_lines(report.to_json(value)))
+
+    cut_off = said(READY).removesuffix("[    3.901] nvrc: report }\r\n")
+    log = "SeaBIOS\n" + said(FAILED) + said(READY) + "nvrc: warn between\n" + cut_off
+    code, out, err = call("report", stored(tmp_path, log.encode()), "--json")
+    assert (code, out, err) == (0, report.to_json(READY).decode(), "")
+
+
+def test_log_without_a_report_says_how_to_get_one(tmp_path: Path) -> None:
+    code, _, err = call("report", stored(tmp_path, b"nvrc: READY in 1.000s mode=gpu gpus=8 cdi=9 agent=87\n"))
+    assert code == 2
+    assert "neither a report nor a console log with one; nvrc.report=console puts it there" in err
 
 
 @pytest.mark.parametrize(("argv", "data", "said"), [

@@ -19,6 +19,8 @@ from nvrc.console import (
     WarningLine,
     end_line,
     parse_line,
+    parse_report_piece,
+    report_lines,
     step_line,
     verdict_fatal,
     verdict_ready,
@@ -130,6 +132,21 @@ def test_ready_reads_back(seconds: float, mode: str, gpus: int, cdi: int, agent:
 @given(TOKEN, TOKEN, SHORT, SHORT)
 def test_fatal_reads_back(code: str, step: str, what: str, hint: str) -> None:
     assert parse_line(verdict_fatal(code, step, what, hint)) == FatalLine(code, step, what, hint)
+
+
+@pytest.mark.parametrize("length", [0, 1, 886, 887, 888, 5000])
+def test_report_reads_back_in_pieces(length: int) -> None:
+    document = ('{\n  "log": "' + "x " * length + '"\n}\n').encode()
+    lines = list(report_lines(document))
+    assert all(line.isprintable() and len(line) <= LINE_LIMIT and parse_line(line) is None for line in lines)
+    pieces = [piece for line in lines if (piece := parse_report_piece(f"[    1.5] {line}\r\n")) is not None]
+    assert (pieces[0], pieces[-1]) == ("{", "}")
+    assert "".join(pieces) == document.decode().replace("\n", "")
+
+
+@pytest.mark.parametrize("text", ["nvrc: warn report {", "nvrc: report", "report {", "x nvrc: report {", ""])
+def test_other_lines_carry_no_report(text: str) -> None:
+    assert parse_report_piece(text) is None
 
 
 @given(TOKEN, SHORT)

@@ -42,6 +42,8 @@ PANIC = "[    2.5] Kernel panic - not syncing: Attempted to kill init! exitcode=
                  id="panic"),
     pytest.param([PANIC, "Kernel panic - not syncing: again"], State.FAILED,
                  "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100", id="first-panic"),
+    pytest.param(["Fatal Python error: init_fs_encoding: no codec\r", PANIC + "\r"], State.FAILED,
+                 "Fatal Python error: init_fs_encoding: no codec", id="interpreter"),
     pytest.param(["[    3.1] NVRC panic: nvidia-smi failed"], State.FAILED, "NVRC panic: nvidia-smi failed",
                  id="another-init"),
     pytest.param([BANNER, FATAL, BANNER, STEP, READY], State.READY,
