@@ -40,7 +40,8 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MNT_DETACH = 0x02
 
-# unshare(2)
+# unshare(2), setns(2), signal(7)
+SIGKILL = 9
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
@@ -149,6 +150,10 @@ def detach_mount(path: str) -> None:
 
 def pivot_root(new_root: str, put_old: str) -> None:
     _checked(_LIBC.pivot_root(os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
+
+
+def setns(namespace_fd: int, kind: int) -> None:
+    _checked(_LIBC.setns(namespace_fd, kind), "setns")
 
 
 def unshare(flags: int) -> None:

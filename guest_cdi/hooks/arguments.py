@@ -9,11 +9,12 @@ hook's time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from guest_cdi.errors import CdiError
-from guest_cdi.hooks import chmod, compat, ldcache, params, profile, symlinks
-from guest_cdi.hooks.action import Action, Values
+
+if TYPE_CHECKING:
+    from guest_cdi.hooks.action import Action, Values
 
 SEPARATOR = "--"
 RUN = "run"
@@ -42,21 +43,58 @@ class Call(NamedTuple):
     state_file: str
 
 
+# Each module is imported when its hook is called: this time is paid at every start of a container.
+def _symlinks(values: Values) -> Action:
+    from guest_cdi.hooks import symlinks
+
+    return symlinks.prepare(values)
+
+
+def _compat(values: Values) -> Action:
+    from guest_cdi.hooks import compat
+
+    return compat.prepare(values)
+
+
+def _ldcache(values: Values) -> Action:
+    from guest_cdi.hooks import ldcache
+
+    return ldcache.prepare(values)
+
+
+def _params(values: Values) -> Action:
+    from guest_cdi.hooks import params
+
+    return params.prepare(values)
+
+
+def _profile(values: Values) -> Action:
+    from guest_cdi.hooks import profile
+
+    return profile.prepare(values)
+
+
+def _chmod(values: Values) -> Action:
+    from guest_cdi.hooks import chmod
+
+    return chmod.prepare(values)
+
+
 STATE = Option("container-spec", "FILE", "file with the OCI state; '-' or nothing: standard input")
 
 HOOKS: tuple[Hook, ...] = (
-    Hook("create-symlinks", symlinks.prepare, "make symbolic links in the container", (
+    Hook("create-symlinks", _symlinks, "make symbolic links in the container", (
         Option("link", "TARGET::LINK", "what the link says, and where it is made", repeated=True),)),
-    Hook("enable-cuda-compat", compat.prepare, "prefer the container's CUDA compat libraries if they are newer", (
+    Hook("enable-cuda-compat", _compat, "prefer the container's CUDA compat libraries if they are newer", (
         Option("host-driver-version", "VERSION", "version of the driver in this machine"),
         Option("host-cuda-version", "VERSION", "CUDA version that this driver supports"),
-        Option("cuda-compat-container-root", "DIR", "where they are", default=(compat.COMPAT_DIRECTORY,)))),
-    Hook("update-ldcache", ldcache.prepare, "run this machine's ldconfig, confined to the container", (
-        Option("ldconfig-path", "FILE", "ldconfig of this machine, or FILE.real", default=(ldcache.LDCONFIG,)),
+        Option("cuda-compat-container-root", "DIR", "where they are", default=("/usr/local/cuda/compat",)))),
+    Hook("update-ldcache", _ldcache, "run this machine's ldconfig, confined to the container", (
+        Option("ldconfig-path", "FILE", "ldconfig of this machine, or FILE.real", default=("/sbin/ldconfig",)),
         Option("folder", "DIR", "directory in the container that the cache must cover", repeated=True))),
-    Hook("disable-device-node-modification", params.prepare, "keep the driver's libraries from making device nodes"),
-    Hook("update-application-profile", profile.prepare, "restrict EGL and Vulkan to the container's GPUs"),
-    Hook("chmod", chmod.prepare, "set the mode of files and directories in the container", (
+    Hook("disable-device-node-modification", _params, "keep the driver's libraries from making device nodes"),
+    Hook("update-application-profile", _profile, "restrict EGL and Vulkan to the container's GPUs"),
+    Hook("chmod", _chmod, "set the mode of files and directories in the container", (
         Option("mode", "OCTAL", "permission bits"),
         Option("path", "PATH", "what gets the mode; a missing one is passed over", repeated=True))),
 )

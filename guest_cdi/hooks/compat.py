@@ -19,7 +19,6 @@ from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.elf_note import CompatNote, NoteError, read_note
 from guest_cdi.hooks.root import DIRECTORY, Root
 
-COMPAT_DIRECTORY = "/usr/local/cuda/compat"
 LIBRARY_PREFIX = "libcuda.so."
 CONF_PREFIX = "00-compat-"
 VERSION_DIGITS_LIMIT = 18
@@ -37,7 +36,7 @@ class HostVersions(NamedTuple):
 
 def prepare(values: Values) -> Action:
     driver, cuda = ("".join(values.get(name, ())) for name in ("host-driver-version", "host-cuda-version"))
-    directory = values.get("cuda-compat-container-root", (COMPAT_DIRECTORY,))[0]
+    (directory,) = values["cuda-compat-container-root"]
     return partial(enable_compat, HostVersions(parse_version(driver), parse_version(cuda), bool(cuda)), directory)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
@@ -20,14 +19,14 @@ from typing import NamedTuple, NoReturn
 from guest_cdi import linux
 from guest_cdi.hooks.root import DIRECTORY, Handle, Root
 
-NAMESPACES = (
-    linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWPID | linux.CLONE_NEWNET
-)
+# Beside the PID namespace, which only a child can be in.
+NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET
 # Enough to write below directories of any owner, and nothing else.
 KEPT_CAPABILITIES = (linux.CAP_CHOWN, linux.CAP_DAC_OVERRIDE, linux.CAP_DAC_READ_SEARCH, linux.CAP_FOWNER)
 PROC_ATTRIBUTES = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
 FAILED = 125
 REPORT_LIMIT_BYTES = 4096
+OWN_PID_NAMESPACE = "/proc/self/ns/pid"
 MOUNT_TABLE = "/proc/self/mountinfo"
 
 
@@ -52,36 +51,29 @@ def run(program_fd: int, argv: Sequence[str], root: Root, deadline_s: float) -> 
     report_read, report_write = os.pipe()
     with Handle(report_read), Handle(os.open(os.devnull, os.O_RDWR)) as null:
         with Handle(report_write):
-            child = fork(lambda: _warden(program_fd, argv, place, null.fd, report_write), report_write)
+            child = fork(lambda: _become(program_fd, argv, place, null.fd), report_write)
         return _await(child, report_read, deadline_s)
 
 
-def fork(body: Callable[[], int], report_fd: int) -> int:
-    """Run body in a child that ends with its answer; what goes wrong there is one line on report_fd."""
-    child = os.fork()
-    if child:
-        return child
-    status = FAILED
+def fork(body: Callable[[], NoReturn], report_fd: int) -> int:
+    """Run body as PID 1 of a new PID namespace. It must not come back; why it did is one line on report_fd."""
+    with Handle(os.open(OWN_PID_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)) as own:
+        linux.unshare(linux.CLONE_NEWPID)  # for the children of this process, of which there shall be one
+        child = os.fork()
+        if child:
+            linux.setns(own.fd, linux.CLONE_NEWPID)
+            return child
     try:
-        status = body()
+        body()
     except BaseException as err:
         os.write(report_fd, f"{type(err).__name__}: {err}".encode("utf-8", "surrogateescape")[:REPORT_LIMIT_BYTES])
     finally:
-        os._exit(status)
-
-
-def _warden(program_fd: int, argv: Sequence[str], place: Place, null_fd: int, report_fd: int) -> int:
-    """The parent of the program: a PID namespace begins with the next child."""
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-    linux.unshare(NAMESPACES)
-    child = fork(lambda: _become(program_fd, argv, place, null_fd), report_fd)
-    os.close(report_fd)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status) % 256
+        os._exit(FAILED)
 
 
 def _become(program_fd: int, argv: Sequence[str], place: Place, null_fd: int) -> NoReturn:
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    linux.prctl(linux.PR_SET_PDEATHSIG, linux.SIGKILL)
+    linux.unshare(NAMESPACES)
     forbid_imports()
     os.dup2(null_fd, 0)
     enter(place)
@@ -159,7 +151,7 @@ def _await(child: int, report_fd: int, deadline_s: float) -> Outcome:
         poll.register(process.fd, select.POLLIN)
         in_time = bool(poll.poll(deadline_s * 1000))
         if not in_time:
-            os.kill(child, signal.SIGKILL)  # and with it, by PDEATHSIG, the program and its namespaces
+            os.kill(child, linux.SIGKILL)  # PID 1: its namespaces go with it
     _, status = os.waitpid(child, 0)
     if not in_time:
         return Outcome(f"no end after {deadline_s:g} s, killed")

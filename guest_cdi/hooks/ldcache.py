@@ -8,6 +8,7 @@ hook's rights. It runs from a sealed copy in memory, so that nothing in the cont
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import struct
@@ -17,13 +18,13 @@ from guest_cdi import linux
 from guest_cdi.errors import CdiError
 from guest_cdi.hooks import confine, ldconf
 from guest_cdi.hooks.action import Action, Values
-from guest_cdi.hooks.root import Handle, Root, read_bounded, write_all
+from guest_cdi.hooks.root import Handle, Root
 
-LDCONFIG = "/sbin/ldconfig"
 PREFERRED_SUFFIX = ".real"  # Ubuntu's ldconfig is a script around ldconfig.real
 CACHE = "/etc/ld.so.cache"
 ARGUMENTS = ("ldconfig", "-f", ldconf.CONF, "-C", CACHE)
-PROGRAM_LIMIT_BYTES = 64 << 20
+PROGRAM_CHUNK_BYTES = 1 << 30
+HEADERS_LIMIT_BYTES = 8192
 PROGRAM_HEADERS_LIMIT = 64
 DEADLINE_S = 8.0  # runtimes allow a hook 10 s
 PT_INTERP = 3
@@ -35,7 +36,7 @@ def prepare(values: Values) -> Action:
     for folder in folders:
         if not folder.startswith("/") or set(folder) & set("\n#"):
             raise CdiError("E_CDI_USAGE", f"update-ldcache: --folder {folder!r} is not an absolute path of one line")
-    program = values.get("ldconfig-path", (LDCONFIG,))[0]
+    (program,) = values["ldconfig-path"]
     if not program.startswith("/"):
         raise CdiError("E_CDI_USAGE", f"update-ldcache: --ldconfig-path {program!r} is not an absolute path")
     return partial(update_cache, folders, program)
@@ -57,12 +58,11 @@ def load_program(path: str) -> Handle:
         with Handle(_open_preferred(path)) as opened:
             if not stat.S_ISREG(os.fstat(opened.fd).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", path)
-            content = read_bounded(opened.fd, PROGRAM_LIMIT_BYTES, path)
+            if not is_static_program(os.pread(opened.fd, HEADERS_LIMIT_BYTES, 0)):
+                raise _ldconfig_error(f"{path} is not a static ELF program, so it would run code of the container")
+            return seal(opened.fd)
     except OSError as err:
         raise _ldconfig_error(f"{path} cannot be used: {err.strerror}") from err
-    if not is_static_program(content):
-        raise _ldconfig_error(f"{path} is not a static ELF program, so it would run code of the container")
-    return seal(content)
 
 
 def is_static_program(content: bytes) -> bool:
@@ -78,15 +78,14 @@ def is_static_program(content: bytes) -> bool:
     return 0 < count <= PROGRAM_HEADERS_LIMIT and PT_INTERP not in kinds
 
 
-def seal(content: bytes) -> Handle:
-    import fcntl
-
+def seal(program_fd: int) -> Handle:
     name, flags = "ldconfig", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         memory = Handle(os.memfd_create(name, flags | linux.MFD_EXEC))
     except OSError:  # before Linux 6.3 every memfd is executable, and the flag unknown
         memory = Handle(os.memfd_create(name, flags))
-    write_all(memory.fd, content)
+    while os.sendfile(memory.fd, program_fd, None, PROGRAM_CHUNK_BYTES):
+        continue
     fcntl.fcntl(memory.fd, _F_ADD_SEALS, _F_SEAL_ALL)
     return memory
 

@@ -23,6 +23,7 @@ from guest_cdi.hooks import compat, ldconf, profile
 from guest_cdi.hooks.arguments import parse_calls
 from guest_cdi.hooks.root import Root, replace_file
 
+COMPAT_DIRECTORY = "/usr/local/cuda/compat"
 RENAME_EXCHANGE = 2
 ROUNDS = 400
 
@@ -132,9 +133,9 @@ def test_a_library_outside_is_not_looked_at(tmp_path: Path, outside: Path) -> No
     (tree / "usr/local").mkdir(parents=True)
     (tree / "usr/local/cuda").mkdir()
     (tree / "usr/local/cuda/compat").symlink_to(outside)
-    assert glob.glob(f"{tree}{compat.COMPAT_DIRECTORY}/libcuda.so.*.*")
+    assert glob.glob(f"{tree}{COMPAT_DIRECTORY}/libcuda.so.*.*")
     with Root(str(tree)) as root:
-        assert compat.find_library(root, compat.COMPAT_DIRECTORY) is None
+        assert compat.find_library(root, COMPAT_DIRECTORY) is None
 
 
 def naive_checked_link(tree: Path, target: str, path: str, window: Callable[[], None]) -> None:

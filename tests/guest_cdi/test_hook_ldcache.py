@@ -73,19 +73,3 @@ def test_mount_table() -> None:
     assert not confine.is_initramfs("1 1 0:2 / / rw - rootfs none rw\n21 1 254:0 / / rw - ext4 /dev/root rw\n")
     assert not confine.is_initramfs("")
     assert "/" in confine.mount_points(confine.read_mount_table())
-
-
-@pytest.mark.parametrize("failure", [
-    KeyboardInterrupt(), OSError(2, "No such file or directory", "x"), ValueError("\udcff"),
-])
-def test_a_child_that_fails_says_why(failure: BaseException) -> None:
-    def body() -> int:
-        raise failure
-
-    reader, writer = os.pipe()
-    child = confine.fork(body, writer)
-    os.close(writer)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == confine.FAILED
-    assert os.read(reader, 1000).decode("utf-8", "surrogateescape").startswith(f"{type(failure).__name__}: {failure}")
-    os.close(reader)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from guest_cdi import hooks
+from guest_cdi.hooks.arguments import HOOKS, STATE
 from guest_cdi.hooks.refusals import explain
 
 
@@ -95,7 +96,35 @@ HEAVY = {"argparse", "dataclasses", "inspect", "subprocess", "pathlib", "logging
 def test_what_a_hook_imports() -> None:
     code = ("import io, sys; sys.path.insert(0, sys.argv[1]); from guest_cdi import hooks;"
             "hooks.main(['create-symlinks'], io.BytesIO(b'{\"root\":\"/proc\"}')); print(*sys.modules)")
-    top = str(Path(hooks.__file__).parents[2])
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, top], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, TOP], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stdout.split())
     assert "guest_cdi.hooks.symlinks" in done.stdout.split()
+
+
+TOP = str(Path(hooks.__file__).parents[2])
+START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from guest_cdi.hooks import run_and_exit; run_and_exit(sys.argv[1:])"
+
+
+def start(*argv: str, state: str = "", stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-I", "-S", "-c", START, TOP, *argv], input=state, stdout=stdout, text=True,
+                          stderr=subprocess.PIPE, check=False, timeout=60)
+
+
+def test_as_a_process(tmp_path: Path) -> None:
+    assert start("--help").stdout.startswith("usage: guest-cdi hook NAME")
+    assert start("chmod").returncode == 2
+    done = start("--debug", "create-symlinks", "--link=t::/l", state=json.dumps({"root": str(tmp_path)}))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "guest-cdi hook create-symlinks: /l -> t\n")
+
+
+def test_output_that_nobody_takes_is_a_failure() -> None:
+    with open("/dev/full", "wb") as full:
+        assert start("--help", stdout=full.fileno()).returncode == 1
+
+
+def test_the_page_has_every_hook_and_option() -> None:
+    page = (Path(TOP) / "docs/guest-cdi-hooks.md").read_text()
+    for hook in HOOKS:
+        assert f"| `{hook.name}` |" in page
+        for option in (*hook.options, STATE):
+            assert f"`--{option.name} {option.value}`" in page

@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from guest_cdi import linux
 from guest_cdi.errors import CdiError
 from guest_cdi.hooks import confine, ldcache
 from guest_cdi.hooks.root import Handle, Root
@@ -198,28 +198,19 @@ def test_dropped_privileges_stay_dropped() -> None:
     in_cell(body)
 
 
-def test_the_steps_in_the_child(tmp_path: Path, spy: Path) -> None:
-    """The two bodies that run in children, each in a cell that they may use up."""
+def test_a_program_that_the_kernel_refuses(tmp_path: Path) -> None:
+    """The last step before the program, in a cell that it may use up."""
     tree = make_tree(tmp_path, DEBIAN)
     with Root(str(tree)) as root:
         place = confine.Place(root.path, root.identity(), False, ())
 
-    def warden() -> None:
-        reader, writer = os.pipe()
-        with ldcache.load_program(str(spy)) as program, Handle(os.open(os.devnull, os.O_RDWR)) as null:
-            assert confine._warden(program.fd, ldcache.ARGUMENTS, place, null.fd, writer) == 0
-        assert os.read(reader, 100) == b""
+    def body() -> None:
+        refused = pytest.raises(OSError, match=r"Exec format error|Permission denied")
+        with Handle(os.memfd_create("no-program")) as empty, Handle(os.open(os.devnull, os.O_RDWR)) as null, refused:
+            confine._become(empty.fd, ("x",), place, null.fd)
+        assert sorted(os.listdir("/")) == ["etc", "lib", "proc"]
 
-    def program() -> None:
-        with Handle(os.memfd_create("no-program")) as empty, Handle(os.open(os.devnull, os.O_RDWR)) as null:
-            linux.unshare(linux.CLONE_NEWNS)
-            with pytest.raises(OSError, match=r"Exec format error|Permission denied"):
-                confine._become(empty.fd, ("x",), place, null.fd)
-        assert os.listdir("/") and "etc" in os.listdir("/")
-
-    in_cell(warden)
-    assert_confined(spied(tree), spy)
-    in_cell(program)
+    in_cell(body)
 
 
 def test_nothing_is_imported_from_the_container(tmp_path: Path) -> None:
@@ -244,3 +235,22 @@ def test_nothing_is_imported_from_the_container(tmp_path: Path) -> None:
     assert not (tree / "owned").exists()
     in_cell(lambda: enter_and_import(False))
     assert (tree / "owned").exists()
+
+
+@pytest.mark.parametrize("failure", [
+    KeyboardInterrupt(), OSError(2, "No such file or directory", "x"), ValueError("\udcff"),
+])
+def test_a_child_that_fails_says_why(failure: BaseException) -> None:
+    def body() -> NoReturn:
+        raise failure
+
+    reader, writer = os.pipe()
+    child = confine.fork(body, writer)
+    os.close(writer)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == confine.FAILED
+    assert os.read(reader, 1000).decode("utf-8", "surrogateescape").startswith(f"{type(failure).__name__}: {failure}")
+    os.close(reader)
+    # The namespace was for that child: its end is not the end of ours.
+    assert subprocess.run(["readlink", "/proc/self/ns/pid"], capture_output=True, text=True, check=True).stdout.strip() \
+        == os.readlink("/proc/self/ns/pid")
