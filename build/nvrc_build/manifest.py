@@ -71,7 +71,10 @@ class Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """`libraries` names packages that only the closure of ELF dependencies takes from; it takes what is needed."""
+    """`libraries` names packages that only the closure of ELF dependencies takes from; it takes what is needed.
+
+    `embeds` names packages of the tools root whose files are inside a product of this slice, for the bills.
+    """
 
     name: str
     why: str
@@ -84,6 +87,7 @@ class Slice:
     expects: tuple[str, ...]
     configs: tuple[str, ...]
     libraries: tuple[str, ...]
+    embeds: tuple[str, ...]
     console: bool
     production: bool
 
@@ -228,6 +232,7 @@ def _slice(path: Path, rootfs: Path, findings: Findings) -> Slice:
         expects=tuple(_path(table, "expects", text) for text in table.texts("expects")),
         configs=tuple(_path(table, "configs", text) for text in table.texts("configs")),
         libraries=table.texts("libraries"),
+        embeds=table.texts("embeds"),
         console=table.flag("console"),
         production=not table.flag("never_in_production"),
     )

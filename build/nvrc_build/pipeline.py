@@ -129,3 +129,10 @@ def headers(cache: Path, *, checkout: Path = CHECKOUT, mirror: str | None = None
     opened = open_supply(cache=cache, mirror=mirror, checkout=checkout, progress=progress)
     with opened.cache.locked(lambda line: progress(line, 0, 0)):
         return supply.root(opened, "compile")
+
+
+def describe(image: Image) -> dict[str, str]:
+    """The parts that exist, by name, for machines."""
+    parts = {"manifest": image.manifest, "kernel": image.kernel, "initrd": image.initrd, "disk": image.disk,
+             "verity": image.verity}
+    return {"profile": image.profile, **{name: str(path) for name, path in parts.items() if path.is_file()}}

@@ -21,9 +21,9 @@ from nvrc_build.errors import BuildError
 from nvrc_build.job import EPOCH, Job, Work
 from nvrc_build.kconfig import check_kernel
 from nvrc_build.manifest import Format, Image
+from nvrc_build.papers import write_bills
 from nvrc_build.pool import Pool
 from nvrc_build.report import write_manifest
-from nvrc_build.sbom import write_sboms
 
 KERNEL, INITRD, DISK = "vmlinuz", "initrd", "disk.img"
 
@@ -85,7 +85,7 @@ def measure(job: Job, work: Work, out: Path) -> Work:
 def pack(job: Job, work: Work, out: Path) -> Work:
     """What lies beside the image: manifest, bills of materials; and the size budget."""
     check_budget(job.image, out / (INITRD if job.image.format is Format.INITRD else DISK))
-    write_sboms(job, work, out)
+    write_bills(job, work, out)
     parts = {path.name: file_sha256(path) for path in sorted(out.iterdir())}
     (out / "manifest.json").write_bytes(write_manifest(job.image, work, parts))
     return work

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of the image factory: a table of commands, each a few lines over the package's own functions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nvrc_build import diff, inspect, manifest, pipeline, relock
+from nvrc_build.errors import BuildError
+from nvrc_build.inventory import Inventory, find_manifest, read_inventory
+from nvrc_build.progress import Terminal
+from nvrc_build.treemap import render_treemap
+
+EPILOG = """examples:
+  nvrc-image build                          the lab image into out/images/lab
+  nvrc-image build lab --agent ./kata-agent --json
+  nvrc-image check                          read every declaration, report every mistake
+  nvrc-image inspect lab --svg lab.svg      what it weighs, slice by slice
+  nvrc-image diff old/manifest.json lab     what changed
+  nvrc-image lock                           take today's package versions into rootfs/locks
+
+Building needs root, or a kernel that lets users make user namespaces: programs run in an unpacked root of their own.
+Nothing outside the output and cache folders is changed; mounts end with the build, also after Ctrl-C.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    name: str
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def _image_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", help="an image in OUT/images, its folder, or its manifest.json")
+
+
+def build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("profile", nargs="?", default="lab", help="image in rootfs/images (default: lab)")
+    parser.add_argument("--agent", type=Path, help="kata-agent binary; default: the lab's stand-in")
+
+
+def run_build(args: argparse.Namespace) -> int:
+    started = time.monotonic()
+    terminal = Terminal(sys.stderr)
+    image = pipeline.build(args.profile, out=args.out, agent=args.agent, cache=args.cache, mirror=args.mirror,
+                           progress=terminal)
+    terminal.close()
+    if args.json:
+        print(json.dumps(pipeline.describe(image)))
+    else:
+        print(inspect.summarise(read_inventory(image.manifest)), end="")
+        print(f"{image.profile}: {image.folder} in {time.monotonic() - started:.1f} s")
+    return 0
+
+
+def lock_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", help="images or roots (default: all)")
+
+
+def run_lock(args: argparse.Namespace) -> int:
+    terminal = Terminal(sys.stderr)
+    changes = relock.relock(args.names, cache=args.cache or args.out / "cache", mirror=args.mirror,
+                            checkout=pipeline.CHECKOUT, progress=terminal)
+    terminal.close()
+    if args.json:
+        print(json.dumps({name: list(lines) for name, lines in changes.items()}))
+        return 0
+    for name, lines in changes.items():
+        print(f"{name}: {len(lines)} changes")
+        print("".join(f"  {line}\n" for line in lines), end="")
+    return 0
+
+
+def run_check(args: argparse.Namespace) -> int:
+    declared = manifest.load(pipeline.CHECKOUT / "rootfs")
+    rows = {image.name: [row.name for row in declared.slices_of(image)] for image in declared.images}
+    if args.json:
+        print(json.dumps(rows))
+    else:
+        for name, slices in rows.items():
+            print(f"{name}: {declared.image(name).summary}\n  {', '.join(slices)}")
+    return 0
+
+
+def inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    _image_name(parser)
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write a treemap of the image")
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    image = _read(args.image, args)
+    if args.svg is not None:
+        args.svg.write_text(render_treemap(image), encoding="utf-8")
+    if args.json:
+        print(json.dumps({"image": image.image, "parts": dict(image.parts), "packages": dict(image.packages),
+                          "slices": {name: {"files": count, "bytes": size}
+                                     for name, (count, size) in image.weights().items()}}))
+    else:
+        print(inspect.summarise(image), end="")
+        print(f"\n  heaviest files\n{inspect.list_heaviest(image)}", end="")
+    return 0
+
+
+def diff_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("old", help="an image in OUT/images, its folder, or its manifest.json")
+    parser.add_argument("new", help="the same")
+
+
+def run_diff(args: argparse.Namespace) -> int:
+    found = diff.compare(_read(args.old, args), _read(args.new, args))
+    if args.json:
+        print(json.dumps({
+            "parts": list(found.parts), "packages": list(found.packages), "slices": found.by_slice(),
+            "files": [{"path": row.path, "what": row.what, "bytes": row.bytes_more} for row in found.changes]}))
+    else:
+        print(diff.render(found), end="")
+    return 1 if found else 0
+
+
+def _read(name: str, args: argparse.Namespace) -> Inventory:
+    return read_inventory(find_manifest(name, args.out / "images"))
+
+
+def _no_arguments(_parser: argparse.ArgumentParser) -> None:
+    """For commands that take options only."""
+
+
+COMMANDS = (
+    Command(name="build", help="build an image", arguments=build_arguments, run=run_build),
+    Command(name="check", help="read all declarations and report every mistake", arguments=_no_arguments,
+            run=run_check),
+    Command(name="inspect", help="what an image is made of and weighs", arguments=inspect_arguments, run=run_inspect),
+    Command(name="diff", help="what changed between two images (exit 1 if anything did)", arguments=diff_arguments,
+            run=run_diff),
+    Command(name="lock", help="take today's package versions into the locks", arguments=lock_arguments, run=run_lock),
+)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nvrc-image", description="Build, check, explain and compare guest images.", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        one = choices.add_parser(command.name, help=command.help, description=command.help)
+        one.add_argument("--out", type=Path, default=pipeline.CHECKOUT / "out", help="output folder (default: out)")
+        one.add_argument("--cache", type=Path, help="cache folder (default: OUT/cache)")
+        one.add_argument("--mirror", metavar="URI", help="archive (default: the one this machine's apt uses)")
+        one.add_argument("--json", action="store_true", help="print the result as JSON")
+        command.arguments(one)
+        one.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except BuildError as failed:
+        print(f"nvrc-image: {failed}", file=sys.stderr)
+        return 1
+    except OSError as failed:
+        print(f"nvrc-image: {failed}; free space or correct the path, then run it again", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("nvrc-image: interrupted; finished stages stay in the cache", file=sys.stderr)
+        return 130

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image for people: what went in and what it weighs, slice by slice, with the heaviest files."""
+
+from __future__ import annotations
+
+from nvrc_build.inventory import Inventory
+from nvrc_build.treemap import megabytes
+
+_TOP_FILES = 10
+
+
+def summarise(image: Inventory) -> str:
+    weights = image.weights()
+    total = sum(size for _, size in weights.values())
+    lines = [f"{image.image} ({image.format}): {megabytes(total)} unpacked, {len(image.packages)} packages", ""]
+    lines += [f"  {'slice':<24} {'files':>6} {'size':>10}  share"]
+    for name, (count, size) in weights.items():
+        bar = "#" * round(30 * size / total) if total else ""
+        lines.append(f"  {name:<24} {count:>6} {megabytes(size):>10}  {bar}")
+    for part in sorted(image.parts):
+        path = image.folder / part
+        if path.is_file():
+            lines.append(f"  part {part:<19} {'':>6} {megabytes(path.stat().st_size):>10}  {image.parts[part][:16]}")
+    return "\n".join(lines) + "\n"
+
+
+def list_heaviest(image: Inventory) -> str:
+    files = sorted(image.files.values(), key=lambda file: (-file.size, file.path))[:_TOP_FILES]
+    return "".join(f"  {megabytes(file.size):>10}  {file.path}  ({file.slice}, {file.package or 'declared'})\n"
+                   for file in files)
