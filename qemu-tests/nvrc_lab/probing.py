@@ -99,10 +99,10 @@ def probe(functions: str, script: str, *, programs: Sequence[str] = (), texts: M
     places = checkout()
     shop = standins.open_workshop(places)
     modules = standins.build_modules(shop)
-    paths = {program.source: program.path for program in standins.PROGRAMS}
     guest = Guest(
         kernel=guest_kernel(places),
-        programs={**{paths[name]: standins.build_program(shop, name) for name in ("labinit", "prober", *programs)},
+        programs={**{program.path: standins.build_program(shop, program.source) for program in standins.PROGRAMS
+                     if program.source in {"labinit", "prober", *programs}},
                   **{f"/lab/{name}.ko": path for name, path in modules.files.items()}},
         texts={"/lab/target": "/lab/prober\n", "/lab/script": script,
                "/lab/modules": f"/lab/lab_pci.ko fn={functions}\n", **(texts or {})},

@@ -29,7 +29,10 @@ _MODULE_FLAGS = ("KCFLAGS=-g0", "CONFIG_DEBUG_INFO_BTF_MODULES=")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A stand-in: its source's name, and the path at which a guest expects what it stands in for."""
+    """A stand-in: its source's name, and the path at which a guest expects what it stands in for.
+
+    One source may serve several paths: it acts by the name it is started as.
+    """
 
     source: str
     path: str
@@ -39,13 +42,13 @@ PROGRAMS: tuple[Program, ...] = (
     Program(source="labinit", path="/lab/init"),
     Program(source="prober", path="/lab/prober"),
     Program(source="agent", path="/usr/bin/kata-agent"),
-    Program(source="persistenced", path="/usr/bin/nvidia-persistenced"),
-    Program(source="fabricmanager", path="/usr/bin/nv-fabricmanager"),
-    Program(source="nvlsm", path="/usr/sbin/nvlsm"),
-    Program(source="hostengine", path="/usr/bin/nv-hostengine"),
-    Program(source="exporter", path="/usr/bin/dcgm-exporter"),
-    Program(source="smi", path="/usr/bin/nvidia-smi"),
-    Program(source="ctk", path="/usr/bin/nvidia-ctk"),
+    Program(source="nvidia", path="/usr/bin/nvidia-persistenced"),
+    Program(source="nvidia", path="/usr/bin/nv-fabricmanager"),
+    Program(source="nvidia", path="/usr/sbin/nvlsm"),
+    Program(source="nvidia", path="/usr/bin/nv-hostengine"),
+    Program(source="nvidia", path="/usr/bin/dcgm-exporter"),
+    Program(source="nvidia", path="/usr/bin/nvidia-smi"),
+    Program(source="nvidia", path="/usr/bin/nvidia-ctk"),
 )
 
 

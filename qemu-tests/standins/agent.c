@@ -80,13 +80,6 @@ static struct behaviour read_behaviour(void)
 	return wanted;
 }
 
-static void crash(void)
-{
-	volatile int *volatile nowhere = NULL;
-
-	*nowhere = 1;	/* a real fault: raise() from PID 1 of a namespace would be ignored */
-}
-
 static void end_machine(int how)
 {
 	sync();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What every stand-in needs: files, the kernel command line, the lab's fault table, /dev/log. No policy. */
+/* What every stand-in needs: files, the kernel command line, the lab's fault table, time. No policy. */
 #ifndef LAB_COMMON_H
 #define LAB_COMMON_H
 
@@ -24,12 +24,12 @@ bool word_value(const char *line, const char *name, char *into, size_t size);
 /* The same for /proc/cmdline. */
 bool cmdline_value(const char *name, char *into, size_t size);
 
-/* A fault of one program: the file LAB_FAULTS has lines `program.fault=value`. */
+/* A fault of one program: the file LAB_FAULTS has lines `program.fault=value`. A number that is none ends the program. */
 bool fault_value(const char *program, const char *fault, char *into, size_t size);
 bool fault_number(const char *program, const char *fault, long *value);
 
-/* Sends `<priority>tag[pid]: text` to /dev/log and drops it without a word when nobody listens, as syslog(3) does. */
-void log_line(const char *tag, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A memory fault: raise() from PID 1 of a namespace would be ignored. */
+void crash(void);
 
 /* Sleeps the whole time, also across signals. */
 void sleep_ms(long ms);

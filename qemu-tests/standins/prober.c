@@ -20,7 +20,9 @@
  *   write PATH TEXT            write TEXT and a newline               -> probe: write PATH ok | error NAME
  *   run PATH ARGS...           run a program, report its exit         -> probe: run PATH exit=0 ms=31
  *   spawn PATH ARGS...         start a program and go on              -> probe: spawn PATH ok
+ *   syslog                     take /dev/log from here on             -> probe: syslog <30>... for each datagram
  *   kmsg TEXT                  lines of the kernel log with TEXT      -> probe: kmsg LINE
+ *   loopback                   bring lo up                            -> probe: loopback lo ok | error NAME
  *   sleep MS | wait PATH MS (until PATH exists) | kill NAME SIGNAL (all others of that /proc/PID/comm) | say TEXT | poweroff
  */
 #define _GNU_SOURCE
@@ -30,15 +32,19 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -272,6 +278,38 @@ static void do_spawn(const struct line *line)
 	report("spawn", word(line, 1), start_program(line) > 0, -1);
 }
 
+/* The stamp of syslog(3) differs from run to run and says nothing here: `Nov 21 10:00:00 ` is cut out. */
+static void print_datagram(char *text)
+{
+	enum { STAMP = 16 };
+	char *close = strchr(text, '>');
+
+	if (*text == '<' && close && strlen(close + 1) > STAMP && close[STAMP] == ' ')
+		printf("probe: syslog %.*s%s\n", (int)(close + 1 - text), text, close + 1 + STAMP);
+	else
+		printf("probe: syslog %s\n", text);
+}
+
+static void do_syslog(const struct line *line)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	char text[4096];
+	ssize_t length;
+
+	(void)line;
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		report("syslog", "/dev/log", false, -1);
+		return;
+	}
+	if (fork() == 0)
+		while ((length = recv(fd, text, sizeof(text) - 1, 0)) >= 0) {
+			text[length] = '\0';
+			print_datagram(text);
+		}
+	close(fd);
+}
+
 static void do_kmsg(const struct line *line)
 {
 	char record[8192];
@@ -287,6 +325,17 @@ static void do_kmsg(const struct line *line)
 		if (text && strstr(text, wanted))
 			printf("probe: kmsg %s\n", text + 1);
 	}
+	if (fd >= 0)
+		close(fd);
+}
+
+static void do_loopback(const struct line *line)
+{
+	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	(void)line;
+	report("loopback", "lo", fd >= 0 && ioctl(fd, SIOCSIFFLAGS, &request) == 0, -1);
 	if (fd >= 0)
 		close(fd);
 }
@@ -347,7 +396,8 @@ static const struct {
 	{ "open", do_open },	 { "hold", do_hold },	      { "release", do_release }, { "parallel", do_parallel },
 	{ "write", do_write },	 { "run", do_run },	      { "kmsg", do_kmsg },	 { "sleep", do_sleep },
 	{ "wait", do_wait },	 { "kill", do_kill },	      { "say", do_say },	 { "poweroff", do_poweroff },
-	{ "grep", do_cat },	 { "spawn", do_spawn },
+	{ "grep", do_cat },	 { "spawn", do_spawn },    { "syslog", do_syslog },
+	{ "loopback", do_loopback },
 };
 
 static void split(struct line *line, char *text)
@@ -369,6 +419,8 @@ static void obey(char *text)
 {
 	struct line line;
 
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		;
 	split(&line, text);
 	if (!line.count || *line.word[0] == '#')
 		return;

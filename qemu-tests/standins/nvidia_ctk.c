@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * nvidia-ctk cdi generate --output=FILE: a small CDI document with a device for each GPU, by index and by UUID, and
+ * the control nodes. No libraries and no hooks: enough for a foreign init to boot, not a reference for ours. Like the
+ * real one it opens every GPU.
+ */
+#include "nvidia.h"
+#include "common.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+static struct gpu gpus[GPUS_MAX];
+
+static void write_device(FILE *out, const char *name, int minor_number)
+{
+	fprintf(out, "    - name: \"%s\"\n      containerEdits:\n        deviceNodes:\n            - path: /dev/nvidia%d\n", name,
+		minor_number);
+}
+
+static void write_all(FILE *out, int count)
+{
+	fprintf(out, "    - name: all\n      containerEdits:\n        deviceNodes:\n");
+	for (int i = 0; i < count; i++)
+		if (gpus[i].fd >= 0)
+			fprintf(out, "            - path: /dev/nvidia%d\n", gpus[i].minor);
+}
+
+static void write_document(FILE *out, int count)
+{
+	static const char *const nodes[] = { "/dev/nvidia-modeset", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidiactl" };
+	char name[32];
+	int index = 0;
+
+	fprintf(out, "---\ncdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n");
+	for (int i = 0; i < count; i++)
+		if (gpus[i].fd >= 0) {
+			snprintf(name, sizeof(name), "%d", index++);
+			write_device(out, name, gpus[i].minor);
+			write_device(out, gpus[i].uuid, gpus[i].minor);
+		}
+	write_all(out, count);
+	fprintf(out, "containerEdits:\n    env:\n        - NVIDIA_VISIBLE_DEVICES=void\n    deviceNodes:\n");
+	for (size_t i = 0; i < sizeof(nodes) / sizeof(*nodes); i++)
+		if (access(nodes[i], F_OK) == 0)
+			fprintf(out, "        - path: %s\n", nodes[i]);
+}
+
+static bool make_parent(const char *path)
+{
+	char folder[4096];
+
+	snprintf(folder, sizeof(folder), "%s", path);
+	char *slash = strrchr(folder, '/');
+
+	if (!slash || slash == folder)
+		return true;
+	*slash = '\0';
+	return make_folders(folder, 0755);
+}
+
+int ctk_main(int argc, char **argv)
+{
+	const char *path = option(argc, argv, "--output");
+	int count = list_gpus(gpus);
+
+	openlog("nvidia-ctk", LOG_PID, LOG_DAEMON);
+	suffer_early_faults();
+	if (!has_option(argc, argv, "cdi") || !has_option(argc, argv, "generate") || !path) {
+		fprintf(stderr, "nvidia-ctk: this stand-in knows only: cdi generate --output=FILE\n");
+		return 1;
+	}
+	if (count < 0 || open_all(gpus, count) < 1) {
+		fprintf(stderr, "level=error msg=\"failed to generate CDI spec: no NVIDIA device could be initialised\"\n");
+		return 1;
+	}
+	FILE *out = make_parent(path) ? fopen(path, "w") : NULL;
+
+	if (!out) {
+		fprintf(stderr, "level=error msg=\"failed to create %s: %s\"\n", path, strerror(errno));
+		return 1;
+	}
+	write_document(out, count);
+	return fclose(out) == 0 ? 0 : 1;
+}
