@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nvrc.paths import AGENT
-from nvrc_build.cpio import write_cpio
-from nvrc_build.tree import Origin, Tree
 from nvrc_lab.errors import LabError
 
 PROFILE = "lab"
@@ -67,6 +65,10 @@ def check_agent(agent: Path) -> None:
 
 
 def put_agent(files: BootFiles, agent: Path, folder: Path) -> BootFiles:
+    # The factory's modules take longer to load than all of the lab; only this path needs them.
+    from nvrc_build.cpio import write_cpio  # noqa: PLC0415
+    from nvrc_build.tree import Origin, Tree  # noqa: PLC0415
+
     check_agent(agent)
     tree = Tree()
     tree.add_file(AGENT, agent, Origin(slice="agent given to the lab"), mode=0o755)

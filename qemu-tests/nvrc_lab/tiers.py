@@ -139,8 +139,8 @@ def _run(tier: Tier, places: Places) -> tuple[Tier, Count, float]:
 
 def _pytest(places: Places, name: str, words: Sequence[str], become: Sequence[str] = ()) -> Count:
     report = places.reports / f"{name}.xml"
-    argv = [PYTHON, "-m", "coverage", "run", "--parallel-mode", "-m", "pytest", "-q", "-p", "no:cacheprovider",
-            f"--junitxml={report}", *words]
+    argv = [PYTHON, "-m", "coverage", "run", "--parallel-mode", "-m", "pytest", "-q", "-o",
+            f"cache_dir={places.cache / 'pytest'}", f"--junitxml={report}", *words]
     env = _coverage_env(places)
     if become:
         argv = [*become, "env", f"COVERAGE_FILE={env['COVERAGE_FILE']}", *argv]

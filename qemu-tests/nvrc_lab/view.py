@@ -64,14 +64,15 @@ class Plain:
 class Live:
     """For a terminal: the table so far, what is running, and the console's last words, redrawn in place."""
 
-    def __init__(self, stream: TextIO, width: int | None = None) -> None:
+    def __init__(self, stream: TextIO, size: tuple[int, int] | None = None) -> None:
         self._stream = stream
-        self._width = width or shutil.get_terminal_size().columns
+        self._width, self._rows = size or shutil.get_terminal_size()
         self._height = 0
         self._shown = ""
 
     def update(self, story: Story, _lines: tuple[str, ...], now_s: float, /) -> None:
-        self._draw([*table(story), *running(story, now_s), *tail(story, 4)])
+        # What scrolled off the top cannot be drawn again.
+        self._draw([*table(story), *running(story, now_s), *tail(story, 4)][-(self._rows - 1):])
 
     def finish(self, run: Run, judgement: Judgement) -> None:
         self._draw([*table(run.story), *agent_words(run.story), "", *conclusion(run, judgement)])
