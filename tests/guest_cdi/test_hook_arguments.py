@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guest_cdi.errors import CdiError
 from guest_cdi.hooks import hook_arguments
@@ -81,6 +83,22 @@ def test_mistakes_are_named(argv: list[str], said: str) -> None:
         parse_calls(argv)
     assert caught.value.code == "E_CDI_USAGE"
     assert said in caught.value.what
+
+
+WORDS = st.sampled_from([
+    "run", "--", "", "-", "=", "--link", "--link=a::b", "a::b", "::", "chmod", "--mode=755", "--path", "/..", "\n", "--folder",
+    "create-symlinks", "update-ldcache", "enable-cuda-compat", "--host-driver-version", "1.2", "--container-spec", "\udcff",
+])
+
+
+@given(st.lists(WORDS | st.text(max_size=5), max_size=8))
+def test_any_command_line_is_calls_or_a_usage_error(argv: list[str]) -> None:
+    try:
+        calls = parse_calls(argv)
+    except CdiError as err:
+        assert err.code == "E_CDI_USAGE"
+    else:
+        assert all(call.name in REFERENCE_NAMES for call in calls)
 
 
 @pytest.mark.parametrize(("argv", "expected"), [

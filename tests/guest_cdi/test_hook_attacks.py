@@ -189,7 +189,9 @@ def test_our_hook_wins_every_race(tmp_path: Path, outside: Path, exchange: Calla
     before = snapshot(outside)
     made = 0
     with swapping(exchange) as count:
-        for number in range(ROUNDS):
+        for number in range(20 * ROUNDS):
+            if made and number > ROUNDS:
+                break
             (call,) = parse_calls(["create-symlinks", "--link", f"evil::/lib/sub{number}/l"])
             with Root(str(tmp_path / "c")) as root, suppress(OSError):
                 made += len(call.action(root))

@@ -129,6 +129,7 @@ def test_nothing_to_forbid(tmp_path: Path, content: bytes | None) -> None:
 
 @pytest.mark.parametrize(("target", "said"), [
     ("/proc/driver/nvidia/params", "is not on procfs"),
+    ("/fifo", "is not on procfs"),
     ("/linked/driver/nvidia/params", "symbolic links"),
     ("/proc/gone", "No such file"),
 ])
@@ -138,9 +139,10 @@ def test_only_procfs_is_covered(tmp_path: Path, target: str, said: str) -> None:
     (tree / "proc/driver/nvidia").mkdir(parents=True)
     (tree / "proc/driver/nvidia/params").touch()
     (tree / "linked").symlink_to("proc")
+    os.mkfifo(tree / "fifo")
     with Root(str(tree)) as root, pytest.raises(Exception, match=said):
         params.cover_params(root, str(tmp_path / "params"), target)
-    assert sorted(os.listdir(tree)) == ["linked", "proc"]
+    assert sorted(os.listdir(tree)) == ["fifo", "linked", "proc"]
 
 
 def test_the_real_hook_has_nothing_to_do_without_a_driver(tmp_path: Path) -> None:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from guest_cdi import linux
 from guest_cdi.errors import CdiError
-from guest_cdi.hooks import params
+from guest_cdi.hooks import ldconf, params
 from guest_cdi.hooks.ldcache import update_cache
 from guest_cdi.hooks.root import Root
 from namespace.hooks_cell import HOOK_COMMAND, build, in_cell, make_tree, mount_points
@@ -93,6 +95,24 @@ def exchange_of(first: Path, second: Path) -> Callable[[], None]:
     return swap
 
 
+@contextmanager
+def swapping(swap: Callable[[], None]) -> Iterator[None]:
+    """Exchanges again and again in another thread, at irregular times."""
+    chance, done = random.Random(7), threading.Event()
+
+    def work() -> None:
+        while not done.wait(chance.random() * 0.002):
+            swap()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def test_mount_onto_a_directory_exchanged_after_the_check(tmp_path: Path, outside: Path) -> None:
     tree = make_tree(tmp_path, {"run": None, "proc/version": ""})
     (tree / "evil").symlink_to(outside)
@@ -105,15 +125,11 @@ def test_mount_onto_a_directory_exchanged_after_the_check(tmp_path: Path, outsid
 
     def ours() -> None:
         subprocess.run(["mount", "-t", "proc", "proc", str(tree / "proc")], check=True)
-        done = threading.Event()
-        thread = threading.Thread(target=lambda: [swap() for _ in iter(done.is_set, True)])
-        thread.start()
-        try:
+        with swapping(swap):
             for _ in range(ROUNDS):
                 our_cover(tree, tmp_path / "params")
-        finally:
-            done.set()
-            thread.join()
+                with suppress(OSError):
+                    linux.detach_mount(f"{tree}{COVERED}")
         assert reached(outside) == ["nvidia-ctk-hook", "version"]
         assert any("nvidia-ctk-hook" in point for point in mount_points())
 
@@ -121,6 +137,24 @@ def test_mount_onto_a_directory_exchanged_after_the_check(tmp_path: Path, outsid
     if (tree / "run").is_symlink():
         swap()
     in_cell(ours)
+
+
+def test_configuration_directory_exchanged_while_the_cache_is_made(tmp_path: Path, outside: Path) -> None:
+    tree = make_tree(tmp_path, {"proc": None, "etc": None})
+    (tree / "evil").symlink_to(outside)
+    swap = exchange_of(tree / "etc", tree / "evil")
+
+    def body() -> None:
+        made = 0
+        with swapping(swap):
+            for _ in range(ROUNDS):
+                with Root(str(tree)) as root, suppress(OSError, CdiError):
+                    ldconf.configure(root, ("/opt/nv",), "x86_64")
+                    made += 1
+        assert 0 < made < ROUNDS  # some calls met the directory all the time, some the link
+        assert reached(outside) == ["version"]
+
+    in_cell(body)
 
 
 @pytest.fixture(scope="module")

@@ -64,8 +64,9 @@ def test_params_are_covered_for_good(tmp_path: Path) -> None:
 
     def body() -> None:
         mount_proc(tree)
-        with Root(str(tree)) as root:
-            assert params.cover_params(root, str(tmp_path / "params"), COVERED) == [f"{COVERED} covered"]
+        for expected in ([f"{COVERED} covered"], []):
+            with Root(str(tree)) as root:
+                assert params.cover_params(root, str(tmp_path / "params"), COVERED) == expected
         assert Path(f"{tree}{COVERED}").read_bytes() == PARAMS.replace(b"Files: 1", b"Files: 0")
         with open("/proc/self/mountinfo", encoding="utf-8") as stream:
             mounts = {line.split()[4].removeprefix(str(tree)): line.split() for line in stream}
