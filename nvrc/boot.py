@@ -14,7 +14,7 @@ BOOT: tuple[Step, ...] = (
     Step("parameters",   parameters.load,          deadline=seconds(10), needs=("filesystems",)),
     Step("identity",     identity.establish,       deadline=seconds(10), needs=("filesystems",)),
     Step("loopback",     loopback.raise_interface, deadline=seconds(10), needs=("filesystems",)),
-    Step("topology",     topology.detect,          deadline=seconds(10), needs=("parameters",)),
+    Step("topology",     topology.detect,          deadline=seconds(10), needs=("parameters",), tells=topology.tell),
     Step("lock-modules", lock_modules.lock,        deadline=seconds(10), needs=("topology",)),
     Step("agent",        agent.start,              deadline=seconds(30), needs=("journal", "identity", "loopback",
                                                                                 "lock-modules")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -130,12 +131,20 @@ class Init:
         mode = facts.mode.value if facts.mode else "cpu"
         gpus = len(facts.topology.gpus) if facts.topology else 0
         self.system.say(console.verdict_ready(now - self.started_s, mode, gpus, 0, facts.agent_pid))
+        if settings.log is LogLevel.TRACE:
+            self._tell_imports()
         self._publish(Verdict.READY if gpus else Verdict.NO_GPU)
         for pid, status in self._ended_early:
             supervisor.child_ended(pid, status, now)
         for number in self._stopped_early:
             self._stop(number)
         return supervisor
+
+    def _tell_imports(self) -> None:
+        """Which modules the boot has loaded up to here: what every boot pays for."""
+        names = sorted(sys.modules)
+        for start in range(0, len(names), 20):
+            self.system.say(f"nvrc: log imported {' '.join(names[start:start + 20])}")
 
     # Events
 
@@ -190,6 +199,7 @@ class Init:
 
     def _publish(self, verdict: Verdict) -> None:
         """Report and status for machines. Never worth the VM: what goes wrong here is said and passed over."""
+        is_news = self.verdict is not verdict
         self.verdict = verdict
         try:
             from nvrc import publish
@@ -200,9 +210,9 @@ class Init:
             self.system.say(console.warning_line(f"no report below {paths.RUN}: {unforeseen(err)}"))
             return
         parameters = self.executor.facts.parameters
-        if parameters is not None and parameters.settings.report is ReportTo.CONSOLE:
-            for line in document.decode().splitlines():
-                self.system.say(f"nvrc: report {line}")
+        if is_news and parameters is not None and parameters.settings.report is ReportTo.CONSOLE:
+            for line in console.report_lines(document):
+                self.system.say(line)
 
 
 def set_alarm(limit_s: float) -> None:

@@ -21,7 +21,7 @@ INIT_MESSAGE = b"Run /init as init process"
 def write(system: System, executor: Executor, *, started_s: float, verdict: Verdict, journal: Journal,
           supervisor: Supervisor | None) -> bytes:
     """Both documents, as things stand now; the report is returned as well."""
-    boot = describe_boot(executor.facts, executor.records, verdict=verdict, started_s=started_s, now=system.now(),
+    boot = describe_boot(executor.facts, executor.records, verdict=verdict, started_s=started_s,
                          log_tail=journal.tail(report.LOG_TAIL_LINES),
                          interpreter_s=_interpreter_s(system, executor.records, started_s))
     document = report.to_json(boot)
@@ -31,7 +31,7 @@ def write(system: System, executor: Executor, *, started_s: float, verdict: Verd
 
 
 def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict, started_s: float,
-                  interpreter_s: float | None, now: float, log_tail: tuple[str, ...]) -> Report:
+                  interpreter_s: float | None, log_tail: tuple[str, ...]) -> Report:
     failed = next((record for record in records if record.outcome == Outcome.FAIL.value), None)
     return Report(
         program=f"nvrc {__version__}",
@@ -40,7 +40,7 @@ def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict
         failure=Failure(code=failed.code, step=failed.name, what=failed.detail, hint=failed.hint) if failed else None,
         started_s=started_s,
         interpreter_s=interpreter_s,
-        ended_s=now,
+        ended_s=max((record.end_s for record in records), default=None),
         steps=tuple(_step(record) for record in records),
         parameters=_parameters(facts),
         topology=report.record_topology(facts.topology) if facts.topology else (),
@@ -67,8 +67,8 @@ def describe_life(boot: Report, journal: Journal, supervisor: Supervisor | None,
 def _agent(supervisor: Supervisor) -> ServiceRecord:
     ending = supervisor.ending
     ended = ServiceState.STOPPED if ending and ending.is_orderly else ServiceState.FAILED
-    return ServiceRecord(name="agent", state=ended if ending else ServiceState.RUNNING, pid=supervisor.agent_pid, since_s=supervisor.started_s,
-                         detail=ending.what if ending else "")
+    return ServiceRecord(name="agent", state=ended if ending else ServiceState.RUNNING, pid=supervisor.agent_pid,
+                         since_s=supervisor.started_s, detail=ending.what if ending else "")
 
 
 def _failure_of_life(supervisor: Supervisor | None) -> Failure | None:

@@ -78,7 +78,7 @@ def test_the_end_of_the_agent_is_in_the_status(tmp_path: Path, status: int, stat
     system = bare_guest(str(tmp_path))
     supervisor = Supervisor(agent_pid=7, own_pid_namespace=True, started_s=101.0)
     supervisor.child_ended(7, status, 103.0)
-    boot = publish.describe_boot(Facts(), (), verdict=Verdict.READY, started_s=1.0, interpreter_s=None, now=2.0, log_tail=())
+    boot = publish.describe_boot(Facts(), (), verdict=Verdict.READY, started_s=1.0, interpreter_s=None, log_tail=())
     life = publish.describe_life(boot, Journal(system), supervisor, 3.0)
     assert life.services[0].state.value == state
     assert (life.failure.code if life.failure else None) == code

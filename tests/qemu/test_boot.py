@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frozen init as a kernel starts it: hand-over, ends, faults, and what a boot loads. One virtual machine a test."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nvrc.report import from_json
+from nvrc_lab.console import Story
+from nvrc_lab.image import BootFiles, build_image
+from nvrc_lab.machine import Accel, Machine, make_argv
+from nvrc_lab.qemu import find_qemu
+from nvrc_lab.watch import Limits, watch
+
+pytestmark = pytest.mark.qemu
+
+MODULES = Path(__file__).with_name("boot_imports.txt")
+
+
+@dataclass(frozen=True)
+class Booted:
+    story: Story
+    lines: tuple[str, ...]
+
+    def agent(self, text: str) -> list[str]:
+        return [line.partition("agent: ")[2] for line in self.lines if f"agent: {text}" in line]
+
+    @property
+    def report_text(self) -> str:
+        found = (re.search(r"nvrc: report (.*)", line) for line in self.lines)
+        return "\n".join(match[1] for match in found if match)
+
+
+Boot = Callable[..., Booted]
+
+
+@pytest.fixture(scope="session")
+def image() -> BootFiles:
+    return build_image()
+
+
+@pytest.fixture
+def boot(image: BootFiles, tmp_path: Path) -> Boot:
+    def run(words: str, *, initrd: Path = image.initrd) -> Booted:
+        machine = Machine(kernel=image.kernel, initrd=initrd, cmdline=f"console=ttyS0 quiet panic=1 {words}")
+        lines: list[str] = []
+        argv = make_argv(machine, find_qemu().program, Accel.TCG)
+        went = watch(argv, tmp_path / "console", Limits(total_s=90), lambda _story, new, _seconds: lines.extend(new))
+        return Booted(went.story, tuple(lines))
+
+    return run
+
+
+def test_hand_over_to_an_agent_that_believes_it_is_pid_1(boot: Boot) -> None:
+    went = boot("lab.agent=report,poweroff cgroup_no_v1=all nvrc.report=console nvrc.log=trace LEAK=1 KATA_AGENT_TRACING=1")
+    assert went.story.ready is not None
+    assert went.story.ready.mode == "cpu"
+    assert went.story.end is not None
+    assert went.story.end.code == "OK"
+    assert went.agent("pid=1 ppid=0 pgid=0 sid=0 uid=0")
+    assert went.agent("limit nofile soft=1048576 hard=1048576")
+    assert went.agent("oom_score_adj -997")
+    assert {line.split("=")[0] for line in went.agent("env ")} == {"env PATH", "env HOME", "env TERM"}
+    assert [line.split()[1] for line in went.agent("fd ")] == ["0", "1", "2"]
+    assert went.agent("signals blocked=0000000000000000 ignored=0000000000000000")
+    assert went.agent("proc processes=1 own=yes")
+    assert went.agent("cgroup2 mounted=yes writable=yes")
+    assert went.agent("modules_disabled 1")
+    assert went.agent("shm mounted=yes")
+    assert went.agent("pts mounted=yes")
+    assert not [line for line in went.agent("duty ") if "fail" in line]
+    check_report(went)
+    check_imports(went)
+
+
+def check_report(went: Booted) -> None:
+    report = from_json(went.report_text.encode())
+    assert [step.name for step in report.steps if step.outcome.value == "ok"]
+    assert report.interpreter_s is not None
+    assert 0 < report.interpreter_s < 30
+    assert report.started_s > report.interpreter_s
+    assert json.loads(went.report_text)["failure"] is None
+
+
+def check_imports(went: Booted) -> None:
+    """What a boot loads is what it pays for: a module that is new here is a decision, made by editing the list."""
+    listed = set(MODULES.read_text().split())
+    found = {name for line in went.lines if "imported " in line for name in line.partition("imported ")[2].split()}
+    assert found, "nvrc.log=trace names what was imported"
+    assert not found & {"pyroute2", "psutil", "yaml", "asyncio", "sqlite3", "ssl", "pynvml", "json", "argparse"}
+    assert found - listed == set(), "loaded now, and not on the list of boot_imports.txt"
+
+
+@pytest.mark.parametrize(("words", "code", "text"), [
+    pytest.param("lab.agent=exit:0", "E_AGENT_EXIT", "exited with status 0", id="exit-0"),
+    pytest.param("lab.agent=crash", "E_AGENT_EXIT", "killed by SIGSEGV", id="crash"),
+    pytest.param("nvrc.smi.lgc=fast nvrc.dcgm=perhaps", "E_PARAMETERS", "2 ", id="malformed-parameters"),
+])
+def test_every_failure_ends_with_one_fatal_line(boot: Boot, words: str, code: str, text: str) -> None:
+    failure = boot(words).story.failure
+    assert failure is not None
+    assert failure.code == code
+    assert text in failure.what
+    assert failure.hint
+
+
+def test_an_ordinary_child_sees_what_it_expects_and_leaves_no_zombie(boot: Boot) -> None:
+    went = boot("lab.agent=orphans:1000,report,exit:0 nvrc.agent.pidns=off")
+    assert went.agent("mount /sys/fs/cgroup cgroup2")
+    assert any("zombies=0" in line for line in went.agent("orphans "))
+    assert went.story.end is not None
+    assert went.story.end.code == "OK"
+
+
+def test_a_log_flood_does_not_stop_the_boot(boot: Boot) -> None:
+    went = boot("lab.agent=flood:100000,poweroff")
+    assert any("sent=100000 failed=0" in line for line in went.agent("flood "))
+    assert went.story.end is not None
+
+
+def test_a_root_locked_against_writing_carries_the_agent(boot: Boot) -> None:
+    went = boot("lab.agent=report,poweroff nvrc.lockdown.root=on nvrc.lockdown.kexec=on")
+    assert went.story.end is not None
+    assert went.story.end.code == "OK"
+    assert [line for line in went.agent("mount / ") if " ro" in line]
