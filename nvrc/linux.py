@@ -2,12 +2,13 @@
 """System calls that Python does not offer, by ctypes, under the kernel's own constant names. No policy here.
 
 Numbers are those of x86_64 and aarch64 (identical for everything used below except where a table says otherwise).
-Follows mount(2), umount2(2), clone3(2), signalfd(2), reboot(2), prctl(2), netdevice(7).
+Follows mount(2), umount2(2), clone3(2), signalfd(2), init_module(2), reboot(2), prctl(2), netdevice(7).
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -18,6 +19,9 @@ MNT_DETACH = 2
 
 CLONE_NEWNS, CLONE_NEWPID, CLONE_PIDFD = 0x20000, 0x20000000, 0x1000
 SYS_CLONE3, SYS_CLOSE_RANGE = 435, 436
+_IS_X86 = os.uname().machine == "x86_64"
+SYS_INIT_MODULE, SYS_FINIT_MODULE = (175, 313) if _IS_X86 else (105, 273)
+MODULE_INIT_COMPRESSED_FILE = 4
 
 LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
 LINUX_REBOOT_CMD_RESTART = 0x01234567
@@ -81,6 +85,35 @@ def close_range(first: int) -> None:
 
 def reboot(command: int) -> None:
     _check(_libc.reboot(ctypes.c_int(command if command < 1 << 31 else command - (1 << 32))))
+
+
+def init_module(image: bytes, options: str) -> None:
+    _check(_libc.syscall(ctypes.c_long(SYS_INIT_MODULE), image, ctypes.c_ulong(len(image)), _option_string(options)))
+
+
+def finit_module(descriptor: int, options: str, flags: int) -> None:
+    _check(_libc.syscall(ctypes.c_long(SYS_FINIT_MODULE), ctypes.c_int(descriptor), _option_string(options),
+                         ctypes.c_int(flags)))
+
+
+def _option_string(options: str) -> bytes:
+    raw = options.encode("utf-8", "surrogateescape")
+    if b"\0" in raw:
+        raise OSError(errno.EINVAL, "module options contain a NUL")
+    return raw
+
+
+def ioctl(path: str, request: int, data: bytes) -> bytes:
+    """One request with a structure; what the kernel made of it."""
+    import fcntl
+
+    buffer = bytearray(data)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, request, buffer, True)
+    finally:
+        os.close(descriptor)
+    return bytes(buffer)
 
 
 def raise_interface(name: str) -> None:

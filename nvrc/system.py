@@ -12,11 +12,14 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from nvrc import linux, paths
 from nvrc.children import Children, Ended, nobody, work
 from nvrc.program import Program, start
+
+if TYPE_CHECKING:
+    from nvrc.uevents import Events
 
 KERN_EMERG, KERN_INFO, KERN_DEBUG = 0, 6, 7
 USER_FACILITY = 1 << 3
@@ -24,6 +27,16 @@ USER_FACILITY = 1 << 3
 
 Output = Callable[[int, str], None]  # a descriptor that has a program's output to read, and the program's name for it
 Task = Callable[[int], None]  # what a forked worker does; it writes its answer to the descriptor
+
+
+class Node(NamedTuple):
+    """What has a name in /dev: kind and permissions as in st_mode, and the numbers of a device."""
+
+    mode: int
+    major: int
+    minor: int
+    uid: int = 0
+    gid: int = 0
 
 
 class System(Protocol):
@@ -45,10 +58,15 @@ class System(Protocol):
     def open_reader(self, path: str) -> int: ...
     def bind_log(self, path: str) -> int: ...
     def kernel_records(self) -> Iterator[bytes]: ...
+    def find_node(self, path: str) -> Node | None: ...
+    def make_node(self, path: str, node: Node) -> None: ...
 
     def mount(self, source: str, target: str, fstype: str, flags: int, data: str = "") -> None: ...
     def set_hostname(self, name: str) -> None: ...
     def raise_loopback(self) -> None: ...
+    def load_module(self, image: str | bytes, options: str, *, compressed: bool = False) -> None: ...
+    def ioctl(self, path: str, request: int, data: bytes) -> bytes: ...
+    def listen_uevents(self) -> Events: ...
     def start(self, program: Program, ended: Ended = nobody) -> int: ...
     def fork(self, task: Task, ended: Ended = nobody) -> tuple[int, int]: ...
     def signal(self, pid: int, number: int) -> None: ...
@@ -177,6 +195,24 @@ class LinuxSystem:
         finally:
             os.close(descriptor)
 
+    def find_node(self, path: str) -> Node | None:
+        """What is at the path itself, links not followed; None for nothing."""
+        try:
+            found = os.lstat(self.real_path(path))
+        except FileNotFoundError:
+            return None
+        return Node(found.st_mode, os.major(found.st_rdev), os.minor(found.st_rdev), found.st_uid, found.st_gid)
+
+    def make_node(self, path: str, node: Node) -> None:
+        """A device node; one with the same kind and numbers stays and gets mode and owner. Others are in the way."""
+        self._only_as_init("make device nodes")
+        real = self.real_path(path)
+        found = self.find_node(path)
+        if found is None or (stat.S_IFMT(found.mode), *found[1:3]) != (stat.S_IFMT(node.mode), *node[1:3]):
+            os.mknod(real, node.mode, os.makedev(node.major, node.minor))
+        os.chown(real, node.uid, node.gid, follow_symlinks=False)
+        os.chmod(real, stat.S_IMODE(node.mode))
+
     # Kernel -----------------------------------------------------------------------------------------------------
 
     def mount(self, source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
@@ -192,6 +228,29 @@ class LinuxSystem:
     def raise_loopback(self) -> None:
         self._only_as_init("raise lo")
         linux.raise_interface("lo")
+
+    def load_module(self, image: str | bytes, options: str, *, compressed: bool = False) -> None:
+        """Insert a module from a file, which the kernel unpacks itself if `compressed`, or from memory."""
+        self._only_as_init("load a module")
+        if isinstance(image, bytes):
+            linux.init_module(image, options)
+            return
+        descriptor = os.open(self.real_path(image), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            linux.finit_module(descriptor, options, linux.MODULE_INIT_COMPRESSED_FILE if compressed else 0)
+        finally:
+            os.close(descriptor)
+
+    def ioctl(self, path: str, request: int, data: bytes) -> bytes:
+        """One request to a device, with a structure that the kernel reads and writes back."""
+        self._only_as_init("talk to a device")
+        return linux.ioctl(self.real_path(path), request, data)
+
+    def listen_uevents(self) -> Events:
+        """Have events of devices wake us from now on."""
+        from nvrc.uevents import Uevents
+
+        return Uevents()
 
     def start(self, program: Program, ended: Ended = nobody) -> int:
         if not program.log_as:

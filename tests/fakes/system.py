@@ -8,11 +8,16 @@ only recorded. Any effect can be made to fail: `fail["mount /proc"] = OSError(..
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from nvrc.children import Ended, nobody
 from nvrc.program import Program
-from nvrc.system import KERN_EMERG, LinuxSystem
+from nvrc.system import KERN_EMERG, LinuxSystem, Node
+
+# What a device answers to an ioctl: request and structure in, structure out, or OSError.
+Device = Callable[[int, bytes], bytes]
 
 
 @dataclass
@@ -25,6 +30,13 @@ class FakeSystem(LinuxSystem):
     programs: list[Program] = field(default_factory=list)
     next_pid: int = 4710
     ended: list[tuple[int, int]] = field(default_factory=list)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    devices: dict[str, Device] = field(default_factory=dict)
+    kernel_log: list[bytes] = field(default_factory=list)
+    # What happens to the machine while somebody waits for uevents, one wait after another; then time just passes.
+    happenings: list[Callable[[], None]] = field(default_factory=list)
+    # What loading a module brings along, by its file (or "memory").
+    on_load: dict[str, Callable[[], None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__(self.root)
@@ -77,6 +89,38 @@ class FakeSystem(LinuxSystem):
         self._effect(f"bind {path}")
         return super().bind_log(path)
 
+    def kernel_records(self) -> Iterator[bytes]:
+        yield from self.kernel_log
+
+    def find_node(self, path: str) -> Node | None:
+        return self.nodes.get(path) or super().find_node(path)
+
+    def make_node(self, path: str, node: Node) -> None:
+        """Recorded only; refuses what the real one would refuse."""
+        found = self.find_node(path)
+        if found and (stat.S_IFMT(found.mode), *found[1:3]) != (stat.S_IFMT(node.mode), *node[1:3]):
+            raise FileExistsError(17, "File exists")
+        kind = "c" if stat.S_ISCHR(node.mode) else "b"
+        self._effect(f"node {path}")
+        self.effects[-1] = (f"node {path} {kind} {node.major}:{node.minor} {stat.S_IMODE(node.mode):o}"
+                            f" {node.uid}:{node.gid}")
+        self.nodes[path] = node
+
+    def load_module(self, image: str | bytes, options: str, *, compressed: bool = False) -> None:
+        name = image if isinstance(image, str) else "memory"
+        self._effect(f"load {name}")
+        self.effects[-1] = f"load {name}{' compressed' if compressed else ''} {options}".rstrip()
+        self.on_load.get(name, lambda: None)()
+
+    def ioctl(self, path: str, request: int, data: bytes) -> bytes:
+        if path not in self.devices:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return self.devices[path](request, data)
+
+    def listen_uevents(self) -> FakeEvents:
+        self._effect("listen")
+        return FakeEvents(self)
+
     def mount(self, source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
         self._effect(f"mount {target}")
         self.effects[-1] = f"mount {source} {target} {fstype} {flags:#x} {data}".rstrip()
@@ -114,6 +158,20 @@ class FakeSystem(LinuxSystem):
 
     def say(self, line: str, level: int = KERN_EMERG) -> None:
         self.said.append(line)
+
+
+@dataclass
+class FakeEvents:
+    system: FakeSystem
+
+    def wait(self, timeout_s: float) -> None:
+        if self.system.happenings:
+            self.system.happenings.pop(0)()
+        else:
+            self.system.clock += timeout_s
+
+    def close(self) -> None:
+        self.system.effects.append("unlisten")
 
 
 def bare_guest(root: str) -> FakeSystem:

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import os
+import pty
 import socket
+import stat
+import termios
 from collections.abc import Callable
-from errno import ENOSPC
+from errno import EBADF, EINVAL, ENOEXEC, ENOSPC, ENOSYS, EPERM
 from pathlib import Path
 
 import pytest
 
 from nvrc import linux, paths
 from nvrc.program import Program
-from nvrc.system import LinuxSystem
+from nvrc.system import LinuxSystem, Node
 
 
 @pytest.fixture
@@ -27,6 +30,9 @@ def system(tmp_path: Path) -> LinuxSystem:
     pytest.param(lambda s: s.mount("proc", "/proc", "proc", 0), id="mount"),
     pytest.param(lambda s: s.set_hostname("x"), id="hostname"),
     pytest.param(lambda s: s.raise_loopback(), id="loopback"),
+    pytest.param(lambda s: s.load_module("/lib/x.ko", ""), id="load-module"),
+    pytest.param(lambda s: s.make_node("/dev/x", Node(0o020600, 1, 3)), id="make-node"),
+    pytest.param(lambda s: s.ioctl("/dev/null", 0, b""), id="ioctl"),
     pytest.param(lambda s: s.power_off(), id="power-off"),
     pytest.param(lambda s: s.restart(), id="restart"),
 ])
@@ -76,6 +82,14 @@ def test_links_replace_what_had_the_name(system: LinuxSystem) -> None:
     system.make_link("/dev/fd", "a")
     system.make_link("/dev/fd", "b")
     assert os.readlink(system.real_path("/dev/fd")) == "b"
+
+
+def test_what_has_a_name_is_told_without_following_links(system: LinuxSystem) -> None:
+    system.make_link("/dev/tty", "/dev/null")
+    found = system.find_node("/dev/tty")
+    assert found is not None and stat.S_ISLNK(found.mode)
+    assert LinuxSystem().find_node("/dev/null")[:3] == (0o020666, 1, 3)  # type: ignore[index]
+    assert system.find_node("/dev/absent") is None
 
 
 def test_executable_means_a_regular_file_with_an_execute_bit(system: LinuxSystem) -> None:
@@ -180,6 +194,29 @@ def test_a_failed_call_carries_errno_and_path() -> None:
     with pytest.raises(OSError, match="/no/such/mount") as caught:
         linux.umount2("/no/such/mount")
     assert caught.value.errno in (1, 2)
+
+
+def test_a_module_that_is_none_is_refused_by_the_kernel() -> None:
+    with pytest.raises(OSError, match="NUL"):
+        linux.init_module(b"x", "a=\0")
+    reading, writing = os.pipe()
+    refusals = (EPERM, EINVAL, ENOEXEC, EBADF, ENOSYS)
+    with pytest.raises(OSError) as caught:
+        linux.init_module(b"no module", "")
+    assert caught.value.errno in refusals
+    with pytest.raises(OSError) as caught:
+        linux.finit_module(reading, "", 0)
+    assert caught.value.errno in refusals
+    os.close(reading)
+    os.close(writing)
+
+
+def test_an_ioctl_gives_back_what_the_kernel_made_of_the_structure() -> None:
+    controller, terminal = pty.openpty()
+    size = linux.ioctl(os.ttyname(terminal), termios.TIOCGWINSZ, b"x" * 8)
+    assert size == bytes(8)
+    os.close(controller)
+    os.close(terminal)
 
 
 def test_reaping_nothing_is_nothing() -> None:
