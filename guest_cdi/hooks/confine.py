@@ -30,12 +30,6 @@ OWN_PID_NAMESPACE = "/proc/self/ns/pid"
 MOUNT_TABLE = "/proc/self/mountinfo"
 
 
-class Outcome(NamedTuple):
-    """failure is empty when the program ran and said 0."""
-
-    failure: str
-
-
 class Place(NamedTuple):
     """Where to go: the container root, known by name and by what was found there."""
 
@@ -45,7 +39,8 @@ class Place(NamedTuple):
     mount_points: tuple[str, ...]
 
 
-def run(program_fd: int, argv: Sequence[str], root: Root, deadline_s: float) -> Outcome:
+def run(program_fd: int, argv: Sequence[str], root: Root, deadline_s: float) -> str:
+    """What went wrong; empty when the program ran and said 0."""
     table = read_mount_table()
     place = Place(root.path, root.identity(), is_initramfs(table), mount_points(table))
     report_read, report_write = os.pipe()
@@ -145,7 +140,7 @@ def drop_privileges() -> None:
     linux.close_on_exec_from(3)
 
 
-def _await(child: int, report_fd: int, deadline_s: float) -> Outcome:
+def _await(child: int, report_fd: int, deadline_s: float) -> str:
     with Handle(os.pidfd_open(child)) as process:
         poll = select.poll()
         poll.register(process.fd, select.POLLIN)
@@ -154,10 +149,10 @@ def _await(child: int, report_fd: int, deadline_s: float) -> Outcome:
             os.kill(child, linux.SIGKILL)  # PID 1: its namespaces go with it
     _, status = os.waitpid(child, 0)
     if not in_time:
-        return Outcome(f"no end after {deadline_s:g} s, killed")
+        return f"no end after {deadline_s:g} s, killed"
     report = os.read(report_fd, REPORT_LIMIT_BYTES).decode("utf-8", "replace")
     code = os.waitstatus_to_exitcode(status)
-    return Outcome(report or (f"exit status {code}" if code else ""))
+    return report or (f"exit status {code}" if code else "")
 
 
 def read_mount_table() -> str:

@@ -45,9 +45,9 @@ def prepare(values: Values) -> Action:
 def update_cache(folders: tuple[str, ...], ldconfig: str, root: Root, deadline_s: float = DEADLINE_S) -> list[str]:
     with load_program(ldconfig) as program:
         done = ldconf.configure(root, folders, os.uname().machine)
-        outcome = confine.run(program.fd, ARGUMENTS, root, deadline_s)
-    if outcome.failure:
-        raise CdiError("E_CDI_HOOK_LDCACHE", f"{outcome.failure} ({' '.join(ARGUMENTS)} in {root.path})",
+        failure = confine.run(program.fd, ARGUMENTS, root, deadline_s)
+    if failure:
+        raise CdiError("E_CDI_HOOK_LDCACHE", f"{failure} ({' '.join(ARGUMENTS)} in {root.path})",
                        "the message names the step; a read-only container root cannot take a cache")
     return [*done, f"{CACHE} made"]
 
