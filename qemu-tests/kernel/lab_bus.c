@@ -130,6 +130,20 @@ static int make_windows(void)
 	return 0;
 }
 
+/* Below the reservation and not above it: a window over the reservation would leave no room for the BARs in it. */
+static int claim_reserved(void)
+{
+	struct resource *other;
+
+	for (other = iomem_resource.child; other; other = other->sibling)
+		if (other->start <= registers.start && other->end >= registers.end && !(other->flags & IORESOURCE_BUSY) &&
+		    !strcmp(other->name, "Reserved"))
+			return request_resource(other, &registers);
+	pr_err("lab_pci: %pR is not reserved; add memmap=%lluM$%#lx to the kernel command line\n", &registers,
+	       (u64)resource_size(&registers) >> 20, mmio);
+	return -EINVAL;
+}
+
 /* The kernel never assigns addresses from reserved memory, so these are preset here and claimed after the scan. */
 static int preset_registers(void)
 {
@@ -155,7 +169,7 @@ static int preset_registers(void)
 	}
 	registers.start = mmio;
 	registers.end = at - 1;
-	return at > mmio ? insert_resource(&iomem_resource, &registers) : 0;
+	return at > mmio ? claim_reserved() : 0;
 }
 
 static int finish_function(struct pci_dev *dev, void *unused)

@@ -94,7 +94,7 @@ def _lines(raw: bytes) -> list[str]:
 
 
 def probe(functions: str, script: str, *, programs: Sequence[str] = (), texts: Mapping[str, str] | None = None,
-          cmdline: str = "") -> list[str]:
+          cmdline: str = "", machine: Machine | None = None) -> list[str]:
     """The console of a machine with these functions (lab_machine.c has their grammar) that runs these probes."""
     places = checkout()
     shop = standins.open_workshop(places)
@@ -107,7 +107,7 @@ def probe(functions: str, script: str, *, programs: Sequence[str] = (), texts: M
         texts={"/lab/target": "/lab/prober\n", "/lab/script": script,
                "/lab/modules": f"/lab/lab_pci.ko fn={functions}\n", **(texts or {})},
     )
-    return boot(guest, cmdline=cmdline)
+    return boot(guest, cmdline=cmdline, machine=machine)
 
 
 def told(lines: Sequence[str], what: str) -> list[str]:

@@ -10,6 +10,7 @@
  *   cat PATH                   every line of a text file              -> probe: cat PATH: LINE | error NAME
  *   grep PATH TEXT             the lines with TEXT                    -> as cat
  *   hex PATH [N]               first N bytes                          -> probe: hex PATH 0123ab... | error NAME
+ *   peek PATH OFFSET           a 32-bit register through mmap         -> probe: peek PATH OFFSET 180000a1 | error NAME
  *   ls PATH                    names, sorted                          -> probe: ls PATH: a b c | error NAME
  *   link PATH                                                         -> probe: link PATH -> TARGET | error NAME
  *   node PATH MAJOR MINOR      make a character node; MAJOR may be a name from /proc/devices
@@ -38,6 +39,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
@@ -128,6 +130,24 @@ static void do_hex(const struct line *line)
 	for (long i = 0; i < length && i < wanted; i++)
 		printf("%02x", (unsigned char)data[i]);
 	putchar('\n');
+}
+
+static void do_peek(const struct line *line)
+{
+	enum { PAGE = 4096 };
+	unsigned long at = strtoul(word(line, 2), NULL, 0);
+	int fd = open(word(line, 1), O_RDWR | O_CLOEXEC);
+	void *page = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, (off_t)(at & ~(PAGE - 1UL)));
+
+	if (page == MAP_FAILED)
+		report("peek", word(line, 1), false, -1);
+	else
+		printf("probe: peek %s %s %08x\n", word(line, 1), word(line, 2),
+		       *(volatile unsigned *)((char *)page + (at & (PAGE - 1UL))));
+	if (page != MAP_FAILED)
+		munmap(page, PAGE);
+	if (fd >= 0)
+		close(fd);
 }
 
 static int visible(const struct dirent *entry)
@@ -397,7 +417,7 @@ static const struct {
 	{ "write", do_write },	 { "run", do_run },	      { "kmsg", do_kmsg },	 { "sleep", do_sleep },
 	{ "wait", do_wait },	 { "kill", do_kill },	      { "say", do_say },	 { "poweroff", do_poweroff },
 	{ "grep", do_cat },	 { "spawn", do_spawn },    { "syslog", do_syslog },
-	{ "loopback", do_loopback },
+	{ "loopback", do_loopback },  { "peek", do_peek },
 };
 
 static void split(struct line *line, char *text)
