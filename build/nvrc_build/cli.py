@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvrc_build import diff, inspect, manifest, pipeline, relock
+from nvrc_build import diff, inspect, manifest, pipeline, relock, trust
 from nvrc_build.errors import BuildError
 from nvrc_build.inventory import Inventory, find_manifest, read_inventory
 from nvrc_build.progress import Terminal
@@ -23,6 +23,9 @@ EPILOG = """examples:
   nvrc-image check                          read every declaration, report every mistake
   nvrc-image inspect lab --svg lab.svg      what it weighs, slice by slice
   nvrc-image diff old/manifest.json lab     what changed
+  nvrc-image measure lab --firmware OVMF.amdsev.fd --cmdline "console=hvc0" -o reference-values.json
+  nvrc-image overlay disk.img fixes/ -o fixed.img
+  nvrc-image kata-config nvidia --runtime-class kata-qemu-nvidia-gpu -d config.d
   nvrc-image lock                           take today's package versions into rootfs/locks
 
 Building needs root, or a kernel that lets users make user namespaces: programs run in an unpacked root of their own.
@@ -140,6 +143,12 @@ COMMANDS = (
     Command(name="inspect", help="what an image is made of and weighs", arguments=inspect_arguments, run=run_inspect),
     Command(name="diff", help="what changed between two images (exit 1 if anything did)", arguments=diff_arguments,
             run=run_diff),
+    Command(name="measure", help="the expected SEV-SNP launch measurement, as reference values",
+            arguments=trust.measure_arguments, run=trust.run_measure),
+    Command(name="overlay", help="add or replace files in a verity image; print the new parameters",
+            arguments=trust.overlay_arguments, run=trust.run_overlay),
+    Command(name="kata-config", help="the runtime configuration and a Pod that boot an image",
+            arguments=trust.kata_arguments, run=trust.run_kata),
     Command(name="lock", help="take today's package versions into the locks", arguments=lock_arguments, run=run_lock),
 )
 
