@@ -26,7 +26,7 @@ USER_FACILITY = 1 << 3
 
 
 Output = Callable[[int, str], None]  # a descriptor that has a program's output to read, and the program's name for it
-Task = Callable[[int], None]  # what a forked worker does; it writes its answer to the descriptor
+Task = Callable[[int], None]  # what a forked worker does, given its end of a socket
 
 
 class Node(NamedTuple):
@@ -268,13 +268,19 @@ class LinuxSystem:
         return self._children.born(pid, ended)
 
     def fork(self, task: Task, ended: Ended = nobody) -> tuple[int, int]:
-        """A copy of this process that does one task and is gone; its pid, and a descriptor to read its answer from."""
-        answer, telling = os.pipe2(os.O_CLOEXEC)
+        """A copy of this process that does one task and is gone: its pid, and a socket to talk with it."""
+        import socket
+
+        ours, theirs = socket.socketpair()
+        reading, writing = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:  # pragma: no cover - the child
-            work(task, telling)
-        os.close(telling)
-        return self._children.born(pid, ended), answer
+            work(task, theirs.detach(), writing)
+        theirs.close()
+        os.close(writing)
+        os.set_blocking(reading, False)
+        self.output(reading, "worker")
+        return self._children.born(pid, ended), ours.detach()
 
     def reap(self) -> list[tuple[int, int]]:
         """Every child that has ended, as (pid, wait status); whoever waits for one is told."""

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A forked process that runs what must not run inside PID 1: NVIDIA's library, and the CDI document made with it.
+
+PID 1 asks by name, the worker answers, both in lines of JSON over a socket: nothing that the worker sends can do more
+to PID 1 than be a wrong answer. A library that crashes or never answers is a failed request with a code. The worker
+lives through all requests, so the library is opened once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from nvrc.errors import BY_CODE, NvrcError
+from nvrc.supervise import signal_name
+from nvrc.system import System
+
+ANSWER_BYTES = 4 << 20
+
+Value = object  # what JSON can say
+Request = Callable[..., Value]
+
+
+@dataclass(slots=True)
+class Worker:
+    """PID 1's end. One request at a time; after a failure of the process itself there is no worker any more."""
+
+    system: System
+    socket: int
+    pid: int
+    _statuses: list[int] = field(default_factory=list)
+
+    def ask(self, name: str, deadline_s: float, **given: Value) -> Value:
+        """The answer to a request, or NvrcError: the request's own, E_NVML_CRASH or E_NVML_HANG."""
+        text = json.dumps({"ask": name, "given": given}).encode() + b"\n"
+        try:
+            os.write(self.socket, text)
+        except OSError as err:
+            raise self._died(name) from err
+        return _unwrap(name, self._read_answer(name, deadline_s))
+
+    def stop(self) -> None:
+        """Close the conversation; the worker ends by itself when it hears no more."""
+        if self.socket >= 0:
+            os.close(self.socket)
+            self.socket = -1
+
+    def _read_answer(self, name: str, deadline_s: float) -> bytes:
+        until = self.system.now() + deadline_s
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        answer = b""
+        while not answer.endswith(b"\n"):
+            left_s = until - self.system.now()
+            if left_s <= 0 or not poll.poll(left_s * 1000):
+                raise self._hangs(name, deadline_s)
+            piece = os.read(self.socket, 1 << 16)
+            if not piece:
+                raise self._died(name)
+            answer += piece
+            if len(answer) > ANSWER_BYTES:
+                raise self._hangs(name, deadline_s)
+        return answer
+
+    def _hangs(self, name: str, deadline_s: float) -> NvrcError:
+        self.system.signal(self.pid, 9)
+        self.stop()
+        return NvrcError("E_NVML_HANG", f"no answer to {name!r} from NVIDIA's library within {deadline_s:g} s")
+
+    def _died(self, name: str) -> NvrcError:
+        self.stop()
+        return NvrcError("E_NVML_CRASH", f"the worker with NVIDIA's library ended during {name!r}{self._how()}")
+
+    def _how(self) -> str:
+        """In words, when the reaper has told already."""
+        if not self._statuses:
+            return ""
+        status = self._statuses[0]
+        return f", killed by {signal_name(os.WTERMSIG(status))}" if os.WIFSIGNALED(status) else ""
+
+    def ended(self, _pid: int, status: int) -> None:
+        self._statuses.append(status)
+
+
+def start_worker(system: System, requests: Callable[[], Mapping[str, Request]]) -> Worker:
+    """Fork one that answers `requests()`; the mapping is made in the child, which imports what it needs."""
+    worker = Worker(system, -1, -1)
+    worker.pid, worker.socket = system.fork(lambda talking: serve(talking, requests()), worker.ended)
+    return worker
+
+
+def serve(talking: int, requests: Mapping[str, Request]) -> None:
+    """The worker's end: answer until the other side is closed."""
+    with os.fdopen(talking, "rb", closefd=False) as lines:
+        for line in lines:
+            os.write(talking, answer(line, requests))
+
+
+def answer(line: bytes, requests: Mapping[str, Request]) -> bytes:
+    asked = json.loads(line)
+    try:
+        reply: dict[str, Value] = {"ok": requests[asked["ask"]](**asked["given"])}
+    except NvrcError as err:
+        reply = {"code": err.code, "what": err.what, "hint": err.hint}
+    except Exception as err:
+        reply = {"code": "E_INTERNAL", "what": f"{asked['ask']}: {err!r}", "hint": ""}
+    return json.dumps(reply).encode() + b"\n"
+
+
+def _unwrap(name: str, line: bytes) -> Value:
+    try:
+        reply = json.loads(line)
+        if "ok" in reply:
+            value: Value = reply["ok"]
+            return value
+        code, what, hint = str(reply["code"]), str(reply["what"]), str(reply["hint"])
+    except (ValueError, TypeError, KeyError) as err:
+        raise NvrcError("E_NVML_CRASH", f"the worker's answer to {name!r} is not one: {line[:80]!r}") from err
+    raise NvrcError(code if code in BY_CODE else "E_INTERNAL", what, hint)

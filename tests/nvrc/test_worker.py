@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker, forked for real: answers, errors, crashes, silence."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from nvrc.errors import NvrcError
+from nvrc.system import LinuxSystem
+from nvrc.worker import Request, Value, Worker, answer, serve, start_worker
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
+
+def echo(**given: Value) -> Value:
+    return given
+
+
+def refuse() -> Value:
+    raise NvrcError("E_MOUNT", "no", "do")
+
+
+def hang() -> Value:
+    time.sleep(60)
+    return None
+
+
+def crash() -> Value:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return None
+
+
+def garbage() -> Value:
+    os.write(3, b"nothing\n")
+    return None
+
+
+def long() -> Value:
+    return "x" * (5 << 20)
+
+
+REQUESTS: Mapping[str, Request] = {
+    "echo": echo, "refuse": refuse, "hang": hang, "crash": crash, "garbage": garbage, "long": long,
+    "error": lambda: 1 // 0, "exit": lambda: os._exit(3), "print": lambda: os.write(1, b"printed\n"),
+}
+
+Start = Callable[[], Worker]
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    subject = start_worker(LinuxSystem(), lambda: REQUESTS)
+    yield subject
+    subject.stop()
+    try:
+        os.kill(subject.pid, signal.SIGKILL)
+        os.waitpid(subject.pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def test_it_answers_request_after_request(worker: Worker) -> None:
+    assert worker.ask("echo", 5, a=1, b=["x", None, 2.5]) == {"a": 1, "b": ["x", None, 2.5]}
+    assert worker.ask("echo", 5) == {}
+
+
+def test_a_refused_request_carries_its_code_and_the_worker_lives(worker: Worker) -> None:
+    with pytest.raises(NvrcError) as caught:
+        worker.ask("refuse", 5)
+    assert (caught.value.code, caught.value.what, caught.value.hint) == ("E_MOUNT", "no", "do")
+    assert worker.ask("echo", 5) == {}
+
+
+@pytest.mark.parametrize("name", ["error", "unknown"])
+def test_an_unforeseen_error_is_internal(worker: Worker, name: str) -> None:
+    with pytest.raises(NvrcError, match=name) as caught:
+        worker.ask(name, 5)
+    assert caught.value.code == "E_INTERNAL"
+
+
+def test_a_hang_ends_at_the_deadline_and_takes_the_worker_with_it(worker: Worker) -> None:
+    with pytest.raises(NvrcError, match=r"no answer to 'hang' .* within 0.05 s") as caught:
+        worker.ask("hang", 0.05)
+    assert caught.value.code == "E_NVML_HANG"
+    assert os.WTERMSIG(os.waitpid(worker.pid, 0)[1]) == signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", ["crash", "exit"])
+def test_a_crash_is_a_failed_request(worker: Worker, name: str) -> None:
+    with pytest.raises(NvrcError, match=f"ended during '{name}'") as caught:
+        worker.ask(name, 5)
+    assert caught.value.code == "E_NVML_CRASH"
+    with pytest.raises(NvrcError):
+        worker.ask("echo", 5)
+
+
+def test_how_it_died_is_told_when_it_is_known() -> None:
+    subject = Worker(LinuxSystem(), -1, 1 << 22)
+    subject.ended(subject.pid, int(signal.SIGSEGV))
+    with pytest.raises(NvrcError, match="killed by SIGSEGV"):
+        subject.ask("echo", 1)
+
+
+@pytest.mark.parametrize(("name", "code"), [("garbage", "E_NVML_CRASH"), ("long", "E_NVML_HANG")])
+def test_answers_that_are_none(worker: Worker, name: str, code: str) -> None:
+    with pytest.raises(NvrcError) as caught:
+        worker.ask(name, 5)
+    assert caught.value.code == code
+
+
+def test_an_unknown_code_from_the_worker_is_not_passed_on() -> None:
+    def strange() -> Value:
+        error = NvrcError("E_MOUNT", "what")
+        error.code = "E_NONSENSE"
+        raise error
+
+    assert b"E_NONSENSE" in answer(b'{"ask": "x", "given": {}}', {"x": strange})
+
+
+def test_it_ends_when_nobody_asks_any_more(worker: Worker) -> None:
+    worker.stop()
+    assert os.waitpid(worker.pid, 0)[1] == 0
+
+
+def test_serving_in_this_process() -> None:
+    import socket
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.send(b'{"ask": "echo", "given": {"a": 1}}\n')
+        ours.shutdown(socket.SHUT_WR)
+        serve(theirs.fileno(), REQUESTS)
+        assert ours.recv(100) == b'{"ok": {"a": 1}}\n'
