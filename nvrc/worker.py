@@ -21,7 +21,7 @@ from nvrc.system import System
 ANSWER_BYTES = 4 << 20
 
 Value = object  # what JSON can say
-Request = Callable[..., Value]
+Request = Callable[[Mapping[str, Value]], Value]  # from what the request was given to its answer
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ def serve(talking: int, requests: Mapping[str, Request]) -> None:
 def answer(line: bytes, requests: Mapping[str, Request]) -> bytes:
     asked = json.loads(line)
     try:
-        reply: dict[str, Value] = {"ok": requests[asked["ask"]](**asked["given"])}
+        reply: dict[str, Value] = {"ok": requests[asked["ask"]](asked["given"])}
     except NvrcError as err:
         reply = {"code": err.code, "what": err.what, "hint": err.hint}
     except Exception as err:

@@ -17,36 +17,36 @@ from nvrc.worker import Request, Value, Worker, answer, serve, start_worker
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 
-def echo(**given: Value) -> Value:
+def echo(given: Mapping[str, Value]) -> Value:
     return given
 
 
-def refuse() -> Value:
+def refuse(_given: Mapping[str, Value]) -> Value:
     raise NvrcError("E_MOUNT", "no", "do")
 
 
-def hang() -> Value:
+def hang(_given: Mapping[str, Value]) -> Value:
     time.sleep(60)
     return None
 
 
-def crash() -> Value:
+def crash(_given: Mapping[str, Value]) -> Value:
     os.kill(os.getpid(), signal.SIGSEGV)
     return None
 
 
-def garbage() -> Value:
+def garbage(_given: Mapping[str, Value]) -> Value:
     os.write(3, b"nothing\n")
     return None
 
 
-def long() -> Value:
+def long(_given: Mapping[str, Value]) -> Value:
     return "x" * (5 << 20)
 
 
 REQUESTS: Mapping[str, Request] = {
     "echo": echo, "refuse": refuse, "hang": hang, "crash": crash, "garbage": garbage, "long": long,
-    "error": lambda: 1 // 0, "exit": lambda: os._exit(3), "print": lambda: os.write(1, b"printed\n"),
+    "error": lambda _given: 1 // 0, "exit": lambda _given: os._exit(3), "print": lambda _given: os.write(1, b"printed\n"),
 }
 
 Start = Callable[[], Worker]
@@ -114,7 +114,7 @@ def test_answers_that_are_none(worker: Worker, name: str, code: str) -> None:
 
 
 def test_an_unknown_code_from_the_worker_is_not_passed_on() -> None:
-    def strange() -> Value:
+    def strange(_given: Mapping[str, Value]) -> Value:
         error = NvrcError("E_MOUNT", "what")
         error.code = "E_NONSENSE"
         raise error
