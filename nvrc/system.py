@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import stat
 import time
+from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from nvrc import linux, paths
 from nvrc.children import Children, Ended, nobody, work
@@ -20,6 +21,8 @@ from nvrc.program import Program, start
 
 if TYPE_CHECKING:
     from nvrc.uevents import Events
+
+T = TypeVar("T")
 
 KERN_EMERG, KERN_INFO, KERN_DEBUG = 0, 6, 7
 USER_FACILITY = 1 << 3
@@ -75,6 +78,7 @@ class System(Protocol):
     def restart(self) -> None: ...
 
     def now(self) -> float: ...
+    def wait(self, queue: SimpleQueue[T], limit_s: float) -> T | None: ...
     def say(self, line: str, level: int = KERN_EMERG) -> None: ...
 
 
@@ -305,6 +309,13 @@ class LinuxSystem:
 
     def now(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def wait(self, queue: SimpleQueue[T], limit_s: float) -> T | None:
+        """The next thing that another thread puts into the queue; None when the time is up first."""
+        try:
+            return queue.get(timeout=max(0.0, limit_s))
+        except Empty:
+            return None
 
     def say(self, line: str, level: int = KERN_EMERG) -> None:
         """One line for the console: through the kernel's ring buffer, so that no kernel message breaks into it.

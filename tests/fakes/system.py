@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 import stat
+from _queue import SimpleQueue
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from nvrc.children import Ended, nobody
 from nvrc.program import Program
 from nvrc.system import KERN_EMERG, LinuxSystem, Node
+
+T = TypeVar("T")
 
 # What a device answers to an ioctl: request and structure in, structure out, or OSError.
 Device = Callable[[int, bytes], bytes]
@@ -35,6 +39,8 @@ class FakeSystem(LinuxSystem):
     kernel_log: list[bytes] = field(default_factory=list)
     # What happens to the machine while somebody waits for uevents, one wait after another; then time just passes.
     happenings: list[Callable[[], None]] = field(default_factory=list)
+    # What happens at some time while a step waits for it, see `later`.
+    schedule: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     # What loading a module brings along, by its file (or "memory").
     on_load: dict[str, Callable[[], None]] = field(default_factory=dict)
 
@@ -48,6 +54,10 @@ class FakeSystem(LinuxSystem):
         with open(real, "wb") as file:
             file.write(text.encode() if isinstance(text, str) else text)
         os.chmod(real, mode)
+
+    def later(self, after_s: float, happen: Callable[[], None]) -> None:
+        """Something happens that many seconds from now, if somebody waits that long."""
+        self.schedule.append((self.clock + after_s, happen))
 
     def text(self, path: str) -> str:
         return self.read(path).decode()
@@ -155,6 +165,19 @@ class FakeSystem(LinuxSystem):
 
     def now(self) -> float:
         return self.clock
+
+    def wait(self, queue: SimpleQueue[T], limit_s: float) -> T | None:
+        """Time jumps to whatever happens next until there is something in the queue; nobody sleeps."""
+        until_s = self.clock + max(0.0, limit_s)
+        while queue.empty():
+            due = min(self.schedule, key=lambda row: row[0], default=None)
+            if due is None or due[0] > until_s:
+                self.clock = until_s
+                return None
+            self.schedule.remove(due)
+            self.clock = max(self.clock, due[0])
+            due[1]()
+        return queue.get_nowait()
 
     def say(self, line: str, level: int = KERN_EMERG) -> None:
         self.said.append(line)
