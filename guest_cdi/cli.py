@@ -133,6 +133,10 @@ def run(arguments: Arguments, options: Options) -> None:
     library = arguments.nvml_library or locate_nvml(host, options, arguments.root)
     with OpenNvml(library, has_drm=lambda bus_id: bool(list_drm_nodes(host, bus_id))) as nvml:
         result = generate(host, nvml, options)
+    if options.strict:
+        from guest_cdi.inject import prove
+
+        prove(result.spec, host)
     text = render(result.spec, _choose_format(arguments))
     if arguments.output:
         publish(_output_path(arguments), text)

@@ -2,26 +2,28 @@
 """`guest-cdi inject`: devices by name into an OCI bundle, so that a document can be tried with any OCI runtime.
 
 Which file a device comes from, what a conflict is and what is applied first follows pkg/cdi/cache.go of the Container
-Device Interface; oci.py makes the changes. `prove` is the same for a document that is about to be published.
+Device Interface; oci.py makes the changes.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import stat
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from guest_cdi.errors import CdiError
-from guest_cdi.host import Host, LinuxHost
+from guest_cdi.host import LinuxHost
 from guest_cdi.load import Finding
 from guest_cdi.oci import Config, Lstat, apply_edits, join_edits
-from guest_cdi.spec import ContainerEdits, Device, Spec, all_edits
+from guest_cdi.prove import prove as prove
+from guest_cdi.spec import ContainerEdits, Device, Spec
 from guest_cdi.validate import Checked, check_files
+
+if TYPE_CHECKING:
+    import argparse
 
 NAME = "inject"
 HELP = "apply devices to the config.json of an OCI bundle"
@@ -141,57 +143,26 @@ def inject(registry: Registry, names: Sequence[str], config: Config, lstat: Lsta
     return apply_edits(resolve(registry, names), config, lstat)
 
 
-def prove(spec: Spec, host: Host) -> None:
-    """Apply every device of the document to one empty container; CdiError where one could not be, or lacks a source.
+@dataclass(slots=True, kw_only=True)
+class Arguments:
+    """What the parser fills in."""
 
-    Container engines make a missing mount source or hook the container's failure, or none at all; here it is ours.
-    """
-    registry = build_registry([[Checked(file="the document", spec=spec, findings=())]])
-    problems = []
-    try:
-        inject(registry, tuple(registry.devices), {}, cache(host.lstat))
-    except CdiError as err:
-        problems.append(err.what)
-    problems += _missing_files(spec, host)
-    if problems:
-        raise CdiError("E_CDI_INJECT", "; ".join(problems))
-
-
-def _missing_files(spec: Spec, host: Host) -> list[str]:
-    problems = []
-    for path in dict.fromkeys(mount.host_path for edits in all_edits(spec) for mount in edits.mounts):
-        try:
-            host.stat(path)
-        except OSError as err:
-            problems.append(f"mount source {path}: {err.strerror}")
-    for path in dict.fromkeys(hook.path for edits in all_edits(spec) for hook in edits.hooks):
-        try:
-            if not host.stat(path).mode & stat.S_IXUSR:
-                problems.append(f"hook {path}: is not executable")
-        except OSError as err:
-            problems.append(f"hook {path}: {err.strerror}")
-    return problems
-
-
-class Arguments(argparse.Namespace):
-    """What the parser fills in, with types."""
-
-    bundle: str
-    specs: list[str]
-    spec_dirs: list[str]
-    root: str
-    dry_run: bool
-    json: bool
-    names: list[str]
+    bundle: str = ""
+    specs: list[str] = field(default_factory=list)
+    spec_dirs: list[str] = field(default_factory=list)
+    root: str = "/"
+    dry_run: bool = False
+    json: bool = False
+    names: list[str] = field(default_factory=list)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--bundle", required=True, metavar="DIR", help="the OCI bundle; its config.json is changed")
-    add("--spec", dest="specs", action="append", default=[], metavar="FILE", help="take devices from this document")
-    add("--spec-dir", dest="spec_dirs", action="append", default=[], metavar="DIR",
+    add("--spec", dest="specs", action="append", metavar="FILE", help="take devices from this document")
+    add("--spec-dir", dest="spec_dirs", action="append", metavar="DIR",
         help="take devices from the documents of this directory; a later one has precedence")
-    add("--root", default="/", metavar="DIR", help="look for device nodes below DIR")
+    add("--root", metavar="DIR", help="look for device nodes below DIR")
     add("--dry-run", action="store_true", help="print the new config.json instead of writing it")
     add("--json", action="store_true", help="report on standard error as JSON")
     add("names", nargs="+", metavar="NAME", help="a qualified device name, such as nvidia.com/gpu=0")
@@ -266,6 +237,8 @@ def _report_error(failure: CdiError, err: TextIO, *, as_json: bool) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
+    import argparse
+
     parser = argparse.ArgumentParser(prog=f"guest-cdi {NAME}", description=HELP, epilog=EPILOG, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)

@@ -48,16 +48,21 @@ def name_device(target: Target, strategy: Strategy) -> str:
 
 
 def select_targets(gpus: Sequence[Gpu], ids: Iterable[str], *, strict: bool) -> tuple[Target, ...]:
-    """The devices that `ids` name: indices (1, 1:0), UUIDs, or all. Whole GPUs come first, as NVML lists them."""
+    """The devices that `ids` name: indices (1, 1:0), UUIDs, or all. Whole GPUs come first, as NVML lists them.
+
+    A GPU with an error is a target as a whole, so that it is missed by nobody: what it would offer is not known.
+    """
     wanted = tuple(ids)
     if ALL in wanted:
         return tuple(_list_all(gpus))
     known = {name: target for target in _list_known(gpus, strict)
              for name in (name_device(target, Strategy.INDEX), name_device(target, Strategy.UUID))}
-    unknown = [name for name in wanted if _canonical(name) not in known]
+    faulty = {str(gpu.index): Target(gpu=gpu) for gpu in gpus if gpu.error}
+    found = {name: known.get(_canonical(name), faulty.get(_canonical(name).partition(":")[0])) for name in wanted}
+    unknown = [name for name, target in found.items() if target is None]
     if unknown:
         raise CdiError("E_CDI_DEVICE_ID", f"no device {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
-    targets = [known[_canonical(name)] for name in wanted]
+    targets = [target for name in wanted if (target := found[name]) is not None]
     doubled = next((target for target in targets if targets.count(target) > 1), None)
     if doubled is not None:
         raise CdiError("E_CDI_DEVICE_ID", f"{doubled.label} is named twice", "name each device once")
@@ -66,13 +71,13 @@ def select_targets(gpus: Sequence[Gpu], ids: Iterable[str], *, strict: bool) -> 
 
 def _list_all(gpus: Sequence[Gpu]) -> Iterator[Target]:
     visible = [gpu for gpu in gpus if gpu.name not in DISPLAY_ONLY]
-    yield from (Target(gpu=gpu) for gpu in visible if not gpu.mig_enabled)
-    yield from (Target(gpu=gpu, mig=mig) for gpu in visible for mig in gpu.migs)
+    yield from (Target(gpu=gpu) for gpu in visible if gpu.error or not gpu.mig_enabled)
+    yield from (Target(gpu=gpu, mig=mig) for gpu in visible if not gpu.error for mig in gpu.migs)
 
 
 def _list_known(gpus: Sequence[Gpu], strict: bool) -> Iterator[Target]:
     """The reference gives a GPU in MIG mode out whole when it is asked for it by name; that is too much to give."""
-    yield from (Target(gpu=gpu) for gpu in gpus if not (strict and gpu.mig_enabled))
+    yield from (Target(gpu=gpu) for gpu in gpus if gpu.error or not (strict and gpu.mig_enabled))
     yield from (Target(gpu=gpu, mig=mig) for gpu in gpus for mig in gpu.migs)
 
 

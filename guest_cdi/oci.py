@@ -12,14 +12,16 @@ import stat
 from collections.abc import Callable
 from copy import deepcopy
 from posixpath import normpath
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from guest_cdi.errors import CdiError
 from guest_cdi.host import FileInfo
-from guest_cdi.load import Data
 from guest_cdi.spec import ContainerEdits, DeviceNode, Hook, IntelRdt, Mount
 
-Config: TypeAlias = dict[str, Data]
+if TYPE_CHECKING:
+    from guest_cdi.load import Data
+
+Config: TypeAlias = "dict[str, Data]"
 Lstat: TypeAlias = Callable[[str], FileInfo]
 
 NODE_TYPES = {stat.S_IFBLK: "b", stat.S_IFCHR: "c", stat.S_IFIFO: "p"}

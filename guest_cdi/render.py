@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from guest_cdi import spec as cdi
 from guest_cdi.errors import CdiError
 from guest_cdi.spec import Spec
 
-Value: TypeAlias = "str | int | bool | Sequence[Value] | Mapping[str, Value]"
+if TYPE_CHECKING:
+    from guest_cdi.load import Data
+
 Keys: TypeAlias = tuple[tuple[str, str], ...]
 
 INDENT = 4
@@ -24,7 +27,7 @@ WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", 
 ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
-def document(spec: Spec) -> dict[str, Value]:
+def document(spec: Spec) -> dict[str, Data]:
     """The document as plain data, with the published keys and without empty values."""
     return _record(spec, cdi.SPEC_KEYS)
 
@@ -36,8 +39,8 @@ NESTED: dict[str, Keys] = {
 }
 
 
-def _record(record: object, keys: Keys) -> dict[str, Value]:
-    result: dict[str, Value] = {}
+def _record(record: object, keys: Keys) -> dict[str, Data]:
+    result: dict[str, Data] = {}
     for attribute, key in keys:
         value = getattr(record, attribute)
         if value is None or value is False or value in ("", ()) or (value == 0 and attribute in ZERO_IS_EMPTY):
@@ -52,7 +55,7 @@ def _record(record: object, keys: Keys) -> dict[str, Value]:
 ZERO_IS_EMPTY = frozenset({"major", "minor"})
 
 
-def _plain(value: object, attribute: str) -> Value:
+def _plain(value: object, attribute: str) -> Data:
     if attribute == "annotations" and isinstance(value, tuple):
         return dict(sorted(value))
     keys = NESTED.get(attribute)
@@ -89,7 +92,7 @@ def render(spec: Spec, format_name: str) -> bytes:
         raise CdiError("E_CDI_NAME_ENCODING", f"{bad[max(0, err.start - 60):err.end + 60]!r} is not UTF-8") from err
 
 
-def _write_mapping(lines: list[str], mapping: Mapping[str, Value], column: int, lead: str) -> None:
+def _write_mapping(lines: list[str], mapping: Mapping[str, Data], column: int, lead: str) -> None:
     """`lead` stands before the first key instead of the indentation: a sequence's dash."""
     pad = " " * column
     below = (column // INDENT + 1) * INDENT
@@ -108,7 +111,7 @@ def _write_mapping(lines: list[str], mapping: Mapping[str, Value], column: int, 
             lines.append(f"{start}{key}: {str(value).lower()}")
 
 
-def _write_sequence(lines: list[str], values: Iterable[Value], column: int) -> None:
+def _write_sequence(lines: list[str], values: Iterable[Data], column: int) -> None:
     dash = " " * column + "- "
     for value in values:
         if isinstance(value, str):
@@ -119,6 +122,8 @@ def _write_sequence(lines: list[str], values: Iterable[Value], column: int) -> N
             lines.append(f"{dash}{value}")
 
 
+# A document says the same few words hundreds of times.
+@lru_cache(maxsize=4096)
 def _scalar(text: str) -> str:
     return text if _is_plain(text) else quote(text)
 

@@ -8,16 +8,18 @@ step from checked data to a Spec. Follows SPEC.md of CDI 1.1.0 and the checks of
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TextIO
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TextIO
 
 from guest_cdi import spec as cdi
 from guest_cdi.load import Data, Finding, Source, parse_source, read_source
 from guest_cdi.schema import check_shape
 from guest_cdi.spec import ContainerEdits, Device, DeviceNode, Hook, IntelRdt, Mount, NetDevice, Spec
+
+if TYPE_CHECKING:
+    import argparse
 
 NAME = "validate"
 HELP = "check CDI documents: the published schema and the rules it does not know"
@@ -232,11 +234,12 @@ def _annotations(data: Mapping[str, Data]) -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, value in _mapping(data.get("annotations")).items() if isinstance(value, str))
 
 
-class Arguments(argparse.Namespace):
-    """What the parser fills in, with types."""
+@dataclass(slots=True, kw_only=True)
+class Arguments:
+    """What the parser fills in."""
 
-    files: list[str]
-    json: bool
+    files: list[str] = field(default_factory=list)
+    json: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -277,6 +280,8 @@ def _print_json(checked: Iterable[Checked], out: TextIO) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
+    import argparse
+
     parser = argparse.ArgumentParser(prog=f"guest-cdi {NAME}", description=HELP, epilog=EPILOG, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)

@@ -72,7 +72,7 @@ def find_version(tree: Tree) -> str:
 
 def find_library_dirs(tree: Tree, version: str, release: Release) -> tuple[str, ...]:
     """Every directory with libraries of this version, as the container knows it, in order of discovery."""
-    witness = _find_witness(tree, version)
+    witness = _find_witness(tree, version, WITNESSES if release.nvml_is_witness else WITNESSES[:1])
     libraries = tree.find_libraries(f"lib*.so.{version}") if release.all_library_dirs else (witness,)
     if not libraries:
         raise CdiError("E_CDI_DRIVER_VERSION", f"the libraries of driver {version} beside {witness} cannot be listed")
@@ -82,8 +82,8 @@ def find_library_dirs(tree: Tree, version: str, release: Release) -> tuple[str, 
     return tuple("" if blank and directory == blank else tree.inside(directory) for directory in directories)
 
 
-def _find_witness(tree: Tree, version: str) -> str:
-    for stem in WITNESSES:
+def _find_witness(tree: Tree, version: str, stems: tuple[str, ...]) -> str:
+    for stem in stems:
         found = tree.find_libraries(f"{stem}{version}")
         if found:
             return _check_witness(found[0], stem, version)

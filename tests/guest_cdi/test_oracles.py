@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import pytest
 import yaml
@@ -66,7 +67,24 @@ def add_entry(machine: Machine, entry: Mapping[str, str]) -> None:
                                        gid=int(entry.get("gid", 0)))
 
 
-def read_gpu(entry: Mapping[str, object]) -> Gpu:
+class RecordedMig(TypedDict):
+    index: int
+    uuid: str
+    gpu_instance_id: int
+    compute_instance_id: int
+
+
+class RecordedGpu(TypedDict):
+    index: int
+    uuid: str
+    name: str
+    minor: int
+    pci_bus_id: str
+    mig_mode: int
+    mig_devices: NotRequired[list[RecordedMig]]
+
+
+def read_gpu(entry: RecordedGpu) -> Gpu:
     migs = tuple(Mig(index=mig["index"], uuid=mig["uuid"], gi=mig["gpu_instance_id"], ci=mig["compute_instance_id"])
                  for mig in entry.get("mig_devices", []))
     return Gpu(index=entry["index"], uuid=entry["uuid"], name=entry["name"], minor=entry["minor"],
