@@ -54,6 +54,10 @@ class Facts:
     mode: Mode | None = None
     modules_locked: bool | None = None
     agent_pid: int | None = None
+    extensions: tuple[str, ...] | None = None
+    gpu_root: str | None = None
+    modules: tuple[str, ...] | None = None
+    device_nodes: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = ()
 
 
