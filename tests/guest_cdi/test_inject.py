@@ -9,6 +9,7 @@ import json
 import os
 import stat
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,13 @@ from guest_cdi.inject import (
     build_registry,
     inject,
     main,
-    prove,
     read_registry,
     resolve,
     run,
 )
 from guest_cdi.load import Data
 from guest_cdi.oci import Config, apply_edits
+from guest_cdi.prove import prove
 from guest_cdi.spec import ContainerEdits, Device, DeviceNode, Hook, IntelRdt, Mount, NetDevice, Spec
 from guest_cdi.validate import Checked, check_text
 
@@ -363,10 +364,9 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def call(bundle: Path, *names: str, **changed: object) -> tuple[int, str, str]:
-    given = {"bundle": str(bundle), "specs": [str(bundle.parent / "spec.json")], "spec_dirs": [], "root": "/",
-             "dry_run": False, "json": False, "names": list(names), **changed}
+    given = Arguments(bundle=str(bundle), specs=[str(bundle.parent / "spec.json")], names=list(names))
     out, err = io.StringIO(), io.StringIO()
-    return run(Arguments(**given), out, err), out.getvalue(), err.getvalue()
+    return run(replace(given, **changed), out, err), out.getvalue(), err.getvalue()  # type: ignore[arg-type]
 
 
 def test_the_bundle_is_changed_in_place_and_keeps_its_mode(bundle: Path) -> None:
