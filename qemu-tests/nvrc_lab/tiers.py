@@ -23,6 +23,7 @@ from nvrc_lab.image import build_image
 from nvrc_lab.places import Places, checkout
 
 COVERAGE_BAR_PERCENT = 95
+MOST_WORKERS = 4
 PYTHON = sys.executable
 LINTED = (".", "dev")
 TYPED = ("-p", "nvrc", "-p", "guest_cdi", "-p", "nvrc_build", "-p", "nvrc_lab")
@@ -58,7 +59,8 @@ def lint(places: Places) -> Count:
 
 
 def unit(places: Places) -> Count:
-    return _pytest(places, "unit", ())
+    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    return _pytest(places, "unit", ("-n", str(workers)) if workers > 1 else ())
 
 
 def namespace(places: Places) -> Count:

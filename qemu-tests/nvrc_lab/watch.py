@@ -23,7 +23,6 @@ from nvrc_lab.console import LineSplitter, Story, hear_bytes, hear_line
 from nvrc_lab.errors import LabError
 
 REDRAW_S = 0.1
-PATIENCE_S = 2.0
 _STDERR_LIMIT = 8192
 
 
@@ -38,11 +37,15 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """`linger_s`: how long a machine may go on after READY before the lab stops it; None waits for the guest."""
+    """`linger_s`: how long a machine may go on after READY before the lab stops it; None waits for the guest.
+
+    `patience_s`: how long QEMU may take to end when it is asked to.
+    """
 
     total_s: float = 120.0
     silence_s: float = 45.0
     linger_s: float | None = None
+    patience_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +69,7 @@ def watch(argv: tuple[str, ...], console: Path, limits: Limits, listen: Listener
     with ExitStack() as stack:
         keep = stack.enter_context(console.open("wb"))
         child = _start(argv)
-        stack.callback(_end, child)
+        stack.callback(_end, child, limits.patience_s)
         return _Watcher(child, keep, limits, listen).run(console)
 
 
@@ -80,16 +83,16 @@ def _start(argv: tuple[str, ...]) -> subprocess.Popen[bytes]:
         raise LabError(f"{argv[0]} could not be started ({err.strerror})", "install qemu-system-x86") from err
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: subprocess.Popen[bytes], patience_s: float) -> None:
     """SIGTERM is QEMU's own power switch; what does not heed it is killed."""
     try:
         if child.poll() is None:
             child.terminate()
             try:
-                child.wait(PATIENCE_S)
+                child.wait(patience_s)
             except subprocess.TimeoutExpired:
                 child.kill()
-                child.wait(PATIENCE_S)
+                child.wait(patience_s)
     finally:
         for pipe in (child.stdout, child.stderr):
             if pipe is not None:
@@ -120,7 +123,7 @@ class _Watcher:
         seconds = self._now()
         if ending is Ending.GUEST:
             self._await_exit()
-        _end(self._child)
+        _end(self._child, self._limits.patience_s)
         return Run(story=self._story, ending=ending, status=self._child.returncode, seconds=seconds, console=console,
                    complaint=self._complaint.decode("utf-8", errors="replace").strip())
 
@@ -167,7 +170,7 @@ class _Watcher:
     def _await_exit(self) -> None:
         """Both pipes are closed, so QEMU is on its way out."""
         try:
-            self._child.wait(PATIENCE_S)
+            self._child.wait(self._limits.patience_s)
         except subprocess.TimeoutExpired:
             return
 

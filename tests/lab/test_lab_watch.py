@@ -47,11 +47,11 @@ def test_bytes_are_kept_as_they_came(tmp_path: Path) -> None:
 
 
 ENDS = {
-    "its time is up": (STAY.format("hello"), Limits(total_s=0.5, silence_s=60), Ending.DEADLINE),
-    "it says nothing": (STAY.format(""), Limits(total_s=60, silence_s=0.5), Ending.SILENCE),
+    "its time is up": (STAY.format("hello"), Limits(total_s=0.2, silence_s=60), Ending.DEADLINE),
+    "it says nothing": (STAY.format(""), Limits(total_s=60, silence_s=0.2), Ending.SILENCE),
     "it stays after READY": (STAY.format(READY), Limits(total_s=60, silence_s=60, linger_s=0.0), Ending.STOPPED),
     "silence after READY is nobody's fault": (
-        STAY.format(READY), Limits(total_s=0.8, silence_s=0.1), Ending.DEADLINE),
+        STAY.format(READY), Limits(total_s=0.6, silence_s=0.3), Ending.DEADLINE),
 }
 
 
@@ -64,7 +64,7 @@ def test_a_machine_that_stays_is_ended(tmp_path: Path, script: str, limits: Limi
 
 def test_one_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
     script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + STAY.format(READY)
-    run = play(tmp_path, script, Limits(total_s=60, silence_s=60, linger_s=0.0))
+    run = play(tmp_path, script, Limits(total_s=60, silence_s=60, linger_s=0.0, patience_s=0.1))
     assert (run.ending, run.status) == (Ending.STOPPED, -9)
 
 
