@@ -70,7 +70,7 @@ def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     if go is None:
         pytest.skip("the reference library is Go, and go is not installed")
     digest = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in ("go.mod", "main.go"))).hexdigest()[:16]
-    cache = request.config.cache
+    cache = getattr(request.config, "cache", None)     # absent under -p no:cacheprovider
     folder = cache.mkdir("cdi-reference") if cache else tmp_path_factory.mktemp("cdi-reference")
     program = folder / digest
     if not program.exists():

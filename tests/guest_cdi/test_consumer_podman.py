@@ -94,8 +94,20 @@ def prepare_cell(machine: Path) -> None:
     mount("-t", "devpts", "devpts", "/dev/pts", "-o", "newinstance")
     mount("-t", "tmpfs", "run", "/run")
     mount("-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
+    protect(machine, "/etc")
+    protect(machine, "/var")
     if os.path.isdir("/etc/cdi"):       # this machine's own documents are none of ours
         mount("-t", "tmpfs", "cdi", "/etc/cdi")
+
+
+def protect(machine: Path, directory: str) -> None:
+    """Whatever the engine writes there, such as its network lock, goes to memory and ends with the cell."""
+    layer = machine / f"layer{directory.replace('/', '-')}"
+    layer.mkdir()
+    mount("-t", "tmpfs", "layer", str(layer))
+    for name in ("upper", "work"):
+        (layer / name).mkdir()
+    mount("-t", "overlay", "overlay", directory, "-o", f"lowerdir={directory},upperdir={layer}/upper,workdir={layer}/work")
 
 
 def mount(*arguments: str) -> None:
