@@ -23,7 +23,25 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words = list(sys.argv if argv is None else argv)
+    try:
+        return dispatch(list(sys.argv if argv is None else argv))
+    except Exception as err:
+        print(f"guest-cdi: error: {describe_internal(err)}", file=sys.stderr)
+        return 1
+
+
+def describe_internal(err: Exception) -> str:
+    """An exception that no part of the program expected, as one line with the place that raised it."""
+    from guest_cdi.errors import CdiError
+
+    trace = err.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else "unknown place"
+    return str(CdiError("E_CDI_INTERNAL", f"{type(err).__name__} at {place}: {err}"))
+
+
+def dispatch(words: list[str]) -> int:
     if words[0].rpartition("/")[2] == "nvidia-cdi-hook":
         return run("hook", words[1:])
     if words[1:2] in (["--help"], ["-h"]):

@@ -134,7 +134,7 @@ def run(arguments: Arguments, options: Options) -> None:
     with OpenNvml(library, has_drm=lambda bus_id: bool(list_drm_nodes(host, bus_id))) as nvml:
         result = generate(host, nvml, options)
     if options.strict:
-        from guest_cdi.inject import prove
+        from guest_cdi.prove import prove
 
         prove(result.spec, host)
     text = render(result.spec, _choose_format(arguments))

@@ -75,6 +75,12 @@ CODES: tuple[FailureCode, ...] = (
                 "run the hook from an OCI runtime; it passes the state", PLATFORM),
     FailureCode("E_CDI_HOOK_ROOT", "hook", "the container root cannot be used, or a path would leave it",
                 "inspect the container image; the path in the message escapes or is not a directory", AUTHOR),
+    FailureCode("E_CDI_HOOK_KERNEL", "hook", "the kernel lacks a call that confines the hook to the container",
+                "run hooks on Linux 5.12 or later", PLATFORM),
+    FailureCode("E_CDI_HOOK_LDCONFIG", "hook", "this machine has no usable ldconfig",
+                "put a static ldconfig into the image or name it with --ldconfig-path", PLATFORM),
+    FailureCode("E_CDI_HOOK_LDCACHE", "hook", "ldconfig failed in the container",
+                "the message carries ldconfig's own words; inspect the container image", AUTHOR),
     FailureCode("E_CDI_HOOK", "hook", "a hook could not do its work",
                 "the message names the file and the kernel's reason", PLATFORM),
 )

@@ -136,6 +136,14 @@ def test_the_program_is_also_its_hooks(words: list[str]) -> None:
     assert "create-symlinks" in done.stdout
 
 
+def test_an_exception_that_nobody_expected_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main([]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("guest-cdi: error: IndexError at __main__.py:")
+    assert "(E_CDI_INTERNAL): report it" in error
+    assert entry.describe_internal(ValueError("x")).startswith("ValueError at unknown place: x")
+
+
 # On a tree
 
 ONE_GPU = 'gpu 0 name="NVIDIA H100" uuid=GPU-3f6c1a52-8e1d-4b0a-9c57-2d1f0b7e6a10 minor=0 bus=00000000:41:00.0'

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fakes.elf import shared_object
+from fakes.elf import library_cache, shared_object
 from fakes.machine import ROOTS, DescribedHost, Machine, Node, document_of, load, parse, without
 from fakes.nvml import FakeNvml
 from guest_cdi.errors import CdiError
@@ -533,3 +533,17 @@ def test_any_mix_of_whole_and_split_gpus(shape: list[tuple[bool, int]], group: i
     everything = {node for device in spec.devices[:-1] for node in device.container_edits.device_nodes}
     assert set(spec.devices[-1].container_edits.device_nodes) == everything
     assert check_document(document(spec)) == ()
+
+
+def test_libraries_that_the_cache_cannot_list_are_an_error_in_every_mode(tmp_path: Path) -> None:
+    machine = load("cache-only")
+    machine.links["/opt/driver/var/lib/nvidia/lib64/libloop.so.580.95.05"] = "libloop.so.580.95.05"
+    machine.files["/opt/driver/etc/ld.so.cache"] = (0o644, library_cache([
+        f"/var/lib/nvidia/lib64/{name}.so.580.95.05" for name in ("libcuda", "libnvidia-ml", "libloop")]))
+    host = machine.host(tmp_path)
+    options = Options(driver_root="/opt/driver", dev_root="/", hook_path="/opt/driver/bin/nvidia-cdi-hook")
+    with pytest.raises(CdiError, match="loop of symbolic links"):
+        generate(host, machine.nvml(), options)
+    with pytest.raises(CdiError, match="cannot be listed") as caught:
+        generate(host, machine.nvml(), replace(options, strict=False))
+    assert caught.value.code == "E_CDI_DRIVER_VERSION"
