@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from nvrc.console import EndLine, FatalLine, ReadyLine, StepLine, WarningLine, parse_line
-from nvrc.errors import BY_CODE
+from nvrc.errors import find_code
 from nvrc.report import Failure, Report
 from nvrc.status import Status
 from nvrc.verdict import Outcome, Verdict
@@ -135,7 +135,7 @@ def _failed(failure: Failure) -> Diagnosis:
 
 
 def _explained(diagnosis: Diagnosis, failure: Failure) -> Diagnosis:
-    row = BY_CODE.get(failure.code)
+    row = find_code(failure.code)
     if row is None:
         return replace(diagnosis, failure=failure, meaning="this program does not know the code; use the version that "
                                                            "wrote the log")

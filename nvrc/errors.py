@@ -48,8 +48,31 @@ CODES: tuple[FailureCode, ...] = (
                 "an I/O error on config space or VPD: check the device on the host", HOST),
     FailureCode("E_MODE_MISMATCH", "topology", "the machine is not the one that the command line asserts",
                 "correct or drop nvrc.mode, nvrc.fabricmanager or nvrc.fm.* on the command line", AUTHOR),
+    FailureCode("E_NVML_LIBRARY", "gpu-settings", "NVIDIA's management library cannot be found or loaded",
+                "put libnvidia-ml.so.1 of the driver into the image or the extension", PLATFORM),
+    FailureCode("E_NVML", "gpu-settings", "NVIDIA's library refused a call that concerns the whole machine",
+                "check that the driver is loaded, its nodes exist and nvidia-persistenced is up", PLATFORM),
+    FailureCode("E_GPU_NVML", "gpu-settings", "NVIDIA's library refused a call about a GPU that must come up",
+                "read the kernel's NVRM and Xid lines of that GPU and reset it from the host", HOST),
+    FailureCode("E_GPU_COUNT", "gpu-settings", "not as many GPUs came up as nvrc.gpus demands",
+                "the message names the missing bus ids: check them on the host, or correct nvrc.gpus", HOST),
+    FailureCode("E_GPU_SETTING", "gpu-settings", "a clock or power limit could not be set, or did not read back",
+                "the message names GPU, call and range: correct nvrc.smi.lgc, nvrc.smi.lmc or nvrc.smi.pl", AUTHOR),
+    FailureCode("E_MIG", "gpu-settings", "the MIG layout of the command line could not be made",
+                "correct nvrc.mig; the message names the GPU, what it refused and the profiles that it has", AUTHOR),
+    FailureCode("E_CC_UNKNOWN", "cc-check", "the confidential mode could not be read or has a value that is not known",
+                "use a driver and a library of one version; a mode that nobody can tell is not trusted", PLATFORM),
+    FailureCode("E_CC_DEVTOOLS", "cc-check", "the GPUs are in developer tools mode, which is not confidential",
+                "switch the GPUs' confidential mode from devtools to on, from the host", HOST),
+    FailureCode("E_CC_MISMATCH", "cc-check", "the GPUs are not in the confidential mode that nvrc.cc demands",
+                "set the mode of the GPUs on the host, or correct nvrc.cc", HOST),
+    FailureCode("E_CC_DISAGREE", "cc-check", "the GPUs are not all in the same confidential mode",
+                "set all GPUs of the VM to one mode on the host and reset them", HOST),
+    FailureCode("E_READY_STATE", "ready-state", "the ready state of confidential GPUs could not be set or read back",
+                "read the kernel's NVRM lines; a state that was revoked cannot be set again before a reset", HOST),
     FailureCode("E_NVML_CRASH", "gpu-settings", "the worker process that runs NVIDIA's library died",
-                "the library crashed: check that it belongs to the loaded kernel module, and report it to NVIDIA", VENDOR),
+                "the library crashed: check that it belongs to the loaded kernel module, and report it to NVIDIA",
+                VENDOR),
     FailureCode("E_NVML_HANG", "gpu-settings", "NVIDIA's library did not answer in time",
                 "the driver is wedged: read the kernel's NVRM and Xid lines, and reset the GPU from the host", HOST),
     FailureCode("E_EXTENSION_DEVICE", "extensions", "an extension's disk is missing, there twice, or one too many",
@@ -100,9 +123,44 @@ CODES: tuple[FailureCode, ...] = (
                 "read the agent's own last lines on the console", PLATFORM),
     FailureCode("E_AGENT_STOP", "supervise", "the agent ignored the request to stop and was killed",
                 "none needed when the VM was going down; otherwise report it to the agent's project", PLATFORM),
+    FailureCode("E_FABRIC_CONFIG", "fabric", "the fabric manager's configuration cannot be used",
+                "each item that is named must hold a path of this image; the stock file comes with the driver",
+                PLATFORM),
+    FailureCode("E_FABRIC_START", "fabric", "the fabric manager ended before it was ready, whatever its exit status",
+                "read its last lines; all GPUs and switches of the board must be in this VM", HOST),
+    FailureCode("E_FABRIC_STALL", "fabric", "the fabric manager did not become ready in time",
+                "read its last lines; raise nvrc.timeout.fabric if it was still at work", HOST),
+    FailureCode("E_NVLSM", "fabric", "the NVLink subnet manager has no port to work on, ended, or did not become ready",
+                "pass all four management functions to this VM, with the subnet manager enabled on one of them", HOST),
+    FailureCode("E_PERSISTENCED_START", "persistenced", "nvidia-persistenced did not come up",
+                "its own lines say why; the image needs its libraries, /etc/netconfig and a writable /var/run",
+                PLATFORM),
+    FailureCode("E_PERSISTENCED_STALL", "persistenced", "no GPU got further for as long as one may take to attach",
+                "the GPU that is named is wedged: reset it from the host before the VM starts again", HOST),
+    FailureCode("E_GPU_ATTACH", "persistenced", "a GPU could not be attached",
+                "read the kernel's NVRM lines for that bus id; reset the GPU from the host", HOST),
+    FailureCode("E_DCGM", "dcgm", "the DCGM host engine or exporter could not be started",
+                "install both with the nvidia-dcgm account and the counters file, or drop nvrc.dcgm", PLATFORM),
+    FailureCode("E_SERVICE_LOST", "supervise", "a daemon that the GPUs depend on ended",
+                "read its last lines; running work may go on, new work will fail: replace the VM", PLATFORM),
+    FailureCode("E_GPU_LOST", "supervise", "a GPU fell off the bus while the VM ran",
+                "check the GPU and its link on the host; the VM has to be replaced", HOST),
+    FailureCode("E_GPU_FAULT", "supervise", "the driver reported a fault that takes a GPU out of service",
+                "look up the Xid number; the GPU needs a reset from the host, or service", HOST),
 )
 
 BY_CODE = {row.code: row for row in CODES}
+CDI_PREFIX = "E_CDI_"
+
+
+def find_code(code: str) -> FailureCode | None:
+    """The row of a code. Those of the CDI document are in that package's own table, loaded only when one is met."""
+    if not code.startswith(CDI_PREFIX):
+        return BY_CODE.get(code)
+    from guest_cdi.errors import BY_CODE as CDI_CODES
+
+    row = CDI_CODES.get(code)
+    return FailureCode(*row) if row else None
 
 
 class NvrcError(Exception):

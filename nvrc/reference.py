@@ -12,7 +12,8 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from nvrc.errors import CODES
+from guest_cdi.errors import CODES as CDI_CODES
+from nvrc.errors import CODES, FailureCode
 from nvrc.param_table import PARAMS, Param, Sensitivity
 from nvrc.values import text
 
@@ -88,13 +89,21 @@ def render_parameters() -> str:
 
 
 def render_codes() -> str:
-    rows = ((f"`{row.code}`", row.step, row.meaning, row.remedy, row.who) for row in CODES)
+    head = ("code", "step", "what happened", "what to do", "who acts")
+    # What guest-cdi says as a program of its own, to its caller or inside a container, is on its own page.
+    at_boot = (FailureCode(*row)._replace(step="cdi") for row in CDI_CODES if row.step in ("any", "generate", "inject"))
     return "\n".join([
         "# Failure codes", "", _NOTICE.format(source="nvrc/errors.py"), "",
         "A boot that fails ends with one line on the console. The code in it is an interface: match on it, never on",
         "the words around it. Codes are not reused.", "",
-        *_table(("code", "step", "what happened", "what to do", "who acts"), rows),
+        *_table(head, map(_code_row, CODES)), "",
+        "## The CDI document", "", "The step `cdi` passes on the codes of `guest-cdi`, which makes the document.", "",
+        *_table(head, map(_code_row, at_boot)),
     ]) + "\n"
+
+
+def _code_row(row: FailureCode) -> tuple[str, ...]:
+    return f"`{row.code}`", row.step, row.meaning, row.remedy, row.who
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

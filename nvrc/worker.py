@@ -8,13 +8,14 @@ lives through all requests, so the library is opened once.
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import select
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from nvrc.errors import BY_CODE, NvrcError
+from nvrc.errors import NvrcError, find_code
 from nvrc.supervise import signal_name
 from nvrc.system import System
 
@@ -26,21 +27,24 @@ Request = Callable[[Mapping[str, Value]], Value]  # from what the request was gi
 
 @dataclass(slots=True)
 class Worker:
-    """PID 1's end. One request at a time; after a failure of the process itself there is no worker any more."""
+    """PID 1's end. One request at a time: threads queue. After a failure of the process itself there is no worker."""
 
     system: System
     socket: int
     pid: int
     _statuses: list[int] = field(default_factory=list)
+    _turn: _thread.LockType = field(default_factory=_thread.allocate_lock)
 
     def ask(self, name: str, deadline_s: float, **given: Value) -> Value:
         """The answer to a request, or NvrcError: the request's own, E_NVML_CRASH or E_NVML_HANG."""
         text = json.dumps({"ask": name, "given": given}).encode() + b"\n"
-        try:
-            os.write(self.socket, text)
-        except OSError as err:
-            raise self._died(name) from err
-        return _unwrap(name, self._read_answer(name, deadline_s))
+        with self._turn:
+            try:
+                os.write(self.socket, text)
+            except OSError as err:
+                raise self._died(name) from err
+            reply = self._read_answer(name, deadline_s)
+        return _unwrap(name, reply)
 
     def stop(self) -> None:
         """Close the conversation; the worker ends by itself when it hears no more."""
@@ -119,4 +123,4 @@ def _unwrap(name: str, line: bytes) -> Value:
         code, what, hint = str(reply["code"]), str(reply["what"]), str(reply["hint"])
     except (ValueError, TypeError, KeyError) as err:
         raise NvrcError("E_NVML_CRASH", f"the worker's answer to {name!r} is not one: {line[:80]!r}") from err
-    raise NvrcError(code if code in BY_CODE else "E_INTERNAL", what, hint)
+    raise NvrcError(code if find_code(code) else "E_INTERNAL", what, hint)

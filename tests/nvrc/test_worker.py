@@ -25,6 +25,14 @@ def refuse(_given: Mapping[str, Value]) -> Value:
     raise NvrcError("E_MOUNT", "no", "do")
 
 
+def cdi(_given: Mapping[str, Value]) -> Value:
+    raise NvrcError("E_CDI_LIBCUDA", "libcuda is missing", "add it")
+
+
+def foreign(_given: Mapping[str, Value]) -> Value:
+    raise NvrcError("E_CDI_NONSENSE", "what", "hint")
+
+
 def hang(_given: Mapping[str, Value]) -> Value:
     time.sleep(60)
     return None
@@ -45,7 +53,7 @@ def long(_given: Mapping[str, Value]) -> Value:
 
 
 REQUESTS: Mapping[str, Request] = {
-    "echo": echo, "refuse": refuse, "hang": hang, "crash": crash, "garbage": garbage, "long": long,
+    "echo": echo, "cdi": cdi, "foreign": foreign, "refuse": refuse, "hang": hang, "crash": crash, "garbage": garbage, "long": long,
     "error": lambda _given: 1 // 0, "exit": lambda _given: os._exit(3), "print": lambda _given: os.write(1, b"printed\n"),
 }
 
@@ -120,6 +128,23 @@ def test_an_unknown_code_from_the_worker_is_not_passed_on() -> None:
         raise error
 
     assert b"E_NONSENSE" in answer(b'{"ask": "x", "given": {}}', {"x": strange})
+
+
+def test_a_code_of_the_cdi_document_is_passed_on(worker: Worker) -> None:
+    with pytest.raises(NvrcError) as caught:
+        worker.ask("cdi", 5)
+    assert (caught.value.code, caught.value.hint) == ("E_CDI_LIBCUDA", "add it")
+    with pytest.raises(NvrcError) as caught:
+        worker.ask("foreign", 5)
+    assert caught.value.code == "E_INTERNAL"
+
+
+def test_threads_take_turns(worker: Worker) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: worker.ask("echo", 20, number=number), range(64)))
+    assert answers == [{"number": number} for number in range(64)]
 
 
 def test_it_ends_when_nobody_asks_any_more(worker: Worker) -> None:
