@@ -252,9 +252,9 @@ class LinuxSystem:
 
     def listen_uevents(self) -> Events:
         """Have events of devices wake us from now on."""
-        from nvrc.uevents import Uevents
+        from nvrc.uevents import listen
 
-        return Uevents()
+        return listen()
 
     def start(self, program: Program, ended: Ended = nobody) -> int:
         if not program.log_as:

@@ -23,9 +23,8 @@ class Events(Protocol):
 class Uevents:
     """An open subscription; events that came since the last wait end the next one at once."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
-        self._socket.bind((0, KERNEL_GROUP))
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
 
     def wait(self, timeout_s: float) -> None:
         """Return when there was an event, or when the time is up."""
@@ -40,6 +39,12 @@ class Uevents:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def listen() -> Uevents:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
+    sock.bind((0, KERNEL_GROUP))
+    return Uevents(sock)
 
 
 class Machine(Protocol):

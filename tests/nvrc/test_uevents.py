@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from fakes.system import FakeSystem
 from nvrc.system import LinuxSystem
-from nvrc.uevents import wait_until_complete
+from nvrc.uevents import Uevents, wait_until_complete
 
 
 def machine(root: Path) -> tuple[FakeSystem, list[str]]:
@@ -57,3 +60,15 @@ def test_the_kernels_socket_wakes_after_the_time_given() -> None:
     events.wait(0)
     events.wait(0.001)
     events.close()
+
+
+def test_all_events_so_far_wake_once() -> None:
+    kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    events = Uevents(ours)
+    for _ in range(3):
+        kernel.send(b"add@/devices/x\0ACTION=add\0")
+    events.wait(60)
+    with pytest.raises(BlockingIOError):
+        ours.recv(1)
+    events.close()
+    kernel.close()

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step `modules`: the drivers that the machine's mode needs, then every GPU of the bus in the driver's own list.
+
+nvidia-modeset, nvidia-drm and nvidia-peermem have no row: nothing here needs a display, and each is attack surface.
+Loading returns when the driver has probed, but nothing promises that it lists a GPU by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nvrc import paths
+from nvrc.errors import NvrcError
+from nvrc.facts import Facts, Mode, replace
+from nvrc.system import System
+
+GPUS = f"{paths.NVIDIA_PROC}/gpus"
+
+
+def _nothing(_facts: Facts) -> str:
+    return ""
+
+
+def _nvlink_off(facts: Facts) -> str:
+    """A single GPU of a board with NVLink would wait for peers that were not passed through."""
+    return "NVreg_NvLinkDisable=1" if facts.topology and len(facts.topology.gpus) == 1 else ""
+
+
+def _uvm_options(facts: Facts) -> str:
+    given = facts.parameters.settings.uvm_options if facts.parameters else None
+    return " ".join(f"{name}={value}" for name, value in given.pairs) if given else ""
+
+
+class Row(NamedTuple):
+    """A module and the modes it is for. `signs`: what sysfs shows of it when it is built in and has no parameters."""
+
+    module: str
+    modes: tuple[Mode, ...]
+    options: Callable[[Facts], str] = _nothing
+    signs: tuple[str, ...] = ()
+
+
+_WITH_GPUS = (Mode.GPU, Mode.GPU_NVL4, Mode.GPU_NVL5)
+_NVL5 = (Mode.GPU_NVL5, Mode.SERVICE_NVL5)
+
+TABLE: tuple[Row, ...] = (
+    Row("nvidia", (*_WITH_GPUS, Mode.SERVICE_NVL4), _nvlink_off),
+    Row("nvidia-uvm", _WITH_GPUS, _uvm_options),
+    Row("ib_umad", _NVL5, signs=("/sys/class/infiniband_mad",)),
+    Row("mlx5_ib", _NVL5, signs=("/sys/bus/auxiliary/drivers/mlx5_ib.rdma",)),
+)
+# What the agent needs later, when no module can be loaded any more, where the kernel has it as a module.
+FOR_THE_AGENT = ("overlay", "virtio_net", "vmw_vsock_virtio_transport")
+
+
+def load(system: System, facts: Facts) -> Facts:
+    from nvrc.modules import Modules
+
+    modules = Modules(system, gpu_root=facts.gpu_root or "", cmdline=system.read(paths.CMDLINE))
+    rows = [row for row in TABLE if facts.mode in row.modes]
+    for row in rows:
+        modules.load(row.module, row.options(facts), row.signs)
+    extra = [name for name in FOR_THE_AGENT if modules.load_if_there(name)]
+    _wait_for_gpus(system, facts)
+    return replace(facts, modules=(*(row.module for row in rows), *extra),
+                   warnings=facts.warnings + tuple(modules.remarks))
+
+
+def patience_s(facts: Facts) -> float:
+    """How long the driver may list nothing new."""
+    assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
+    settings = facts.parameters.settings
+    gpus = len(facts.topology.gpus) if facts.topology else 0
+    return settings.timeout_modules_s + settings.timeout_per_gpu_s * gpus
+
+
+def deadline_s(facts: Facts) -> float:
+    """For the whole step: loading as long as any program, then the wait."""
+    assert facts.parameters is not None  # noqa: S101 - as above
+    return facts.parameters.settings.timeout_command_s + patience_s(facts)
+
+
+def tell(facts: Facts) -> str:
+    return " ".join(facts.modules or ())
+
+
+def _wait_for_gpus(system: System, facts: Facts) -> None:
+    from nvrc.uevents import wait_until_complete
+
+    on_bus = tuple(gpu.bdf for gpu in facts.topology.gpus) if facts.topology else ()
+
+    def missing() -> tuple[str, ...]:
+        listed = system.list_dir(GPUS) if on_bus and system.exists(GPUS) else ()
+        return tuple(bdf for bdf in on_bus if bdf not in listed)
+
+    left = wait_until_complete(system, missing, patience_s(facts))
+    if left:
+        seen = ", ".join(f"{bdf} ({_state(system, bdf)})" for bdf in left)
+        raise NvrcError("E_GPU_PROBE", f"the driver lists {len(on_bus) - len(left)} of {len(on_bus)} GPUs after "
+                        f"{patience_s(facts):g} s without progress; missing: {seen}", details=_kernel_words(system))
+
+
+def _state(system: System, bdf: str) -> str:
+    if not system.exists(f"{paths.PCI_DEVICES}/{bdf}"):
+        return "gone from the bus"
+    if system.exists(f"/sys/bus/pci/drivers/nvidia/{bdf}"):
+        return "bound to nvidia, not listed"
+    return "bound to another driver" if system.exists(f"{paths.PCI_DEVICES}/{bdf}/driver") else "its probe failed"
+
+
+def _kernel_words(system: System) -> tuple[str, ...]:
+    from nvrc.module_failure import kernel_words
+
+    return kernel_words(system, "nvidia")

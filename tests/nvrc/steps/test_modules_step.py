@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which modules each mode gets, with which options, and the wait for the driver to list every GPU of the bus."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from errno import ENODEV
+from pathlib import Path
+
+import pytest
+
+from fakes.modules import TREE, add_module, loads, module_guest
+from fakes.system import FakeSystem
+from nvrc.errors import NvrcError
+from nvrc.facts import Facts, Mode
+from nvrc.params import parse
+from nvrc.steps import modules
+from nvrc.topology import PciFunction, Topology
+
+GPUS = "/proc/driver/nvidia/gpus"
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> FakeSystem:
+    system = module_guest(str(tmp_path))
+    for name in ("nvidia", "ib_umad", "mlx5_ib", "nvidia-modeset", "nvidia-drm", "nvidia-peermem"):
+        add_module(system, f"{name}.ko")
+    add_module(system, "nvidia-uvm.ko", "nvidia.ko")
+    return system
+
+
+def facts(mode: Mode, gpus: int = 0, cmdline: bytes = b"") -> Facts:
+    functions = tuple(PciFunction(bdf=f"0000:4{n}:00.0", vendor=0x10DE, device=0x2330, pci_class=0x30200)
+                      for n in range(gpus))
+    return Facts(mode=mode, topology=Topology(gpus=functions), parameters=parse(cmdline))
+
+
+def list_gpu(system: FakeSystem, number: int) -> None:
+    system.put(f"{GPUS}/0000:4{number}:00.0/information", "")
+
+
+@pytest.mark.parametrize(("mode", "gpus", "loaded"), [
+    (Mode.CPU, 0, []),
+    (Mode.GPU, 1, ["nvidia.ko NVreg_NvLinkDisable=1", "nvidia-uvm.ko"]),
+    (Mode.GPU, 2, ["nvidia.ko", "nvidia-uvm.ko"]),
+    (Mode.GPU_NVL4, 8, ["nvidia.ko", "nvidia-uvm.ko"]),
+    (Mode.SERVICE_NVL4, 0, ["nvidia.ko"]),
+    (Mode.GPU_NVL5, 8, ["nvidia.ko", "nvidia-uvm.ko", "ib_umad.ko", "mlx5_ib.ko"]),
+    (Mode.SERVICE_NVL5, 0, ["ib_umad.ko", "mlx5_ib.ko"]),
+])
+def test_each_mode_gets_its_modules_and_no_other(system: FakeSystem, mode: Mode, gpus: int, loaded: list[str]) -> None:
+    for number in range(gpus):
+        list_gpu(system, number)
+    found = modules.load(system, facts(mode, gpus))
+    assert loads(system) == loaded
+    assert modules.tell(found) == " ".join(name.split(".ko")[0] for name in loaded)
+    assert found.warnings == ()
+
+
+def test_options_for_uvm_come_from_the_command_line(system: FakeSystem) -> None:
+    list_gpu(system, 0)
+    modules.load(system, facts(Mode.GPU, 1, b"nvrc.uvm.options=uvm_a=1,uvm_b=2"))
+    assert loads(system)[1] == "nvidia-uvm.ko uvm_a=1 uvm_b=2"
+
+
+def test_words_of_the_kernels_own_kind_reach_the_module_in_quotes(system: FakeSystem) -> None:
+    system.put("/proc/cmdline", 'nvidia.NVreg_RegistryDwords="A=1; B=2" quiet\n')
+    list_gpu(system, 0)
+    modules.load(system, facts(Mode.GPU, 1))
+    assert loads(system)[0] == 'nvidia.ko NVreg_RegistryDwords="A=1; B=2" NVreg_NvLinkDisable=1'
+
+
+def test_infiniband_that_is_built_in_without_a_trace_in_sys_module_is_there(tmp_path: Path) -> None:
+    system = module_guest(str(tmp_path))
+    with pytest.raises(NvrcError, match="module ib_umad is not in the kernel"):
+        modules.load(system, facts(Mode.SERVICE_NVL5))
+    system.put("/sys/class/infiniband_mad/abi_version", "5\n")
+    system.put("/sys/bus/auxiliary/drivers/mlx5_ib.rdma/bind", "")
+    modules.load(system, facts(Mode.SERVICE_NVL5))
+    assert loads(system) == []
+
+
+def test_the_extensions_driver_is_used_where_there_is_one(system: FakeSystem) -> None:
+    root = "/run/kata-extensions/gpu"
+    add_module(system, "x/nvidia.ko", tree=f"{root}{TREE}")
+    add_module(system, "x/nvidia-uvm.ko", "x/nvidia.ko", tree=f"{root}{TREE}")
+    list_gpu(system, 0)
+    modules.load(system, replace(facts(Mode.GPU, 1), gpu_root=root))
+    assert [effect.split()[1] for effect in system.effects if effect.startswith("load")] == [
+        f"{root}{TREE}/x/nvidia.ko", f"{root}{TREE}/x/nvidia-uvm.ko"]
+
+
+def test_what_the_agent_needs_is_loaded_where_it_is_a_module(system: FakeSystem) -> None:
+    add_module(system, "overlay.ko")
+    add_module(system, "failover.ko")
+    add_module(system, "virtio_net.ko", "failover.ko")
+    found = modules.load(system, facts(Mode.CPU))
+    assert loads(system) == ["overlay.ko", "failover.ko", "virtio_net.ko"]
+    assert found.modules == ("overlay", "virtio_net")
+
+
+def test_gpus_that_come_one_by_one_are_waited_for(system: FakeSystem) -> None:
+    def later(number: int) -> None:
+        system.clock += 45  # more than half the patience of 50 s with two GPUs
+        list_gpu(system, number)
+
+    system.happenings = [lambda: later(0), lambda: later(1)]
+    modules.load(system, facts(Mode.GPU, 2))
+    assert system.effects[-2:] == ["listen", "unlisten"]
+    assert system.clock == 190
+
+
+def test_gpus_that_stay_away_are_named_with_what_sysfs_knows(system: FakeSystem) -> None:
+    list_gpu(system, 0)
+    system.put("/sys/bus/pci/devices/0000:41:00.0/vendor", "0x10de\n")
+    system.put("/sys/bus/pci/devices/0000:42:00.0/driver/bind", "")
+    system.put("/sys/bus/pci/drivers/nvidia/0000:43:00.0/vendor", "")
+    system.put("/sys/bus/pci/devices/0000:43:00.0/driver/bind", "")
+    system.kernel_log = [b"3,1,2,-;NVRM: The NVIDIA probe routine failed for 1 device(s).\n"]
+    with pytest.raises(NvrcError) as caught:
+        modules.load(system, facts(Mode.GPU, 5, b"nvrc.timeout.modules=7 nvrc.timeout.per_gpu=2"))
+    assert caught.value.code == "E_GPU_PROBE"
+    assert caught.value.what == (
+        "the driver lists 1 of 5 GPUs after 17 s without progress; missing: 0000:41:00.0 (its probe failed), "
+        "0000:42:00.0 (bound to another driver), 0000:43:00.0 (bound to nvidia, not listed), "
+        "0000:44:00.0 (gone from the bus)")
+    assert caught.value.details == ("NVRM: The NVIDIA probe routine failed for 1 device(s).",)
+    assert system.clock == 117
+
+
+def test_a_driver_without_a_gpu_fails_at_once_in_its_own_words(system: FakeSystem) -> None:
+    system.fail[f"load {TREE}/nvidia.ko"] = OSError(ENODEV, "No such device")
+    system.kernel_log = [b"3,1,2,-;NVRM: No NVIDIA GPU found.\n"]
+    with pytest.raises(NvrcError, match=r"found no device to drive .*NVRM: No NVIDIA GPU found") as caught:
+        modules.load(system, facts(Mode.GPU, 1))
+    assert caught.value.code == "E_MODULE_DEVICE"
+    assert system.clock == 100
+
+
+def test_what_went_past_in_silence_is_a_warning(system: FakeSystem) -> None:
+    list_gpu(system, 0)
+    system.put("/sys/module/nvidia/initstate", "live\n")
+    found = modules.load(system, replace(facts(Mode.GPU, 1), warnings=("before",)))
+    assert found.warnings == (
+        "before", "module nvidia was in the kernel before: NVreg_NvLinkDisable=1 was not given to it")
+
+
+def test_the_steps_deadline_leaves_room_for_the_wait() -> None:
+    assert modules.deadline_s(facts(Mode.GPU, 8)) == 120 + 30 + 80
+    assert modules.deadline_s(replace(facts(Mode.CPU), topology=None)) == 150
