@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The character devices of NVIDIA's driver, which registers numbers but makes no node: devtmpfs stays empty.
+
+Numbers come from what the driver registered (/proc/devices, its own procfs), never from a table; modes and owners from
+its parameters, because NVIDIA's libraries would change other ones back. With ModifyDeviceFiles=0 those libraries make
+nothing, so the nodes are made all the same. A node that is right stays; anything else under its name is refused,
+because nobody but us has a reason to make one. Nothing here opens a device.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from nvrc import paths
+from nvrc.errors import NvrcError
+from nvrc.system import Node
+
+PARAMS = f"{paths.NVIDIA_PROC}/params"
+SWITCHES = "/proc/driver/nvidia-nvswitch"
+NVLINK = "/proc/driver/nvidia-nvlink"
+CAPABILITIES = (f"{paths.NVIDIA_PROC}/capabilities", f"{NVLINK}/capabilities")
+CAPS_FOLDER = "/dev/nvidia-caps"
+IMEX_FOLDER = "/dev/nvidia-caps-imex-channels"
+_GPU_MAJOR = ("nvidia", "nvidia-frontend")
+_GPU_MINORS = 254    # 254 and 255 of the same major are nvidia-modeset and nvidiactl
+_LAST_MINOR = (1 << 20) - 1
+_DEEPEST = 8         # gpu0/mig/gi0/ci0/access needs five
+
+
+class NodeSystem(Protocol):
+    """The part of System that this needs."""
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
+    def list_dir(self, path: str) -> tuple[str, ...]: ...
+    def exists(self, path: str, *, executable: bool = False) -> bool: ...
+    def make_dir(self, path: str, mode: int = 0o755) -> None: ...
+    def find_node(self, path: str) -> Node | None: ...
+    def make_node(self, path: str, node: Node) -> None: ...
+
+
+class Wanted(NamedTuple):
+    path: str
+    node: Node
+
+
+class Fixed(NamedTuple):
+    """A node with a minor of its own. It is made if `when` says so, and then its major must be registered."""
+
+    path: str
+    majors: tuple[str, ...]
+    minor: int
+    when: Callable[[NodeSystem, Mapping[str, int]], bool]
+    owner: str = PARAMS
+
+
+def _always(_system: NodeSystem, _majors: Mapping[str, int]) -> bool:
+    return True
+
+
+def _registered(name: str) -> Callable[[NodeSystem, Mapping[str, int]], bool]:
+    return lambda _system, majors: name in majors
+
+
+FIXED = (
+    Fixed("/dev/nvidiactl", ("nvidiactl", *_GPU_MAJOR), 255, _always),
+    # nvidia.ko itself registers the name nvidia-modeset; the node is for the module of that name.
+    Fixed("/dev/nvidia-modeset", ("nvidia-modeset", *_GPU_MAJOR), 254,
+          lambda system, _majors: system.exists("/sys/module/nvidia_modeset")),
+    Fixed("/dev/nvidia-uvm", ("nvidia-uvm",), 0, _registered("nvidia-uvm")),
+    Fixed("/dev/nvidia-uvm-tools", ("nvidia-uvm",), 1, _registered("nvidia-uvm")),
+    Fixed("/dev/nvidia-nvlink", ("nvidia-nvlink",), 0, _registered("nvidia-nvlink"), f"{NVLINK}/permissions"),
+    Fixed("/dev/nvidia-nvswitchctl", ("nvidia-nvswitch",), 255,
+          lambda system, _majors: bool(_switches(system)), f"{SWITCHES}/permissions"),
+    # devtmpfs makes this one itself where the kernel module created the device.
+    Fixed(f"{IMEX_FOLDER}/channel0", ("nvidia-caps-imex-channels",), 0,
+          lambda system, _majors: _values(system, PARAMS).get("CreateImexChannel0") == "1"),
+)
+
+
+def make_nodes(system: NodeSystem, gpus: tuple[str, ...]) -> tuple[str, ...]:
+    """Every node that the loaded driver has numbers for; `gpus` are the bus ids that must be among them."""
+    majors = read_majors(system)
+    wanted = [*(_fixed(system, majors, row) for row in FIXED if row.when(system, majors)),
+              *_gpu_nodes(system, majors, gpus), *_switch_nodes(system, majors), *_capability_nodes(system, majors)]
+    return _make(system, wanted)
+
+
+def make_capability_nodes(system: NodeSystem) -> tuple[str, ...]:
+    """The nodes of capabilities alone: to be called again when the MIG layout has changed.
+
+    Nodes of instances that are gone stay: the driver refuses them, and their numbers are never another instance's.
+    """
+    return _make(system, _capability_nodes(system, read_majors(system)))
+
+
+def read_majors(system: NodeSystem) -> Mapping[str, int]:
+    """Name to major of the character devices; the first of several equal names."""
+    characters, _, _ = _text(system, paths.PROC_DEVICES).partition("Block devices:")
+    found: dict[str, int] = {}
+    for line in characters.splitlines():
+        match line.split():
+            case [number, name] if _is_number(number):
+                found.setdefault(name, int(number))
+    return found
+
+
+def _fixed(system: NodeSystem, majors: Mapping[str, int], row: Fixed) -> Wanted:
+    return Wanted(row.path, _node(system, _major(majors, row.majors, row.path), row.minor, row.owner))
+
+
+def _gpu_nodes(system: NodeSystem, majors: Mapping[str, int], gpus: tuple[str, ...]) -> list[Wanted]:
+    minors: dict[int, str] = {}
+    for bdf in gpus:
+        path = f"{paths.NVIDIA_PROC}/gpus/{bdf}/information"
+        given = _values(system, path).get("Device Minor", "")
+        if not _is_number(given) or int(given) >= _GPU_MINORS:
+            raise NvrcError("E_DEVICE_NODES", f"{path}: Device Minor is {given[:40]!a}, not 0 to {_GPU_MINORS - 1}")
+        if other := minors.get(int(given)):
+            raise NvrcError("E_DEVICE_NODES", f"{bdf} and {other} both have Device Minor {int(given)}")
+        minors[int(given)] = bdf
+    return [Wanted(f"/dev/nvidia{minor}", _node(system, _major(majors, _GPU_MAJOR, bdf), minor, PARAMS))
+            for minor, bdf in minors.items()]
+
+
+def _switch_nodes(system: NodeSystem, majors: Mapping[str, int]) -> list[Wanted]:
+    """Counted from 0 in the order of the bus, which is how the driver gives their minors."""
+    return [Wanted(f"/dev/nvidia-nvswitch{number}",
+                   _node(system, _major(majors, ("nvidia-nvswitch",), bdf), number, f"{SWITCHES}/permissions"))
+            for number, bdf in enumerate(_switches(system))]
+
+
+def _capability_nodes(system: NodeSystem, majors: Mapping[str, int]) -> list[Wanted]:
+    return [_capability(system, majors, path) for root in CAPABILITIES for path in _files_below(system, root)]
+
+
+def _capability(system: NodeSystem, majors: Mapping[str, int], path: str) -> Wanted:
+    values = _values(system, path)
+    minor = _number(values, "DeviceFileMinor", path, _LAST_MINOR)
+    mode = _number(values, "DeviceFileMode", path, 0o777)
+    major = _major(majors, ("nvidia-caps",), path)
+    return Wanted(f"{CAPS_FOLDER}/nvidia-cap{minor}", Node(stat.S_IFCHR | mode, major, minor))
+
+
+def _switches(system: NodeSystem) -> tuple[str, ...]:
+    return _names(system, f"{SWITCHES}/devices")
+
+
+def _make(system: NodeSystem, wanted: list[Wanted]) -> tuple[str, ...]:
+    """All or nothing, as far as looking first can make it so."""
+    wrong = [trouble for want in wanted if (trouble := _in_the_way(system, want))]
+    if wrong:
+        raise NvrcError("E_DEVICE_NODES", "; ".join(wrong), "find what makes device nodes in this image and remove it: "
+                        "the numbers belong to the driver that is loaded now")
+    for folder in sorted({want.path.rpartition("/")[0] for want in wanted} - {"/dev"}):
+        system.make_dir(folder)
+    for path, node in wanted:
+        try:
+            system.make_node(path, node)
+        except OSError as err:
+            raise NvrcError("E_DEVICE_NODES", f"cannot make {path} ({node.major}:{node.minor}): {err.strerror}",
+                            "/dev must be a writable file system without the option nodev") from err
+    return tuple(want.path for want in wanted)
+
+
+def _in_the_way(system: NodeSystem, want: Wanted) -> str:
+    found = system.find_node(want.path)
+    if found is None:
+        return ""
+    if not stat.S_ISCHR(found.mode):
+        return f"{want.path} exists and is no character device"
+    if found[1:3] == want.node[1:3]:
+        return ""
+    return (f"{want.path} exists with numbers {found.major}:{found.minor}, "
+            f"the driver has {want.node.major}:{want.node.minor}")
+
+
+def _node(system: NodeSystem, major: int, minor: int, owner: str) -> Node:
+    """With mode and owner as the driver's file says; the driver's own defaults for what it does not say."""
+    values = {"DeviceFileMode": "438", "DeviceFileUID": "0", "DeviceFileGID": "0", **_values(system, owner)}
+    return Node(stat.S_IFCHR | _number(values, "DeviceFileMode", owner, 0o777), major, minor,
+                _number(values, "DeviceFileUID", owner, (1 << 32) - 2),
+                _number(values, "DeviceFileGID", owner, (1 << 32) - 2))
+
+
+def _major(majors: Mapping[str, int], names: tuple[str, ...], what: str) -> int:
+    for name in names:
+        if name in majors:
+            return majors[name]
+    raise NvrcError("E_DEVICE_NODES", f"no number for {what}: {paths.PROC_DEVICES} lists no character device "
+                    f"{' or '.join(names)}")
+
+
+def _number(values: Mapping[str, str], name: str, path: str, highest: int) -> int:
+    given = values.get(name, "")
+    if not _is_number(given) or int(given) > highest:
+        raise NvrcError("E_DEVICE_NODES", f"{path}: {name} is {given[:40]!a}, not 0 to {highest}")
+    return int(given)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10
+
+
+def _values(system: NodeSystem, path: str) -> Mapping[str, str]:
+    """`Name: value` lines of one of the driver's files."""
+    pairs = (line.partition(":") for line in _text(system, path).splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _text(system: NodeSystem, path: str) -> str:
+    try:
+        return system.read(path, 1 << 16).decode("utf-8", "replace")
+    except OSError as err:
+        raise NvrcError("E_DEVICE_NODES", f"{path}: {err.strerror}") from err
+
+
+def _names(system: NodeSystem, folder: str) -> tuple[str, ...]:
+    try:
+        return system.list_dir(folder)
+    except FileNotFoundError:
+        return ()
+    except OSError as err:
+        raise NvrcError("E_DEVICE_NODES", f"{folder}: {err.strerror}") from err
+
+
+def _files_below(system: NodeSystem, folder: str, depth: int = 0) -> list[str]:
+    try:
+        names = system.list_dir(folder)
+    except NotADirectoryError:
+        return [folder]
+    except FileNotFoundError:
+        return []
+    except OSError as err:
+        raise NvrcError("E_DEVICE_NODES", f"{folder}: {err.strerror}") from err
+    if depth == _DEEPEST:
+        raise NvrcError("E_DEVICE_NODES", f"{folder}: capabilities are nested deeper than {_DEEPEST}")
+    return [path for name in names for path in _files_below(system, f"{folder}/{name}", depth + 1)]
