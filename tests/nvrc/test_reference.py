@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nvrc.errors import CODES
 from nvrc.param_table import PARAMS
 from nvrc.reference import PAGES, main
 
