@@ -56,7 +56,7 @@ static void build_express(struct lab_function *fn, bool behind_bridge)
 	int type = is_bridge(fn) ? PCI_EXP_TYPE_ROOT_PORT : behind_bridge ? PCI_EXP_TYPE_ENDPOINT : PCI_EXP_TYPE_RC_END;
 
 	lab_put16(fn, CAP_EXP + PCI_EXP_FLAGS, 2 | type << 4, 0);
-	lab_put32(fn, CAP_EXP + PCI_EXP_DEVCAP, PCI_EXP_DEVCAP_RBER | PCI_EXP_DEVCAP_FLR | 1, 0);
+	lab_put32(fn, CAP_EXP + PCI_EXP_DEVCAP, PCI_EXP_DEVCAP_RBER | (fn->has_flr ? PCI_EXP_DEVCAP_FLR : 0) | 1, 0);
 	lab_put16(fn, CAP_EXP + PCI_EXP_DEVCTL, 0x2810, 0x7fff);
 	lab_put32(fn, CAP_EXP + PCI_EXP_LNKCAP, 0x00400105, 0);
 	lab_put16(fn, CAP_EXP + PCI_EXP_LNKCTL, 0, 0x0fff);
@@ -72,6 +72,31 @@ static bool is_behind_bridge(const struct lab_function *fn)
 		    fn->bus <= other->subordinate)
 			return true;
 	return false;
+}
+
+static u8 *build_msi(struct lab_function *fn, u8 *last)
+{
+	last = chain(fn, last, CAP_MSI, PCI_CAP_ID_MSI);
+	lab_put16(fn, CAP_MSI + PCI_MSI_FLAGS, PCI_MSI_FLAGS_64BIT, PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE);
+	lab_put32(fn, CAP_MSI + PCI_MSI_ADDRESS_LO, 0, ~3u);
+	lab_put32(fn, CAP_MSI + PCI_MSI_ADDRESS_HI, 0, ~0u);
+	lab_put16(fn, CAP_MSI + PCI_MSI_DATA_64, 0, 0xffff);
+	return last;
+}
+
+static u8 *build_vpd(struct lab_function *fn, u8 *last)
+{
+	last = chain(fn, last, CAP_VPD, PCI_CAP_ID_VPD);
+	lab_put16(fn, CAP_VPD + PCI_VPD_ADDR, 0, 0xffff);
+	lab_put32(fn, CAP_VPD + PCI_VPD_DATA, 0, ~0u);
+	return last;
+}
+
+static void build_mailbox(struct lab_function *fn)
+{
+	lab_put32(fn, LAB_MAILBOX, PCI_EXT_CAP_ID_VNDR | 1 << 16, 0);
+	lab_put32(fn, LAB_MAILBOX + PCI_VNDR_HEADER, LAB_VSEC_ID | 1 << 16 | LAB_VSEC_LENGTH << 20, 0);
+	*(u32 *)(fn->writable + LAB_MAILBOX + LAB_STATE) = ~0u;
 }
 
 /* The description has filled identity, mailbox, BAR sizes and VPD; this adds what follows from them. */
@@ -91,22 +116,12 @@ void lab_build_config(struct lab_function *fn)
 	lab_put16(fn, CAP_PM + PCI_PM_CTRL, PCI_PM_CTRL_NO_SOFT_RESET, PCI_PM_CTRL_STATE_MASK);
 	last = chain(fn, last, CAP_EXP, PCI_CAP_ID_EXP);
 	build_express(fn, is_behind_bridge(fn));
-	if (!is_bridge(fn)) {
-		last = chain(fn, last, CAP_MSI, PCI_CAP_ID_MSI);
-		lab_put16(fn, CAP_MSI + PCI_MSI_FLAGS, PCI_MSI_FLAGS_64BIT, PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE);
-		lab_put32(fn, CAP_MSI + PCI_MSI_ADDRESS_LO, 0, ~3u);
-		lab_put32(fn, CAP_MSI + PCI_MSI_ADDRESS_HI, 0, ~0u);
-		lab_put16(fn, CAP_MSI + PCI_MSI_DATA_64, 0, 0xffff);
-	}
-	if (fn->vpd_length) {
-		last = chain(fn, last, CAP_VPD, PCI_CAP_ID_VPD);
-		lab_put16(fn, CAP_VPD + PCI_VPD_ADDR, 0, 0xffff);
-		lab_put32(fn, CAP_VPD + PCI_VPD_DATA, 0, ~0u);
-	}
+	if (!is_bridge(fn))
+		last = build_msi(fn, last);
+	if (fn->vpd_length)
+		last = build_vpd(fn, last);
 	*last = 0;
-	lab_put32(fn, LAB_MAILBOX, PCI_EXT_CAP_ID_VNDR | 1 << 16, 0);
-	lab_put32(fn, LAB_MAILBOX + PCI_VNDR_HEADER, LAB_VSEC_ID | 1 << 16 | LAB_VSEC_LENGTH << 20, 0);
-	*(u32 *)(fn->writable + LAB_MAILBOX + LAB_STATE) = ~0u;
+	build_mailbox(fn);
 	memcpy(fn->fresh, fn->config, sizeof(fn->fresh));
 }
 

@@ -7,7 +7,8 @@
  *   vpd=TEXT (identifier and part number; %20 is a blank)  vpd-error=1 (reads time out)
  *   bus=41-42 (a bridge: secondary and subordinate bus)  boot0=HEX boot42=HEX (registers, with mmio=)
  *   attach_ms= faults=attach+hang+probe+sticky+nvlink cc= minor= status= uuid=32 hex digits model=TEXT vbios=TEXT
- *   mig=1.0+2.0+2.1 (GPU instance and compute instance)
+ *   mig=1.0+2.0+2.1 (GPU instance and compute instance)  flr=0 (no function-level reset)
+ *   port_mask= port_state= guid=16 hex digits (InfiniBand functions)
  */
 #include "lab_pci.h"
 #include "lab_mailbox.h"
@@ -17,6 +18,8 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 
+#define PCI_CLASS_NETWORK_INFINIBAND 0x0207
+
 LIST_HEAD(lab_functions);
 
 static const struct {
@@ -25,6 +28,7 @@ static const struct {
 } numbers[] = {
 	{ "attach_ms", LAB_ATTACH_MS }, { "faults", LAB_FAULTS }, { "state", LAB_STATE },
 	{ "cc", LAB_CC },		{ "minor", LAB_MINOR },   { "status", LAB_STATUS },
+	{ "port_mask", LAB_PORT_MASK }, { "port_state", LAB_PORT_STATE },
 };
 
 static const struct {
@@ -148,52 +152,137 @@ static int build_vpd(struct lab_function *fn, const char *text)
 	return 0;
 }
 
-static int set_number(struct lab_function *fn, const char *key, const char *value)
+static int set_sub(struct lab_function *fn, char *value)
 {
-	u32 *number = lab_mailbox_number(fn, key);
+	unsigned int vendor, device;
 
+	if (sscanf(value, "%x:%x", &vendor, &device) != 2)
+		return -EINVAL;
+	lab_put16(fn, PCI_SUBSYSTEM_VENDOR_ID, vendor, 0);
+	lab_put16(fn, PCI_SUBSYSTEM_ID, device, 0);
+	return 0;
+}
+
+static int set_bus(struct lab_function *fn, char *value)
+{
+	return sscanf(value, "%x-%x", &fn->secondary, &fn->subordinate) == 2 ? 0 : -EINVAL;
+}
+
+static int set_rev(struct lab_function *fn, char *value)
+{
+	return kstrtou8(value, 16, fn->config + PCI_CLASS_REVISION);
+}
+
+static int set_numa(struct lab_function *fn, char *value)
+{
+	return kstrtoint(value, 10, &fn->numa);
+}
+
+static int set_irq(struct lab_function *fn, char *value)
+{
+	return kstrtou8(value, 10, fn->config + PCI_INTERRUPT_LINE);
+}
+
+static int set_bars(struct lab_function *fn, char *value)
+{
+	return parse_bars(fn->bars, value);
+}
+
+static int set_vpd(struct lab_function *fn, char *value)
+{
+	return build_vpd(fn, value);
+}
+
+static int set_vpd_error(struct lab_function *fn, char *value)
+{
+	return kstrtobool(value, &fn->vpd_error);
+}
+
+static int set_flr(struct lab_function *fn, char *value)
+{
+	return kstrtobool(value, &fn->has_flr);
+}
+
+static int set_boot0(struct lab_function *fn, char *value)
+{
+	return kstrtou32(value, 16, &fn->boot0);
+}
+
+static int set_boot42(struct lab_function *fn, char *value)
+{
+	return kstrtou32(value, 16, &fn->boot42);
+}
+
+static int set_faults(struct lab_function *fn, char *value)
+{
+	return parse_faults((u32 *)(fn->config + LAB_MAILBOX + LAB_FAULTS), value);
+}
+
+static int set_mig(struct lab_function *fn, char *value)
+{
+	return parse_mig(fn->config + LAB_MAILBOX + LAB_MIG, value);
+}
+
+static int set_uuid(struct lab_function *fn, char *value)
+{
+	return strlen(value) == 32 ? hex2bin(fn->config + LAB_MAILBOX + LAB_UUID, value, 16) : -EINVAL;
+}
+
+static int set_guid(struct lab_function *fn, char *value)
+{
+	return strlen(value) == 16 ? hex2bin(fn->config + LAB_MAILBOX + LAB_PORT_GUID, value, 8) : -EINVAL;
+}
+
+static int set_model(struct lab_function *fn, char *value)
+{
+	return copy_text(fn->config + LAB_MAILBOX + LAB_MODEL, LAB_MODEL_SIZE, value);
+}
+
+static int set_vbios(struct lab_function *fn, char *value)
+{
+	return copy_text(fn->config + LAB_MAILBOX + LAB_VBIOS, LAB_VBIOS_SIZE, value);
+}
+
+static const struct {
+	const char *name;
+	int (*set)(struct lab_function *fn, char *value);
+} keys[] = {
+	{ "sub", set_sub },	  { "bus", set_bus },	      { "rev", set_rev },	  { "numa", set_numa },
+	{ "irq", set_irq },	  { "bars", set_bars },	      { "vpd", set_vpd },	  { "vpd-error", set_vpd_error },
+	{ "flr", set_flr },	  { "boot0", set_boot0 },     { "boot42", set_boot42 },	  { "faults", set_faults },
+	{ "mig", set_mig },	  { "uuid", set_uuid },	      { "guid", set_guid },	  { "model", set_model },
+	{ "vbios", set_vbios },
+};
+
+/* A key of the table, or one of the mailbox's numbers. */
+static int set_key(struct lab_function *fn, const char *key, char *value)
+{
+	u32 *number;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(keys); i++)
+		if (!strcmp(keys[i].name, key))
+			return keys[i].set(fn, value);
+	number = lab_mailbox_number(fn, key);
 	return number ? kstrtou32(value, 0, number) : -ENOKEY;
 }
 
-static int set_key(struct lab_function *fn, const char *key, char *value)
+static void set_defaults(struct lab_function *fn, bool gpu, bool infiniband)
 {
 	u8 *mailbox = fn->config + LAB_MAILBOX;
-	unsigned int a, b;
 
-	if (!strcmp(key, "sub") && sscanf(value, "%x:%x", &a, &b) == 2) {
-		lab_put16(fn, PCI_SUBSYSTEM_VENDOR_ID, a, 0);
-		lab_put16(fn, PCI_SUBSYSTEM_ID, b, 0);
-		return 0;
-	}
-	if (!strcmp(key, "bus") && sscanf(value, "%x-%x", &fn->secondary, &fn->subordinate) == 2)
-		return 0;
-	if (!strcmp(key, "rev"))
-		return kstrtou8(value, 16, fn->config + PCI_CLASS_REVISION);
-	if (!strcmp(key, "numa"))
-		return kstrtoint(value, 10, &fn->numa);
-	if (!strcmp(key, "irq"))
-		return kstrtou8(value, 10, fn->config + PCI_INTERRUPT_LINE);
-	if (!strcmp(key, "bars"))
-		return parse_bars(fn->bars, value);
-	if (!strcmp(key, "vpd"))
-		return build_vpd(fn, value);
-	if (!strcmp(key, "vpd-error"))
-		return kstrtobool(value, &fn->vpd_error);
-	if (!strcmp(key, "boot0"))
-		return kstrtou32(value, 16, &fn->boot0);
-	if (!strcmp(key, "boot42"))
-		return kstrtou32(value, 16, &fn->boot42);
-	if (!strcmp(key, "faults"))
-		return parse_faults((u32 *)(mailbox + LAB_FAULTS), value);
-	if (!strcmp(key, "mig"))
-		return parse_mig(mailbox + LAB_MIG, value);
-	if (!strcmp(key, "uuid"))
-		return strlen(value) == 32 ? hex2bin(mailbox + LAB_UUID, value, 16) : -EINVAL;
-	if (!strcmp(key, "model"))
-		return copy_text(mailbox + LAB_MODEL, LAB_MODEL_SIZE, value);
-	if (!strcmp(key, "vbios"))
-		return copy_text(mailbox + LAB_VBIOS, LAB_VBIOS_SIZE, value);
-	return set_number(fn, key, value);
+	fn->numa = NUMA_NO_NODE;
+	fn->has_flr = true;
+	fn->config[PCI_INTERRUPT_LINE] = 11;
+	fn->config[PCI_INTERRUPT_PIN] = 1;	/* nvidia.ko refuses a function without interrupt */
+	fn->bars[0] = gpu ? 16 << 20 : 1 << 20;
+	fn->bars[1] = gpu ? 256 << 20 : 0;
+	fn->bars[2] = gpu ? 32 << 20 : 0;
+	fn->boot0 = 0x180000a1;
+	fn->boot42 = 0x180a1000;
+	*(u32 *)(mailbox + LAB_MINOR) = LAB_MINOR_NEXT;
+	*(u32 *)(mailbox + LAB_PORT_MASK) = infiniband ? 0xa651e848 : 0;
+	*(u32 *)(mailbox + LAB_PORT_STATE) = infiniband ? 4 : 0;
 }
 
 /* Place, ids and class, with the defaults that follow from them. */
@@ -206,21 +295,13 @@ static int parse_identity(struct lab_function *fn, const char *place, const char
 	    sscanf(ids, "%x:%x", &vendor, &device) != 2 || sscanf(class, "%x", &code) != 1 || slot > 31 || func > 7)
 		return -EINVAL;
 	fn->devfn = PCI_DEVFN(slot, func);
-	fn->numa = NUMA_NO_NODE;
 	gpu = vendor == PCI_VENDOR_ID_NVIDIA && code >> 16 == PCI_BASE_CLASS_DISPLAY;
 	lab_put16(fn, PCI_VENDOR_ID, vendor, 0);
 	lab_put16(fn, PCI_DEVICE_ID, device, 0);
 	lab_put32(fn, PCI_CLASS_REVISION, code << 8 | 0xa1, 0);
 	lab_put16(fn, PCI_SUBSYSTEM_VENDOR_ID, vendor, 0);
 	lab_put16(fn, PCI_SUBSYSTEM_ID, gpu ? 0x16c1 : device, 0);
-	fn->config[PCI_INTERRUPT_LINE] = 11;
-	fn->config[PCI_INTERRUPT_PIN] = 1;	/* nvidia.ko refuses a function without interrupt */
-	fn->bars[0] = gpu ? 16 << 20 : 1 << 20;
-	fn->bars[1] = gpu ? 256 << 20 : 0;
-	fn->bars[2] = gpu ? 32 << 20 : 0;
-	fn->boot0 = 0x180000a1;
-	fn->boot42 = 0x180a1000;
-	*(u32 *)(fn->config + LAB_MAILBOX + LAB_MINOR) = LAB_MINOR_NEXT;
+	set_defaults(fn, gpu, code >> 8 == PCI_CLASS_NETWORK_INFINIBAND);
 	return 0;
 }
 

@@ -9,7 +9,7 @@
 #define LAB_MAILBOX_H
 
 #define LAB_VSEC_ID		0x4c42	/* "LB", in the VSEC header at offset 4 */
-#define LAB_VSEC_LENGTH		0xb0
+#define LAB_VSEC_LENGTH		0xc0
 
 #define LAB_ATTACH_MS		0x08	/* time that an attach takes */
 #define LAB_FAULTS		0x0c	/* LAB_FAULT_* */
@@ -22,6 +22,9 @@
 #define LAB_MODEL		0x40	/* 64 bytes of text */
 #define LAB_VBIOS		0x80	/* 32 bytes of text */
 #define LAB_MIG			0xa0	/* 16 bytes: the compute instances of each GPU instance as bits; 0 = no such instance */
+#define LAB_PORT_MASK		0xb0	/* InfiniBand functions: capability mask of port 1 */
+#define LAB_PORT_STATE		0xb4	/* 4 = ACTIVE */
+#define LAB_PORT_GUID		0xb8	/* 8 bytes, in the order they are printed */
 #define LAB_MODEL_SIZE		64
 #define LAB_VBIOS_SIZE		32
 #define LAB_MIG_INSTANCES	15
@@ -37,6 +40,8 @@
 #define LAB_FAULT_NVLINK	0x10	/* an attach fails unless the driver runs with NVreg_NvLinkDisable=1 */
 
 #define LAB_STATE_ATTACHED	0x1	/* initialised once since the last reset */
+
+#define LAB_PORT_SM_DISABLED	0x400	/* in the capability mask: no subnet manager may run on this port */
 
 #define LAB_CC_OFF		0
 #define LAB_CC_ON		1

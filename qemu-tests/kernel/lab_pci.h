@@ -13,7 +13,7 @@ struct lab_function {
 	struct list_head entry;
 	int domain, bus, devfn, numa;
 	int secondary, subordinate;		/* bridges only; 0 = no bridge */
-	bool off_bus, vpd_error;
+	bool off_bus, vpd_error, has_flr;
 	u8 config[LAB_CONFIG_SIZE];
 	u8 writable[LAB_CONFIG_SIZE];
 	u8 fresh[PCI_CFG_SPACE_SIZE];		/* what a reset brings back */

@@ -224,38 +224,39 @@ static int refuse(struct pci_dev *pdev)
 	return -ENODEV;
 }
 
+static void publish(struct nv_gpu *gpu)
+{
+	mutex_lock(&nv_gpus_lock);
+	gpu->minor = choose_minor(nv_mailbox_read(gpu, LAB_MINOR));
+	list_add_tail(&gpu->entry, &nv_gpus);
+	mutex_unlock(&nv_gpus_lock);
+	nv_proc_add_gpu(gpu);
+	nv_caps_add_gpu(gpu);
+}
+
 static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
-	struct nv_gpu *gpu;
+	struct nv_gpu *gpu = kzalloc(sizeof(*gpu), GFP_KERNEL);
 	int rc;
 
-	if (!pci_resource_len(pdev, 0))
-		return refuse(pdev);
-	gpu = kzalloc(sizeof(*gpu), GFP_KERNEL);
 	if (!gpu)
 		return -ENOMEM;
 	gpu->pdev = pdev;
 	gpu->mailbox = pci_find_vsec_capability(pdev, PCI_VENDOR_ID_NVIDIA, LAB_VSEC_ID);
-	if (nv_mailbox_read(gpu, LAB_FAULTS) & LAB_FAULT_PROBE) {
-		kfree(gpu);
-		return refuse(pdev);
-	}
-	rc = pci_enable_device(pdev);
+	mutex_init(&gpu->lock);
+	INIT_DELAYED_WORK(&gpu->watch, watch);
+	if (!pci_resource_len(pdev, 0) || nv_mailbox_read(gpu, LAB_FAULTS) & LAB_FAULT_PROBE)
+		rc = refuse(pdev);
+	else
+		rc = pci_enable_device(pdev);
 	if (rc) {
 		kfree(gpu);
 		return rc;
 	}
 	pci_set_master(pdev);
-	mutex_init(&gpu->lock);
-	read_identity(gpu);
-	INIT_DELAYED_WORK(&gpu->watch, watch);
-	mutex_lock(&nv_gpus_lock);
-	gpu->minor = choose_minor(nv_mailbox_read(gpu, LAB_MINOR));
-	list_add_tail(&gpu->entry, &nv_gpus);
-	mutex_unlock(&nv_gpus_lock);
 	pci_set_drvdata(pdev, gpu);
-	nv_proc_add_gpu(gpu);
-	nv_caps_add_gpu(gpu);
+	read_identity(gpu);
+	publish(gpu);
 	return 0;
 }
 

@@ -7,6 +7,7 @@ qemu-tests/standins/prober.c.
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
 import tempfile
@@ -48,6 +49,13 @@ def guest_kernel(places: Places) -> Path:
         package = next(row for row in supply.fetch(job.supply, job.image, "image")
                        if row.name.startswith("linux-image-"))
         return kernels.image_path(supply.unpack_each(job.supply, [package])[package.name])
+
+
+@functools.cache
+def _prepare() -> tuple[standins.Workshop, Path]:
+    """Compiler and kernel, once a process: finding them takes the build's lock, which a long build may hold."""
+    places = checkout()
+    return standins.open_workshop(places), guest_kernel(places)
 
 
 def write_initrd(guest: Guest, target: Path) -> None:
@@ -96,11 +104,10 @@ def _lines(raw: bytes) -> list[str]:
 def probe(functions: str, script: str, *, programs: Sequence[str] = (), texts: Mapping[str, str] | None = None,
           cmdline: str = "", machine: Machine | None = None) -> list[str]:
     """The console of a machine with these functions (lab_machine.c has their grammar) that runs these probes."""
-    places = checkout()
-    shop = standins.open_workshop(places)
+    shop, kernel = _prepare()
     modules = standins.build_modules(shop)
     guest = Guest(
-        kernel=guest_kernel(places),
+        kernel=kernel,
         programs={**{program.path: standins.build_program(shop, program.source) for program in standins.PROGRAMS
                      if program.source in {"labinit", "prober", *programs}},
                   **{f"/lab/{name}.ko": path for name, path in modules.files.items()}},

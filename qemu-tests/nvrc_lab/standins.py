@@ -108,7 +108,7 @@ def build_program(shop: Workshop, name: str) -> Path:
 
 
 def build_modules(shop: Workshop, version: str = DRIVER_VERSION) -> Modules:
-    """lab_pci, nvidia and nvidia_uvm for the image's kernel; the driver says it is `version`."""
+    """Every module of qemu-tests/kernel for the image's kernel; the driver says it is `version`."""
     sources = tuple(sorted(path for path in shop.kernel.iterdir() if path.is_file()))
 
     def compile_all(out: Path) -> None:
@@ -123,6 +123,10 @@ def build_modules(shop: Workshop, version: str = DRIVER_VERSION) -> Modules:
 
 
 def _finished(shop: Workshop, stage: str, key: str, make: Callable[[Path], None]) -> Path:
+    """A result that is there needs no lock: nobody has to wait for another build of something else."""
+    found = shop.cache.find(stage, key)
+    if found is not None:
+        return found
     try:
         with shop.cache.locked(lambda _: None):
             return shop.cache.get(stage, key, make)

@@ -19,6 +19,10 @@ struct gpu {
 /* GPUs that the driver bound, by bus address; -1 when the driver is not loaded. */
 int list_gpus(struct gpu *gpus);
 int count_switches(void);
+/* Whether this machine has an NVLink fabric, of either generation, and whether Fabric Manager has brought it up. */
+bool has_fabric(void);
+bool is_fabric_up(void);
+void mark_fabric_up(void);
 /* Makes the nodes that are missing, as NVIDIA's libraries do when they run as root and the driver allows it. */
 void make_nodes(const struct gpu *gpus, int count);
 /* Opens a GPU's node, which attaches it; afterwards its UUID is known. */

@@ -16,6 +16,8 @@
 
 #define GPUS "/proc/driver/nvidia/gpus"
 #define SWITCHES "/proc/driver/nvidia-nvswitch/devices"
+#define PORTS "/sys/class/infiniband"
+#define FABRIC_UP "/var/run/nvidia-lab-fabric"
 
 enum { MAJOR = 195, MINOR_CONTROL = 255 };
 
@@ -82,6 +84,21 @@ int count_switches(void)
 	int found = scandir(SWITCHES, &names, visible, alphasort);
 
 	return found < 0 ? 0 : found;
+}
+
+bool has_fabric(void)
+{
+	return count_switches() > 0 || access(PORTS, F_OK) == 0;
+}
+
+bool is_fabric_up(void)
+{
+	return access(FABRIC_UP, F_OK) == 0;
+}
+
+void mark_fabric_up(void)
+{
+	write_text(FABRIC_UP, "up\n", 0644);
 }
 
 static long driver_parameter(const char *name, long otherwise)

@@ -147,6 +147,7 @@ static void come_up(void)
 		complain("fabric manager config file item: FM_CMD_UNIX_SOCKET_PATH has an invalid value");
 		exit(0);
 	}
+	mark_fabric_up();
 	if (fault_number(program, "no_marker", &told) && told)
 		return;
 	tell(LOG_INFO, "FM starting NvLink Inband");

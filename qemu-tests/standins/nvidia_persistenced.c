@@ -2,7 +2,8 @@
 /*
  * nvidia-persistenced. The parent ends when the daemon has set itself up, with 0 also when every GPU failed to open:
  * only the lines per device tell. Opens the GPUs one after another and holds them. Own faults:
- *   no_cfg=1   libnvidia-cfg.so.1 is missing    no_rpc=1   no /etc/netconfig    fabric=1   UVM persistence refused
+ *   no_cfg=1   libnvidia-cfg.so.1 is missing    no_rpc=1   no /etc/netconfig
+ *   fabric_wait_ms=N   how long it waits for the NVLink fabric, each GPU (300; the real one waits 30 s)
  */
 #include "nvidia.h"
 #include "common.h"
@@ -21,7 +22,7 @@
 #define PID_FILE FOLDER "/nvidia-persistenced.pid"
 #define SOCKET FOLDER "/socket"
 
-enum { FABRIC_NOT_READY = 0x89 };
+enum { FABRIC_NOT_READY = 0x89, FABRIC_WAIT_MS = 300 };
 
 static struct gpu gpus[GPUS_MAX];
 static int gpu_count;
@@ -86,13 +87,27 @@ static bool take_pid_file(void)
 	return ftruncate(fd, 0) == 0 && write(fd, text, (size_t)length) == length;
 }
 
+/* The real daemon asks once a second, and goes on without UVM persistence when the fabric does not come. */
+static bool wait_for_fabric(void)
+{
+	long limit = FABRIC_WAIT_MS, start = now_ms();
+
+	fault_number(program, "fabric_wait_ms", &limit);
+	while (has_fabric() && !is_fabric_up()) {
+		if (now_ms() - start >= limit)
+			return false;
+		sleep_ms(20);
+	}
+	return true;
+}
+
 static void enable_uvm(const struct gpu *gpu)
 {
-	if (is_told("fabric"))
+	if (wait_for_fabric())
+		syslog(LOG_INFO, "device %s - Enabled UVM Persistence mode.", gpu->place);
+	else
 		syslog(LOG_WARNING, "device %s - Could not Enable UVM Persistence mode becausethe NVLink fabric is not ready: 0x%x",
 		       gpu->place, FABRIC_NOT_READY);
-	else
-		syslog(LOG_INFO, "device %s - Enabled UVM Persistence mode.", gpu->place);
 }
 
 static bool attach_devices(void)

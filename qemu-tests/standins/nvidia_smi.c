@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * nvidia-smi: -L, -lgc, -lmc, -pl, -pm, conf-compute -srs/-grs/-f. Like the real one it opens every GPU, which attaches
- * those nobody holds: on a confidential GPU that was the one attach it had. The ready state lives in /run/nvidia-lab-ready.
+ * those nobody holds: on a confidential GPU that was the one attach it had. The ready state lives in /var/run/nvidia-lab-ready.
  */
 #include "nvidia.h"
 #include "common.h"
@@ -11,7 +11,7 @@
 #include <string.h>
 #include <syslog.h>
 
-#define READY_STATE "/run/nvidia-lab-ready"
+#define READY_STATE "/var/run/nvidia-lab-ready"
 
 enum { EXIT_INVALID = 2, EXIT_UNSUPPORTED = 3, EXIT_NOT_FOUND = 6, EXIT_NO_DRIVER = 9 };
 

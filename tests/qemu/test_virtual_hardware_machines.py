@@ -51,6 +51,56 @@ cat /proc/nvidia-lab
     assert all("attaches=1 failures=0" in row for row in told(lines, "cat /proc/nvidia-lab"))
 
 
+def test_the_fifth_nvlink_generation_from_port_to_persistenced() -> None:
+    """Four bridges, one of which may not run a subnet manager; persistenced before and after the fabric is up."""
+    bridges = [f"0000:60:0{index}.0/15b3:1021/020700/vpd=SW_MNG/guid=b83fd20300a1c0{index:02x}" for index in range(4)]
+    bridges[0] += "/port_mask=0xa651ec48"
+    bridges[3] += "/port_state=1"
+    functions = ",".join([*(b200(index) for index in range(8)), *bridges])
+    config = "LOG_USE_SYSLOG=1\nDAEMONIZE=0\nTOPOLOGY_FILE_PATH=/topology\nFM_CMD_UNIX_SOCKET_PATH=/var/run/fm.socket\n"
+    port = "/sys/class/infiniband"
+    lines = probe(functions, f"""{MOUNTS}syslog
+mount tmpfs /var/run
+loopback
+insmod /lab/nvidia.ko
+insmod /lab/ib_umad.ko
+insmod /lab/mlx5_ib.ko
+ls {port}
+link {port}/mlx5_1/device
+cat {port}/mlx5_0/ports/1/cap_mask
+cat {port}/mlx5_1/ports/1/cap_mask
+cat {port}/mlx5_1/ports/1/state
+cat {port}/mlx5_3/ports/1/state
+cat {port}/mlx5_1/ports/1/gids/0
+write /lab/faults nvidia-persistenced.fabric_wait_ms=1
+run /usr/bin/nvidia-persistenced --verbose --uvm-persistence-mode
+kill nvidia-persistenced 15
+spawn /usr/sbin/nvlsm -F /nvlsm.conf -g 0xb83fd20300a1c001 -f stdout
+spawn /usr/bin/nv-fabricmanager -c /fm.cfg -g 0xb83fd20300a1c001
+wait /var/run/fm.socket 5000
+write {SYSFS}/0000:40:00.0/reset 1
+run /usr/bin/nvidia-persistenced --verbose --uvm-persistence-mode
+rmmod mlx5_ib
+ls /sys/class
+kmsg BUG
+""", programs=["nvidia"], texts={"/fm.cfg": config, "/nvlsm.conf": "", "/topology/x": "", "/lab/faults": ""})
+    assert told(lines, f"ls {port}") == ["mlx5_0 mlx5_1 mlx5_2 mlx5_3"]
+    assert told(lines, f"link {port}/mlx5_1/device")[0].endswith("0000:60:01.0")
+    assert [told(lines, f"cat {port}/mlx5_{index}/ports/1/cap_mask") for index in (0, 1)] == [["0xa651ec48"], ["0xa651e848"]]
+    assert [told(lines, f"cat {port}/mlx5_{index}/ports/1/state") for index in (1, 3)] == [["4: ACTIVE"], ["1: DOWN"]]
+    assert told(lines, f"cat {port}/mlx5_1/ports/1/gids/0") == ["fe80:0000:0000:0000:b83f:d203:00a1:c001"]
+    assert "NVLSM bound to port GUID 0xb83fd20300a1c001" in lines
+    assert sum("Could not Enable UVM Persistence mode becausethe NVLink fabric is not ready" in line for line in lines) == 8
+    assert sum("Enabled UVM Persistence mode." in line for line in lines) == 1
+    assert "infiniband" not in told(lines, "ls /sys/class")[0].split()
+    assert not told(lines, "kmsg")
+
+
+def test_a_function_without_reset_has_no_reset_file() -> None:
+    lines = probe(f"{b200(0)}/flr=0", f"{MOUNTS}link {SYSFS}/0000:40:00.0/reset\n")
+    assert told(lines, f"link {SYSFS}/0000:40:00.0/reset") == ["error ENOENT"]
+
+
 def test_a_node_that_the_machine_lacks_is_told_and_not_used() -> None:
     lines = probe(b200(7), f"{MOUNTS}cat {SYSFS}/0000:47:00.0/numa_node\nkmsg NUMA node\n")
     assert told(lines, f"cat {SYSFS}/0000:47:00.0/numa_node") == ["-1"]
