@@ -2,7 +2,7 @@
 """What the boot knows so far. A step receives Facts and returns them with its own findings added, nothing else.
 
 Each field is written by exactly one step; the executor refuses a second writer. A field that no step has filled
-yet is None, and that is the only meaning of None here. `warnings` alone is shared: steps append to it.
+yet is None, and that is the only meaning of None here. `services` and `warnings` are shared: steps append to them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nvrc.journal import Journal
     from nvrc.params import Parsed
+    from nvrc.report import GpuRecord
+    from nvrc.services import Running
     from nvrc.topology import Topology
 
 __all__ = ["Facts", "Mode", "merge", "replace"]
@@ -58,7 +60,12 @@ class Facts:
     gpu_root: str | None = None
     modules: tuple[str, ...] | None = None
     device_nodes: tuple[str, ...] | None = None
+    ledger: tuple[GpuRecord, ...] | None = None
+    services: tuple[Running, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+SHARED = ("services", "warnings")
 
 
 def merge(current: Facts, given: Facts, returned: Facts) -> Facts:
@@ -68,8 +75,8 @@ def merge(current: Facts, given: Facts, returned: Facts) -> Facts:
         old, new = getattr(given, name), getattr(returned, name)
         if new is old:
             continue
-        if name == "warnings":
-            changes[name] = current.warnings + returned.warnings[len(given.warnings):]
+        if name in SHARED:
+            changes[name] = getattr(current, name) + new[len(old):]
         elif getattr(current, name) is not None:
             raise ValueError(f"fact {name!r} has two writers")
         else:
