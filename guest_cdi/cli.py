@@ -17,7 +17,7 @@ from guest_cdi.discover.hooks import NAMES as HOOK_NAMES
 from guest_cdi.discover.nodes import list_drm_nodes
 from guest_cdi.discover.tree import Tree
 from guest_cdi.errors import CdiError
-from guest_cdi.generate import Generated, Options, generate
+from guest_cdi.generate import Generated, Options, check_root, generate
 from guest_cdi.host import Host, LinuxHost
 from guest_cdi.naming import ALL, NONE, Strategy
 from guest_cdi.nvml import OpenNvml
@@ -204,6 +204,8 @@ def _paths(values: Iterable[str]) -> tuple[str, ...]:
 def locate_nvml(host: Host, options: Options, root: str) -> str:
     """NVML of the driver that is described, as a path of this machine."""
     tree = Tree(host, options.driver_root, strict=options.strict, search_paths=options.library_search_paths)
+    if options.strict:
+        check_root(tree)
     found = tree.find_libraries(NVML_SONAME)
     if not found:
         raise CdiError("E_CDI_NVML_LIBRARY", f"{NVML_SONAME} is in none of {', '.join(tree.library_dirs())}")

@@ -110,7 +110,7 @@ def open_driver(host: Host, nvml: Nvml, options: Options) -> Driver:
     tree = Tree(host, options.driver_root, strict=options.strict, search_paths=options.library_search_paths)
     version = _tell_version(nvml, tree)
     if options.strict:
-        _check_root(tree)
+        check_root(tree)
         _check_kernel(host, version)
         check_userspace(tree, version)
     own_configs = options.config_search_paths
@@ -141,7 +141,7 @@ def _tell_version(nvml: Nvml, tree: Tree) -> str:
         return find_version(tree)
 
 
-def _check_root(tree: Tree) -> None:
+def check_root(tree: Tree) -> None:
     root = tree.root or "/"
     try:
         tree.host.scan(root)

@@ -63,7 +63,7 @@ class Machine:
     def build(self, root: Path, *, nodes: bool = False) -> Path:
         """Make the tree. Links first: what is described below a link lies below its target."""
         for path in self.directories:
-            _place(root, path).mkdir(parents=True, exist_ok=True)
+            find_place(root, path).mkdir(parents=True, exist_ok=True)
         for path, target in self.links.items():
             place = _parent(root, path)
             place.symlink_to(target)
@@ -110,7 +110,7 @@ class DescribedHost:
         return self._real.scan(path)
 
 
-def _place(root: Path, path: str) -> Path:
+def find_place(root: Path, path: str) -> Path:
     """Where `path` lies in the tree, with the links of the tree itself followed inside it."""
     host = LinuxHost(str(root))
     done = "/"
@@ -124,7 +124,7 @@ def _place(root: Path, path: str) -> Path:
 
 def _parent(root: Path, path: str) -> Path:
     directory, _, name = path.rpartition("/")
-    place = _place(root, directory) if directory else root
+    place = find_place(root, directory) if directory else root
     place.mkdir(parents=True, exist_ok=True)
     return place / name
 

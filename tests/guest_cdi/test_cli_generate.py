@@ -201,6 +201,11 @@ def test_nvml_is_found_in_the_tree(stage: Stage) -> None:
     assert "GPU-3f6c1a52" in stage.output.read_text()
 
 
+def test_a_driver_root_that_is_not_there_is_told_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([f"--root={tmp_path}", "--driver-root=/driver"]) == 1
+    assert "/driver: No such file or directory (E_CDI_DRIVER_ROOT)" in capsys.readouterr().err
+
+
 def test_without_nvml_the_searched_directories_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "driver").mkdir()
     assert cli.main([f"--root={tmp_path}", "--driver-root=/driver"]) == 1
