@@ -2,8 +2,8 @@
 """`guest-cdi validate`: is a document a CDI document, by the schema's rules and by those the schema does not know?
 
 Every mistake of every file at once, each with file, line, place and a stable rule name. schema.py judges single
-values; here are the rules between values (version, duplicates, empty devices, two files with one device) and the
-step from checked data to a Spec. Follows SPEC.md of CDI 1.1.0 and the checks of its reference library.
+values; here are the rules between values: version, duplicates, empty devices, two files with one device. Follows
+SPEC.md of CDI 1.1.0 and the checks of its reference library.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, TextIO
 
 from guest_cdi import spec as cdi
 from guest_cdi.load import Data, Finding, Source, parse_source, read_source
+from guest_cdi.model import as_mapping, as_sequence, to_spec
 from guest_cdi.schema import check_shape
-from guest_cdi.spec import ContainerEdits, Device, DeviceNode, Hook, IntelRdt, Mount, NetDevice, Spec
+from guest_cdi.spec import ContainerEdits, Spec
 
 if TYPE_CHECKING:
     import argparse
@@ -29,6 +30,36 @@ EPILOG = """examples:
 
 Exit status: 0 all documents are valid, 1 something was found, 2 wrong usage.
 """
+
+# Every rule's name, who has it, and what it says. SCHEMA: the published JSON schema. LIBRARY: the reference library,
+# and not the schema. OWN: consumers differ or come to harm, and neither of the two says so.
+SCHEMA, LIBRARY, OWN = "schema", "library", "own"
+RULES = (
+    ("read", OWN, "the file can be read, is a regular file and of a size that documents have"),
+    ("syntax", LIBRARY, "the text is one document of JSON or YAML in UTF-8, without tags, of bounded depth and size"),
+    ("duplicate-key", LIBRARY, "no key is given twice"),
+    ("quotes", OWN, "text that YAML 1.1 reads as something else, such as 0, 1:0 or yes, is in quotes"),
+    ("type", SCHEMA, "every value is of its type; null is of none"),
+    ("missing-key", SCHEMA, "keys that must be there are there"),
+    ("range", SCHEMA, "integers are in range; that device numbers are not negative is a rule of our own"),
+    ("unknown-key", LIBRARY, "there are no other keys, also not in another case"),
+    ("version-unknown", LIBRARY, "cdiVersion is a released version from 0.3.0 on"),
+    ("version-low", LIBRARY, "cdiVersion is not lower than what the fields in use need"),
+    ("kind", LIBRARY, "kind is <vendor>/<class>"),
+    ("device-name", LIBRARY, "a device name has the characters that a name may have"),
+    ("duplicate-device", LIBRARY, "no two devices have one name"),
+    ("no-devices", LIBRARY, "there is at least one device"),
+    ("empty-edits", LIBRARY, "a device changes something"),
+    ("env", LIBRARY, "an environment entry is NAME=value"),
+    ("node-type", LIBRARY, "a device node's type is b, c, u or p"),
+    ("permissions", LIBRARY, "a device node's permissions are made of r, w and m, or are none"),
+    ("hook-name", LIBRARY, "a hook's name is one of OCI's six"),
+    ("empty-path", LIBRARY, "paths of nodes, hooks and mounts are not empty"),
+    ("net-device", LIBRARY, "network devices have names, and no two have the same"),
+    ("clos-id", LIBRARY, "closID is a file name or /"),
+    ("annotation", LIBRARY, "annotation keys are as Kubernetes writes them, and all together below 256 KiB"),
+    ("conflict", LIBRARY, "no two of the files define one device"),
+)
 
 VERSIONS = ("0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0")
 
@@ -69,7 +100,7 @@ def check_document(document: Data, name: str = "document") -> tuple[Finding, ...
 
 
 def _check_version(source: Source, spec: Spec) -> Iterator[Finding]:
-    version = _mapping(source.data).get("cdiVersion")
+    version = as_mapping(source.data).get("cdiVersion")
     if not isinstance(version, str) or "cdiVersion" in source.bare:
         return                                      # said already
     declared = version.removeprefix("v")
@@ -101,22 +132,22 @@ def _needed_version(source: Source, spec: Spec) -> tuple[str, str]:
 
 
 def _intel_rdts(data: Data) -> Iterator[Mapping[str, Data]]:
-    document = _mapping(data)
-    for holder in (document, *map(_mapping, _sequence(document.get("devices")))):
-        yield _mapping(_mapping(holder.get("containerEdits")).get("intelRdt"))
+    document = as_mapping(data)
+    for holder in (document, *map(as_mapping, as_sequence(document.get("devices")))):
+        yield as_mapping(as_mapping(holder.get("containerEdits")).get("intelRdt"))
 
 
 def _check_devices(source: Source, spec: Spec) -> Iterator[Finding]:
-    raw = _mapping(source.data).get("devices")
+    raw = as_mapping(source.data).get("devices")
     if raw == []:
         yield source.finding("devices", "no-devices", "there must be at least one device")
     seen: dict[str, int] = {}
-    for index, (device, given) in enumerate(zip(spec.devices, _sequence(raw), strict=True)):
+    for index, (device, given) in enumerate(zip(spec.devices, as_sequence(raw), strict=True)):
         place = f"devices[{index}]"
         first = seen.setdefault(device.name, index)
         if first != index and device.name:
             yield source.finding(f"{place}.name", "duplicate-device", f'"{device.name}" is already devices[{first}]')
-        if device.container_edits.is_empty() and isinstance(_mapping(given).get("containerEdits"), dict):
+        if device.container_edits.is_empty() and isinstance(as_mapping(given).get("containerEdits"), dict):
             yield source.finding(f"{place}.containerEdits", "empty-edits",
                                  f'device "{device.name}" changes nothing; give it an edit or remove it')
         yield from _check_net_devices(source, device.container_edits, f"{place}.containerEdits")
@@ -146,92 +177,6 @@ def _find_conflicts(checked: Sequence[Checked]) -> tuple[Checked, ...]:
         result.append(Checked(file=one.file, spec=None if conflicts else one.spec,
                               findings=(*one.findings, *conflicts)))
     return tuple(result)
-
-
-# From data to values. What has the wrong type was found by check_shape and becomes the empty value here, so that the
-# rules between values can still be told about the rest.
-
-def to_spec(data: Data) -> Spec:
-    document = _mapping(data)
-    return Spec(
-        kind=_text(document, "kind"),
-        annotations=_annotations(document),
-        devices=tuple(map(_device, map(_mapping, _sequence(document.get("devices"))))),
-        container_edits=_edits(_mapping(document.get("containerEdits"))),
-    )
-
-
-def _device(data: Mapping[str, Data]) -> Device:
-    return Device(name=_text(data, "name"), annotations=_annotations(data),
-                  container_edits=_edits(_mapping(data.get("containerEdits"))))
-
-
-def _edits(data: Mapping[str, Data]) -> ContainerEdits:
-    rdt = data.get("intelRdt")
-    return ContainerEdits(
-        env=_texts(data, "env"),
-        device_nodes=tuple(map(_device_node, _records(data, "deviceNodes"))),
-        net_devices=tuple(NetDevice(host_interface_name=_text(entry, "hostInterfaceName"), name=_text(entry, "name"))
-                          for entry in _records(data, "netDevices")),
-        hooks=tuple(map(_hook, _records(data, "hooks"))),
-        mounts=tuple(map(_mount, _records(data, "mounts"))),
-        intel_rdt=_intel_rdt(rdt) if isinstance(rdt, dict) else None,
-        additional_gids=tuple(entry for entry in _sequence(data.get("additionalGids")) if isinstance(entry, int)),
-    )
-
-
-def _device_node(data: Mapping[str, Data]) -> DeviceNode:
-    return DeviceNode(
-        path=_text(data, "path"), host_path=_text(data, "hostPath"), type=_text(data, "type"),
-        major=_integer(data, "major") or 0, minor=_integer(data, "minor") or 0, file_mode=_integer(data, "fileMode"),
-        permissions=_text(data, "permissions"), uid=_integer(data, "uid"), gid=_integer(data, "gid"),
-    )
-
-
-def _hook(data: Mapping[str, Data]) -> Hook:
-    return Hook(hook_name=_text(data, "hookName"), path=_text(data, "path"), args=_texts(data, "args"),
-                env=_texts(data, "env"), timeout=_integer(data, "timeout"))
-
-
-def _mount(data: Mapping[str, Data]) -> Mount:
-    return Mount(host_path=_text(data, "hostPath"), container_path=_text(data, "containerPath"),
-                 options=_texts(data, "options"), type=_text(data, "type"))
-
-
-def _intel_rdt(data: Mapping[str, Data]) -> IntelRdt:
-    return IntelRdt(clos_id=_text(data, "closID"), l3_cache_schema=_text(data, "l3CacheSchema"),
-                    mem_bw_schema=_text(data, "memBwSchema"), schemata=_texts(data, "schemata"),
-                    enable_monitoring=data.get("enableMonitoring") is True)
-
-
-def _mapping(data: Data) -> Mapping[str, Data]:
-    return data if isinstance(data, dict) else {}
-
-
-def _sequence(data: Data) -> Sequence[Data]:
-    return data if isinstance(data, list) else ()
-
-
-def _records(data: Mapping[str, Data], key: str) -> Iterator[Mapping[str, Data]]:
-    return map(_mapping, _sequence(data.get(key)))
-
-
-def _text(data: Mapping[str, Data], key: str) -> str:
-    value = data.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _texts(data: Mapping[str, Data], key: str) -> tuple[str, ...]:
-    return tuple(entry for entry in _sequence(data.get(key)) if isinstance(entry, str))
-
-
-def _integer(data: Mapping[str, Data], key: str) -> int | None:
-    value = data.get(key)
-    return value if isinstance(value, int) else None
-
-
-def _annotations(data: Mapping[str, Data]) -> tuple[tuple[str, str], ...]:
-    return tuple((key, value) for key, value in _mapping(data.get("annotations")).items() if isinstance(value, str))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from guest_cdi import schema, spec
 from guest_cdi.load import Data, Finding, read_source
@@ -23,6 +25,9 @@ from guest_cdi.validate import (
     check_text,
     main,
     run,
+)
+from guest_cdi.validate import (
+    RULES as RULE_TABLE,
 )
 
 GOOD = """---
@@ -107,6 +112,17 @@ def test_keys_are_those_of_the_document_model() -> None:
 
 def test_every_version_a_document_can_need_is_known() -> None:
     assert {version for version, _ in spec.VERSION_RULES} | {spec.OLDEST_VERSION} <= set(VERSIONS)
+
+
+def test_every_rule_has_a_case_and_is_listed() -> None:
+    shown = {rule for _, expected in (*RULES.values(), *JSON_RULES.values()) for _, rule in expected}
+    assert {name for name, _, _ in RULE_TABLE} == shown | {"read", "conflict"}     # those two have tests of their own
+
+
+def test_the_page_lists_the_rules() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "guest-cdi-validate.md").read_text()
+    rows = "".join(f"| `{name}` | {origin} | {meaning} |\n" for name, origin, meaning in RULE_TABLE)
+    assert rows in page
 
 
 D = "devices[0]"
@@ -298,6 +314,21 @@ def test_a_rendered_spec_is_checked_in_memory() -> None:
 
 def plain(made: Spec) -> Data:
     return json.loads(json.dumps(document(made)))  # type: ignore[no-any-return]
+
+
+@settings(derandomize=True, max_examples=200, deadline=None, database=None)
+@given(st.binary(max_size=200), st.sampled_from(["a.json", "a.yaml"]))
+def test_any_bytes_get_a_verdict(content: bytes, name: str) -> None:
+    assert check_text(name, content).findings
+
+
+@settings(derandomize=True, max_examples=300, deadline=None, database=None)
+@given(st.integers(0, len(GOOD) - 1), st.integers(0, 12), st.text(alphabet="-:{}[]&*!|>'\"%@`#, \n\t0a~\x00\u2028\ud800", max_size=3))
+def test_a_damaged_document_gets_a_verdict(start: int, length: int, put: str) -> None:
+    """Whatever came of it is judged: valid with a Spec, or not with a reason, and never an exception."""
+    checked = check_text("a.yaml", (GOOD[:start] + put + GOOD[start + length:]).encode(errors="surrogatepass"))
+    assert (checked.spec is None) == bool(checked.findings)
+    assert all(finding.rule in {name for name, _, _ in RULE_TABLE} for finding in checked.findings)
 
 
 def write(tmp_path: Path, name: str, text: str) -> str:
