@@ -61,4 +61,4 @@ def test_an_unknown_tier_is_status_2(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as left:
         main(["--tier", "magic"])
     assert left.value.code == 2
-    assert "'lint', 'unit', 'namespace', 'qemu', 'coverage'" in capsys.readouterr().err
+    assert "{lint,unit,namespace,qemu,coverage}" in capsys.readouterr().err
