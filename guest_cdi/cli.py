@@ -18,9 +18,11 @@ from guest_cdi.discover.nodes import list_drm_nodes
 from guest_cdi.discover.tree import Tree
 from guest_cdi.errors import CdiError
 from guest_cdi.generate import Generated, Options, check_root, generate
+from guest_cdi.gpu import Nvml
 from guest_cdi.host import Host, LinuxHost
 from guest_cdi.naming import ALL, NONE, Strategy
 from guest_cdi.nvml import OpenNvml
+from guest_cdi.prove import prove
 from guest_cdi.render import FORMATS, publish, render
 from guest_cdi.versions import CURRENT, RELEASES, find_release
 
@@ -132,11 +134,7 @@ def run(arguments: Arguments, options: Options) -> None:
     host = LinuxHost(arguments.root)
     library = arguments.nvml_library or locate_nvml(host, options, arguments.root)
     with OpenNvml(library, has_drm=lambda bus_id: bool(list_drm_nodes(host, bus_id))) as nvml:
-        result = generate(host, nvml, options)
-    if options.strict:
-        from guest_cdi.prove import prove
-
-        prove(result.spec, host)
+        result = describe(host, nvml, options)
     text = render(result.spec, _choose_format(arguments))
     if arguments.output:
         publish(_output_path(arguments), text)
@@ -144,6 +142,14 @@ def run(arguments: Arguments, options: Options) -> None:
         sys.stdout.buffer.write(text)
     if not arguments.quiet:
         _report(result, as_json=arguments.json)
+
+
+def describe(host: Host, nvml: Nvml, options: Options) -> Generated:
+    """The document, resolved once by our own injector: what is published can be applied."""
+    result = generate(host, nvml, options)
+    if options.strict:
+        prove(result.spec, host)
+    return result
 
 
 def read_options(arguments: Arguments) -> Options:
