@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The proof that does not come from us: podman, with its own CDI library and crun, uses the document we generate.
 
+And the counterpart: our own injector writes config.json, and crun alone starts the same container from it.
+
 The machine is a driver tree in a temporary folder with our stand-in NVML, nodes in a private /dev, the document in a
 private /run. The container's program is linked against libcuda.so.1, which its loader finds only when the nodes,
 mounts and hooks of the document did their work; it prints what it sees.
@@ -202,6 +204,35 @@ def test_an_unknown_name_is_refused_by_the_engine(machine: Path) -> None:
         done = podman(machine, "--device=nvidia.com/gpu=7")
         assert done.returncode != 0
         assert "nvidia.com/gpu=7" in done.stderr
+
+    in_machine(machine, body)
+
+
+def write_bundle(machine: Path) -> None:
+    kinds = ("pid", "mount", "ipc", "uts", "network")
+    (machine / "config.json").write_text(json.dumps({
+        "ociVersion": "1.0.2",
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/look", LIBRARIES], "cwd": "/", "env": ["PATH=/"]},
+        "root": {"path": "rootfs"},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
+                   {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}],
+        "linux": {"namespaces": [{"type": kind} for kind in kinds]}}))
+
+
+def test_our_injector_serves_an_engine_without_cdi(machine: Path) -> None:
+    def body() -> None:
+        generate(machine)
+        write_bundle(machine)
+        command = [sys.executable, "-m", "guest_cdi", "inject", f"--bundle={machine}", "nvidia.com/gpu=1"]
+        done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        command = ["crun", "--root=/run/crun", "--cgroup-manager=disabled", "run", f"--bundle={machine}", "look"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        seen = json.loads(done.stdout)
+        assert (seen["cuda"], seen["visible"], seen["nodes"]) == (42, "void", {**GPU[1], **COMMON})
+        assert seen["libraries"]["libcuda.so"] == "libcuda.so.1"
+        assert seen["libraries"][f"libcuda.so.{VERSION}"] == "file"
 
     in_machine(machine, body)
 
