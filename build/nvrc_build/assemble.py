@@ -160,11 +160,15 @@ def check_tree(slices: Sequence[Slice], tree: Tree, below: Tree | None) -> list[
 def dangling_links(tree: Tree, below: Tree | None = None) -> list[str]:
     found = []
     for entry in tree:
-        if entry.kind is Kind.LINK:
-            target = follow(tree, entry.path)
-            if tree.get(target) is None and not _is_runtime(target) and not (below and has_path(below, target)):
-                found.append(f"slice {entry.origin.slice!r}: link {entry.path} points to {target}, "
-                             "which is not in the image")
+        if entry.kind is not Kind.LINK:
+            continue
+        target = follow(tree, entry.path)
+        end = tree.get(target)
+        if end is not None and end.kind is Kind.LINK:
+            found.append(f"slice {entry.origin.slice!r}: link {entry.path} points round in a circle")
+        elif end is None and not _is_runtime(target) and not (below and has_path(below, target)):
+            found.append(f"slice {entry.origin.slice!r}: link {entry.path} points to {target}, "
+                         "which is not in the image")
     return found
 
 

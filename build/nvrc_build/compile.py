@@ -15,7 +15,7 @@ from nvrc_build.errors import BuildError
 from nvrc_build.run import clean_env, run
 from nvrc_build.sandbox import sandbox_argv
 
-_CC = "/usr/bin/gcc-14"
+CC = "/usr/bin/gcc-14"
 
 
 def headers_release(root: Path) -> str:
@@ -39,7 +39,7 @@ def compile_static(sources: Sequence[Path], out: Path, *, root: Path) -> Path:
     """One static program from C sources that lie in one folder."""
     folder = sources[0].parent
     argv = sandbox_argv(root, [
-        _CC, "-static", "-O2", "-g0", "-Wall", "-Wextra", "-ffile-prefix-map=/src=.", "-Wl,--build-id=none",
+        CC, "-static", "-O2", "-g0", "-Wall", "-Wextra", "-ffile-prefix-map=/src=.", "-Wl,--build-id=none",
         "-o", "/out/program", *(f"/src/{path.name}" for path in sources),
     ], env=clean_env(), read_only={"/src": folder}, writable={"/out": out})
     run(argv, what=f"compiling {sources[0].name}")
@@ -52,7 +52,7 @@ def compile_modules(source: Path, out: Path, *, root: Path, targets: Sequence[st
     work = out / "work"
     shutil.copytree(source, work)
     argv = sandbox_argv(root, [
-        "/usr/bin/make", "-C", str(headers_path(root)), "M=/out/work", f"CC={_CC}", f"-j{jobs or os.cpu_count() or 1}",
+        "/usr/bin/make", "-C", str(headers_path(root)), "M=/out/work", f"CC={CC}", f"-j{jobs or os.cpu_count() or 1}",
         "KBUILD_BUILD_USER=nvrc", "KBUILD_BUILD_HOST=build", "KBUILD_BUILD_TIMESTAMP=@0", *variables, *targets,
     ], env=clean_env(), writable={"/out": out})
     run(argv, what=f"building kernel modules in {source.name}", timeout_s=timeout_s)

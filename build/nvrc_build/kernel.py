@@ -82,6 +82,11 @@ def select_modules(root: Path, names: Sequence[str]) -> tuple[Module, ...]:
     return tuple(sorted(chosen.values(), key=lambda module: module.path))
 
 
+def read_extra_modules(folder: Path) -> tuple[Module, ...]:
+    """Modules built outside the kernel's tree; they lie where the kernel's loader looks first."""
+    return tuple(read_module(path, f"updates/{path.name}") for path in sorted(folder.glob("*.ko")))
+
+
 def modules_dep(modules: Sequence[Module]) -> bytes:
     """modules.dep(5): every module with all it needs, in depmod's order."""
     by_name = {module.name: module for module in modules}

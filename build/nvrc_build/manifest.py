@@ -8,6 +8,7 @@ what else it adds, which slices it needs, and why it exists. All mistakes of all
 from __future__ import annotations
 
 import stat
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -130,6 +131,29 @@ class Root:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """One change to a source before it is compiled: text that must be there once, and what it becomes."""
+
+    why: str
+    file: str
+    find: str
+    replace: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """Kernel modules that are compiled from a package's source for the image's kernel."""
+
+    name: str
+    why: str
+    package: str
+    source: str
+    folder: str
+    modules: tuple[str, ...]
+    edits: tuple[Edit, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     name: str
     summary: str
@@ -138,24 +162,30 @@ class Image:
     archive: str
     kernel: str
     modules: tuple[str, ...]
+    driver: str
     slices: tuple[str, ...]
     over: str
     options: tuple[str, ...]
     budget_bytes: int
     lock_required: bool
     stand_in: bool
+    development: bool
     declared_only: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declarations:
     archives: tuple[Suite, ...]
+    drivers: tuple[Driver, ...]
     roots: tuple[Root, ...]
     images: tuple[Image, ...]
     slices: tuple[Slice, ...]
 
     def archive(self, name: str) -> Suite:
         return next(row for row in self.archives if row.name == name)
+
+    def driver(self, name: str) -> Driver:
+        return next(row for row in self.drivers if row.name == name)
 
     def root(self, name: str) -> Root:
         return next(row for row in self.roots if row.name == name)
@@ -191,6 +221,7 @@ def load(rootfs: Path) -> Declarations:
     findings = Findings()
     declared = Declarations(
         archives=tuple(_suite(path, rootfs, findings) for path in sorted((rootfs / "archives").glob("*.toml"))),
+        drivers=tuple(_driver(path, rootfs, findings) for path in sorted((rootfs / "drivers").glob("*.toml"))),
         roots=tuple(_root(path, rootfs, findings) for path in sorted((rootfs / "roots").glob("*.toml"))),
         images=tuple(_image(path, rootfs, findings) for path in sorted((rootfs / "images").glob("*.toml"))),
         slices=tuple(_slice(path, rootfs, findings) for path in sorted((rootfs / "slices").glob("*.toml"))),
@@ -205,6 +236,24 @@ def _suite(path: Path, rootfs: Path, findings: Findings) -> Suite:
     row = Suite(name=path.stem, distribution=table.text("distribution"), suite=table.text("suite"),
                 components=table.texts("components", required=True),
                 keyring=_path(table, "keyring", table.text("keyring")))
+    table.close()
+    return row
+
+
+def _driver(path: Path, rootfs: Path, findings: Findings) -> Driver:
+    table = read_toml(path, findings, str(path.relative_to(rootfs)))
+    row = Driver(name=path.stem, why=table.text("why"), package=table.text("package"),
+                 source=_path(table, "source", table.text("source")), folder=table.text("folder"),
+                 modules=table.texts("modules", required=True),
+                 edits=tuple(_edit(one) for one in table.tables("edit")))
+    table.close()
+    return row
+
+
+def _edit(table: Table) -> Edit:
+    row = Edit(why=table.text("why"), file=table.text("file"), find=table.text("find"), replace=table.text("replace"))
+    if row.file.startswith("/") or ".." in row.file.split("/"):
+        table.note("file", f"{row.file!r} must lie inside the source")
     table.close()
     return row
 
@@ -309,12 +358,14 @@ def _image(path: Path, rootfs: Path, findings: Findings) -> Image:
         archive=table.text("archive"),
         kernel=table.text("kernel", "") if table.has("kernel") else "",
         modules=table.texts("modules"),
+        driver=table.text("driver", "") if table.has("driver") else "",
         slices=table.texts("slices", required=True),
         over=table.text("over", "") if table.has("over") else "",
         options=table.texts("kernel_options"),
         budget_bytes=table.number("budget_mb") * 1_000_000,
         lock_required=_lock_required(table),
         stand_in=table.flag("stand_in_agent"),
+        development=table.flag("development"),
         declared_only=table.text("declared_only", "") if table.has("declared_only") else "",
     )
     table.close()
@@ -338,20 +389,37 @@ def _check_references(declared: Declarations, findings: Findings) -> None:
     by_name = {row.name: row for row in declared.slices}
     archives = {row.name for row in declared.archives}
     for row in declared.slices:
-        for need in row.needs:
-            if need not in by_name:
-                findings.add(f"slices/{row.name}.toml needs", f"there is no slice {need!r}")
+        _check_names(f"slices/{row.name}.toml needs", "slice", row.needs, by_name, findings)
         cycle = _find_cycle(row.name, by_name)
         if cycle:
             findings.add(f"slices/{row.name}.toml needs", f"goes round in a circle: {' -> '.join(cycle)}")
+    for root in declared.roots:
+        _check_names(f"roots/{root.name}.toml archive", "archive", (root.archive,), archives, findings)
     for image in declared.images:
-        for name in image.slices:
-            if name not in by_name:
-                findings.add(f"images/{image.name}.toml slices", f"there is no slice {name!r}")
-    for where, archive in (*((f"images/{row.name}.toml", row.archive) for row in declared.images),
-                           *((f"roots/{row.name}.toml", row.archive) for row in declared.roots)):
-        if archive not in archives:
-            findings.add(f"{where} archive", f"there is no archive {archive!r}")
+        where = f"images/{image.name}.toml"
+        _check_names(f"{where} slices", "slice", image.slices, by_name, findings)
+        _check_names(f"{where} archive", "archive", (image.archive,), archives, findings)
+        _check_names(f"{where} driver", "driver", filter(None, (image.driver,)),
+                     {row.name for row in declared.drivers}, findings)
+        _check_names(f"{where} over", "image", filter(None, (image.over,)),
+                     {row.name for row in declared.images}, findings)
+    if not findings.lines:
+        _check_production(declared, findings)
+
+
+def _check_names(where: str, kind: str, names: Iterable[str], known: Container[str], findings: Findings) -> None:
+    for name in names:
+        if name not in known:
+            findings.add(where, f"there is no {kind} {name!r}")
+
+
+def _check_production(declared: Declarations, findings: Findings) -> None:
+    """A slice that must never be in production needs an image that says it is none."""
+    for image in declared.images:
+        for row in declared.slices_of(image):
+            if not row.production and not image.development:
+                findings.add(f"images/{image.name}.toml", f"has slice {row.name!r}, which is never in production; "
+                             "take it out, or say development = true")
 
 
 def _find_cycle(start: str, by_name: dict[str, Slice]) -> tuple[str, ...]:

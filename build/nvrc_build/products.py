@@ -6,6 +6,7 @@ Every maker returns the folder of a finished cache entry, laid out as the files 
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from nvrc_build import kernel as kernels
 from nvrc_build import supply, wheels
 from nvrc_build.apt import file_sha256
 from nvrc_build.cache import digest, digest_files
+from nvrc_build.driver import build_driver
 from nvrc_build.errors import BuildError
 from nvrc_build.job import ENGINE, EPOCH, Job, Work
 
@@ -36,13 +38,28 @@ def kernel_root(work: Work) -> Path:
 def make_modules(job: Job, work: Work) -> Path:
     """The kernel's own modules that the image names, with all they depend on."""
     root = kernel_root(work)
-    key = digest(root.name, *job.image.modules, _code("kernel.py"))
+    driver = make_driver(job, work) if job.image.driver else None
+    key = digest(root.name, *job.image.modules, driver.name if driver else "", _code("kernel.py"))
 
     def make(out: Path) -> None:
         chosen = kernels.select_modules(root, job.image.modules)
-        kernels.write_modules(chosen, root, out / "usr/lib/modules" / kernels.find_release(root))
+        extra = kernels.read_extra_modules(driver) if driver else ()
+        kernels.write_modules((*chosen, *extra), root, out / "usr/lib/modules" / kernels.find_release(root))
 
     return job.cache.get("modules", key, make)
+
+
+def make_driver(job: Job, work: Work) -> Path:
+    """The GPU driver's modules, compiled for the image's kernel and signed."""
+    driver = job.declared.driver(job.image.driver)
+    root = supply.root(job.supply, "compile")
+    release, package = kernels.find_release(kernel_root(work)), work.roots[driver.package]
+    if compiler.headers_release(root) != release:
+        raise BuildError(f"kernel {release} and headers {compiler.headers_release(root)} are not of one release",
+                         f"run: nvrc-image lock compile {job.image.name}")
+    key = digest(repr(driver), package.name, root.name, _code("driver.py", "compile.py", "recipes/sign.mk"))
+    return job.cache.get("driver", key, lambda out: build_driver(driver, package, out, root=root,
+                                                                 jobs=os.cpu_count() or 1))
 
 
 def make_site(job: Job) -> Path:

@@ -70,12 +70,15 @@ def fetch(supply: Supply, row: Root | Image, kind: str) -> tuple[Package, ...]:
 
 
 def resolve(supply: Supply, archive: Archive, row: Root | Image) -> tuple[Package, ...]:
-    """What the archive has today for a root or an image."""
+    """What the archive has today: all that a root's programs need to run; of an image, just what its slices name.
+
+    What an image's files need beyond that shows in its ELF closure, and is then named by a slice or refused.
+    """
     if isinstance(row, Root):
         return apt.resolve(archive, row.packages)
     names = image_packages(supply.declared, row)
-    closure = apt.resolve(archive, names) if names else ()
-    return tuple(sorted({*closure, *_kernel_package(archive, row)}))
+    named = apt.describe(archive, names) if names else ()
+    return tuple(sorted({*named, *_kernel_package(archive, row)}))
 
 
 def image_packages(declared: Declarations, image: Image) -> tuple[str, ...]:
@@ -84,6 +87,7 @@ def image_packages(declared: Declarations, image: Image) -> tuple[str, ...]:
     named = {take.package for row in slices for take in row.takes}
     named |= {package for row in slices for package in row.libraries}
     named |= {filelist.package for row in slices for filelist in row.filelists}
+    named |= {declared.driver(image.driver).package} if image.driver else set()
     return tuple(sorted(name for name in named if not name.startswith("@")))
 
 

@@ -121,12 +121,11 @@ class Table:
 
 
 def read_toml(path: Path, findings: Findings, where: str) -> Table:
+    """The file's table. One that cannot be read is one mistake; what it lacks for that reason is not noted again."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Table(tomllib.loads(path.read_text(encoding="utf-8")), where, findings)
     except FileNotFoundError:
         findings.add(where, "does not exist")
-        values = {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
         findings.add(where, str(wrong))
-        values = {}
-    return Table(values, where, findings)
+    return Table({}, where, Findings())

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ELF files made by hand, with just the headers that say what a file needs; no compiler."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+_BASE = 64 + 3 * 56
+_NEEDED, _STRTAB, _SONAME, _RPATH, _STRSZ, _RUNPATH = 1, 5, 14, 15, 10, 29
+
+
+def make_elf(needed: Sequence[str] = (), *, soname: str = "", runpath: str = "", rpath: str = "",
+             interpreter: str = "") -> bytes:
+    """A shared object for x86-64: one loadable segment at address 0, a dynamic section, perhaps an interpreter."""
+    strings = b"\0"
+    tags: list[tuple[int, int]] = []
+    for tag, texts in ((_NEEDED, needed), (_SONAME, (soname,)), (_RUNPATH, (runpath,)), (_RPATH, (rpath,))):
+        for text in filter(None, texts):
+            tags.append((tag, len(strings)))
+            strings += text.encode() + b"\0"
+    name = interpreter.encode() + b"\0" if interpreter else b""
+    strings_at = _BASE + len(name)
+    tags += [(_STRTAB, strings_at), (_STRSZ, len(strings)), (0, 0)]
+    dynamic = b"".join(struct.pack("<QQ", *tag) for tag in tags)
+    dynamic_at = strings_at + len(strings)
+    size = dynamic_at + len(dynamic)
+    segments = [_segment(1, 0, size), _segment(2, dynamic_at, len(dynamic)),
+                _segment(3, _BASE, len(name)) if name else _segment(0, 0, 0)]
+    head = b"\x7fELF\x02\x01\x01" + b"\0" * 9 + struct.pack(
+        "<HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, 56, len(segments), 64, 0, 0)
+    return head + b"".join(segments) + name + strings + dynamic
+
+
+def _segment(kind: int, offset: int, size: int) -> bytes:
+    return struct.pack("<IIQQQQQQ", kind, 4, offset, offset, offset, size, size, 8)
+
+
+def make_module(name: str, depends: str = "") -> bytes:
+    """A relocatable object with a .modinfo section, as far as a kernel module is read here."""
+    info = f"license=GPL\0depends={depends}\0name={name}\0".encode()
+    names = b"\0.modinfo\0.shstrtab\0"
+    head = b"\x7fELF\x02\x01\x01" + b"\0" * 9 + struct.pack(
+        "<HHIQQQIHHHHHH", 1, 62, 1, 0, 0, 64 + len(info) + len(names), 0, 64, 0, 0, 64, 3, 2)
+    sections = struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    sections += struct.pack("<IIQQQQIIQQ", 1, 1, 0, 0, 64, len(info), 0, 0, 1, 0)
+    sections += struct.pack("<IIQQQQIIQQ", 10, 3, 0, 0, 64 + len(info), len(names), 0, 0, 1, 0)
+    return head + info + names + sections
