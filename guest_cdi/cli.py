@@ -209,13 +209,19 @@ def _paths(values: Iterable[str]) -> tuple[str, ...]:
 
 def locate_nvml(host: Host, options: Options, root: str) -> str:
     """NVML of the driver that is described, as a path of this machine."""
-    tree = Tree(host, options.driver_root, strict=options.strict, search_paths=options.library_search_paths)
+    tree = Tree(host, options.driver_root, strict=options.strict)
     if options.strict:
         check_root(tree)
-    found = tree.find_libraries(NVML_SONAME)
-    if not found:
-        raise CdiError("E_CDI_NVML_LIBRARY", f"{NVML_SONAME} is in none of {', '.join(tree.library_dirs())}")
-    return os.path.realpath(root).rstrip("/") + found[0]
+    chosen = Tree(host, strict=options.strict, search_paths=options.library_search_paths)
+    trees = [*([chosen] if options.library_search_paths else []), tree]
+    if not options.strict:
+        # The reference leaves it to the loader in the end, which knows the machine's own directories.
+        trees.append(Tree(host, strict=False))
+    found = next((found[0] for one in trees if (found := one.find_libraries(NVML_SONAME))), None)
+    if found is None:
+        searched = dict.fromkeys(directory for one in trees for directory in one.library_dirs())
+        raise CdiError("E_CDI_NVML_LIBRARY", f"{NVML_SONAME} is in none of {', '.join(searched)}")
+    return os.path.realpath(root).rstrip("/") + found
 
 
 def _choose_format(arguments: Arguments) -> str:

@@ -23,7 +23,7 @@ from guest_cdi import __main__ as entry
 from guest_cdi import cli
 from guest_cdi.errors import CdiError
 from guest_cdi.generate import Options
-from guest_cdi.host import FileInfo
+from guest_cdi.host import FileInfo, LinuxHost
 from guest_cdi.naming import Strategy
 from guest_cdi.versions import CURRENT, RELEASE_1_18, RELEASE_1_19
 
@@ -201,6 +201,27 @@ def test_nvml_is_found_in_the_tree(stage: Stage) -> None:
     (library.parent / "nvml-mock.conf").write_text(f"driver 595.58.03\n{ONE_GPU}\n")
     assert cli.main([f"--root={stage.root}", f"--output={stage.output}", "--quiet"]) == 0
     assert "GPU-3f6c1a52" in stage.output.read_text()
+
+
+@pytest.mark.parametrize(("place", "words", "strict", "lenient"), [
+    ("/driver/usr/lib64", ["--driver-root=/driver"], True, True),
+    ("/opt/lib", ["--library-search-path=/opt/lib"], True, True),
+    ("/usr/lib64", ["--library-search-path=/opt/lib"], True, True),
+    ("/usr/lib64", ["--driver-root=/driver"], False, True),
+    ("/elsewhere", [], False, False),
+])
+def test_where_nvml_is_found(place: str, words: list[str], strict: bool, lenient: bool, tmp_path: Path) -> None:
+    (tmp_path / "driver").mkdir()
+    library = tmp_path / place.lstrip("/") / "libnvidia-ml.so.1"
+    library.parent.mkdir(parents=True)
+    library.write_text("")
+    host = LinuxHost(str(tmp_path))
+    for found, more in ((strict, []), (lenient, ["--compat=nvidia-ctk"])):
+        if found:
+            assert cli.locate_nvml(host, options(*words, *more), str(tmp_path)) == str(library)
+        else:
+            with pytest.raises(CdiError, match=r"libnvidia-ml\.so\.1 is in none of"):
+                cli.locate_nvml(host, options(*words, *more), str(tmp_path))
 
 
 def test_a_driver_root_that_is_not_there_is_told_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
