@@ -183,9 +183,7 @@ def _clear(places: Places) -> None:
 
 
 def _coverage_env(places: Places) -> Mapping[str, str]:
-    """For coverage itself, and for tests whose programs start their own measurement."""
-    return {**os.environ, "COVERAGE_FILE": str(_data(places) / ".coverage"),
-            "COVERAGE_PROCESS_START": str(places.root / "pyproject.toml")}
+    return {**os.environ, "COVERAGE_FILE": str(_data(places) / ".coverage")}
 
 
 def _succeeds(argv: Sequence[str], root: Path, env: Mapping[str, str] | None = None) -> bool:
