@@ -29,8 +29,15 @@ extern struct pci_ops lab_config_ops;
 /* lab_machine.c: text to functions. */
 int lab_add_function(const char *spec);
 struct lab_function *lab_find(int domain, int bus, int devfn);
+
+/* lab_keys.c: what stands behind the first three parts. */
+int lab_set_key(struct lab_function *fn, const char *key, char *value);
 /* Address of a named mailbox number, or NULL. */
 u32 *lab_mailbox_number(struct lab_function *fn, const char *name);
+
+/* lab_control.c: /proc/lab-pci. */
+int lab_control_init(void);
+void lab_control_exit(void);
 
 /* lab_config.c: configuration space. */
 void lab_build_config(struct lab_function *fn);

@@ -54,10 +54,14 @@ void nv_show_registry(struct seq_file *out);
 int nv_register_gpus(void);
 void nv_unregister_gpus(void);
 struct nv_gpu *nv_gpu_by_minor(int minor);
+u32 nv_mailbox_read(const struct nv_gpu *gpu, int at);
+void nv_mailbox_write(const struct nv_gpu *gpu, int at, u32 value);
+void nv_mailbox_bytes(const struct nv_gpu *gpu, int at, u8 *into, int size);
+
+/* nv_attach.c */
 int nv_gpu_open(struct nv_gpu *gpu);
 void nv_gpu_close(struct nv_gpu *gpu);
-u32 nv_mailbox_read(const struct nv_gpu *gpu, int at);
-void nv_mailbox_bytes(const struct nv_gpu *gpu, int at, u8 *into, int size);
+void nv_gpu_watch(struct work_struct *work);
 
 /* nv_proc.c */
 int nv_proc_init(void);

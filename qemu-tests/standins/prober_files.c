@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Probes of files and links. */
+#include "prober.h"
+#include "common.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+void do_cat(const struct line *line)
+{
+	static char text[TEXT_MAX];
+	const char *wanted = strcmp(line->word[0], "grep") ? "" : line->rest;
+
+	if (read_text(word(line, 1), text, sizeof(text)) < 0) {
+		report("cat", word(line, 1), false, -1);
+		return;
+	}
+	for (char *row = strtok(text, "\n"); row; row = strtok(NULL, "\n"))
+		if (strstr(row, wanted))
+			printf("probe: cat %s: %s\n", word(line, 1), row);
+}
+
+void do_hex(const struct line *line)
+{
+	static char data[TEXT_MAX];
+	long length = read_text(word(line, 1), data, sizeof(data));
+	long wanted = line->count > 2 ? atol(word(line, 2)) : 64;
+
+	if (length < 0) {
+		report("hex", word(line, 1), false, -1);
+		return;
+	}
+	printf("probe: hex %s ", word(line, 1));
+	for (long i = 0; i < length && i < wanted; i++)
+		printf("%02x", (unsigned char)data[i]);
+	putchar('\n');
+}
+
+void do_peek(const struct line *line)
+{
+	enum { PAGE = 4096 };
+	unsigned long at = strtoul(word(line, 2), NULL, 0);
+	int fd = open(word(line, 1), O_RDWR | O_CLOEXEC);
+	void *page = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, (off_t)(at & ~(PAGE - 1UL)));
+
+	if (page == MAP_FAILED)
+		report("peek", word(line, 1), false, -1);
+	else
+		printf("probe: peek %s %s %08x\n", word(line, 1), word(line, 2),
+		       *(volatile unsigned *)((char *)page + (at & (PAGE - 1UL))));
+	if (page != MAP_FAILED)
+		munmap(page, PAGE);
+	if (fd >= 0)
+		close(fd);
+}
+
+static int visible(const struct dirent *entry)
+{
+	return *entry->d_name != '.';
+}
+
+void do_ls(const struct line *line)
+{
+	struct dirent **names;
+	int count = scandir(word(line, 1), &names, visible, alphasort);
+
+	if (count < 0) {
+		report("ls", word(line, 1), false, -1);
+		return;
+	}
+	printf("probe: ls %s:", word(line, 1));
+	for (int i = 0; i < count; i++)
+		printf(" %s", names[i]->d_name);
+	putchar('\n');
+}
+
+void do_link(const struct line *line)
+{
+	char target[4096];
+	ssize_t length = readlink(word(line, 1), target, sizeof(target) - 1);
+
+	if (length < 0)
+		report("link", word(line, 1), false, -1);
+	else
+		printf("probe: link %s -> %.*s\n", word(line, 1), (int)length, target);
+}
+
+void do_write(const struct line *line)
+{
+	char text[1026];
+	int fd = open(word(line, 1), O_WRONLY | O_CLOEXEC);
+	int length = snprintf(text, sizeof(text), "%s\n", line->rest);
+
+	report("write", word(line, 1), fd >= 0 && write(fd, text, (size_t)length) == length, -1);
+	if (fd >= 0)
+		close(fd);
+}

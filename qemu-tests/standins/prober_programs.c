@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Programs: start them, kill them, hear what they and the kernel log. */
+#include "prober.h"
+#include "common.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static pid_t start_program(const struct line *line)
+{
+	fflush(stdout);
+	pid_t child = fork();
+
+	if (child == 0) {
+		execv(line->word[1], line->word + 1);
+		_exit(127);
+	}
+	return child;
+}
+
+void do_run(const struct line *line)
+{
+	long start = now_ms();
+	int status = waitpid_retry(start_program(line));
+
+	printf("probe: run %s exit=%d ms=%ld\n", word(line, 1), status, now_ms() - start);
+}
+
+void do_spawn(const struct line *line)
+{
+	report("spawn", word(line, 1), start_program(line) > 0, -1);
+}
+
+void do_kill(const struct line *line)
+{
+	char path[64], name[WORD_MAX];
+	DIR *folder = opendir("/proc");
+	int hit = 0;
+
+	for (struct dirent *entry; folder && (entry = readdir(folder));) {
+		snprintf(path, sizeof(path), "/proc/%.16s/comm", entry->d_name);
+		if (!isdigit((unsigned char)*entry->d_name) || atoi(entry->d_name) == getpid() || read_text(path, name, sizeof(name)) < 0)
+			continue;
+		name[strcspn(name, "\n")] = '\0';
+		if (!strncmp(name, word(line, 1), 15) && kill(atoi(entry->d_name), atoi(word(line, 2))) == 0)
+			hit++;
+	}
+	if (folder)
+		closedir(folder);
+	printf("probe: kill %s %s hit=%d\n", word(line, 1), word(line, 2), hit);
+}
+
+/* The stamp of syslog(3) differs from run to run and says nothing here: `Nov 21 10:00:00 ` is cut out. */
+static void print_datagram(char *text)
+{
+	enum { STAMP = 16 };
+	char *close = strchr(text, '>');
+
+	if (*text == '<' && close && strlen(close + 1) > STAMP && close[STAMP] == ' ')
+		printf("probe: syslog %.*s%s\n", (int)(close + 1 - text), text, close + 1 + STAMP);
+	else
+		printf("probe: syslog %s\n", text);
+}
+
+void do_syslog(const struct line *line)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	char text[4096];
+	ssize_t length;
+
+	(void)line;
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		report("syslog", "/dev/log", false, -1);
+		return;
+	}
+	if (fork() == 0)
+		while ((length = recv(fd, text, sizeof(text) - 1, 0)) >= 0) {
+			text[length] = '\0';
+			print_datagram(text);
+		}
+	close(fd);
+}
+
+void do_kmsg(const struct line *line)
+{
+	char record[8192];
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	const char *wanted = word(line, 1);
+	ssize_t length;
+
+	while (fd >= 0 && ((length = read(fd, record, sizeof(record) - 1)) > 0 || errno == EPIPE)) {
+		record[length > 0 ? length : 0] = '\0';
+		record[strcspn(record, "\n")] = '\0';
+		char *text = strchr(record, ';');
+
+		if (text && strstr(text, wanted))
+			printf("probe: kmsg %s\n", text + 1);
+	}
+	if (fd >= 0)
+		close(fd);
+}
