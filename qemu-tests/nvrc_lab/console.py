@@ -16,6 +16,8 @@ LINE_LIMIT = 4096
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 _TERMINAL = re.compile(r"\x1b(?:\[[0-9;?=]*[ -/]*[@-~]|[()][0-9A-Za-z]|[@-Z\\-_a-z])")
 _KERNEL_TIME = re.compile(r"^(?:<[0-9]{1,3}>)?\[ *([0-9]{1,9}\.[0-9]{6})\]")
+# The kernel prints its records whole, but also into the middle of a line that a program is writing to the console.
+_RECORD_INSIDE = re.compile(r"(?<=.)(?=\[ *[0-9]{1,9}\.[0-9]{6}\](?:\[ *[TC][0-9]+\])? nvrc: )")
 _ORDINARY = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\r\x1b\b\f")
 
 
@@ -95,8 +97,14 @@ def hear_bytes(story: Story, data: bytes) -> Story:
 
 
 def hear_line(story: Story, text: str, heard_s: float) -> Story:
-    told = parse_line(text)
     story = replace(story, lines=story.lines + 1)
+    for part in _RECORD_INSIDE.split(text):
+        story = _hear_part(story, part, heard_s)
+    return story
+
+
+def _hear_part(story: Story, text: str, heard_s: float) -> Story:
+    told = parse_line(text)
     if told is not None:
         return _hear_ours(story, told, text, heard_s)
     if text.strip():

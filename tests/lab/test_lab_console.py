@@ -72,6 +72,12 @@ def test_what_is_nearly_a_verdict_is_none(line: str) -> None:
     assert (story.verdicts, story.steps, story.tail) == ((), (), (line,))
 
 
+def test_a_record_inside_somebody_elses_line_is_heard() -> None:
+    story = read(f"agent: half a li[    3.159370] {READY}", "ne of the agent")
+    assert story.ready is not None
+    assert (story.kernel_s, story.tail, story.lines) == (3.15937, ("agent: half a li", "ne of the agent"), 2)
+
+
 def test_the_first_panic_counts() -> None:
     story = read("[    1.0] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100",
                  "[    1.1] ---[ end Kernel panic - not syncing: Attempted to kill init! ]---")
