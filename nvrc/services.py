@@ -43,16 +43,22 @@ class Words(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One daemon. `pid_file`: it puts itself into the background, and its pid is there. `marker`: its ready line."""
+    """One daemon. `pid_file`: it puts itself into the background, and its pid is there.
+
+    `marker`: what its line says when it is ready; `ready_path`: what it makes then. `code` and `stall_code` are those
+    of a failed start and of one that takes too long.
+    """
 
     name: str
     step: str
     path: str
     args: tuple[Words, ...]
     code: str
+    stall_code: str
     importance: Importance
     restart: Restart
     marker: str = ""
+    ready_path: str = ""
     pid_file: str = ""
     account: str = ""
     stop: signal.Signals = signal.SIGTERM
@@ -60,24 +66,27 @@ class Service:
 
 # The fabric manager is never restarted: it would meet GPUs that another one has set up, and those need a reset first.
 FABRIC_MANAGER = Service(
-    name="nv-fabricmanager", step="fabric", path="/bin/nv-fabricmanager", code="E_FABRIC_START",
+    name="nv-fabricmanager", step="fabric", path="/bin/nv-fabricmanager",
+    code="E_FABRIC_START", stall_code="E_FABRIC_STALL",
     args=(Words(("-c", paths.FABRIC_CONFIG)), Words(("-g", "{guid}"), only_with="guid")),
     importance=Importance.CRITICAL, restart=Restart.NEVER, marker="FM starting NvLink Inband")
 SUBNET_MANAGER = Service(
-    name="nvlsm", step="fabric", path="/sbin/nvlsm", code="E_NVLSM",
+    name="nvlsm", step="fabric", path="/sbin/nvlsm", code="E_NVLSM", stall_code="E_NVLSM",
     args=(Words(("-F", "{root}/usr/share/nvidia/nvlsm/nvlsm.conf")), Words(("-g", "{guid}")), Words(("-f", "stdout"))),
-    importance=Importance.CRITICAL, restart=Restart.NEVER, marker="SUBNET UP")
+    importance=Importance.CRITICAL, restart=Restart.NEVER, marker="SUBNET UP",
+    ready_path=paths.SUBNET_SOCKET)
 # It holds the only attach that a confidential GPU has. Verbose, because only its lines per device tell the truth.
 PERSISTENCED = Service(
-    name="nvidia-persistenced", step="persistenced", path="/bin/nvidia-persistenced", code="E_PERSISTENCED_START",
+    name="nvidia-persistenced", step="persistenced", path="/bin/nvidia-persistenced",
+    code="E_PERSISTENCED_START", stall_code="E_PERSISTENCED_STALL",
     args=(Words(("--verbose",)), Words(("--uvm-persistence-mode",), only_with="uvm")),
     importance=Importance.CRITICAL, restart=Restart.UNLESS_CONFIDENTIAL, pid_file=paths.PERSISTENCED_PID)
 HOST_ENGINE = Service(
-    name="nv-hostengine", step="dcgm", path="/bin/nv-hostengine", code="E_DCGM",
+    name="nv-hostengine", step="dcgm", path="/bin/nv-hostengine", code="E_DCGM", stall_code="E_DCGM",
     args=(Words(("--service-account", "nvidia-dcgm")), Words(("--home-dir", "/tmp"))),  # noqa: S108 - the guest's own
     importance=Importance.HELPER, restart=Restart.BOUNDED, pid_file=paths.HOSTENGINE_PID, account="nvidia-dcgm")
 EXPORTER = Service(
-    name="dcgm-exporter", step="dcgm", path="/bin/dcgm-exporter", code="E_DCGM",
+    name="dcgm-exporter", step="dcgm", path="/bin/dcgm-exporter", code="E_DCGM", stall_code="E_DCGM",
     args=(Words(("-k",)), Words(("-f", paths.DCGM_COUNTERS))),
     importance=Importance.HELPER, restart=Restart.BOUNDED, marker="Starting webserver")
 

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings the NVLink fabric up: the subnet manager where the switches need one, then the fabric manager."""
+
+from __future__ import annotations
+
+import posixpath
+
+from nvrc import paths
+from nvrc.claims import fabric_mode, rail_policy
+from nvrc.errors import NvrcError
+from nvrc.facts import Facts, replace
+from nvrc.launch import launch
+from nvrc.services import FABRIC_MANAGER, SUBNET_MANAGER, Running
+from nvrc.system import System
+
+
+def bring_up(system: System, facts: Facts) -> Facts:
+    from nvrc.fabric_config import write_config
+    from nvrc.subnet import find_port
+
+    assert facts.mode is not None and facts.topology is not None  # noqa: S101 - `needs` puts topology before
+    root = facts.gpu_root or ""
+    mode, rail = fabric_mode(facts.mode), rail_policy(facts.mode)
+    assert mode is not None and rail is not None  # noqa: S101 - `when` holds only for modes with a fabric
+    write_config(system, root, mode, rail)
+    services: tuple[Running, ...] = ()
+    guid = ""
+    if facts.mode.nvlink == 5:
+        guid = find_port(system, tuple(function.bdf for function in facts.topology.management_nics))
+        _make_folder(system)
+        services = (launch(system, facts, SUBNET_MANAGER, subnet_limit_s(facts), {"guid": guid}),)
+    manager = launch(system, facts, FABRIC_MANAGER, fabric_limit_s(facts), {"guid": guid})
+    return replace(facts, services=(*facts.services, *services, manager))
+
+
+def _make_folder(system: System) -> None:
+    """Where the subnet manager puts the socket that the fabric manager talks to it by."""
+    folder = posixpath.dirname(paths.SUBNET_SOCKET)
+    try:
+        system.make_dir(folder)
+    except OSError as err:
+        raise NvrcError("E_NVLSM", f"cannot create {folder}: {err.strerror}",
+                        "make /var/run a link to /run in the image") from err
+
+
+def subnet_limit_s(facts: Facts) -> float:
+    assert facts.parameters is not None  # noqa: S101 - `needs` puts it before
+    return float(facts.parameters.settings.timeout_nvlsm_s) if facts.mode and facts.mode.nvlink == 5 else 0.0
+
+
+def fabric_limit_s(facts: Facts) -> float:
+    assert facts.parameters is not None and facts.topology is not None  # noqa: S101 - `needs` puts them before
+    settings = facts.parameters.settings
+    return settings.timeout_fabric_s + settings.timeout_per_gpu_s * len(facts.topology.gpus)
