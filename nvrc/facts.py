@@ -12,11 +12,15 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nvrc.confidential import Confidential
     from nvrc.journal import Journal
+    from nvrc.nvml_answers import Applied, CdiMade, MigMade, NvmlGpu
     from nvrc.params import Parsed
     from nvrc.report import GpuRecord
     from nvrc.services import Running
+    from nvrc.steps.ready_state import Ready
     from nvrc.topology import Topology
+    from nvrc.worker import Worker
 
 __all__ = ["Facts", "Mode", "merge", "replace"]
 
@@ -61,6 +65,13 @@ class Facts:
     modules: tuple[str, ...] | None = None
     device_nodes: tuple[str, ...] | None = None
     ledger: tuple[GpuRecord, ...] | None = None
+    worker: Worker | None = None
+    gpus: tuple[NvmlGpu, ...] | None = None
+    gpu_settings: tuple[Applied, ...] | None = None
+    mig: tuple[MigMade, ...] | None = None
+    confidential: Confidential | None = None
+    cdi: CdiMade | None = None
+    ready: Ready | None = None
     services: tuple[Running, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the worker can be asked, on one screen. Runs in the forked child, where NVIDIA's library may crash or hang.
+
+Each request has the code that a refused call of the library gets there; a CDI document has codes of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from nvrc import nvml_cdi, nvml_confidential, nvml_mig, nvml_ready, nvml_settings
+from nvrc.errors import NvrcError
+from nvrc.nvml_answers import NvmlGpu
+from nvrc.nvml_session import Session, describe
+from nvrc.worker import Request, Value
+
+if TYPE_CHECKING:
+    from guest_cdi.host import Host
+
+Action = Callable[[Session, Mapping[str, Value]], Value]
+
+
+def list_gpus(session: Session, _given: Mapping[str, Value]) -> list[NvmlGpu]:
+    return [describe(gpu) for gpu in session.nvml.gpus()]
+
+
+REQUESTS: tuple[tuple[str, Action, str], ...] = (
+    # asked       answered by                       a refused call is
+    ("gpus",      list_gpus,                        "E_NVML"),
+    ("settings",  nvml_settings.apply_settings,     "E_GPU_SETTING"),
+    ("mig",       nvml_mig.make_layout,             "E_MIG"),
+    ("cc",        nvml_confidential.read_mode,      "E_CC_UNKNOWN"),
+    ("cdi",       nvml_cdi.publish_document,        "E_CDI_NVML"),
+    ("ready",     nvml_ready.change_state,          "E_READY_STATE"),
+)
+
+# What guest-cdi says about the library before there is any talk of a document, and advice that suits a boot.
+OWN_CODES = {"E_CDI_NVML": "E_NVML", "E_CDI_NVML_LIBRARY": "E_NVML_LIBRARY"}
+WITHOUT_IT = "read the kernel's NVRM and Xid lines of that GPU; nvrc.gpus=min:N goes on without it"
+OWN_HINTS = {"E_CDI_GPU": WITHOUT_IT, "E_CDI_GPU_NODE": WITHOUT_IT}
+
+
+def make_requests(driver_root: str, *, root: str = "/", host: Host | None = None) -> Mapping[str, Request]:
+    """The requests of a new session. Warms up first: whoever asks early waits no longer than without."""
+    from guest_cdi.host import LinuxHost
+
+    session = Session(host or LinuxHost(root), driver_root, root)
+    session.warm()
+    return {name: _bind(session, action, code) for name, action, code in REQUESTS}
+
+
+def _bind(session: Session, action: Action, code: str) -> Request:
+    from guest_cdi.errors import CdiError
+    from guest_cdi.nvml import RefusedError
+
+    def request(given: Mapping[str, Value]) -> Value:
+        try:
+            return action(session, given)
+        except RefusedError as err:
+            raise NvrcError(code, str(err), err.remedy) from err
+        except CdiError as err:
+            raise NvrcError(_own_code(err.code, code), err.what, OWN_HINTS.get(err.code, err.hint)) from err
+
+    return request
+
+
+def _own_code(code: str, of_request: str) -> str:
+    return code if of_request.startswith("E_CDI_") else OWN_CODES.get(code, code)

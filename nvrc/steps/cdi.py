@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step `cdi`: the document by which the agent gives GPUs to containers, published before the agent starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nvrc.facts import Facts, replace
+
+if TYPE_CHECKING:
+    from nvrc.nvml_answers import CdiMade
+    from nvrc.system import System
+    from nvrc.values import GpuCount
+
+
+def publish(_system: System, facts: Facts) -> Facts:
+    from nvrc.gpu_worker import ask, settings_of
+    from nvrc.nvml_answers import CdiMade, read_record
+    from nvrc.values import CountRule
+
+    rule = settings_of(facts).gpus
+    made = read_record(CdiMade, ask(facts, "cdi", keep_going=rule.rule is CountRule.AT_LEAST))
+    _check_rest(facts, made, rule)
+    left_out = tuple(f"not in the CDI document: {text}" for text in made.left_out)
+    return replace(facts, cdi=made, warnings=facts.warnings + left_out + _renumbered(facts))
+
+
+def deadline_s(facts: Facts) -> float:
+    from nvrc.gpu_worker import deadline_s as of_one_request
+
+    return of_one_request(facts)
+
+
+def tell(facts: Facts) -> str:
+    """`9 devices, 6 nodes, 14 mounts, 4 hooks, driver 595.58.03`: no UUID, which would tell the hardware apart."""
+    made = facts.cdi
+    if made is None:
+        return ""
+    return f"{made.devices} devices, {made.nodes} nodes, {made.mounts} mounts, {made.hooks} hooks, driver {made.driver}"
+
+
+def _check_rest(facts: Facts, made: CdiMade, rule: GpuCount) -> None:
+    """A GPU that answers and yet cannot be described, say for lack of a node, does not count as up."""
+    from nvrc.errors import NvrcError
+    from nvrc.gpu_worker import usable
+
+    rest = [number for number in usable(facts) if number not in made.faulty]
+    on_bus = len(facts.topology.gpus) if facts.topology else 0
+    if not rule.holds(len(rest), on_bus):
+        raise NvrcError("E_GPU_COUNT", f"{len(rest)} of {on_bus} GPUs can be given to containers, "
+                                       f"nvrc.gpus={rule.text()}; {'; '.join(made.left_out)}")
+
+
+def _renumbered(facts: Facts) -> tuple[str, ...]:
+    """The host counts the GPUs that it passed; the driver counts those that it lists."""
+    passed = len(facts.topology.gpus) if facts.topology else 0
+    listed = len(facts.gpus or ())
+    if listed == passed:
+        return ()
+    return (f"GPU numbers in CDI names count the {listed} GPUs that the driver lists, not the {passed} of the VM",)

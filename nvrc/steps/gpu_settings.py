@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step `gpu-settings`: the first words with NVIDIA's library. Which GPUs are up, then clocks, power and MIG.
+
+After nvidia-persistenced, whose attach a confidential GPU allows only once. All GPUs are tried before a failure ends
+the boot, so that one boot shows every mistake.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nvrc.errors import NvrcError
+from nvrc.facts import Facts, replace
+
+if TYPE_CHECKING:
+    from nvrc.mig import MigLayout
+    from nvrc.nvml_answers import Applied, MigMade, NvmlGpu
+    from nvrc.system import System
+
+# Field of Settings, parameter, unit.
+NAMES = {
+    "memory_clock_mhz": ("nvrc.smi.lmc", "MHz"),
+    "gpu_clock_mhz": ("nvrc.smi.lgc", "MHz"),
+    "power_limit_w": ("nvrc.smi.pl", "W"),
+}
+
+
+def apply(system: System, facts: Facts) -> Facts:
+    from nvrc.gpu_count import check_count
+    from nvrc.gpu_worker import ask, settings_of
+    from nvrc.nvml_answers import NvmlGpu, read_records
+
+    gpus = read_records(NvmlGpu, ask(facts, "gpus"))
+    on_bus = tuple(gpu.bdf for gpu in facts.topology.gpus) if facts.topology else ()
+    left_out = check_count(gpus, on_bus, settings_of(facts).gpus)
+    facts = replace(facts, gpus=gpus, warnings=facts.warnings + left_out)
+    applied = _set(facts)
+    mig = _cut(facts)
+    if any(row.changed for row in mig):
+        from nvrc.device_nodes import make_capability_nodes
+
+        make_capability_nodes(system)
+    return replace(facts, gpu_settings=applied, mig=mig, warnings=facts.warnings + _remarks(applied))
+
+
+def deadline_s(facts: Facts) -> float:
+    """Three requests: who is there, settings, MIG."""
+    from nvrc.gpu_worker import SPARE_S, patience_s
+
+    return 3 * patience_s(facts) + SPARE_S
+
+
+def tell(facts: Facts) -> str:
+    """`8 GPUs, nvrc.smi.pl=500, MIG on 2`"""
+    up = sum(not gpu.error for gpu in facts.gpus or ())
+    asked = dict.fromkeys(f"{NAMES[row.setting][0]}={row.asked}" for row in facts.gpu_settings or ())
+    cut = sum(bool(row.profiles) for row in facts.mig or ())
+    return ", ".join([f"{up} GPU{'' if up == 1 else 's'}", *asked, *([f"MIG on {cut}"] if cut else [])])
+
+
+def _set(facts: Facts) -> tuple[Applied, ...]:
+    from nvrc.gpu_worker import ask, settings_of, usable
+    from nvrc.nvml_answers import Applied, read_records
+
+    settings = settings_of(facts)
+    asked = {name: value for name in NAMES if (value := getattr(settings, name)) is not None}
+    if not asked:
+        return ()
+    applied = read_records(Applied, ask(facts, "settings", gpus=usable(facts), **asked))
+    failed = [f"{_label(facts, row.number)}: {_parameter(row)}: {row.error}" for row in applied if row.error]
+    if failed:
+        raise NvrcError("E_GPU_SETTING", "; ".join(failed))
+    return applied
+
+
+def _cut(facts: Facts) -> tuple[MigMade, ...]:
+    from nvrc.gpu_worker import ask, settings_of, usable
+    from nvrc.nvml_answers import MigMade, read_records
+
+    layout = settings_of(facts).mig
+    if layout is None:
+        return ()
+    _check_numbers(layout, facts.gpus or ())
+    plan = [(number, profiles) for number in usable(facts) if (profiles := layout.profiles(number)) is not None]
+    made = read_records(MigMade, ask(facts, "mig", gpus=plan))
+    failed = [f"{_label(facts, row.number)}: {row.error}" for row in made if row.error]
+    if failed:
+        raise NvrcError("E_MIG", "; ".join(failed))
+    return made
+
+
+def _check_numbers(layout: MigLayout, gpus: tuple[NvmlGpu, ...]) -> None:
+    beyond = [rule.text() for rule in layout.rules if rule.gpus and rule.gpus[1] >= len(gpus)]
+    if beyond:
+        raise NvrcError("E_MIG", f"nvrc.mig names a GPU that is not there: {', '.join(beyond)}; the numbers are 0 to "
+                                 f"{len(gpus) - 1}")
+
+
+def _remarks(applied: tuple[Applied, ...]) -> tuple[str, ...]:
+    """Clocks are rounded to what the GPU has, or follow with the next load; a sentence per kind, not per GPU."""
+    odd: dict[str, list[int]] = {}
+    for row in applied:
+        if row.got not in (row.asked, -1):
+            odd.setdefault(f"{_parameter(row)}: accepted; the clock reads {row.got} {NAMES[row.setting][1]}",
+                           []).append(row.number)
+    return tuple(f"{text} on GPU {', '.join(map(str, numbers))}" for text, numbers in odd.items())
+
+
+def _parameter(row: Applied) -> str:
+    return f"{NAMES[row.setting][0]}={row.asked}"
+
+
+def _label(facts: Facts, number: int) -> str:
+    return next((gpu.label for gpu in facts.gpus or () if gpu.number == number), f"GPU {number}")

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest with GPUs up to the point where NVIDIA's library is used: driver files, the stand-in library, described nodes.
+
+The worker is the real one, forked for real. What a step does to the machine itself goes to a FakeSystem.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+from fakes.machine import DescribedHost, Machine, Node, add_library
+from fakes.nvml import MockNvml
+from fakes.system import FakeSystem
+from guest_cdi.host import LinuxHost
+from nvrc.facts import Facts
+from nvrc.gpu_worker import prepare_worker
+from nvrc.params import parse
+from nvrc.policy import NO_POLICY
+from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
+from nvrc.system import LinuxSystem
+from nvrc.topology import PciFunction, Topology
+from nvrc.worker import Worker
+
+VERSION = "580.95.05"
+LIBRARIES = "/usr/lib/x86_64-linux-gnu"
+CONFIDENTIAL = "cc environment=prod feature=on devtools=off multigpu=none cpu=tdx gpus=capable"
+STEPS = (gpu_settings.apply, cc_check.check, cdi.publish, ready_state.settle)
+
+
+def bus_id(number: int) -> str:
+    return f"0000:{0x1A + number:02x}:00.0"
+
+
+class GpuGuest:
+    """`gpus`: how many NVML knows; `on_bus`: how many the bus has, as many if not given. `text`: more of the machine.
+
+    `keys`: what each GPU line says beyond its place. Minor numbers run against the order of the bus.
+    """
+
+    def __init__(self, built: Path, folder: Path, cmdline: str = "", *, gpus: int = 2, on_bus: int | None = None,
+                 keys: str = "", text: str = "", extension: str = "", shipped_hook: bool = True) -> None:
+        self.root = folder
+        self.gpus = gpus
+        self.keys = keys
+        self.extension = extension
+        machine = self._machine(shipped_hook)
+        machine.build(folder)
+        self.mock = MockNvml(built, folder / (extension + LIBRARIES).lstrip("/"), "")
+        self.describe(text)
+        self.host = DescribedHost(LinuxHost(str(folder)), machine.nodes)
+        self.system = FakeSystem(str(folder))
+        self.system.put("/proc/devices", "Character devices:\n195 nvidia\n511 nvidia-caps\n\nBlock devices:\n")
+        self._pids: list[int] = []
+        buses = tuple(PciFunction(bdf=bus_id(i), vendor=0x10DE, device=0x2330, pci_class=0x030200)
+                      for i in range(gpus if on_bus is None else on_bus))
+        parsed = parse(cmdline.encode(), NO_POLICY)
+        parsed.raise_on_error()
+        self.facts = Facts(parameters=parsed, topology=Topology(gpus=buses), gpu_root=extension)
+
+    def describe(self, text: str) -> None:
+        lines = (f"gpu {i} bus={bus_id(i)} minor={self.gpus - 1 - i} {self.keys}" for i in range(self.gpus))
+        self.mock.describe("\n".join([*lines, text]))
+
+    def start(self) -> Worker:
+        """A worker on this guest, that the test's end ends."""
+        worker = prepare_worker(LinuxSystem(str(self.root)), self.facts, root=str(self.root), host=self.host)
+        self._pids.append(worker.pid)
+        self.facts = replace(self.facts, worker=worker)
+        return worker
+
+    def boot(self, last: int = len(STEPS)) -> Facts:
+        """The steps that use the library, in order."""
+        if self.facts.worker is None:
+            self.start()
+        for step in STEPS[:last]:
+            self.facts = step(self.system, self.facts)
+        return self.facts
+
+    def end(self) -> None:
+        if self.facts.worker is not None:
+            self.facts.worker.stop()
+        for pid in self._pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+
+    def text(self, path: str) -> str:
+        return (self.root / path.lstrip("/")).read_text()
+
+    def _machine(self, shipped_hook: bool) -> Machine:
+        machine = Machine(links={"/var/run": "../run"}, directories=["/run", "/var"], driver=VERSION)
+        add_library(machine, self.extension + LIBRARIES, f"libcuda.so.{VERSION}", "libcuda.so.1")
+        hook = f"{self.extension}/bin/nvidia-cdi-hook" if shipped_hook else "/usr/bin/nvidia-cdi-hook"
+        machine.files[hook] = (0o755, b"")
+        machine.nodes["/dev/nvidiactl"] = Node(major=195, minor=255)
+        minors = []
+        for gpu in range(self.gpus):
+            machine.nodes[f"/dev/nvidia{gpu}"] = Node(major=195, minor=gpu)
+            for gi in range(15):
+                first = 3 + 135 * gpu + 9 * gi
+                minors += [f"gpu{gpu}/gi{gi}/access {first}", f"gpu{gpu}/gi{gi}/ci0/access {first + 1}"]
+                for minor in (first, first + 1):
+                    machine.nodes[f"/dev/nvidia-caps/nvidia-cap{minor}"] = Node(major=511, minor=minor, mode=0o444)
+        machine.files["/proc/driver/nvidia-caps/mig-minors"] = (0o444, "\n".join(minors).encode())
+        return machine
