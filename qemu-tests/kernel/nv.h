@@ -19,8 +19,7 @@
 #define NV_ARCH "x86_64"
 
 #define NV_MAJOR	195
-#define NV_GPUS_MAX	248
-#define NV_MINOR_MODESET 254
+#define NV_GPUS_MAX	248	/* 254 under the same major is nvidia-modeset's, which nobody here loads */
 #define NV_MINOR_CTL	255
 
 /* pr_err with the driver's way of naming a GPU. */

@@ -93,6 +93,8 @@ void nv_caps_add_gpu(struct nv_gpu *gpu)
 	int gi;
 
 	nv_mailbox_bytes(gpu, LAB_MIG, compute, sizeof(compute));
+	if (!memchr_inv(compute, 0, sizeof(compute)))
+		return;	/* a GPU without instances has no folder */
 	snprintf(name, sizeof(name), "gpu%d", gpu->minor);
 	folder = proc_mkdir(name, capabilities);
 	folder = proc_mkdir("mig", folder);

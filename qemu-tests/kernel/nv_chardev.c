@@ -68,13 +68,12 @@ static const struct file_operations device_ops = {
 	.owner = THIS_MODULE, .open = device_open, .release = device_release, .unlocked_ioctl = no_ioctl,
 };
 
-static struct nv_region gpus, modeset, control;
+static struct nv_region gpus, control;
 
 int nv_devices_init(void)
 {
 	int rc = nv_region_add(&gpus, MKDEV(NV_MAJOR, 0), NV_GPUS_MAX, "nvidia", &device_ops);
 
-	rc = rc ?: nv_region_add(&modeset, MKDEV(NV_MAJOR, NV_MINOR_MODESET), 1, "nvidia-modeset", &nv_silent_ops);
 	rc = rc ?: nv_region_add(&control, MKDEV(NV_MAJOR, NV_MINOR_CTL), 1, "nvidiactl", &nv_silent_ops);
 	if (rc)
 		nv_devices_exit();
@@ -84,6 +83,5 @@ int nv_devices_init(void)
 void nv_devices_exit(void)
 {
 	nv_region_remove(&control);
-	nv_region_remove(&modeset);
 	nv_region_remove(&gpus);
 }

@@ -7,7 +7,7 @@
 
 #include <linux/module.h>
 
-/* name, default; in the order in which params prints them */
+/* name, default; exactly those of 550.163.01, in the order in which its params prints them */
 #define NUMBERS(X) \
 	X(ResmanDebugLevel, ~0) \
 	X(RmLogonRC, 1) \
@@ -23,6 +23,7 @@
 	X(KMallocHeapMaxSize, 0) \
 	X(VMallocHeapMaxSize, 0) \
 	X(IgnoreMMIOCheck, 0) \
+	X(TCEBypassMode, 0) \
 	X(EnableStreamMemOPs, 0) \
 	X(EnableUserNUMAManagement, 1) \
 	X(NvLinkDisable, 0) \
@@ -37,16 +38,12 @@
 	X(EnableResizableBar, 0) \
 	X(EnableGpuFirmware, 18) \
 	X(EnableGpuFirmwareLogs, 2) \
-	X(RmNvlinkBandwidthLinkCount, 0) \
 	X(EnableDbgBreakpoint, 0) \
 	X(OpenRmEnableUnsupportedGpus, 1) \
 	X(DmaRemapPeerMmio, 1) \
-	X(ImexChannelCount, 2048) \
-	X(CreateImexChannel0, 0) \
-	X(GrdmaPciTopoCheckOverride, 0)
+	X(ImexChannelCount, 2048)
 
 #define TEXTS(X) \
-	X(CoherentGPUMemoryMode) \
 	X(RegistryDwords) \
 	X(RegistryDwordsPerDevice) \
 	X(RmMsg) \

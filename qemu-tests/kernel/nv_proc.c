@@ -40,14 +40,15 @@ static int show_text(struct seq_file *out, void *unused)
 static int show_information(struct seq_file *out, void *unused)
 {
 	struct nv_gpu *gpu = out->private;
+	int dma_bits = gpu->known ? 52 : 36;	/* the real size is found at the first attach */
 
 	seq_printf(out, "Model: \t\t %s\n", *gpu->model ? (char *)gpu->model : "NVIDIA Graphics Device");
 	seq_printf(out, "IRQ:   \t\t %d\n", gpu->pdev->irq);
 	seq_printf(out, "GPU UUID: \t %s\n", gpu->known ? gpu->uuid : "GPU-????????-????" "-????-????-????????????");
 	seq_printf(out, "Video BIOS: \t %s\n", gpu->known && *gpu->vbios ? (char *)gpu->vbios : "??.??.??.??.??");
 	seq_printf(out, "Bus Type: \t %s\n", pci_is_pcie(gpu->pdev) ? "PCIe" : "PCI");
-	seq_printf(out, "DMA Size: \t %d bits\n", 52);
-	seq_printf(out, "DMA Mask: \t 0x%llx\n", DMA_BIT_MASK(52));
+	seq_printf(out, "DMA Size: \t %d bits\n", dma_bits);
+	seq_printf(out, "DMA Mask: \t 0x%llx\n", DMA_BIT_MASK(dma_bits));
 	seq_printf(out, "Bus Location: \t %s\n", pci_name(gpu->pdev));
 	seq_printf(out, "Device Minor: \t %u\n", gpu->minor);
 	seq_printf(out, "GPU Firmware: \t %s\n", gpu->known ? NV_VERSION : "N/A");
@@ -55,14 +56,17 @@ static int show_information(struct seq_file *out, void *unused)
 	return 0;
 }
 
+/* Nothing is known of a GPU's power management before its first attach. */
 static int show_power(struct seq_file *out, void *unused)
 {
-	seq_puts(out, "Runtime D3 status:          Disabled by default\n");
-	seq_puts(out, "Video Memory:               Active\n\n");
-	seq_puts(out, "GPU Hardware Support:\n Video Memory Self Refresh: Not Supported\n");
-	seq_puts(out, " Video Memory Off:          Not Supported\n\n");
-	seq_puts(out, "S0ix Power Management:\n Platform Support:          Not Supported\n");
-	seq_puts(out, " Status:                    Disabled\n");
+	struct nv_gpu *gpu = out->private;
+	const char *support = gpu->known ? "Not Supported" : "?";
+
+	seq_printf(out, "Runtime D3 status:          %s\n", gpu->known ? "Disabled by default" : "?");
+	seq_printf(out, "Video Memory:               %s\n\n", gpu->known ? "Active" : "?");
+	seq_puts(out, "GPU Hardware Support:\n");
+	seq_printf(out, " Video Memory Self Refresh: %s\n", support);
+	seq_printf(out, " Video Memory Off:          %s\n", support);
 	return 0;
 }
 

@@ -25,7 +25,9 @@ void do_insmod(const struct line *line)
 	int fd = open(word(line, 1), O_RDONLY | O_CLOEXEC);
 	long start = now_ms();
 
-	report("insmod", word(line, 1), fd >= 0 && syscall(SYS_finit_module, fd, line->rest, 0) == 0, now_ms() - start);
+	bool loaded = fd >= 0 && syscall(SYS_finit_module, fd, line->rest, 0) == 0;
+
+	report("insmod", word(line, 1), loaded, now_ms() - start);
 	if (fd >= 0)
 		close(fd);
 }
