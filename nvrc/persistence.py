@@ -101,7 +101,7 @@ def _stalled(ledger: Ledger, overdue: OverdueError, said: list[str], now: float)
 
 
 def judge(ledger: Ledger, said: list[str], wanted: GpuCount, now: float) -> tuple[str, ...]:
-    """A sentence per GPU that is not attached, as warnings if enough are, else as E_GPU_ATTACH."""
+    """A sentence per GPU that is not attached, as warnings if enough are; else the failure that they are."""
     silent = {record.bdf for record in ledger.pending}
     ledger.close()
     failed = [record for record in ledger.records if record.state is GpuState.FAILED]
@@ -112,12 +112,12 @@ def judge(ledger: Ledger, said: list[str], wanted: GpuCount, now: float) -> tupl
         for bdf, why in about.items())
     if wanted.holds(len(ledger.attached), len(bdfs)):
         return sentences
-    reasons = [why for why in about.values() if why]
+    if not failed:
+        raise NvrcError("E_GPU_COUNT", f"{len(bdfs)} GPUs are there and attached, and nvrc.gpus={wanted.text()} wants "
+                                       "otherwise", "correct nvrc.gpus, or the devices that are passed to the VM")
     what = "; ".join((f"{ledger.tell(now)}, and nvrc.gpus={wanted.text()} wants otherwise", *sentences))
-    if len(ledger.attached) == len(bdfs):
-        what = f"{len(bdfs)} GPUs are there and attached, and nvrc.gpus={wanted.text()} wants otherwise"
-    raise NvrcError(reasons[0].code or "E_GPU_ATTACH" if reasons else "E_GPU_ATTACH", what,
-                    reasons[0].advice if reasons else "")
+    reason = next((why for why in about.values() if why), None)
+    raise NvrcError((reason and reason.code) or "E_GPU_ATTACH", what, reason.advice if reason else "")
 
 
 def _with_uuid(system: System, record: GpuRecord) -> GpuRecord:
