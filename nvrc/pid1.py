@@ -20,9 +20,10 @@ from nvrc.errors import BY_CODE
 from nvrc.executor import BootError, DeadlineError, Executor, Record, unforeseen
 from nvrc.facts import Facts
 from nvrc.journal import Journal
+from nvrc.linux_system import LinuxSystem
 from nvrc.loop import Loop
 from nvrc.supervise import ORDERLY, STOP_SIGNALS, Ending, Supervisor
-from nvrc.system import LinuxSystem, System
+from nvrc.system import System
 from nvrc.table import Table
 from nvrc.values import LogLevel, ReportTo
 from nvrc.verdict import Verdict

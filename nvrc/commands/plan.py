@@ -14,12 +14,12 @@ from nvrc.console import printable
 from nvrc.document import read_input
 from nvrc.errors import NvrcError
 from nvrc.jsontext import encode
+from nvrc.linux_system import LinuxSystem
 from nvrc.params import parse
 from nvrc.plan import Plan, PlannedProblem, PlannedStep, make_plan
 from nvrc.policy import NO_POLICY, Policy, load_policy
 from nvrc.report import Role
 from nvrc.report_view import align, section
-from nvrc.system import LinuxSystem
 from nvrc.topology import PciReader
 
 NAME = "plan"

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from nvrc.children import Ended, nobody
+from nvrc.linux_system import LinuxSystem
 from nvrc.program import Program
-from nvrc.system import KERN_EMERG, LinuxSystem, Node
+from nvrc.system import KERN_EMERG, Node
 
 T = TypeVar("T")
 

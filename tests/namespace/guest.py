@@ -19,8 +19,9 @@ from dataclasses import dataclass, field, replace
 from nvrc import linux, pid1
 from nvrc.boot import BOOT
 from nvrc.children import Ended, nobody
+from nvrc.linux_system import LinuxSystem
 from nvrc.program import Program
-from nvrc.system import KERN_EMERG, LinuxSystem
+from nvrc.system import KERN_EMERG
 from nvrc.table import Table
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from nvrc import linux, paths
+from nvrc.linux_system import LinuxSystem
 from nvrc.program import Program
-from nvrc.system import LinuxSystem, Node
+from nvrc.system import Node
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from nvrc.errors import NvrcError
 from nvrc.facts import Mode
+from nvrc.linux_system import LinuxSystem
 from nvrc.paths import PCI_DEVICES
-from nvrc.system import LinuxSystem
 from nvrc.topology import COLUMNS, PRODUCTS, TABLE, VPD_LIMIT, PciFunction, Topology, classify, decide, scan
 
 GPU, SWITCH, NIC = ("10de", "2330", "030200"), ("10de", "22a3", "068000"), ("15b3", "1021", "020700")

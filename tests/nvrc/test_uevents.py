@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fakes.system import FakeSystem
-from nvrc.system import LinuxSystem
+from nvrc.linux_system import LinuxSystem
 from nvrc.uevents import Uevents, wait_until_complete
 
 

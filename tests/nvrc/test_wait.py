@@ -10,7 +10,7 @@ import pytest
 
 from fakes.system import FakeSystem, bare_guest
 from nvrc.journal import Journal, Line
-from nvrc.system import LinuxSystem
+from nvrc.linux_system import LinuxSystem
 from nvrc.wait import ChildEnded, Events, OverdueError
 
 

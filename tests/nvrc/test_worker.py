@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from nvrc.errors import NvrcError
-from nvrc.system import LinuxSystem
+from nvrc.linux_system import LinuxSystem
 from nvrc.worker import Request, Value, Worker, answer, serve, start_worker
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
