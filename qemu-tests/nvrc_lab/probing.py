@@ -103,7 +103,7 @@ def _lines(raw: bytes) -> list[str]:
 
 def probe(functions: str, script: str, *, programs: Sequence[str] = (), texts: Mapping[str, str] | None = None,
           cmdline: str = "", machine: Machine | None = None) -> list[str]:
-    """The console of a machine that runs these probes; lab_machine.c and lab_keys.c have the grammar of its functions."""
+    """The console of a machine that runs these probes; for functions see lab_machine.c and lab_keys.c."""
     shop, kernel = _prepare()
     modules = standins.build_modules(shop)
     guest = Guest(
