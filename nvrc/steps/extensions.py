@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step `extensions`: images on disks of their own, verified, mounted, and the GPU one made part of the system.
+
+Runs on every boot: a disk that claims to be an extension and has no parameters ends the boot even when the command
+line names none. Disks that it names are waited for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nvrc import paths
+from nvrc.errors import NvrcError
+from nvrc.facts import Facts, replace
+from nvrc.linux import MS_NODEV, MS_NOSUID, MS_RDONLY
+from nvrc.system import System
+
+if TYPE_CHECKING:
+    from nvrc.extension_disks import Pair
+    from nvrc.settings import Settings
+
+# What a kernel needs for extensions and may have as modules; one that has it built in leaves no trace of some of it.
+STORAGE = ("virtio_blk", "dm_verity", "erofs")
+FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV  # programs are run from there, so not MS_NOEXEC
+EROFS_MAGIC_AT, EROFS_MAGIC = 1024, bytes.fromhex("e2e1f5e0")
+GPU = "gpu"
+
+
+def attach(system: System, facts: Facts) -> Facts:
+    from nvrc.extension_disks import absent, find_disks, reconcile
+    from nvrc.uevents import wait_until_complete
+
+    assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
+    settings = facts.parameters.settings
+    remarks = _load_storage(system) if settings.extensions else ()
+    wait_until_complete(system, lambda: absent(find_disks(system), settings.extensions), settings.timeout_extensions_s)
+    pairs = reconcile(find_disks(system), settings.extensions)
+    roots = {pair.extension.name: _mount(system, pair, settings) for pair in pairs}
+    gpu_root = roots.get(GPU, "")
+    if gpu_root:
+        from nvrc.gpu_extension import join
+
+        join(system, gpu_root, settings.timeout_command_s)
+    return replace(facts, extensions=tuple(roots), gpu_root=gpu_root, warnings=facts.warnings + remarks)
+
+
+def deadline_s(facts: Facts) -> float:
+    """Loading modules, verifying and the loader's cache, and three signs of progress to wait for per extension."""
+    assert facts.parameters is not None  # noqa: S101 - as above
+    settings = facts.parameters.settings
+    return 2 * settings.timeout_command_s + settings.timeout_extensions_s * (1 + 3 * len(settings.extensions))
+
+
+def tell(facts: Facts) -> str:
+    return " ".join(facts.extensions or ())
+
+
+def _load_storage(system: System) -> tuple[str, ...]:
+    from nvrc.modules import Modules
+
+    modules = Modules(system)
+    for name in STORAGE:
+        modules.load_if_there(name)
+    return tuple(modules.remarks)
+
+
+def _mount(system: System, pair: Pair, settings: Settings) -> str:
+    """Where the extension is mounted."""
+    from nvrc.verity import FOLDER, device_name, open_verity
+
+    name = pair.extension.name
+    first = open_verity(system, pair, settings.verity_corruption)
+    if first[EROFS_MAGIC_AT:EROFS_MAGIC_AT + len(EROFS_MAGIC)] != EROFS_MAGIC:
+        raise NvrcError("E_EXTENSION_MOUNT", f'extension "{name}": its verified data are no EROFS file system')
+    target = f"{paths.EXTENSIONS}/{name}"
+    try:
+        system.make_dir(target)
+        system.mount(f"{FOLDER}/{device_name(pair)}", target, "erofs", FLAGS)
+    except OSError as err:
+        what = f'extension "{name}": cannot mount it on {target}: {err.strerror}'
+        raise NvrcError("E_EXTENSION_MOUNT", what) from err
+    return target
