@@ -95,7 +95,7 @@ static void flood(int count)
 	close(log);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	char words[256] = "", *word;
 	FILE *file = fopen("/etc/behaviour", "r");
@@ -104,6 +104,8 @@ int main(void)
 		words[0] = 0;
 	if (file)
 		fclose(file);
+	if (argc > 1)
+		snprintf(words, sizeof(words), "%s", argv[1]);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (word = strtok(words, " \n"); word; word = strtok(NULL, " \n")) {
 		if (!strcmp(word, "report"))

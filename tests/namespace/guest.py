@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from nvrc.children import Ended, nobody
 from nvrc.linux_system import LinuxSystem
 from nvrc.program import Program
 from nvrc.system import KERN_EMERG
-from nvrc.table import Table
+from nvrc.table import Step, Table
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child=SIGKILL", "--propagation=private",
@@ -131,22 +132,50 @@ def slow_step() -> Table:
     return (replace(BOOT[0], run=linger, needs=()), *BOOT[1:])  # type: ignore[arg-type]
 
 
-TABLES = {"": lambda: BOOT, "broken_step": broken_step, "hanging_step": hanging_step, "slow_step": slow_step}
+def flooded_boot() -> Table:
+    """Something logs without end while the boot goes on."""
+    def flood(system: NamespaceSystem, facts: object) -> object:
+        system.start(Program(path="/usr/bin/kata-agent", args=("flood:100000",)))
+        return facts
+
+    from nvrc.table import seconds
+
+    return (*BOOT[:2], Step("flood", flood, seconds(5), needs=("journal",)), *BOOT[2:])  # type: ignore[arg-type]
+
+
+TABLES = {"": lambda: BOOT, "broken_step": broken_step, "hanging_step": hanging_step, "slow_step": slow_step,
+          "flooded_boot": flooded_boot}
 
 
 def main(root: str, table: str) -> None:
-    measured = None
-    if os.environ.get("COVERAGE_PROCESS_START"):
-        import coverage
-
-        measured = coverage.process_startup()
+    coverage = sys.modules.get("coverage")  # started by its own hook where the tier is measured
+    measured = coverage.Coverage.current() if coverage else None
     if os.getpid() != 1:
         sys.exit("this is the inside of a namespace tier guest; call boot()")
     system = NamespaceSystem(root)
+    if system.exists("/etc/read-only-root"):
+        make_read_only(system)
     if system.exists("/etc/full-run"):
         linux.mount("full", system.real_path("/run/nvrc"), "tmpfs", 0, "size=4k")
         system.write("/run/nvrc/filler", b"x" * 4096)
     pid1.run(system, TABLES[table](), last=lambda: tell_and_save(system, measured))
+
+
+def make_read_only(system: NamespaceSystem) -> None:
+    """The root as a verified disk gives it: what is written goes to the file systems that are mounted on it."""
+    linux.mount(system.real_path("/"), system.real_path("/"), "", linux.MS_BIND)
+    for path in ("/dev", "/run", "/proc"):
+        kept = f"{system.real_path('/')}/../kept{path}"
+        shutil.copytree(system.real_path(path), kept, symlinks=True)
+        linux.mount("tmpfs", system.real_path(path), "tmpfs", 0)
+        shutil.copytree(kept, system.real_path(path), symlinks=True, dirs_exist_ok=True)
+        shutil.rmtree(kept)
+    linux.mount("", system.real_path("/"), "", linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY)
+    try:
+        system.write("/etc/probe", b"")
+    except OSError:
+        return
+    sys.exit("the root is still writable")
 
 
 def tell_and_save(system: NamespaceSystem, measured: object) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -38,7 +39,7 @@ def guest_root(tmp_path: Path, agent_program: Path) -> FakeSystem:
     system = bare_guest(str(tmp_path))
     system.put("/proc/self/oom_score_adj")  # for an agent without a /proc of its own
     os.unlink(system.real_path("/usr/bin/kata-agent"))
-    os.link(agent_program, system.real_path("/usr/bin/kata-agent"))
+    shutil.copy(agent_program, system.real_path("/usr/bin/kata-agent"))
     return system
 
 
@@ -178,6 +179,23 @@ def test_a_log_flood_loses_nothing_new_and_costs_no_memory(run: Run, guest_root:
     assert peak_kib(guest) - peak_kib(quiet) < 8 << 10
 
 
+def test_a_log_flood_does_not_stop_the_boot(run: Run, guest_root: FakeSystem) -> None:
+    guest = run("sleep:500 power-off", table="flooded_boot")
+    guest.finish(120)
+    assert guest.found("READY")
+    assert json.loads(guest_root.read("/run/nvrc/status.json"))["log_messages"] > 1000
+
+
+def test_a_read_only_root_carries_the_whole_boot(run: Run, guest_root: FakeSystem) -> None:
+    for path in ("/dev/pts", "/dev/shm"):
+        os.makedirs(guest_root.real_path(path))
+    guest_root.put("/etc/read-only-root")
+    guest = run("power-off")
+    guest.finish()
+    assert guest.found("END code=OK")
+    assert not guest.found("nvrc: warn")
+
+
 def peak_kib(guest: Guest) -> int:
     return int(guest.found("peak_kib=")[0].rpartition("=")[2])
 
@@ -198,6 +216,7 @@ def test_a_step_that_hangs_is_ended_by_its_deadline(run: Run) -> None:
 
 @pytest.mark.parametrize(("change", "code", "step"), [
     pytest.param(lambda s: os.unlink(s.real_path("/usr/bin/kata-agent")), "E_AGENT_MISSING", "identity", id="agent-missing"),
+    pytest.param(lambda s: os.chmod(s.real_path("/usr/bin/kata-agent"), 0o644), "E_AGENT_MISSING", "identity", id="not-executable"),
     pytest.param(lambda s: s.put("/usr/bin/other", "x"), "", "", id="nothing-wrong"),
     pytest.param(lambda s: (os.unlink(s.real_path("/usr/bin/kata-agent")), s.put("/usr/bin/kata-agent", "#!/no/shell\n", 0o755)),
                  "E_AGENT_EXEC", "agent", id="interpreter-missing"),
