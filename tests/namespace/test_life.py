@@ -161,7 +161,7 @@ def test_a_stop_before_the_agent_ends_the_boot(run: Run) -> None:
 
 
 def test_ten_thousand_orphans_leave_no_zombie(run: Run) -> None:
-    guest = run("orphans:10000 exit:0", "nvrc.agent.pidns=off")
+    guest = run("orphans:10000 sleep:500 exit:0", "nvrc.agent.pidns=off")
     guest.finish(120)
     assert guest.found("guest: zombies=0 ")
 
