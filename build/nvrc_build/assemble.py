@@ -73,8 +73,15 @@ def _add_item(tree: Tree, item: Item, slice_name: str, into: str = "") -> None:
     if item.is_link:
         tree.add_link(path, str(item.file.readlink()), origin)
     else:
-        mode = stat.S_IMODE(item.file.stat().st_mode)
-        tree.add_file(path, item.file, origin, 0o755 if mode & 0o111 and not mode & 0o7000 else mode)
+        tree.add_file(path, item.file, origin, _mode(item))
+
+
+def _mode(item: Item) -> int:
+    """A package's own mode; of what this build made only whether it is a program: the rest is somebody's umask."""
+    mode = stat.S_IMODE(item.file.stat().st_mode)
+    if item.package.startswith("@"):
+        return 0o755 if mode & 0o100 else 0o644
+    return mode
 
 
 def close_libraries(tree: Tree, pool: Pool, below: Tree | None) -> list[str]:

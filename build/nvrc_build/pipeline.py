@@ -11,10 +11,11 @@ from pathlib import Path
 from nvrc_build import stages, supply
 from nvrc_build.apt import file_sha256
 from nvrc_build.cache import digest, digest_files
+from nvrc_build.errors import BuildError
 from nvrc_build.job import CHECKOUT, ENGINE, Job, Work, open_job, open_supply
 from nvrc_build.progress import Progress, silent
 
-__all__ = ["CHECKOUT", "STAGES", "Image", "build", "headers", "make", "open_job", "publish"]
+__all__ = ["CHECKOUT", "STAGES", "BuildError", "Image", "build", "headers", "make", "open_job", "publish"]
 
 # Each makes an input of the image and keeps it in the cache under the digest of what it was made from.
 INPUTS: tuple[tuple[str, Callable[[Job, Work], Work]], ...] = (

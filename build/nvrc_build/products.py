@@ -62,6 +62,21 @@ def make_driver(job: Job, work: Work) -> Path:
                                                                  jobs=os.cpu_count() or 1))
 
 
+_TRUST = ("the kernel is a distribution's and trusts that distribution's key; enrol signing.x509 as a machine owner "
+          "key, or boot a kernel built with it, before module.sig_enforce=1")
+
+
+def copy_signing(job: Job, work: Work, out: Path) -> dict[str, object] | None:
+    """The certificate and the digests before signing go beside an image that has modules of this build."""
+    if not job.image.driver:
+        return None
+    driver = make_driver(job, work)
+    for name in ("signing.x509", "unsigned.sha256"):
+        shutil.copyfile(driver / name, out / name)
+    return {"modules": sorted(path.name for path in driver.glob("*.ko")), "enforced_by_this_kernel": False,
+            "certificate_sha256": file_sha256(driver / "signing.x509"), "remedy": _TRUST}
+
+
 def make_site(job: Job) -> Path:
     lock = wheels.lock_path(job.checkout)
     return job.cache.get("site", digest(lock.read_bytes()), lambda out: wheels.install(lock, out))

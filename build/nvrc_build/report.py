@@ -14,10 +14,11 @@ from nvrc_build.tree import Entry
 VERSION = 1
 
 
-def write_manifest(image: Image, work: Work, parts: Mapping[str, str]) -> bytes:
+def write_manifest(image: Image, work: Work, parts: Mapping[str, str],
+                   signing: Mapping[str, object] | None = None) -> bytes:
     tree, packages = work.tree, work.packages
     used = {entry.origin.package for entry in tree}
-    document = {
+    document: dict[str, object] = {
         "version": VERSION,
         "image": image.name,
         "format": image.format.value,
@@ -27,6 +28,8 @@ def write_manifest(image: Image, work: Work, parts: Mapping[str, str]) -> bytes:
                      for row in packages if row.name in used or row.name.startswith("linux-image-")],
         "files": [_row(entry) for entry in tree],
     }
+    if signing is not None:
+        document["module_signing"] = dict(signing)
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
 
 

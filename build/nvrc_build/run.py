@@ -51,7 +51,7 @@ def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd
     command = [str(word) for word in argv]
     with subprocess.Popen(command, env=dict(env) if env is not None else clean_env(), cwd=cwd,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, errors="replace", start_new_session=True) as child:
+                          text=True, errors="replace", start_new_session=True, umask=0o022) as child:
         try:
             out, err = child.communicate(timeout=timeout_s)
         except BaseException as reason:

@@ -20,7 +20,7 @@ from nvrc_build.assemble import check_tree, close_libraries, select_tree
 from nvrc_build.errors import BuildError
 from nvrc_build.job import EPOCH, Job, Work
 from nvrc_build.kconfig import check_kernel
-from nvrc_build.manifest import Format, Image
+from nvrc_build.manifest import Format, Image, Layout
 from nvrc_build.papers import write_bills
 from nvrc_build.pool import Pool
 from nvrc_build.report import write_manifest
@@ -71,7 +71,8 @@ def measure(job: Job, work: Work, out: Path) -> Work:
     if job.image.kernel:
         root = products.kernel_root(work)
         check_kernel(job.image, kernels.read_config(root))
-        shutil.copyfile(kernels.image_path(root), out / KERNEL)
+        if job.image.layout is Layout.ROOT:
+            shutil.copyfile(kernels.image_path(root), out / KERNEL)
     if job.image.format is Format.INITRD:
         packer.write_initrd(work.tree, out / INITRD, tools=tools, epoch=EPOCH)
         return work
@@ -86,8 +87,9 @@ def pack(job: Job, work: Work, out: Path) -> Work:
     """What lies beside the image: manifest, bills of materials; and the size budget."""
     check_budget(job.image, out / (INITRD if job.image.format is Format.INITRD else DISK))
     write_bills(job, work, out)
+    signing = products.copy_signing(job, work, out)
     parts = {path.name: file_sha256(path) for path in sorted(out.iterdir())}
-    (out / "manifest.json").write_bytes(write_manifest(job.image, work, parts))
+    (out / "manifest.json").write_bytes(write_manifest(job.image, work, parts, signing))
     return work
 
 

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real builds of the lab image: the same bytes from different places, quick rebuilds, and nothing half made.
+
+Needs root and the archives; package files that this checkout's cache already has are linked, not fetched again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nvrc_build import pipeline
+from nvrc_build.apt import file_sha256
+from nvrc_build.inventory import read_inventory
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SOURCES = ("nvrc", "guest_cdi", "rootfs", "build", "qemu-tests/standins")
+
+pytestmark = pytest.mark.qemu
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    checkout: Path
+    cache: Path
+    out: Path
+
+    def build(self) -> pipeline.Image:
+        return pipeline.build("lab", out=self.out, cache=self.cache, checkout=self.checkout)
+
+
+def make_place(folder: Path, source: Path = CHECKOUT) -> Place:
+    place = Place(folder / "checkout", folder / "cache", folder / "out")
+    for name in SOURCES:
+        shutil.copytree(source / name, place.checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    debs = place.cache / "debs"
+    debs.mkdir(parents=True)
+    for deb in (CHECKOUT / "out/cache/debs").glob("*.deb"):
+        shutil.copyfile(deb, debs / deb.name)
+    return place
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = make_place(tmp_path_factory.mktemp("first"))
+    place.build()
+    return place
+
+
+def digests(image: pipeline.Image) -> dict[str, str]:
+    return {path.name: file_sha256(path) for path in sorted(image.folder.iterdir())}
+
+
+def test_two_builds_in_different_places_are_equal_byte_for_byte(first: Place, tmp_path: Path) -> None:
+    other = make_place(tmp_path / "a much deeper/place with blanks", first.checkout)
+    umask = os.umask(0o077)
+    try:
+        assert digests(other.build()) == digests(first.build())
+    finally:
+        os.umask(umask)
+
+
+def test_nothing_changed_takes_no_time_and_one_changed_file_of_the_init_little(first: Place) -> None:
+    started = time.monotonic()
+    before = digests(first.build())
+    assert time.monotonic() - started < 3
+    module = first.checkout / "nvrc/errors.py"
+    module.write_text(module.read_text(encoding="utf-8") + "\nCHANGED = 1\n", encoding="utf-8")
+    started = time.monotonic()
+    assert digests(first.build())["initrd"] != before["initrd"]
+    assert time.monotonic() - started < 20
+
+
+def test_the_image_has_no_shell_no_setuid_file_and_what_kata_looks_for(first: Place) -> None:
+    files = read_inventory(first.build().manifest).files
+    assert not [path for path in files if path.rsplit("/", 1)[1] in ("sh", "bash", "dash", "busybox", "mount")]
+    assert not [file.path for file in files.values() if int(file.mode, 8) & 0o6000]
+    assert files["/usr/sbin/init"].target == files["/init"].target == "/bin/NVRC-x86_64-unknown-linux-gnu"
+    assert files["/usr/bin/NVRC-x86_64-unknown-linux-gnu"].target == "../lib/nvrc/nvrc"
+    assert files["/usr/lib/nvrc/nvrc"].mode == files["/usr/bin/kata-agent"].mode == "0755"
+    assert {"/etc/ld.so.cache", "/etc/resolv.conf", "/usr/lib/firmware/nvidia", "/dev/console"} <= files.keys()
+
+
+def test_the_initrd_is_within_its_budget(first: Place) -> None:
+    assert first.build().initrd.stat().st_size <= 40_000_000
+
+
+def test_a_build_that_fails_leaves_the_earlier_image_and_no_mount(first: Place) -> None:
+    image = first.build()
+    before = digests(image)
+    broken = first.checkout / "rootfs/slices/kata-agent.toml"
+    good = broken.read_text(encoding="utf-8")
+    broken.write_text(good.replace('"/usr/bin/kata-agent"]\ncount', '"/usr/bin/none"]\ncount'), encoding="utf-8")
+    try:
+        with pytest.raises(pipeline.BuildError, match="cannot be assembled"):
+            first.build()
+    finally:
+        broken.write_text(good, encoding="utf-8")
+    assert digests(image) == before
+    assert str(first.cache) not in Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    assert not list((first.cache / "stages").glob(".unfinished-*"))
+
+
+@pytest.mark.skipif(shutil.which("strip") is None, reason="strip is not installed")
+def test_an_init_without_its_archive_says_so_and_does_not_start(first: Place, tmp_path: Path) -> None:
+    """What an image builder that rewrites executables would do to it."""
+    frozen = next((first.cache / "stages").glob("freeze-*")) / "usr/lib/nvrc"
+    shutil.copytree(frozen, tmp_path / "nvrc")
+    subprocess.run(["objcopy", "-R", "pydata", tmp_path / "nvrc/nvrc"], check=True)
+    done = subprocess.run([tmp_path / "nvrc/nvrc", "version"], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Could not load PyInstaller's embedded PKG archive" in done.stderr
