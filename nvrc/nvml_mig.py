@@ -2,8 +2,9 @@
 """Cuts GPUs into MIG instances by the names of the driver's own profiles. Child side.
 
 Per GPU: the mode, then its GPU instances in the order of the command line with one compute instance that fills each,
-then a listing that must show exactly those. What is there already stays; anything else is removed first. Where an
-instance lies is NVML's choice. Follows "GPU Instance Management" of NVIDIA's MIG user guide.
+then a listing that must show exactly those. What is there already stays; anything else is removed first. Where each
+instance lies is worked out for all of them beforehand: the driver places one at a time, and 3g first may take the only
+place of 4g. Follows "GPU Instance Management" of NVIDIA's MIG user guide.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from nvrc.nvml_answers import MigMade
 from nvrc.nvml_session import INVALID_ARGUMENT, NOT_SUPPORTED, Handle, Session
 from nvrc.worker import Value
 
-INSUFFICIENT_RESOURCES = 23
 _NOT_THIS_ONE = frozenset({NOT_SUPPORTED, INVALID_ARGUMENT})
 
 
@@ -30,6 +30,17 @@ class _Profile(NamedTuple):
     id: int
     slices: int
     room: int           # how many instances of it a GPU, or a GPU instance, can have at most
+
+
+class _Place(NamedTuple):
+    """Slices of memory that an instance can have."""
+
+    start: int
+    size: int
+
+    @property
+    def mask(self) -> int:
+        return ((1 << self.size) - 1) << self.start
 
 
 class _Instance(NamedTuple):
@@ -73,8 +84,8 @@ def _shape(nvml: ModuleType, device: Handle, names: tuple[str, ...]) -> bool:
     if mode == nvml.NVML_DEVICE_MIG_ENABLE and _listing(nvml, device, profiles) == sorted(names):
         return False
     _clear(nvml, device, profiles)
-    for number, profile in enumerate(wanted):
-        _create(nvml, device, profile, names[:number])
+    for profile, place in zip(wanted, _plan(nvml, device, wanted), strict=True):
+        _create(nvml, device, profile, place)
     found = _listing(nvml, device, profiles)
     if found != sorted(names):
         raise _LayoutError(f"made {', '.join(names)}, but the driver lists {', '.join(found) or 'none'}")
@@ -144,17 +155,44 @@ def _find(profiles: tuple[_Profile, ...], name: str) -> _Profile:
     raise _LayoutError(f"no profile {name}; this GPU has {', '.join(profile.name for profile in profiles)}")
 
 
-def _create(nvml: ModuleType, device: Handle, profile: _Profile, before: tuple[str, ...]) -> None:
-    """A GPU instance, and a compute instance that is all of it."""
-    from guest_cdi.nvml import RefusedError, ask
+def _plan(nvml: ModuleType, device: Handle, wanted: list[_Profile]) -> tuple[_Place, ...]:
+    places = {profile: _places(nvml, device, profile) for profile in wanted}
+    plan = arrange([places[profile] for profile in wanted])
+    if plan is None:
+        rows = (f"{profile.name} at {', '.join(str(place.start) for place in found)}"
+                for profile, found in places.items())
+        raise _LayoutError(f"these do not fit side by side; memory slices where they can begin: {'; '.join(rows)}")
+    return plan
 
-    try:
-        instance = ask(nvml.nvmlDeviceCreateGpuInstance, device, profile.id)
-    except RefusedError as err:
-        if err.code != INSUFFICIENT_RESOURCES:
-            raise
-        beside = f" beside {', '.join(before)}" if before else ""
-        raise _LayoutError(f"no room for {profile.name}{beside}: {err}; put larger profiles first") from err
+
+def arrange(places: Sequence[Sequence[_Place]], used: int = 0) -> tuple[_Place, ...] | None:
+    """One place each so that none overlap, the first of them for the first instance if that is possible at all."""
+    if not places:
+        return ()
+    for place in places[0]:
+        if not place.mask & used:
+            rest = arrange(places[1:], used | place.mask)
+            if rest is not None:
+                return (place, *rest)
+    return None
+
+
+def _places(nvml: ModuleType, device: Handle, profile: _Profile) -> tuple[_Place, ...]:
+    from guest_cdi.nvml import ask
+
+    call, count = nvml.nvmlDeviceGetGpuInstancePossiblePlacements, ctypes.c_uint()
+    ask(call, device, profile.id, None, ctypes.byref(count))
+    rows = (nvml.c_nvmlGpuInstancePlacement_t * count.value)()
+    ask(call, device, profile.id, rows, ctypes.byref(count))
+    return tuple(_Place(row.start, row.size) for row in rows[:count.value])
+
+
+def _create(nvml: ModuleType, device: Handle, profile: _Profile, place: _Place) -> None:
+    """A GPU instance, and a compute instance that is all of it."""
+    from guest_cdi.nvml import ask
+
+    where = ctypes.byref(nvml.c_nvmlGpuInstancePlacement_t(*place))
+    instance = ask(nvml.nvmlDeviceCreateGpuInstanceWithPlacement, device, profile.id, where)
     filling = next((row for row in _compute_profiles(nvml, instance) if row.slices == profile.slices), None)
     if filling is None:
         raise _LayoutError(f"no compute profile of {profile.slices} slices fills {profile.name}")

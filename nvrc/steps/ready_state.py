@@ -43,12 +43,12 @@ def settle(_system: System, facts: Facts) -> Facts:
     from nvrc.confidential import Mode
     from nvrc.gpu_worker import settings_of
 
-    assert facts.confidential is not None  # noqa: S101 - `needs` sees to it
-    settings = settings_of(facts)
-    if facts.confidential.mode is Mode.OFF:
+    settings, found = settings_of(facts), facts.confidential
+    assert found is not None  # noqa: S101 - `needs` puts cc-check before
+    if found.mode is Mode.OFF:
         facts = replace(facts, ready=_not_applicable(settings))
     else:
-        wish = decide(settings, facts.confidential)
+        wish = decide(settings, found)
         facts = replace(facts, ready=_make(facts, wish), warnings=facts.warnings + wish.remarks)
     if facts.worker:
         facts.worker.stop()

@@ -10,6 +10,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from fakes.machine import DescribedHost, Machine, Node, add_library
 from fakes.nvml import MockNvml
@@ -17,10 +18,10 @@ from fakes.system import FakeSystem
 from guest_cdi.host import LinuxHost
 from nvrc.facts import Facts
 from nvrc.gpu_worker import prepare_worker
+from nvrc.linux_system import LinuxSystem
 from nvrc.params import parse
 from nvrc.policy import NO_POLICY
 from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
-from nvrc.system import LinuxSystem
 from nvrc.topology import PciFunction, Topology
 from nvrc.worker import Worker
 
@@ -32,6 +33,13 @@ STEPS = (gpu_settings.apply, cc_check.check, cdi.publish, ready_state.settle)
 
 def bus_id(number: int) -> str:
     return f"0000:{0x1A + number:02x}:00.0"
+
+
+class MakeGuest(Protocol):
+    """The fixture `gpu_guest`: GpuGuest's arguments but the library and the folder."""
+
+    def __call__(self, cmdline: str = "", *, gpus: int = 2, on_bus: int | None = None, keys: str = "", text: str = "",
+                 extension: str = "", shipped_hook: bool = True) -> GpuGuest: ...
 
 
 class GpuGuest:
@@ -50,7 +58,8 @@ class GpuGuest:
         machine.build(folder)
         self.mock = MockNvml(built, folder / (extension + LIBRARIES).lstrip("/"), "")
         self.describe(text)
-        self.host = DescribedHost(LinuxHost(str(folder)), machine.nodes)
+        self._nodes = machine.nodes
+        self.host = DescribedHost(LinuxHost(str(folder)), self._nodes)
         self.system = FakeSystem(str(folder))
         self.system.put("/proc/devices", "Character devices:\n195 nvidia\n511 nvidia-caps\n\nBlock devices:\n")
         self._pids: list[int] = []
@@ -63,6 +72,12 @@ class GpuGuest:
     def describe(self, text: str) -> None:
         lines = (f"gpu {i} bus={bus_id(i)} minor={self.gpus - 1 - i} {self.keys}" for i in range(self.gpus))
         self.mock.describe("\n".join([*lines, text]))
+
+    def lose_node(self, path: str, *, described: bool = False) -> None:
+        """The file that stands for a device node is gone, and unless `described` so is what the worker sees there."""
+        (self.root / path.lstrip("/")).unlink()
+        if not described:
+            del self._nodes[path]
 
     def start(self) -> Worker:
         """A worker on this guest, that the test's end ends."""

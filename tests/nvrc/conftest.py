@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fakes import nvml
-from fakes.gpu_guest import GpuGuest
+from fakes.gpu_guest import GpuGuest, MakeGuest
 
 
 @pytest.fixture(scope="session")
@@ -21,16 +21,15 @@ def nvml_standin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     return nvml.build(cache.mkdir("nvml-standin") if cache else tmp_path_factory.mktemp("nvml-standin"))
 
 
-Guest = Callable[..., GpuGuest]
-
-
 @pytest.fixture
-def gpu_guest(nvml_standin: Path, tmp_path: Path) -> Iterator[Guest]:
+def gpu_guest(nvml_standin: Path, tmp_path: Path) -> Iterator[MakeGuest]:
     """Call with what `GpuGuest` takes; its workers are gone afterwards."""
     guests: list[GpuGuest] = []
 
-    def make(cmdline: str = "", **described: object) -> GpuGuest:
-        guests.append(GpuGuest(nvml_standin, tmp_path / str(len(guests)), cmdline, **described))  # type: ignore[arg-type]
+    def make(cmdline: str = "", *, gpus: int = 2, on_bus: int | None = None, keys: str = "", text: str = "",
+             extension: str = "", shipped_hook: bool = True) -> GpuGuest:
+        guests.append(GpuGuest(nvml_standin, tmp_path / str(len(guests)), cmdline, gpus=gpus, on_bus=on_bus, keys=keys,
+                               text=text, extension=extension, shipped_hook=shipped_hook))
         return guests[-1]
 
     yield make

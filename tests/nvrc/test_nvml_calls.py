@@ -8,12 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from fakes.gpu_guest import CONFIDENTIAL, GpuGuest
+from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
 from nvrc.errors import NvrcError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-
-Guest = Callable[..., GpuGuest]
 
 # A boot that asks for everything: GPU 1 is cut anew, GPU 0 stays whole.
 EVERYTHING = "nvrc.smi.lgc=1500 nvrc.smi.lmc=2619 nvrc.smi.pl=500 nvrc.mig=1:3g.40gb*2;0:off nvrc.smi.srs=1 nvrc.cc=on"
@@ -46,7 +44,8 @@ CALLS = (
     ("nvmlGpuInstanceGetComputeInstances",            "E_MIG",          "GPU 1 0000:1b:00.0: "),
     ("nvmlComputeInstanceDestroy",                    "E_MIG",          "GPU 1 0000:1b:00.0: "),
     ("nvmlGpuInstanceDestroy",                        "E_MIG",          "GPU 1 0000:1b:00.0: "),
-    ("nvmlDeviceCreateGpuInstance",                   "E_MIG",          "GPU 1 0000:1b:00.0: "),
+    ("nvmlDeviceGetGpuInstancePossiblePlacements_v2", "E_MIG",          "GPU 1 0000:1b:00.0: "),
+    ("nvmlDeviceCreateGpuInstanceWithPlacement",      "E_MIG",          "GPU 1 0000:1b:00.0: "),
     ("nvmlGpuInstanceCreateComputeInstance",          "E_MIG",          "GPU 1 0000:1b:00.0: "),
     ("nvmlSystemGetConfComputeState",                 "E_CC_UNKNOWN",   ""),
     ("nvmlSystemGetConfComputeCapabilities",          "E_CC_UNKNOWN",   ""),
@@ -60,7 +59,7 @@ NAMES = [call for call, _code, _words in CALLS]
 
 
 @pytest.fixture
-def everything(gpu_guest: Guest) -> Callable[[str], GpuGuest]:
+def everything(gpu_guest: MakeGuest) -> Callable[[str], GpuGuest]:
     return lambda fault: gpu_guest(EVERYTHING, keys="cc=on mig=on", text=f"{MACHINE}\n{fault}")
 
 
@@ -94,7 +93,7 @@ def test_a_crash_in_any_call_is_a_failed_step(everything: Callable[[str], GpuGue
 
 REQUESTS = (
     ("nvmlDeviceGetCount_v2", "gpus"), ("nvmlDeviceSetPowerManagementLimit", "settings"),
-    ("nvmlDeviceCreateGpuInstance", "mig"), ("nvmlSystemGetConfComputeState", "cc"),
+    ("nvmlDeviceCreateGpuInstanceWithPlacement", "mig"), ("nvmlSystemGetConfComputeState", "cc"),
     ("nvmlSystemGetDriverVersion", "cdi"), ("nvmlSystemGetConfComputeGpusReadyState", "ready"),
 )
 GIVEN: dict[str, dict[str, object]] = {
