@@ -166,9 +166,14 @@ def _read_id(sys: PciReader, bdf: str, name: str, digits: int) -> int:
 
 
 def _read_vpd(sys: PciReader, bdf: str, tries: int = 2) -> bytes:
-    """The function's VPD; empty when it has none. A failed read is tried once more: a busy device may time out."""
+    """The function's VPD; empty when it has none. A failed read is tried once more: a busy device may time out.
+
+    A VPD that never answers reads as an empty file on Linux 6.12, without an error; one that has content never does.
+    """
     try:
-        return sys.read(f"{PCI_DEVICES}/{bdf}/vpd", VPD_LIMIT)
+        if vpd := sys.read(f"{PCI_DEVICES}/{bdf}/vpd", VPD_LIMIT):
+            return vpd
+        raise OSError(errno.ENODEV, "reads empty")
     except FileNotFoundError:
         return b""
     except OSError as err:

@@ -229,6 +229,11 @@ def test_blank_vpd_storage_is_an_error_with_its_own_hint() -> None:
     assert "does not answer" in failure(scan, nic_with_vpd(gone, gone)).hint
 
 
+def test_a_vpd_that_never_answers_is_an_error_not_an_ordinary_nic() -> None:
+    error = failure(scan, nic_with_vpd(b"", b""))
+    assert (error.code, error.what) == ("E_PCI_READ", "0000:01:00.0: vpd: reads empty")
+
+
 def test_missing_vpd_is_an_ordinary_nic() -> None:
     assert not scan(nic_with_vpd(FileNotFoundError(errno.ENOENT, "No such file or directory")))[0].manages_switches
 
