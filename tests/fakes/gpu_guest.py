@@ -7,6 +7,7 @@ The worker is the real one, forked for real. What a step does to the machine its
 from __future__ import annotations
 
 import os
+import select
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,23 @@ VERSION = "580.95.05"
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 CONFIDENTIAL = "cc environment=prod feature=on devtools=off multigpu=none cpu=tdx gpus=capable"
 STEPS = (gpu_settings.apply, cc_check.check, cdi.publish, ready_state.settle)
+
+
+def _see_off(pid: int, patience_ms: int = 5000) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return  # reaped by the test
+    try:
+        gone = select.poll()
+        gone.register(descriptor, select.POLLIN)
+        if not gone.poll(patience_ms):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def bus_id(number: int) -> str:
@@ -95,14 +113,12 @@ class GpuGuest:
         return self.facts
 
     def end(self) -> None:
+        """Workers end when nobody can ask them any more; those that hang are killed."""
         if self.facts.worker is not None:
             self.facts.worker.stop()
         for pid in self._pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass
+            _see_off(pid)
+        self._pids.clear()
 
     def text(self, path: str) -> str:
         return (self.root / path.lstrip("/")).read_text()

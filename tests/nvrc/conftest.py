@@ -17,7 +17,7 @@ from fakes.gpu_guest import GpuGuest, MakeGuest
 def nvml_standin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("gcc") is None:
         pytest.skip("the stand-in libnvidia-ml.so.1 is compiled with gcc, which is not installed")
-    cache = request.config.cache
+    cache = getattr(request.config, "cache", None)  # not there under -p no:cacheprovider
     return nvml.build(cache.mkdir("nvml-standin") if cache else tmp_path_factory.mktemp("nvml-standin"))
 
 
