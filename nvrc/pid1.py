@@ -2,7 +2,7 @@
 """PID 1: runs the boot table, hands over to the agent, looks after the VM, and ends it. Never returns.
 
 Whatever goes wrong ends in one line on the console, sync, and power off; never in the kernel's panic about a dead
-init. This module joins the parts (loop, journal, executor, supervisor); it decides nothing itself.
+init. This module joins the parts (loop, journal, executor, life); it decides nothing itself.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from typing import NoReturn
 from nvrc import console, linux, paths
 from nvrc.boot import BOOT
 from nvrc.errors import BY_CODE
-from nvrc.executor import BootError, DeadlineError, Executor, Record, unforeseen
+from nvrc.executor import DEGRADED, FAILED, BootError, DeadlineError, Executor, Record, unforeseen
 from nvrc.facts import Facts
 from nvrc.journal import Journal
+from nvrc.life import Life
 from nvrc.linux_system import LinuxSystem
 from nvrc.loop import Loop
-from nvrc.supervise import ORDERLY, STOP_SIGNALS, Ending, Supervisor
+from nvrc.supervise import ORDERLY, STOP_SIGNALS, Ending
 from nvrc.system import System
 from nvrc.table import Table
 from nvrc.values import LogLevel, ReportTo
 from nvrc.verdict import Verdict
+from nvrc.wait import ChildEnded
 
 WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
 SYNC_DEADLINE_S = 10.0
-KILL_DEADLINE_S = 5.0
 FORWARDED = {LogLevel.OFF: -1, LogLevel.ERROR: 3, LogLevel.WARN: 4, LogLevel.INFO: 6, LogLevel.DEBUG: 7,
              LogLevel.TRACE: 7}
 
@@ -63,7 +64,7 @@ class Init:
         self.loop = Loop(system.now)
         self.journal = Journal(system)
         self.executor = Executor(system, self.loop, table, finished=self._step_finished, alarm=set_alarm)
-        self.supervisor: Supervisor | None = None
+        self.life: Life | None = None
         self.verdict = Verdict.BOOTING
         self.warnings_told = 0
         self._ended_early: list[tuple[int, int]] = []
@@ -78,11 +79,12 @@ class Init:
             return self._boot_failed(failed.record)
         except StopError as stop:
             return self._say_end(Ending(code=ORDERLY, what=f"stopped by {stop} during boot"))
-        supervisor = self._hand_over(facts)
-        self.loop.run(lambda: supervisor.ending is not None)
+        life = self._hand_over(facts)
+        self.loop.run(lambda: life.ending is not None)
+        life.stop_daemons()
         self.journal.drain()  # the last words are often the ones that matter
-        assert supervisor.ending is not None  # noqa: S101 - what the line above waited for
-        return self._say_end(supervisor.ending)
+        assert life.ending is not None  # noqa: S101 - what the loop above waited for
+        return self._say_end(life.ending)
 
     # Boot
 
@@ -98,6 +100,7 @@ class Init:
             self.system.say(console.warning_line(text))
         self.warnings_told = len(facts.warnings)
         self._open_logs(facts)
+        self._miss_daemons(facts)
 
     def _open_logs(self, facts: Facts) -> None:
         """Serve the journal once its step has opened it, and show what the command line wants to see of it."""
@@ -120,26 +123,26 @@ class Init:
         for line in self.journal.tail():
             self.system.say(console.warning_line(line))
         self.system.say(console.verdict_fatal(failure.code, failure.name, failure.detail, failure.hint))
-        self._publish(Verdict.FAILED)
+        self._publish(Verdict.FAILED, failure)
         return Ending(code=failure.code, what=failure.detail, hint=failure.hint)
 
-    def _hand_over(self, facts: Facts) -> Supervisor:
-        assert facts.agent_pid is not None and facts.parameters is not None  # noqa: S101 - the table's last step
-        settings = facts.parameters.settings
-        now = self.system.now()
-        supervisor = Supervisor(agent_pid=facts.agent_pid, own_pid_namespace=settings.agent_pidns, started_s=now)
-        self.supervisor = supervisor
+    def _hand_over(self, facts: Facts) -> Life:
+        life = Life(self.system, self.loop, self.journal, facts, publish=self._publish_life,
+                    is_degraded=any(record.outcome == DEGRADED for record in self.executor.records))
+        self.life = life
+        assert facts.parameters is not None  # noqa: S101 - the hand-over needs them as well
         mode = facts.mode.value if facts.mode else "cpu"
-        gpus = len(facts.topology.gpus) if facts.topology else 0
-        self.system.say(console.verdict_ready(now - self.started_s, mode, gpus, 0, facts.agent_pid))
-        if settings.log is LogLevel.TRACE:
+        devices = facts.cdi.devices if facts.cdi else 0
+        self.system.say(console.verdict_ready(self.system.now() - self.started_s, mode, count_gpus(facts), devices,
+                                              life.supervisor.agent_pid))
+        if facts.parameters.settings.log is LogLevel.TRACE:
             self._tell_imports()
-        self._publish(Verdict.READY if gpus else Verdict.NO_GPU)
+        self._publish(life.verdict)
         for pid, status in self._ended_early:
-            supervisor.child_ended(pid, status, now)
+            life.child_ended(pid, status)
         for number in self._stopped_early:
-            self._stop(number)
-        return supervisor
+            life.stop_requested(number)
+        return life
 
     def _tell_imports(self) -> None:
         """Which modules the boot has loaded up to here: what every boot pays for."""
@@ -157,34 +160,29 @@ class Init:
 
     def _reap(self) -> None:
         for child in self.system.reap():
-            if self.supervisor is None:
+            if self.life is None:
                 self._ended_early.append(child)
             else:
-                self.supervisor.child_ended(*child, self.system.now())
+                self.life.child_ended(*child)
+        if self.life is None:
+            self._miss_daemons(self.executor.facts)
+
+    def _miss_daemons(self, facts: Facts) -> None:
+        """A daemon that GPUs depend on and that ends while the boot goes on has failed the step that started it."""
+        for running in facts.services:
+            for pid, status in self._ended_early:
+                if running.is_critical and pid == running.pid:
+                    what = f"{running.service.name} {ChildEnded(pid, status).text()} during the boot"
+                    raise BootError(Record(name=running.service.step, outcome=FAILED, code="E_SERVICE_LOST",
+                                           detail=what, hint=BY_CODE["E_SERVICE_LOST"].remedy))
 
     def _stop(self, number: int) -> None:
-        if self.supervisor is None:
-            if self.executor.facts.agent_pid is None:
-                raise StopError(signal.Signals(number).name)
+        if self.life is not None:
+            self.life.stop_requested(number)
+        elif self.executor.facts.agent_pid is None:
+            raise StopError(signal.Signals(number).name)
+        else:
             self._stopped_early.append(number)  # the agent is running already: it is told once we look after it
-        elif self.supervisor.stop_requested(number):
-            self._signal_agent(signal.SIGTERM)
-            parameters = self.executor.facts.parameters
-            patience_s = parameters.settings.timeout_agent_stop_s if parameters else KILL_DEADLINE_S
-            self.loop.at(self.system.now() + patience_s, self._kill_agent)
-
-    def _kill_agent(self) -> None:
-        if self.supervisor is not None and self.supervisor.stop_overdue():
-            self._signal_agent(signal.SIGKILL)
-            self.loop.at(self.system.now() + KILL_DEADLINE_S, self.supervisor.give_up)
-
-    def _signal_agent(self, number: int) -> None:
-        if self.supervisor is None:
-            return
-        try:
-            self.system.signal(self.supervisor.agent_pid, number)
-        except ProcessLookupError:
-            pass  # it ended by itself; the reaper is about to tell
 
     # End
 
@@ -198,7 +196,7 @@ class Init:
         self._publish(self.verdict if ending.is_orderly else Verdict.FAILED)
         return ending
 
-    def _publish(self, verdict: Verdict) -> None:
+    def _publish(self, verdict: Verdict, failure: Record | None = None) -> None:
         """Report and status for machines. Never worth the VM: what goes wrong here is said and passed over."""
         is_news = self.verdict is not verdict
         self.verdict = verdict
@@ -206,7 +204,7 @@ class Init:
             from nvrc import publish
 
             document = publish.write(self.system, self.executor, started_s=self.started_s, verdict=verdict,
-                                     journal=self.journal, supervisor=self.supervisor)
+                                     journal=self.journal, life=self.life, failure=failure)
         except Exception as err:
             self.system.say(console.warning_line(f"no report below {paths.RUN}: {unforeseen(err)}"))
             return
@@ -214,6 +212,23 @@ class Init:
         if is_news and parameters is not None and parameters.settings.report is ReportTo.CONSOLE:
             for line in console.report_lines(document):
                 self.system.say(line)
+
+    def _publish_life(self, verdict: Verdict) -> None:
+        """The status alone: the report is about the boot."""
+        self.verdict = verdict
+        try:
+            from nvrc import publish
+
+            publish.write_status(self.system, self.executor, verdict=verdict, journal=self.journal, life=self.life)
+        except Exception as err:
+            self.system.say(console.warning_line(f"no status below {paths.RUN}: {unforeseen(err)}"))
+
+
+def count_gpus(facts: Facts) -> int:
+    """Those that are attached; on the bus, where nothing attaches them."""
+    if facts.ledger is not None:
+        return sum(1 for record in facts.ledger if not record.code)
+    return len(facts.topology.gpus) if facts.topology else 0
 
 
 def set_alarm(limit_s: float) -> None:

@@ -4,35 +4,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from nvrc import __version__, paths, report, status
 from nvrc.executor import Executor, Record
 from nvrc.facts import Facts
 from nvrc.journal import Journal
-from nvrc.report import Failure, ParameterRecord, Report, StepRecord
+from nvrc.report import Failure, GpuRecord, ParameterRecord, Report, StepRecord
 from nvrc.status import ServiceRecord, ServiceState, Status
-from nvrc.supervise import Supervisor
+from nvrc.supervise import Ending, Supervisor
 from nvrc.system import System
 from nvrc.verdict import Outcome, Verdict
 
 INIT_MESSAGE = b"Run /init as init process"
 
 
+class Living(Protocol):
+    """What is known about the VM after the hand-over; see life.Life."""
+
+    @property
+    def supervisor(self) -> Supervisor: ...
+    @property
+    def ending(self) -> Ending | None: ...
+    @property
+    def services(self) -> tuple[ServiceRecord, ...]: ...
+    @property
+    def gpus(self) -> tuple[GpuRecord, ...]: ...
+    @property
+    def news(self) -> tuple[str, ...]: ...
+
+
 def write(system: System, executor: Executor, *, started_s: float, verdict: Verdict, journal: Journal,
-          supervisor: Supervisor | None) -> bytes:
+          life: Living | None, failure: Record | None = None) -> bytes:
     """Both documents, as things stand now; the report is returned as well."""
     boot = describe_boot(executor.facts, executor.records, verdict=verdict, started_s=started_s,
-                         log_tail=journal.tail(report.LOG_TAIL_LINES),
+                         log_tail=journal.tail(report.LOG_TAIL_LINES), failure=failure,
                          interpreter_s=_interpreter_s(system, executor.records, started_s))
     document = report.to_json(boot)
     system.publish(paths.REPORT, document, 0o600)
-    system.publish(paths.STATUS, status.to_json(describe_life(boot, journal, supervisor, system.now())), 0o600)
+    system.publish(paths.STATUS, status.to_json(describe_life(boot, journal, life, system.now())), 0o600)
     return document
 
 
+def write_status(system: System, executor: Executor, *, verdict: Verdict, journal: Journal,
+                 life: Living | None) -> None:
+    """The live status alone."""
+    boot = describe_boot(executor.facts, executor.records, verdict=verdict, started_s=0.0, log_tail=(),
+                         interpreter_s=None)
+    system.publish(paths.STATUS, status.to_json(describe_life(boot, journal, life, system.now())), 0o600)
+
+
 def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict, started_s: float,
-                  interpreter_s: float | None, log_tail: tuple[str, ...]) -> Report:
-    failed = next((record for record in records if record.outcome == Outcome.FAIL.value), None)
+                  interpreter_s: float | None, log_tail: tuple[str, ...], failure: Record | None = None) -> Report:
+    failed = failure or next((record for record in records if record.outcome == Outcome.FAIL.value), None)
     return Report(
         program=f"nvrc {__version__}",
         verdict=verdict,
@@ -44,23 +68,26 @@ def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict
         steps=tuple(_step(record) for record in records),
         parameters=_parameters(facts),
         topology=report.record_topology(facts.topology) if facts.topology else (),
+        gpus=facts.ledger or (),
         warnings=facts.warnings,
         log=log_tail,
     )
 
 
-def describe_life(boot: Report, journal: Journal, supervisor: Supervisor | None, now: float) -> Status:
+def describe_life(boot: Report, journal: Journal, life: Living | None, now: float) -> Status:
+    supervisor = life.supervisor if life else None
     return Status(
         program=boot.program,
         verdict=boot.verdict,
         mode=boot.mode,
         updated_s=now,
-        failure=_failure_of_life(supervisor) or boot.failure,
-        services=(_agent(supervisor),) if supervisor else (),
+        failure=_failure_of_life(life) or boot.failure,
+        services=(_agent(life.supervisor), *life.services) if life else (),
+        gpus=(life.gpus if life else ()) or boot.gpus,
         orphans_reaped=supervisor.orphans_reaped if supervisor else 0,
         log_messages=journal.serial,
         log_dropped=journal.file_losses,
-        warnings=boot.warnings,
+        warnings=boot.warnings + (life.news if life else ()),
     )
 
 
@@ -71,10 +98,10 @@ def _agent(supervisor: Supervisor) -> ServiceRecord:
                          since_s=supervisor.started_s, detail=ending.what if ending else "")
 
 
-def _failure_of_life(supervisor: Supervisor | None) -> Failure | None:
-    if supervisor is None or supervisor.ending is None or supervisor.ending.is_orderly:
+def _failure_of_life(life: Living | None) -> Failure | None:
+    ending = life.ending if life else None
+    if ending is None or ending.is_orderly:
         return None
-    ending = supervisor.ending
     return Failure(code=ending.code, step="supervise", what=ending.what, hint=ending.advice)
 
 

@@ -104,6 +104,10 @@ class Running:
     pid: int | None
     since_s: float
 
+    @property
+    def is_critical(self) -> bool:
+        return self.service.importance is Importance.CRITICAL
+
 
 def describe(service: Service, root: str, values: Mapping[str, str] | None = None) -> Program:
     """The program with its command line."""

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from nvrc.executor import BootError, Executor
 from nvrc.facts import Facts
 from nvrc.journal import Journal
 from nvrc.loop import Loop
-from nvrc.report import from_json
+from nvrc.report import GpuRecord, GpuState, from_json
+from nvrc.status import ServiceRecord, ServiceState
 from nvrc.steps import parameters, topology
-from nvrc.supervise import Supervisor
+from nvrc.supervise import Ending, Supervisor
 from nvrc.system import System
 from nvrc.table import Step, seconds
 from nvrc.verdict import Verdict
@@ -24,6 +26,20 @@ KMSG = [
     b"6,200,1500000,-;Run /init as init process\n",
     b"14,201,1600000,-;nvrc: step parameters ok 0.010s\n",
 ]
+
+
+@dataclass
+class Living:
+    """A life that the test makes up."""
+
+    supervisor: Supervisor
+    services: tuple[ServiceRecord, ...] = ()
+    gpus: tuple[GpuRecord, ...] = ()
+    news: tuple[str, ...] = ()
+
+    @property
+    def ending(self) -> Ending | None:
+        return self.supervisor.ending
 
 
 def finished(system: FakeSystem, *more: Step) -> Executor:
@@ -46,7 +62,7 @@ def test_report_of_a_boot_reads_back(tmp_path: Path) -> None:
     supervisor = Supervisor(agent_pid=7, own_pid_namespace=True, started_s=101.0)
     supervisor.child_ended(9, 0, 102.0)
     publish.write(system, finished(system), started_s=99.5, verdict=Verdict.READY, journal=Journal(system),
-                  supervisor=supervisor)
+                  life=Living(supervisor))
     report = from_json(system.read(paths.REPORT))
     assert report.verdict is Verdict.READY
     assert [step.name for step in report.steps] == ["parameters", "topology"]
@@ -65,12 +81,30 @@ def test_report_of_a_failed_boot_names_the_failure(tmp_path: Path) -> None:
     system = bare_guest(str(tmp_path))
     system.make_dir(paths.RUN)
     executor = finished(system, Step("last", fail, seconds(1), needs=("topology",)), Step("never", fail, seconds(1), needs=("last",)))
-    publish.write(system, executor, started_s=99.5, verdict=Verdict.FAILED, journal=Journal(system), supervisor=None)
+    publish.write(system, executor, started_s=99.5, verdict=Verdict.FAILED, journal=Journal(system), life=None)
     report = from_json(system.read(paths.REPORT))
     assert report.failure is not None
     assert (report.failure.code, report.failure.step) == ("E_INTERNAL", "last")
     assert report.steps[-1].start_s is None
     assert json.loads(system.read(paths.STATUS))["services"] == []
+
+
+def test_gpus_and_daemons_are_in_the_status_and_the_boots_ledger_in_the_report(tmp_path: Path) -> None:
+    system = bare_guest(str(tmp_path))
+    system.make_dir(paths.RUN)
+    gpu = GpuRecord(bdf="0000:40:00.0", uuid="GPU-1", state=GpuState.ATTACHED, seconds=3.5)
+    lost = replace(gpu, state=GpuState.LOST, code="E_GPU_LOST")
+    daemon = ServiceRecord(name="nvidia-persistenced", state=ServiceState.RUNNING, pid=9, since_s=3.0)
+    executor = finished(system, Step("persistenced", lambda _s, facts: replace(facts, ledger=(gpu,)), seconds(1), needs=("topology",)))
+    life = Living(Supervisor(agent_pid=7, own_pid_namespace=True, started_s=101.0), (daemon,), (lost,), ("news",))
+    publish.write(system, executor, started_s=99.5, verdict=Verdict.READY, journal=Journal(system), life=life)
+    assert from_json(system.read(paths.REPORT)).gpus == (gpu,)
+    publish.write_status(system, executor, verdict=Verdict.DEGRADED, journal=Journal(system), life=life)
+    status = json.loads(system.read(paths.STATUS))
+    assert status["verdict"] == "degraded"
+    assert [service["name"] for service in status["services"]] == ["agent", "nvidia-persistenced"]
+    assert (status["gpus"][0]["state"], status["gpus"][0]["code"]) == ("lost", "E_GPU_LOST")
+    assert status["warnings"] == ["news"]
 
 
 @pytest.mark.parametrize(("status", "state", "code"), [(2, "stopped", None), (256, "failed", "E_AGENT_EXIT")])
@@ -79,7 +113,7 @@ def test_the_end_of_the_agent_is_in_the_status(tmp_path: Path, status: int, stat
     supervisor = Supervisor(agent_pid=7, own_pid_namespace=True, started_s=101.0)
     supervisor.child_ended(7, status, 103.0)
     boot = publish.describe_boot(Facts(), (), verdict=Verdict.READY, started_s=1.0, interpreter_s=None, log_tail=())
-    life = publish.describe_life(boot, Journal(system), supervisor, 3.0)
+    life = publish.describe_life(boot, Journal(system), Living(supervisor), 3.0)
     assert life.services[0].state.value == state
     assert (life.failure.code if life.failure else None) == code
 
