@@ -111,7 +111,7 @@ def download(archive: Archive, packages: Sequence[Package], debs: Path) -> None:
                                 findings=gone) from failed
         raise
     for package in missing:
-        _adopt(package, partial, debs)
+        adopt(package, partial, debs)
 
 
 class VanishedError(BuildError):
@@ -123,7 +123,7 @@ def is_present(package: Package, debs: Path) -> bool:
     return path.is_file() and path.stat().st_size == package.size
 
 
-def _adopt(package: Package, partial: Path, debs: Path) -> None:
+def adopt(package: Package, partial: Path, debs: Path) -> None:
     quoted = package.version.replace(":", "%3a")
     path = partial / f"{package.name}_{quoted}_{package.arch}.deb"
     if not path.is_file():

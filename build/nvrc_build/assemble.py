@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nvrc_build import elf
+from nvrc_build.declared import Slice
 from nvrc_build.filelist import select_names
-from nvrc_build.manifest import Slice
 from nvrc_build.pool import Item, Pool
 from nvrc_build.tree import Entry, Kind, Origin, Tree
 

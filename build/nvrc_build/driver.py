@@ -15,8 +15,8 @@ from pathlib import Path
 
 from nvrc_build import compile as compiler
 from nvrc_build.apt import file_sha256
+from nvrc_build.declared import Driver, Edit
 from nvrc_build.errors import BuildError
-from nvrc_build.manifest import Driver, Edit
 from nvrc_build.run import clean_env, run
 from nvrc_build.sandbox import sandbox_argv
 

@@ -11,7 +11,7 @@ import fnmatch
 import json
 import posixpath
 
-from nvrc_build.manifest import FileList
+from nvrc_build.declared import FileList
 from nvrc_build.pool import Item, Pool
 
 

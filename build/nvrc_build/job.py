@@ -9,8 +9,9 @@ from pathlib import Path
 
 from nvrc_build.apt import Package
 from nvrc_build.cache import Cache
+from nvrc_build.declared import Declarations, Image, Slice
 from nvrc_build.errors import BuildError
-from nvrc_build.manifest import Declarations, Image, Slice, load
+from nvrc_build.manifest import load
 from nvrc_build.progress import Progress, silent
 from nvrc_build.supply import Supply
 from nvrc_build.tree import Tree
@@ -72,4 +73,7 @@ def open_job(profile: str, *, cache: Path, agent: Path | None = None, mirror: st
                          image.declared_only)
     if agent is not None and not agent.is_file():
         raise BuildError(f"agent {agent} does not exist", "give --agent the path of a kata-agent binary")
-    return Job(image=image, declared=supply.declared, supply=supply, checkout=checkout, agent=agent)
+    job = Job(image=image, declared=supply.declared, supply=supply, checkout=checkout, agent=agent)
+    if job.wants("@agent") and agent is None and not image.stand_in:
+        raise BuildError(f"image {profile} needs a kata-agent", "give one with --agent PATH")
+    return job

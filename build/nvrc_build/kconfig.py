@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nvrc_build.declared import Image
 from nvrc_build.errors import BuildError
-from nvrc_build.manifest import Image
 
 
 def missing_options(options: tuple[str, ...], config: Mapping[str, str]) -> tuple[str, ...]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from nvrc_build import manifest, supply
 from nvrc_build.apt import Archive
+from nvrc_build.declared import Image, Root
 from nvrc_build.errors import BuildError
 from nvrc_build.job import open_supply
 from nvrc_build.lock import compare, read_lock, write_lock
-from nvrc_build.manifest import Image, Root
 from nvrc_build.progress import Progress
 from nvrc_build.supply import lock_file
 

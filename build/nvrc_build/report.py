@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 
 from nvrc_build.assemble import weigh
+from nvrc_build.declared import Image
 from nvrc_build.job import Work
-from nvrc_build.manifest import Image
 from nvrc_build.tree import Entry
 
 VERSION = 1

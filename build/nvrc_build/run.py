@@ -61,7 +61,7 @@ def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd
                                  f"run: {shlex.join(command)}") from reason
             raise
     if child.returncode != 0:
-        tail = tuple(line for line in (out + err).splitlines() if line.strip())[-_TAIL_LINES:]
+        tail = tuple(line.strip() for line in (out + err).splitlines() if line.strip())[-_TAIL_LINES:]
         raise BuildError(f"{what or command[0]} failed with status {child.returncode}",
                          f"run: {shlex.join(command)}", findings=tail)
     return out

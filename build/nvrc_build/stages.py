@@ -17,10 +17,10 @@ from nvrc_build import kernel as kernels
 from nvrc_build import pack as packer
 from nvrc_build.apt import file_sha256
 from nvrc_build.assemble import check_tree, close_libraries, select_tree
+from nvrc_build.declared import Format, Image, Layout
 from nvrc_build.errors import BuildError
 from nvrc_build.job import EPOCH, Job, Work
 from nvrc_build.kconfig import check_kernel
-from nvrc_build.manifest import Format, Image, Layout
 from nvrc_build.papers import write_bills
 from nvrc_build.pool import Pool
 from nvrc_build.report import write_manifest

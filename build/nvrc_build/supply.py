@@ -15,9 +15,9 @@ from pathlib import Path
 from nvrc_build import apt, roots
 from nvrc_build.apt import Archive, Package, VanishedError
 from nvrc_build.cache import Cache, digest
+from nvrc_build.declared import Declarations, Image, Root
 from nvrc_build.errors import BuildError
 from nvrc_build.lock import compare, read_lock
-from nvrc_build.manifest import Declarations, Image, Root
 from nvrc_build.mirror import choose_mirror
 from nvrc_build.progress import Progress
 

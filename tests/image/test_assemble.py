@@ -11,8 +11,8 @@ import pytest
 
 from image.elves import make_elf
 from nvrc_build.assemble import check_tree, close_libraries, missing_config_paths, select_tree
+from nvrc_build.declared import FileList, Folder, Link, Slice, Take, Text
 from nvrc_build.elf import read_needs
-from nvrc_build.manifest import FileList, Folder, Link, Slice, Take, Text
 from nvrc_build.pool import Pool, pattern_rule
 from nvrc_build.tree import Tree
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from image.elves import make_module
+from nvrc_build.declared import Edit
 from nvrc_build.driver import apply_edit, is_signed
 from nvrc_build.errors import BuildError
 from nvrc_build.kernel import (
@@ -20,7 +21,6 @@ from nvrc_build.kernel import (
     select_modules,
     write_modules,
 )
-from nvrc_build.manifest import Edit
 
 RELEASE = "6.12.1-cloud"
 

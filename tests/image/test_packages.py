@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Package files: only one with the locked hash gets its name, and what an image needs is asked for before the work."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from nvrc_build.apt import Archive, Package, VanishedError, adopt, download, is_present
+from nvrc_build.bill import read_licences
+from nvrc_build.errors import BuildError
+from nvrc_build.job import open_job
+
+
+def package(data: bytes, name: str = "pkg", version: str = "1:2-3") -> Package:
+    return Package(name=name, version=version, arch="amd64", size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    """An archive of one empty suite: apt knows no package at all."""
+    state = tmp_path / "apt"
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (state / folder).mkdir(parents=True)
+    (state / "status").touch()
+    (state / "archive.sources").touch()
+    return Archive(uri="file:/nonexistent", suite="none", components=("main",), keyring=tmp_path / "k", state=state)
+
+
+def test_a_package_that_is_there_is_not_asked_for(tmp_path: Path, archive: Archive) -> None:
+    row = package(b"data")
+    (tmp_path / row.file_name).write_bytes(b"data")
+    download(archive, [row], tmp_path)
+
+
+def test_a_half_written_package_does_not_count(tmp_path: Path) -> None:
+    row = package(b"data")
+    (tmp_path / row.file_name).write_bytes(b"da")
+    assert not is_present(row, tmp_path)
+
+
+@pytest.mark.skipif(not Path("/usr/bin/apt-get").exists(), reason="apt is not installed")
+def test_a_vanished_version_says_so_and_what_to_do(tmp_path: Path, archive: Archive) -> None:
+    with pytest.raises(VanishedError, match="run: nvrc-image lock") as caught:
+        download(archive, [package(b"data")], tmp_path)
+    assert any("pkg" in line for line in caught.value.findings)
+
+
+def test_a_wrong_hash_is_refused_and_the_file_removed(tmp_path: Path) -> None:
+    (tmp_path / "partial").mkdir()
+    (tmp_path / "partial/pkg_1%3a2-3_amd64.deb").write_bytes(b"evil")
+    with pytest.raises(BuildError, match=r"package pkg 1:2-3: sha256 is .*, the lock says"):
+        adopt(package(b"data"), tmp_path / "partial", tmp_path)
+    assert list(tmp_path.rglob("*.deb")) == []
+    (tmp_path / "partial/pkg_1%3a2-3_amd64.deb").write_bytes(b"data")
+    adopt(package(b"data"), tmp_path / "partial", tmp_path)
+    assert (tmp_path / "pkg_1:2-3_amd64.deb").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize(("profile", "agent", "expected"), [
+    ("nvidia", None, "image nvidia needs a kata-agent; give one with --agent PATH"),
+    ("lab", Path("/nonexistent/agent"), "agent /nonexistent/agent does not exist"),
+    ("nvidia-ubuntu", None, "image nvidia-ubuntu is declared but cannot be built"),
+])
+def test_what_an_image_needs_is_asked_for_before_any_work(tmp_path: Path, profile: str, agent: Path | None,
+                                                          expected: str) -> None:
+    with pytest.raises(BuildError, match=expected):
+        open_job(profile, cache=tmp_path, agent=agent)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_licences_as_a_copyright_file_names_them(tmp_path: Path) -> None:
+    path = tmp_path / "copyright"
+    path.write_text("Format: https://example.test/\nFiles: *\nLicense: GPL-2+ or MIT\n text\n\nLicense: BSD-3-clause\n")
+    assert read_licences(path) == ("BSD-3-clause", "GPL-2+", "MIT")
+    path.write_text("Free text.\nLicense: not a field\n")
+    assert read_licences(path) == ()
+    assert read_licences(tmp_path / "gone") == ()
