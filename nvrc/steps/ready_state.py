@@ -90,7 +90,8 @@ def _not_applicable(settings: Settings) -> Ready:
     from nvrc.values import ReadyRule
 
     why = "no confidential mode, no ready state"
-    asked = settings.ready_rule is not ReadyRule.NEVER or settings.ready_state is not None
+    asked = settings.ready_rule is not ReadyRule.NEVER or (
+        settings.ready is ReadyRule.SRS and settings.ready_state is not None)
     if asked and settings.strict:
         raise NvrcError("E_READY_STATE", f"a ready state is asked for under nvrc.strict, but {why}",
                         "drop nvrc.ready and nvrc.smi.srs, or put the GPUs into confidential mode")

@@ -150,9 +150,6 @@ def test_one_gpu_of_another_mode(gpu_guest: MakeGuest) -> None:
 
 # The ready state
 
-ASKED = {"": "nobody asked for it", "nvrc.smi.srs=1": "nvrc.smi.srs=1", "nvrc.smi.srs=0": "nvrc.smi.srs=0"}
-
-
 @pytest.mark.parametrize(("settings", "mode", "wish"), [
     (Settings(), Mode.ON, Wish(None, "nobody asked for it")),
     (Settings(ready_state=ReadyState.NOT_READY), Mode.ON, Wish(False, "nvrc.smi.srs=0")),
@@ -193,16 +190,19 @@ def test_the_worker_is_done_with_afterwards(gpu_guest: MakeGuest) -> None:
     assert worker is not None and worker.socket == -1
 
 
-def test_without_confidential_mode_the_request_is_a_note(gpu_guest: MakeGuest) -> None:
-    facts = gpu_guest("nvrc.smi.srs=1").boot()
+@pytest.mark.parametrize("cmdline", ["nvrc.smi.srs=1", "nvrc.smi.srs=0", "nvrc.ready=always", "nvrc.ready=verified"])
+def test_without_confidential_mode_a_request_is_a_note_and_an_error_under_strict(gpu_guest: MakeGuest, cmdline: str) -> None:
+    facts = gpu_guest(cmdline).boot()
     assert facts.ready == (Outcome.NOT_APPLICABLE, True, "asked for, but no confidential mode, no ready state")
     assert facts.warnings == ()
-
-
-def test_without_confidential_mode_the_request_is_an_error_under_strict(gpu_guest: MakeGuest) -> None:
-    caught = refused(gpu_guest("nvrc.smi.srs=1 nvrc.strict=on"))
+    caught = refused(gpu_guest(f"{cmdline} nvrc.strict=on"))
     assert (caught.code, caught.what) == (
         "E_READY_STATE", "a ready state is asked for under nvrc.strict, but no confidential mode, no ready state")
+
+
+def test_nothing_asked_is_nothing_missed(gpu_guest: MakeGuest) -> None:
+    facts = gpu_guest("nvrc.ready=never nvrc.strict=on").boot()
+    assert facts.ready == (Outcome.NOT_APPLICABLE, True, "no confidential mode, no ready state")
 
 
 def test_developer_tools_are_told_and_never_made_ready_by_what_was_verified(gpu_guest: MakeGuest) -> None:
