@@ -27,7 +27,7 @@ from nvrc_lab.places import Places, checkout
 from nvrc_lab.qemu import find_qemu
 
 _ORIGIN = Origin(slice="lab")
-CMDLINE = "console=ttyS0 quiet panic=1 reboot=k rdinit=/lab/init"
+CMDLINE = "console=ttyS0 quiet panic=1 reboot=k mitigations=off rdinit=/lab/init"
 
 # What most probes need first.
 MOUNTS = "mount proc /proc\nmount sysfs /sys\nmount devtmpfs /dev\n"
