@@ -7,9 +7,11 @@ message can do no harm. Follows netlink(7) and lib/kobject_uevent.c.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import socket
 
 NETLINK_KOBJECT_UEVENT = 15
 KERNEL_GROUP = 1
@@ -42,6 +44,8 @@ class Uevents:
 
 
 def listen() -> Uevents:
+    import socket
+
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
     sock.bind((0, KERNEL_GROUP))
     return Uevents(sock)

@@ -95,7 +95,7 @@ def _use_table(system: VeritySystem, pair: Pair, corruption: Corruption) -> None
         dm.activate(system, device_name(pair))
         found = dm.read_table(system, device_name(pair))
     except OSError as err:
-        said = kernel_words(system, "device-mapper")
+        said = kernel_words(system, "device-mapper: table")
         words = f'; the kernel says "{said[-1][:160]}"' if said else ""
         raise _failed(pair, f"dm-verity was refused: {err.strerror}{words}",
                       "the guest kernel needs CONFIG_DM_VERITY and SHA-256, and block sizes up to a page") from err

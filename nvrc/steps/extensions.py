@@ -27,13 +27,11 @@ GPU = "gpu"
 
 
 def attach(system: System, facts: Facts) -> Facts:
-    from nvrc.extension_disks import absent, find_disks, reconcile
-    from nvrc.uevents import wait_until_complete
+    from nvrc.extension_disks import find_disks, reconcile
 
     assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
     settings = facts.parameters.settings
-    remarks = _load_storage(system) if settings.extensions else ()
-    wait_until_complete(system, lambda: absent(find_disks(system), settings.extensions), settings.timeout_extensions_s)
+    remarks = _await_disks(system, settings) if settings.extensions else ()
     pairs = reconcile(find_disks(system), settings.extensions)
     roots = {pair.extension.name: _mount(system, pair, settings) for pair in pairs}
     gpu_root = roots.get(GPU, "")
@@ -55,12 +53,16 @@ def tell(facts: Facts) -> str:
     return " ".join(facts.extensions or ())
 
 
-def _load_storage(system: System) -> tuple[str, ...]:
+def _await_disks(system: System, settings: Settings) -> tuple[str, ...]:
+    """Load what disks need, and wait for those that are named; what there is to remark about it."""
+    from nvrc.extension_disks import absent, find_disks
     from nvrc.modules import Modules
+    from nvrc.uevents import wait_until_complete
 
     modules = Modules(system)
     for name in STORAGE:
         modules.load_if_there(name)
+    wait_until_complete(system, lambda: absent(find_disks(system), settings.extensions), settings.timeout_extensions_s)
     return tuple(modules.remarks)
 
 
