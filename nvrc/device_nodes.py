@@ -26,6 +26,7 @@ IMEX_FOLDER = "/dev/nvidia-caps-imex-channels"
 _GPU_MAJOR = ("nvidia", "nvidia-frontend")
 _GPU_MINORS = 254    # 254 and 255 of the same major are nvidia-modeset and nvidiactl
 _LAST_MINOR = (1 << 20) - 1
+_LAST_ID = (1 << 32) - 2
 _DEEPEST = 8         # gpu0/mig/gi0/ci0/access needs five
 
 
@@ -81,9 +82,10 @@ FIXED = (
 
 def make_nodes(system: NodeSystem, gpus: tuple[str, ...]) -> tuple[str, ...]:
     """Every node that the loaded driver has numbers for; `gpus` are the bus ids that must be among them."""
-    majors = read_majors(system)
-    wanted = [*(_fixed(system, majors, row) for row in FIXED if row.when(system, majors)),
-              *_gpu_nodes(system, majors, gpus), *_switch_nodes(system, majors), *_capability_nodes(system, majors)]
+    driver = _Driver(system)
+    wanted = [*(driver.node(row.path, row.majors, row.minor, row.owner) for row in FIXED
+                if row.when(system, driver.majors)),
+              *_gpu_nodes(driver, gpus), *_switch_nodes(driver), *_capability_nodes(driver)]
     return _make(system, wanted)
 
 
@@ -92,7 +94,7 @@ def make_capability_nodes(system: NodeSystem) -> tuple[str, ...]:
 
     Nodes of instances that are gone stay: the driver refuses them, and their numbers are never another instance's.
     """
-    return _make(system, _capability_nodes(system, read_majors(system)))
+    return _make(system, _capability_nodes(_Driver(system)))
 
 
 def read_majors(system: NodeSystem) -> Mapping[str, int]:
@@ -106,40 +108,63 @@ def read_majors(system: NodeSystem) -> Mapping[str, int]:
     return found
 
 
-def _fixed(system: NodeSystem, majors: Mapping[str, int], row: Fixed) -> Wanted:
-    return Wanted(row.path, _node(system, _major(majors, row.majors, row.path), row.minor, row.owner))
+class _Driver:
+    """What the driver registered, and what its files say of modes and owners, each of them read once."""
+
+    def __init__(self, system: NodeSystem) -> None:
+        self.system = system
+        self.majors = read_majors(system)
+        self._owners: dict[str, tuple[int, int, int]] = {}
+
+    def major(self, names: tuple[str, ...], what: str) -> int:
+        for name in names:
+            if name in self.majors:
+                return self.majors[name]
+        raise NvrcError("E_DEVICE_NODES", f"no number for {what}: {paths.PROC_DEVICES} lists no character device "
+                        f"{' or '.join(names)}")
+
+    def node(self, path: str, names: tuple[str, ...], minor: int, owner: str) -> Wanted:
+        mode, uid, gid = self._owner(owner)
+        return Wanted(path, Node(stat.S_IFCHR | mode, self.major(names, path), minor, uid, gid))
+
+    def _owner(self, path: str) -> tuple[int, int, int]:
+        """Mode, uid and gid; the driver's own defaults for what the file does not say."""
+        if path not in self._owners:
+            values = {"DeviceFileMode": "438", "DeviceFileUID": "0", "DeviceFileGID": "0", **_values(self.system, path)}
+            self._owners[path] = (_number(values, "DeviceFileMode", path, 0o777),
+                                  _number(values, "DeviceFileUID", path, _LAST_ID),
+                                  _number(values, "DeviceFileGID", path, _LAST_ID))
+        return self._owners[path]
 
 
-def _gpu_nodes(system: NodeSystem, majors: Mapping[str, int], gpus: tuple[str, ...]) -> list[Wanted]:
+def _gpu_nodes(driver: _Driver, gpus: tuple[str, ...]) -> list[Wanted]:
     minors: dict[int, str] = {}
     for bdf in gpus:
         path = f"{paths.NVIDIA_PROC}/gpus/{bdf}/information"
-        given = _values(system, path).get("Device Minor", "")
+        given = _values(driver.system, path).get("Device Minor", "")
         if not _is_number(given) or int(given) >= _GPU_MINORS:
             raise NvrcError("E_DEVICE_NODES", f"{path}: Device Minor is {given[:40]!a}, not 0 to {_GPU_MINORS - 1}")
         if other := minors.get(int(given)):
             raise NvrcError("E_DEVICE_NODES", f"{bdf} and {other} both have Device Minor {int(given)}")
         minors[int(given)] = bdf
-    return [Wanted(f"/dev/nvidia{minor}", _node(system, _major(majors, _GPU_MAJOR, bdf), minor, PARAMS))
-            for minor, bdf in minors.items()]
+    return [driver.node(f"/dev/nvidia{minor}", _GPU_MAJOR, minor, PARAMS) for minor in minors]
 
 
-def _switch_nodes(system: NodeSystem, majors: Mapping[str, int]) -> list[Wanted]:
+def _switch_nodes(driver: _Driver) -> list[Wanted]:
     """Counted from 0 in the order of the bus, which is how the driver gives their minors."""
-    return [Wanted(f"/dev/nvidia-nvswitch{number}",
-                   _node(system, _major(majors, ("nvidia-nvswitch",), bdf), number, f"{SWITCHES}/permissions"))
-            for number, bdf in enumerate(_switches(system))]
+    return [driver.node(f"/dev/nvidia-nvswitch{number}", ("nvidia-nvswitch",), number, f"{SWITCHES}/permissions")
+            for number, _ in enumerate(_switches(driver.system))]
 
 
-def _capability_nodes(system: NodeSystem, majors: Mapping[str, int]) -> list[Wanted]:
-    return [_capability(system, majors, path) for root in CAPABILITIES for path in _files_below(system, root)]
+def _capability_nodes(driver: _Driver) -> list[Wanted]:
+    return [_capability(driver, path) for root in CAPABILITIES for path in _files_below(driver.system, root)]
 
 
-def _capability(system: NodeSystem, majors: Mapping[str, int], path: str) -> Wanted:
-    values = _values(system, path)
+def _capability(driver: _Driver, path: str) -> Wanted:
+    values = _values(driver.system, path)
     minor = _number(values, "DeviceFileMinor", path, _LAST_MINOR)
     mode = _number(values, "DeviceFileMode", path, 0o777)
-    major = _major(majors, ("nvidia-caps",), path)
+    major = driver.major(("nvidia-caps",), path)
     return Wanted(f"{CAPS_FOLDER}/nvidia-cap{minor}", Node(stat.S_IFCHR | mode, major, minor))
 
 
@@ -174,22 +199,6 @@ def _in_the_way(system: NodeSystem, want: Wanted) -> str:
         return ""
     return (f"{want.path} exists with numbers {found.major}:{found.minor}, "
             f"the driver has {want.node.major}:{want.node.minor}")
-
-
-def _node(system: NodeSystem, major: int, minor: int, owner: str) -> Node:
-    """With mode and owner as the driver's file says; the driver's own defaults for what it does not say."""
-    values = {"DeviceFileMode": "438", "DeviceFileUID": "0", "DeviceFileGID": "0", **_values(system, owner)}
-    return Node(stat.S_IFCHR | _number(values, "DeviceFileMode", owner, 0o777), major, minor,
-                _number(values, "DeviceFileUID", owner, (1 << 32) - 2),
-                _number(values, "DeviceFileGID", owner, (1 << 32) - 2))
-
-
-def _major(majors: Mapping[str, int], names: tuple[str, ...], what: str) -> int:
-    for name in names:
-        if name in majors:
-            return majors[name]
-    raise NvrcError("E_DEVICE_NODES", f"no number for {what}: {paths.PROC_DEVICES} lists no character device "
-                    f"{' or '.join(names)}")
 
 
 def _number(values: Mapping[str, str], name: str, path: str, highest: int) -> int:

@@ -149,7 +149,7 @@ def test_capability_nodes_follow_a_new_mig_layout(system: FakeSystem) -> None:
 @pytest.mark.parametrize(("path", "text", "what"), [
     ("/proc/devices", "Character devices:\n", "no number for /dev/nvidiactl: /proc/devices lists no character device "
      "nvidiactl or nvidia or nvidia-frontend"),
-    ("/proc/devices", "Character devices:\n195 nvidiactl\n235 nvidia-caps\n", "no number for 0000:41:00.0: "),
+    ("/proc/devices", "Character devices:\n195 nvidiactl\n235 nvidia-caps\n", "no number for /dev/nvidia5: "),
     ("/proc/devices", DEVICES.replace("235 nvidia-caps\n", ""), "lists no character device nvidia-caps"),
     (f"{NVIDIA}/params", "DeviceFileMode: 0660x\n", "params: DeviceFileMode is '0660x', not 0 to 511"),
     (f"{NVIDIA}/params", "DeviceFileMode: 512\n", "DeviceFileMode is '512', not 0 to 511"),
