@@ -7,8 +7,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+# NVIDIA's binding and our modules are loaded here so that forked workers have them already, and a test takes milliseconds.
+import pynvml  # noqa: F401
 import pytest
 
+import guest_cdi.cli
+import guest_cdi.prove  # noqa: F401
+import nvrc.nvml_requests  # noqa: F401
 from fakes import nvml
 from fakes.gpu_guest import GpuGuest, MakeGuest
 

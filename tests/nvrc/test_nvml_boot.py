@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 import pytest
 import yaml
 
@@ -123,6 +126,18 @@ def test_a_gpu_less_where_fewer_suffice(gpu_guest: MakeGuest) -> None:
     assert facts.cdi is not None and facts.cdi.devices == 3
     document = yaml.safe_load(guest.text("/run/cdi/nvidia.yaml"))
     assert [device["name"] for device in document["devices"]][:2] == ["0", "2"]
+
+
+def test_a_socket_that_a_daemon_made_after_the_warming_up_is_in_the_document(gpu_guest: MakeGuest) -> None:
+    guest = gpu_guest()
+    worker = guest.start()
+    with pytest.raises(NvrcError):
+        worker.ask("nothing", 10)
+    (guest.root / "run/nvidia-persistenced").mkdir()
+    os.mknod(guest.root / "run/nvidia-persistenced/socket", stat.S_IFSOCK | 0o666)
+    guest.boot()
+    document = yaml.safe_load(guest.text("/run/cdi/nvidia.yaml"))
+    assert "/run/nvidia-persistenced/socket" in [mount["hostPath"] for mount in document["containerEdits"]["mounts"]]
 
 
 def test_no_library(gpu_guest: MakeGuest) -> None:
