@@ -48,18 +48,27 @@ _MEANINGS = {
     errno.EOPNOTSUPP: ("E_MODULE_COMPRESSION", "is compressed, and this kernel cannot unpack it"),
 }
 
+_OF_ANOTHER_KERNEL = (errno.ENOEXEC, errno.EINVAL, errno.ENOENT)
+
 
 def explain(system: Kernel, refused: Refused, err: OSError) -> NvrcError:
-    code, meaning = _MEANINGS.get(err.errno or 0, ("E_MODULE_LOAD", "was refused by the kernel"))
     said = kernel_words(system, refused.name)
-    if refused.vermagic and refused.vermagic.split(" ", 1)[0] != refused.release:
-        code, meaning = "E_MODULE_VERSION", f"is built for kernel {refused.vermagic.split(' ', 1)[0][:80]}, " \
-                                            f"this is {refused.release}"
-    elif any("disagrees about version of symbol" in line for line in said):
-        code, meaning = "E_MODULE_VERSION", "was built against another configuration of this kernel"
+    code, meaning = _meaning(refused, err.errno or 0, said)
     name = errno.errorcode.get(err.errno or 0, str(err.errno))
     what = f"module {refused.name} {meaning} ({name}, {refused.path})"
     return NvrcError(code, what + (f'; the kernel says "{said[-1][:160]}"' if said else ""), details=said[:-1])
+
+
+def _meaning(refused: Refused, number: int, said: tuple[str, ...]) -> tuple[str, str]:
+    """A kernel with symbol versions takes files of other releases, so a vermagic alone explains nothing."""
+    if number == errno.EINVAL and any("invalid for parameter" in line for line in said):
+        return "E_MODULE_OPTIONS", "was refused for an invalid parameter"
+    if number == errno.EINVAL and any("disagrees about version of symbol" in line for line in said):
+        return "E_MODULE_VERSION", "was built against another configuration of this kernel"
+    built_for = refused.vermagic.split(" ", 1)[0][:80]
+    if number in _OF_ANOTHER_KERNEL and built_for not in ("", refused.release):
+        return "E_MODULE_VERSION", f"is built for kernel {built_for}, this is {refused.release}"
+    return _MEANINGS.get(number, ("E_MODULE_LOAD", "was refused by the kernel"))
 
 
 def kernel_words(system: Kernel, module: str) -> tuple[str, ...]:

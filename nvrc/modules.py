@@ -116,6 +116,9 @@ class Modules:
             else:
                 self._system.load_module(self._unpack(name, path, packed), given)
         except OSError as err:
+            if err.errno == errno.ENOENT and not self._system.exists(path):
+                what = f"module {name}: modules.dep lists {path}, which is not there"
+                raise NvrcError("E_MODULE_MISSING", what) from err
             if err.errno != errno.EEXIST:
                 raise explain(self._system, Refused(name, path, self._release, self._vermagic(path)), err) from err
 

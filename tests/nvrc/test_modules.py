@@ -8,6 +8,7 @@ from errno import (
     EBUSY,
     EEXIST,
     EINVAL,
+    EIO,
     EKEYREJECTED,
     ENODATA,
     ENODEV,
@@ -260,11 +261,33 @@ def test_the_drivers_words_are_not_given_to_other_modules(system: FakeSystem) ->
     assert kernel_words(system, "nvidia") == ("NVRM: No NVIDIA GPU found.",)
 
 
-def test_a_file_that_is_gone_is_told_without_its_vermagic(system: FakeSystem) -> None:
+def test_an_invalid_parameter_is_told_apart_even_in_a_file_of_another_release(system: FakeSystem) -> None:
+    where = add_module(system, "nvidia.ko", release="6.12.0-other")
+    system.fail[f"load {where}"] = OSError(EINVAL, "x")
+    system.kernel_log = [kernel_line("nvidia: `x' invalid for parameter `NVreg_DeviceFileMode'")]
+    err = refusal(system, "nvidia")
+    assert (err.code, "was refused for an invalid parameter (EINVAL" in err.what) == ("E_MODULE_OPTIONS", True)
+
+
+def test_a_number_that_has_nothing_to_do_with_the_release_keeps_its_meaning(system: FakeSystem) -> None:
+    where = add_module(system, "nvidia.ko", release="6.12.0-other")
+    system.fail[f"load {where}"] = OSError(ENODEV, "x")
+    assert refusal(system, "nvidia").code == "E_MODULE_DEVICE"
+
+
+def test_a_file_that_is_listed_and_not_there_is_missing(system: FakeSystem, tmp_path: Path) -> None:
     where = add_module(system, "a.ko")
     system.fail[f"load {where}"] = OSError(ENOENT, "x")
-    system.fail[f"read {where}"] = OSError(ENOENT, "x")
-    assert refusal(system, "a").code == "E_MODULE_SYMBOL"
+    (tmp_path / where[1:]).unlink()
+    err = refusal(system, "a")
+    assert (err.code, err.what) == ("E_MODULE_MISSING", f"module a: modules.dep lists {where}, which is not there")
+
+
+def test_a_file_that_cannot_be_read_is_told_without_its_vermagic(system: FakeSystem) -> None:
+    where = add_module(system, "a.ko")
+    system.fail[f"load {where}"] = OSError(EIO, "Input/output error")
+    system.fail[f"read {where}"] = OSError(EIO, "Input/output error")
+    assert refusal(system, "a").what == f"module a was refused by the kernel (EIO, {where})"
 
 
 @pytest.mark.parametrize(("data", "found"), [
