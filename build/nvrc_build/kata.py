@@ -72,8 +72,8 @@ def write_config(image: Inventory, runtime_class: str, *, kernel: Path | None = 
 def _boot_rows(image: Inventory, kernel: Path | None) -> dict[str, str]:
     """Image or initrd, never both: the runtime refuses a configuration with two."""
     folder = image.folder.resolve()
-    chosen = kernel or (folder / "vmlinuz" if (folder / "vmlinuz").is_file() else None)
-    rows = {"kernel": str(chosen)} if chosen is not None else {}
+    chosen = kernel.resolve() if kernel is not None else folder / "vmlinuz"
+    rows = {"kernel": str(chosen)} if kernel is not None or chosen.is_file() else {}
     if image.format == "disk":
         return {**rows, "image": str(folder / "disk.img"), "initrd": "", "rootfs_type": "erofs",
                 "kernel_verity_params": read_parameters(image)}

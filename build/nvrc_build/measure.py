@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,8 @@ def snp_digest(launch: Launch) -> bytes:
         return bytes(guest.calc_launch_digest(
             SevMode.SEV_SNP, launch.vcpus, signature, str(launch.firmware), str(launch.kernel),
             str(launch.initrd) if launch.initrd is not None else "", launch.cmdline, GUEST_FEATURES))
-    except (ValueError, RuntimeError, IndexError) as wrong:
-        raise BuildError(f"firmware {launch.firmware} cannot be measured: {wrong}",
+    except (ValueError, RuntimeError, IndexError, AssertionError, struct.error) as wrong:
+        raise BuildError(f"firmware {launch.firmware} cannot be measured: {str(wrong) or type(wrong).__name__}",
                          "use an OVMF build with SEV metadata (AmdSev)") from wrong
 
 
