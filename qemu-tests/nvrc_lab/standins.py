@@ -42,6 +42,7 @@ PROGRAMS: tuple[Program, ...] = (
     Program(source="labinit", path="/lab/init"),
     Program(source="prober", path="/lab/prober"),
     Program(source="agent", path="/usr/bin/kata-agent"),
+    Program(source="engine", path="/lab/engine"),
     Program(source="nvidia", path="/usr/bin/nvidia-persistenced"),
     Program(source="nvidia", path="/usr/bin/nv-fabricmanager"),
     Program(source="nvidia", path="/usr/sbin/nvlsm"),

@@ -24,8 +24,8 @@
  *   agent: acts WHAT                        last line before the behaviour
  *
  * Behaviour: `lab.agent=` on the kernel command line, words joined by commas, done in this order:
- *   orphans:N, flood:N, ignore-term, then one of report (default: exit 0 after lab.agent.seconds), exit:N, crash,
- *   poweroff, restart, hold or listen (stay; SIGTERM ends it unless ignore-term).
+ *   container (run /lab/engine to its end), orphans:N, flood:N, ignore-term, then one of report (default: exit 0 after
+ *   lab.agent.seconds), exit:N, crash, poweroff, restart, hold or listen (stay; SIGTERM ends it unless ignore-term).
  */
 #include "agent.h"
 #include "common.h"
@@ -39,9 +39,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define ENGINE LAB_DIR "/engine"
+
 struct behaviour {
 	long orphans, flood, status;
-	bool ignore_term, stay;
+	bool container, ignore_term, stay;
 	char ending[WORD_MAX];
 };
 
@@ -57,6 +59,8 @@ static void read_word(struct behaviour *wanted, const char *word)
 		wanted->orphans = strtol(word + 8, NULL, 10);
 	else if (!strncmp(word, "flood:", 6))
 		wanted->flood = strtol(word + 6, NULL, 10);
+	else if (!strcmp(word, "container"))
+		wanted->container = true;
 	else if (!strcmp(word, "ignore-term"))
 		wanted->ignore_term = wanted->stay = true;
 	else if (!strncmp(word, "exit:", 5))
@@ -86,6 +90,19 @@ static void end_machine(int how)
 	reboot(how);	/* in a PID namespace this ends the namespace with SIGINT or SIGHUP, and does not return */
 	printf("agent: reboot failed: %s\n", strerror(errno));
 	exit(1);
+}
+
+static void run_container(void)
+{
+	fflush(stdout);
+	pid_t child = fork();
+
+	if (child == 0) {
+		execl(ENGINE, ENGINE, NULL);
+		printf("agent: cannot start " ENGINE ": %s\n", strerror(errno));
+		_exit(127);
+	}
+	printf("agent: container status=%d\n", child < 0 ? -1 : waitpid_retry(child));
 }
 
 static volatile sig_atomic_t asked_to_stop;
@@ -118,6 +135,8 @@ static void act(const struct behaviour *wanted)
 
 	cmdline_value("lab.agent", text, sizeof(text));
 	cmdline_value("lab.agent.seconds", seconds, sizeof(seconds));
+	if (wanted->container)
+		run_container();
 	if (wanted->orphans)
 		storm_of_orphans(wanted->orphans);
 	if (wanted->flood)

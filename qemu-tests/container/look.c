@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The only program of the lab's container. It is linked against libcuda.so.1, which its loader finds only when nodes,
+ * mounts and hooks of the CDI document did their work, and prints what it sees, one fact a line:
+ *   container: cuda 42
+ *   container: node nvidia0 195:0 mode=666 open=ok | open=EPERM
+ *   container: library libcuda.so.1 -> libcuda.so.550.163.01 | file
+ *   container: cached libcuda.so.1 yes | no           (in /etc/ld.so.cache)
+ *   container: env NVIDIA_VISIBLE_DEVICES=void
+ *   container: gpus 0000:40:00.0 ...                  (of /proc/driver/nvidia/gpus)
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+int cuda_answer(void);
+
+extern char **environ;
+
+static int visible(const struct dirent *entry)
+{
+	return *entry->d_name != '.';
+}
+
+static void look_at_node(const char *folder, const char *name, const char *shown)
+{
+	char path[4096];
+	struct stat node;
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	if (lstat(path, &node) != 0 || !S_ISCHR(node.st_mode))
+		return;
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	const char *result = fd >= 0 ? "ok" : strerrorname_np(errno);
+
+	if (fd >= 0)
+		close(fd);
+	printf("container: node %s%s %u:%u mode=%o open=%s\n", shown, name, major(node.st_rdev), minor(node.st_rdev),
+	       node.st_mode & 07777, result);
+}
+
+static void look_at_nodes(const char *folder, const char *shown)
+{
+	struct dirent **names;
+	int count = scandir(folder, &names, visible, alphasort);
+
+	for (int i = 0; i < count; i++)
+		if (*shown || !strncmp(names[i]->d_name, "nvidia", 6))
+			look_at_node(folder, names[i]->d_name, shown);
+}
+
+static void look_at_libraries(const char *folder)
+{
+	struct dirent **names;
+	int count = scandir(folder, &names, visible, alphasort);
+
+	for (int i = 0; i < count; i++) {
+		char path[4096], target[4096];
+		struct stat file;
+
+		snprintf(path, sizeof(path), "%s/%s", folder, names[i]->d_name);
+		if (lstat(path, &file) != 0 || S_ISDIR(file.st_mode))
+			continue;
+		ssize_t length = S_ISLNK(file.st_mode) ? readlink(path, target, sizeof(target) - 1) : 0;
+
+		target[length > 0 ? length : 0] = '\0';
+		printf("container: library %s %s%s\n", names[i]->d_name, length > 0 ? "-> " : "file", target);
+	}
+}
+
+static void look_at_cache(const char *name)
+{
+	static char text[1 << 20];
+	int fd = open("/etc/ld.so.cache", O_RDONLY | O_CLOEXEC);
+	ssize_t length = fd >= 0 ? read(fd, text, sizeof(text)) : 0;
+
+	printf("container: cached %s %s\n", name, length > 0 && memmem(text, (size_t)length, name, strlen(name) + 1) ? "yes" : "no");
+	if (fd >= 0)
+		close(fd);
+}
+
+static void look_at_proc(void)
+{
+	struct dirent **names;
+	int count = scandir("/proc/driver/nvidia/gpus", &names, visible, alphasort);
+
+	printf("container: gpus");
+	for (int i = 0; i < count; i++)
+		printf(" %s", names[i]->d_name);
+	printf("\n");
+}
+
+int main(int argc, char **argv)
+{
+	printf("container: cuda %d\n", cuda_answer());
+	look_at_nodes("/dev", "");
+	look_at_nodes("/dev/nvidia-caps", "nvidia-caps/");
+	for (int i = 1; i < argc; i++)
+		look_at_libraries(argv[i]);
+	look_at_cache("libcuda.so.1");
+	for (char **entry = environ; *entry; entry++)
+		printf("container: env %s\n", *entry);
+	look_at_proc();
+	return 0;
+}

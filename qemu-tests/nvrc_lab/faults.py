@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults by name: what each does to the virtual hardware, the stand-ins and the image. A table; pure.
+
+A fault never touches the product: it is a key of a function (lab_keys.c), a line for the stand-in programs (nvidia.c),
+a directive for the stand-in NVML, a file that is missing, or a hand that breaks something at a given moment (prober.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+from nvrc_lab.hardware import MANAGEMENT_BUS, Placed, place_gpus
+
+if TYPE_CHECKING:
+    from nvrc_lab.scenario import Fault, Scenario
+
+AGENT = "/usr/bin/kata-agent"
+NOWHERE = "/lab/nothing"
+PROGRAMS: Mapping[str, str] = {
+    "nvidia-persistenced": "/usr/bin/nvidia-persistenced", "nv-fabricmanager": "/usr/bin/nv-fabricmanager",
+    "nvlsm": "/usr/sbin/nvlsm", "nv-hostengine": "/usr/bin/nv-hostengine", "dcgm-exporter": "/usr/bin/dcgm-exporter",
+}
+# Where the stand-ins and the product can be seen to have got to, for hands that wait for it.
+READY_FILES: Mapping[str, str] = {
+    "nvidia-persistenced": "/var/run/nvidia-persistenced/socket", "nv-fabricmanager": "/var/run/nvidia-lab-fabric",
+    "nvlsm": "/var/run/nvidia-fabricmanager/fm_sm_ipc.socket", "nv-hostengine": "/var/run/nv-hostengine.pid",
+}
+CDI = "/var/run/cdi/nvidia.yaml"
+WAIT_MS = 30000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effects:
+    """What a scenario's faults come to. `links` replace files by links that lead nowhere; `without` names kit parts."""
+
+    keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    programs: tuple[str, ...] = ()
+    nvml: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+
+Make = Callable[["Fault", Placed | None], Effects]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    about: str
+    needs: tuple[str, ...]
+    make: Make
+
+
+def _gpu_key(key: str, text: str = "") -> Make:
+    """`text` or the fault's value for one key of the GPU's function."""
+    return lambda fault, gpu: Effects(keys={_bdf(gpu): {key: text or fault.value}})
+
+
+def _bdf(gpu: Placed | None) -> str:
+    assert gpu is not None  # the row needs a GPU, and check_fault has seen to it
+    return gpu.bdf
+
+
+def _program(word: str, *, fixed: str = "") -> Make:
+    return lambda fault, _gpu: Effects(programs=(f"{fault.program}.{word}={fixed or fault.value}",))
+
+
+def _nvml(verb: str) -> Make:
+    return lambda fault, gpu: Effects(nvml=(" ".join(
+        [verb, fault.call, *([f"gpu={gpu.index}"] if gpu else []), *([fault.value] if fault.value else [])]),))
+
+
+def _missing_program(fault: Fault, _gpu: Placed | None) -> Effects:
+    return Effects(links={PROGRAMS.get(fault.program, fault.program): NOWHERE})
+
+
+def _kill(fault: Fault, _gpu: Placed | None) -> Effects:
+    """Once it is up, SIGKILL; nobody that is killed can say goodbye."""
+    return Effects(events=(f"wait {READY_FILES[fault.program]} {WAIT_MS}", "sleep 100", f"kill {fault.program} 9"))
+
+
+def _early_client(_fault: Fault, _gpu: Placed | None) -> Effects:
+    """nvidia-smi while nvidia-persistenced is still on its way: on a confidential GPU it takes the one attach."""
+    return Effects(programs=("nvidia-persistenced.slow_ms=1500",),
+                   events=(f"wait /proc/driver/nvidia/version {WAIT_MS}", "run /usr/bin/nvidia-smi -L"))
+
+
+def _lost(_fault: Fault, gpu: Placed | None) -> Effects:
+    """After the boot, when the agent runs already."""
+    bdf = _bdf(gpu)
+    return Effects(events=(f"wait {CDI} {WAIT_MS}", "sleep 500", f"write /proc/lab-pci off {bdf}",
+                           f"write /proc/nvidia-lab xid {bdf} 79 pid=0, name=, GPU has fallen off the bus."))
+
+
+def _xid(fault: Fault, gpu: Placed | None) -> Effects:
+    return Effects(events=(f"wait {CDI} {WAIT_MS}", "sleep 500",
+                           f"write /proc/nvidia-lab xid {_bdf(gpu)} {fault.value} told by the lab"))
+
+
+def _driver_line(fault: Fault, _gpu: Placed | None) -> Effects:
+    return Effects(events=(f"wait /proc/nvidia-lab {WAIT_MS}", f"write /proc/nvidia-lab line {fault.value}"))
+
+
+def _silent_vpd(fault: Fault, _gpu: Placed | None) -> Effects:
+    return Effects(keys={f"0000:{MANAGEMENT_BUS:02x}:{int(fault.value):02x}.0": {"vpd-error": "1"}})
+
+
+FAULTS: Mapping[str, Row] = {
+    "attach-fails": Row(about="the GPU takes its time and then does not attach", needs=("gpu",),
+                        make=_gpu_key("faults", "attach")),
+    "attach-hangs": Row(about="an attach returns only when its process is killed; no other GPU attaches meanwhile",
+                        needs=("gpu",), make=_gpu_key("faults", "hang")),
+    "attach-slow": Row(about="the GPU takes `value` ms to attach", needs=("gpu", "value"), make=_gpu_key("attach_ms")),
+    "attach-spent": Row(about="the GPU was attached before this machine started: a confidential one cannot be again",
+                        needs=("gpu",), make=_gpu_key("state", "1")),
+    "probe-refused": Row(about="the driver refuses the GPU when it loads", needs=("gpu",),
+                         make=_gpu_key("faults", "probe")),
+    "nvlink-waits": Row(about="the GPU attaches only with NVLink disabled", needs=("gpu",),
+                        make=_gpu_key("faults", "nvlink")),
+    "vpd-silent": Row(about="management function number `value` does not answer for its VPD", needs=("value",),
+                      make=_silent_vpd),
+    "early-client": Row(about="a program opens the GPUs before nvidia-persistenced does", needs=(), make=_early_client),
+    "program-slow": Row(about="the program waits `value` ms first", needs=("program", "value"),
+                        make=_program("slow_ms")),
+    "program-fails": Row(about="the program complains and ends with status `value`", needs=("program", "value"),
+                         make=_program("fail")),
+    "program-lies": Row(about="the program prints `value` as an error and ends with 0", needs=("program", "value"),
+                        make=_program("lie")),
+    "program-hangs": Row(about="the program never gets any further", needs=("program",),
+                         make=_program("hang", fixed="1")),
+    "program-floods": Row(about="the program sends `value` lines to syslog first", needs=("program", "value"),
+                          make=_program("flood")),
+    "program-crashes": Row(about="the daemon dies of SIGSEGV `value` ms after it is up", needs=("program", "value"),
+                           make=_program("crash_after_ms")),
+    "program-exits": Row(about="the daemon ends with 0 `value` ms after it is up", needs=("program", "value"),
+                         make=_program("exit_after_ms")),
+    "program-killed": Row(about="the daemon is killed once it is up", needs=("program",), make=_kill),
+    "program-missing": Row(about="the image lacks the program", needs=("program",), make=_missing_program),
+    "no-marker": Row(about="the fabric manager never says that it started", needs=(),
+                     make=lambda _fault, _gpu: Effects(programs=("nv-fabricmanager.no_marker=1",))),
+    "no-cfg-library": Row(about="nvidia-persistenced does not find libnvidia-cfg.so.1", needs=(),
+                          make=lambda _fault, _gpu: Effects(programs=("nvidia-persistenced.no_cfg=1",))),
+    "no-netconfig": Row(about="nvidia-persistenced does not find /etc/netconfig", needs=(),
+                        make=lambda _fault, _gpu: Effects(programs=("nvidia-persistenced.no_rpc=1",))),
+    "agent-missing": Row(about="there is no agent in the image", needs=(),
+                         make=lambda _fault, _gpu: Effects(links={AGENT: NOWHERE})),
+    "agent-not-executable": Row(about="the agent is a file without execute permission", needs=(),
+                                make=lambda _fault, _gpu: Effects(texts={AGENT: "no program\n"})),
+    "file-missing": Row(about="the image lacks the file `value`", needs=("value",),
+                        make=lambda fault, _gpu: Effects(links={fault.value: NOWHERE})),
+    "part-missing": Row(about="the driver's files lack those whose path has `value` in it", needs=("value",),
+                        make=lambda fault, _gpu: Effects(without=(fault.value,))),
+    "nvml-fails": Row(about="NVML's function `call` returns the code `value`", needs=("call", "value"),
+                      make=_nvml("fail")),
+    "nvml-hangs": Row(about="NVML's function `call` never returns", needs=("call",), make=_nvml("hang")),
+    "nvml-crashes": Row(about="NVML's function `call` dies of SIGSEGV", needs=("call",), make=_nvml("crash")),
+    "nvml-slow": Row(about="NVML's function `call` takes `value` ms longer", needs=("call", "value"),
+                     make=_nvml("delay")),
+    "gpu-lost": Row(about="the GPU falls off the bus after the boot", needs=("gpu",), make=_lost),
+    "xid": Row(about="the driver reports Xid `value` for the GPU after the boot", needs=("gpu", "value"), make=_xid),
+    "driver-says": Row(about="the driver prints the line `value` as it loads", needs=("value",), make=_driver_line),
+}
+# A row may narrow itself to a GPU or a value that it does not need.
+_OPTIONAL = {"nvml-fails": ("gpu",), "nvml-hangs": ("gpu",), "nvml-crashes": ("gpu",), "nvml-slow": ("gpu",)}
+
+
+def check_fault(fault: Fault, scenario: Scenario) -> Iterator[str]:
+    """What is missing, too much, or not there to be broken. An unknown name is reported elsewhere."""
+    row = FAULTS.get(fault.name)
+    if row is None:
+        return
+    given = {"gpu": fault.gpu is not None, "program": bool(fault.program), "call": bool(fault.call),
+             "value": bool(fault.value)}
+    for name, is_given in given.items():
+        if name in row.needs and not is_given:
+            yield f"{fault.name} needs {name}"
+        elif is_given and name not in (*row.needs, *_OPTIONAL.get(fault.name, ())):
+            yield f"{fault.name} takes no {name}"
+    count = sum(gpu.count for gpu in scenario.machine.gpus)
+    if fault.gpu is not None and not 0 <= fault.gpu < count:
+        yield f"gpu {fault.gpu}: the machine has {count}, counted from 0"
+    if fault.program and fault.program not in PROGRAMS:
+        yield f"program {fault.program!r} is none of {', '.join(PROGRAMS)}"
+    elif fault.name == "program-killed" and fault.program and fault.program not in READY_FILES:
+        yield f"nothing shows when {fault.program} is up; give it program-exits"
+
+
+def collect_effects(scenario: Scenario) -> Effects:
+    """All faults of a scenario together; keys of one GPU's function are joined where the key takes a list."""
+    gpus = place_gpus(scenario.machine)
+    total = Effects()
+    for fault in scenario.faults:
+        total = _join(total, FAULTS[fault.name].make(fault, None if fault.gpu is None else gpus[fault.gpu]))
+    return total
+
+
+def _join(one: Effects, other: Effects) -> Effects:
+    keys = {bdf: dict(words) for bdf, words in one.keys.items()}
+    for bdf, words in other.keys.items():
+        known = keys.setdefault(bdf, {})
+        for key, value in words.items():
+            known[key] = f"{known[key]}+{value}" if key == "faults" and key in known else value
+    merged = {row.name: (*getattr(one, row.name), *getattr(other, row.name)) for row in fields(Effects)
+              if row.name in ("programs", "nvml", "events", "without")}
+    return Effects(keys=keys, texts={**one.texts, **other.texts}, links={**one.links, **other.links}, **merged)

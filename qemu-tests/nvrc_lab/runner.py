@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run scenarios: compose, boot, gather, compare; several side by side. What is made is removed, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from nvrc_lab.accel import Choice, choose_accel
+from nvrc_lab.compose import Foreign, compose, needed_parts
+from nvrc_lab.console import Story
+from nvrc_lab.errors import LabError
+from nvrc_lab.expect import code_of, compare, compare_foreign, verdict_of
+from nvrc_lab.image import BootFiles
+from nvrc_lab.kit import find_kit
+from nvrc_lab.machine import make_argv
+from nvrc_lab.outcome import Told, gather
+from nvrc_lab.places import Places
+from nvrc_lab.qemu import Qemu
+from nvrc_lab.scenario import Scenario
+from nvrc_lab.watch import Limits, watch
+
+PREFIX = "nvrc-lab-"
+SILENCE_S = 45.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lab:
+    """What all runs of one command share."""
+
+    places: Places
+    qemu: Qemu
+    choice: Choice
+    image: BootFiles
+    kit: Mapping[str, Path]
+    foreign: Foreign | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """`problems` are the differences from the expectation; none means that all is as it should be."""
+
+    scenario: Scenario
+    seconds: float
+    verdict: str
+    code: str
+    problems: tuple[str, ...]
+    console: Path
+    told: Told | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+class StoppedError(Exception):
+    """Somebody wants all machines to end."""
+
+
+def open_lab(places: Places, qemu: Qemu, image: BootFiles, scenarios: Sequence[Scenario], *,
+             choice: Choice | None = None, foreign: Foreign | None = None) -> Lab:
+    parts = dict.fromkeys(part for scenario in scenarios for part in needed_parts(scenario, foreign))
+    return Lab(places=places, qemu=qemu, choice=choice or choose_accel(qemu, places.accel), image=image,
+               kit=find_kit(places, parts), foreign=foreign)
+
+
+def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Event | None = None,
+                 tell: Callable[[Story, tuple[str, ...], float], None] | None = None) -> Result:
+    """One machine from nothing to nothing; the console stays."""
+    parts = {name: lab.kit[name] for name in needed_parts(scenario, lab.foreign)}
+    heard: list[str] = []
+    moments: list[float] = []
+
+    def listen(story: Story, lines: tuple[str, ...], now_s: float) -> None:
+        if stop is not None and stop.is_set():
+            raise StoppedError
+        heard.extend(lines)
+        if len(story.verdicts) > len(moments):
+            moments.append(now_s)
+        if tell is not None:
+            tell(story, lines, now_s)
+
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+        machine = compose(scenario, lab.image, parts, Path(folder), lab.foreign)
+        limits = Limits(total_s=scenario.deadline_s, silence_s=min(SILENCE_S, scenario.deadline_s))
+        run = watch(make_argv(machine, lab.qemu.program, lab.choice.accel), console, limits, listen)
+    told = gather(run, heard, moments[-1] if moments else None)
+    problems = compare(scenario, told) if lab.foreign is None else compare_foreign(told)
+    return Result(scenario=scenario, seconds=time.monotonic() - started, verdict=verdict_of(told), code=code_of(told),
+                  problems=problems, console=console, told=told)
+
+
+def run_all(lab: Lab, scenarios: Sequence[Scenario], folder: Path, workers: int) -> Iterator[Result]:
+    """Results as they come. The caller may stop listening, or be interrupted: no machine survives this generator."""
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="machine")
+    try:
+        waiting: set[Future[Result]] = {
+            pool.submit(_run_or_tell, lab, scenario, folder / f"{scenario.name}.console", stop)
+            for scenario in scenarios}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run_or_tell(lab: Lab, scenario: Scenario, console: Path, stop: threading.Event) -> Result:
+    """What the lab cannot do for one scenario is that scenario's failure, not the end of the others."""
+    started = time.monotonic()
+    try:
+        return run_scenario(lab, scenario, console, stop)
+    except LabError as err:
+        return Result(scenario=scenario, seconds=time.monotonic() - started, verdict="none", code="-",
+                      problems=(str(err),), console=console)
+
+
+def default_workers() -> int:
+    return max(1, os.cpu_count() or 1)
