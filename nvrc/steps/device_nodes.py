@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step `device-nodes`: the driver's nodes in /dev, before any daemon or library would make them by the way."""
+"""Step `device-nodes`: the driver's nodes in /dev, before any daemon or library would make them by the way.
+
+The worker that will use them is forked here as well.
+"""
 
 from __future__ import annotations
 
+from nvrc import paths
 from nvrc.facts import Facts, replace
 from nvrc.system import System
 
@@ -10,8 +14,16 @@ from nvrc.system import System
 def make(system: System, facts: Facts) -> Facts:
     from nvrc.device_nodes import make_nodes
 
-    gpus = tuple(gpu.bdf for gpu in facts.topology.gpus) if facts.topology else ()
-    return replace(facts, device_nodes=make_nodes(system, gpus))
+    # A GPU that the driver does not list was judged by the step before: nvrc.gpus may do without it.
+    gpus = tuple(gpu.bdf for gpu in facts.topology.gpus
+                 if system.exists(f"{paths.NVIDIA_PROC}/gpus/{gpu.bdf}")) if facts.topology else ()
+    nodes = make_nodes(system, gpus)
+    if not gpus:
+        return replace(facts, device_nodes=nodes)
+    from nvrc.gpu_worker import prepare_worker
+
+    # Forked here, on the main thread, so that it warms up while the driver attaches the GPUs.
+    return replace(facts, device_nodes=nodes, worker=prepare_worker(system, facts))
 
 
 def tell(facts: Facts) -> str:

@@ -62,9 +62,9 @@ def load(system: System, facts: Facts) -> Facts:
     for row in rows:
         modules.load(row.module, row.options(facts), row.signs)
     extra = [name for name in FOR_THE_AGENT if modules.load_if_there(name)]
-    _wait_for_gpus(system, facts)
+    absent = _wait_for_gpus(system, facts)
     return replace(facts, modules=(*(row.module for row in rows), *extra),
-                   warnings=facts.warnings + tuple(modules.remarks))
+                   warnings=facts.warnings + tuple(modules.remarks) + absent)
 
 
 def patience_s(facts: Facts) -> float:
@@ -85,7 +85,8 @@ def tell(facts: Facts) -> str:
     return " ".join(facts.modules or ())
 
 
-def _wait_for_gpus(system: System, facts: Facts) -> None:
+def _wait_for_gpus(system: System, facts: Facts) -> tuple[str, ...]:
+    """What to warn about when not every GPU came, and `nvrc.gpus` is content with those that did."""
     from nvrc.uevents import wait_until_complete
 
     on_bus = tuple(gpu.bdf for gpu in facts.topology.gpus) if facts.topology else ()
@@ -95,10 +96,15 @@ def _wait_for_gpus(system: System, facts: Facts) -> None:
         return tuple(bdf for bdf in on_bus if bdf not in listed)
 
     left = wait_until_complete(system, missing, patience_s(facts))
-    if left:
-        seen = ", ".join(f"{bdf} ({_state(system, bdf)})" for bdf in left)
-        raise NvrcError("E_GPU_PROBE", f"the driver lists {len(on_bus) - len(left)} of {len(on_bus)} GPUs after "
-                        f"{patience_s(facts):g} s without progress; missing: {seen}", details=_kernel_words(system))
+    if not left:
+        return ()
+    seen = ", ".join(f"{bdf} ({_state(system, bdf)})" for bdf in left)
+    what = (f"the driver lists {len(on_bus) - len(left)} of {len(on_bus)} GPUs after {patience_s(facts):g} s without "
+            f"progress; missing: {seen}")
+    assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
+    if not facts.parameters.settings.gpus.holds(len(on_bus) - len(left), len(on_bus)):
+        raise NvrcError("E_GPU_PROBE", what, details=_kernel_words(system))
+    return (what,)
 
 
 def _state(system: System, bdf: str) -> str:

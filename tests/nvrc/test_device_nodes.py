@@ -240,7 +240,7 @@ def test_any_bytes_from_the_driver_make_right_nodes_or_an_error(params: bytes,
 
 
 def test_the_step_makes_the_nodes_of_the_gpus_on_the_bus(system: FakeSystem) -> None:
-    functions = tuple(PciFunction(bdf=bdf, vendor=0x10DE, device=0x2330, pci_class=0x30200) for bdf in GPUS)
+    functions = tuple(PciFunction(bdf=bdf, vendor=0x10DE, device=0x2330, pci_class=0x30200) for bdf in (*GPUS, "0000:99:00.0"))
     found = device_nodes.make(system, Facts(mode=Mode.GPU, topology=Topology(gpus=functions)))
     assert found.device_nodes is not None and "/dev/nvidia5" in found.device_nodes
     assert device_nodes.tell(found) == "11 nodes"

@@ -128,6 +128,19 @@ def test_gpus_that_stay_away_are_named_with_what_sysfs_knows(system: FakeSystem)
     assert system.clock == 117
 
 
+@pytest.mark.parametrize(("asked", "is_enough"), [("all", False), ("2", False), ("min:2", False), ("min:1", True),
+                                                  ("min:0", True)])
+def test_how_many_gpus_are_enough_is_the_command_lines_to_say(system: FakeSystem, asked: str, is_enough: bool) -> None:
+    list_gpu(system, 1)
+    given = facts(Mode.GPU, 2, f"nvrc.gpus={asked}".encode())
+    if not is_enough:
+        with pytest.raises(NvrcError, match="lists 1 of 2 GPUs"):
+            modules.load(system, given)
+        return
+    assert modules.load(system, given).warnings == (
+        "the driver lists 1 of 2 GPUs after 50 s without progress; missing: 0000:40:00.0 (gone from the bus)",)
+
+
 def test_a_driver_without_a_gpu_fails_at_once_in_its_own_words(system: FakeSystem) -> None:
     system.fail[f"load {TREE}/nvidia.ko"] = OSError(ENODEV, "No such device")
     system.kernel_log = [b"3,1,2,-;NVRM: No NVIDIA GPU found.\n"]
@@ -148,3 +161,10 @@ def test_what_went_past_in_silence_is_a_warning(system: FakeSystem) -> None:
 def test_the_steps_deadline_leaves_room_for_the_wait() -> None:
     assert modules.deadline_s(facts(Mode.GPU, 8)) == 120 + 30 + 80
     assert modules.deadline_s(replace(facts(Mode.CPU), topology=None)) == 150
+
+
+def test_the_page_has_the_modules_of_the_table() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "kernel-modules.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    listed = {name.strip("`") for line in rows for name in line.split(" | ")[0].removeprefix("| ").split(", ")}
+    assert {row.module for row in modules.TABLE} | set(modules.FOR_THE_AGENT) <= listed
