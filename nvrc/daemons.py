@@ -37,6 +37,7 @@ class Watched:
     state: ServiceState = ServiceState.RUNNING
     restarts: int = 0
     detail: str = ""
+    stale_pid: int | None = None  # of the one before, which its PID file may still name
 
     @property
     def name(self) -> str:
@@ -97,7 +98,7 @@ class Daemons:
 
     def _ended(self, one: Watched, end: ChildEnded) -> None:
         one.detail = f"{end.text()} {self._system.now() - one.since_s:.1f} s after its start"
-        one.pid = None
+        one.pid, one.stale_pid = None, end.pid
         if self._stopping:
             one.state = ServiceState.STOPPED
             self._changed("")
@@ -139,7 +140,7 @@ class Daemons:
             self._is_up(one, one.starter)
 
     def _is_up(self, one: Watched, pid: int | None) -> None:
-        one.pid = pid
+        one.pid = None if pid == one.stale_pid else pid
         one.state = ServiceState.RUNNING
         self._changed(f"{one.name} runs again")
 
