@@ -14,6 +14,8 @@ from nvrc.system import System
 def make(system: System, facts: Facts) -> Facts:
     from nvrc.device_nodes import make_nodes
 
+    if facts.modules is not None and "nvidia" not in facts.modules:
+        return replace(facts, device_nodes=())  # the service VM of NVLink 5 drives InfiniBand, and devtmpfs knows that
     # A GPU that the driver does not list was judged by the step before: nvrc.gpus may do without it.
     gpus = tuple(gpu.bdf for gpu in facts.topology.gpus
                  if system.exists(f"{paths.NVIDIA_PROC}/gpus/{gpu.bdf}")) if facts.topology else ()

@@ -245,3 +245,11 @@ def test_the_step_makes_the_nodes_of_the_gpus_on_the_bus(system: FakeSystem) -> 
     assert found.device_nodes is not None and "/dev/nvidia5" in found.device_nodes
     assert device_nodes.tell(found) == "11 nodes"
     assert device_nodes.make(system, Facts()).device_nodes is not None
+
+
+def test_a_mode_without_nvidias_driver_has_no_nodes(tmp_path: Path) -> None:
+    system = bare_guest(str(tmp_path))
+    found = device_nodes.make(system, Facts(mode=Mode.SERVICE_NVL5, modules=("ib_umad", "mlx5_ib")))
+    assert (found.device_nodes, made(system)) == ((), [])
+    with pytest.raises(NvrcError, match="/proc/devices: No such file"):
+        device_nodes.make(system, Facts(mode=Mode.SERVICE_NVL4, modules=("nvidia",)))
