@@ -14,6 +14,9 @@ from nvrc_lab.errors import LabError
 
 COMMANDS: Mapping[str, str] = {
     "boot": "nvrc_lab.boot",
+    "list": "nvrc_lab.listing",
+    "matrix": "nvrc_lab.matrix",
+    "explain": "nvrc_lab.explain",
 }
 
 

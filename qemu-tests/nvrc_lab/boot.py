@@ -27,6 +27,8 @@ SUMMARY = "boot one machine and show the boot as it happens"
 EXAMPLES = """\
 examples:
   nvrc-lab boot                                     build the lab image if needed, boot it, show the steps
+  nvrc-lab boot gpu-1                               a scenario of this checkout: machine, faults, expectation
+  nvrc-lab boot ./mine.yaml                         a scenario file from anywhere
   nvrc-lab boot --cmdline "nvrc.log=debug"          with further kernel parameters
   nvrc-lab boot --agent ./kata-agent                with a real agent in the stand-in's place
   nvrc-lab boot --kernel vmlinuz --initrd initrd    some other image
@@ -55,6 +57,8 @@ class Order:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    add("scenario", nargs="?", metavar="SCENARIO", help="a scenario file from anywhere, or the name of one of this "
+        "checkout: boot its machine and compare with its expectation")
     add("--kernel", type=Path, metavar="FILE", help="bzImage; needs --initrd (default: the lab image's)")
     add("--initrd", type=Path, metavar="FILE", help="initial root file system; needs --kernel")
     add("--agent", type=Path, metavar="FILE",
@@ -88,6 +92,10 @@ def read_order(args: argparse.Namespace) -> Order:
 def run(args: argparse.Namespace) -> int:
     order, places = read_order(args), checkout()
     qemu = find_qemu()
+    if args.scenario is not None:
+        from nvrc_lab.rehearsal import rehearse  # noqa: PLC0415  (only a scenario needs it)
+
+        return rehearse(args.scenario, order, qemu, places)
     choice = _choose(order, qemu, places)
     if order.agent is not None:
         check_agent(order.agent)

@@ -20,6 +20,10 @@ class Places:
         return self.cache / "accel.json"
 
     @property
+    def scenarios(self) -> Path:
+        return self.root / "qemu-tests" / "scenarios"
+
+    @property
     def runs(self) -> Path:
         return self.root / "out" / "lab"
 

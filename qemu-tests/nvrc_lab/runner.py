@@ -19,7 +19,7 @@ from nvrc_lab.errors import LabError
 from nvrc_lab.expect import code_of, compare, compare_foreign, verdict_of
 from nvrc_lab.image import BootFiles
 from nvrc_lab.kit import find_kit
-from nvrc_lab.machine import make_argv
+from nvrc_lab.machine import Accel, make_argv
 from nvrc_lab.outcome import Told, gather
 from nvrc_lab.places import Places
 from nvrc_lab.qemu import Qemu
@@ -121,6 +121,13 @@ def _run_or_tell(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
     except LabError as err:
         return Result(scenario=scenario, seconds=time.monotonic() - started, verdict="none", code="-",
                       problems=(str(err),), console=console)
+
+
+def choose_or_take(word: str, qemu: Qemu, places: Places) -> Choice:
+    """`word`: auto, or the name of an accelerator."""
+    if word == "auto":
+        return choose_accel(qemu, places.accel)
+    return Choice(accel=Accel(word), reason="asked for by --accel")
 
 
 def default_workers() -> int:
