@@ -102,7 +102,7 @@ class Executor:
         self._records[step.name] = Record(name=step.name, outcome=RUNNING, start_s=now, end_s=now)
         if not step.when(self._facts):
             self._settle(step, SKIPPED)
-        elif step.blocks:
+        elif step.blocks(self._facts):
             self._run_beside(step, self._facts)
         else:
             self._run_here(step, self._facts)

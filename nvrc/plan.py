@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from nvrc.conditions import always
 from nvrc.errors import CODES, NvrcError
 from nvrc.facts import Facts
 from nvrc.params import Parsed
 from nvrc.report import Failure, FunctionRecord, ParameterRecord, record_topology
 from nvrc.steps.topology import detect
-from nvrc.table import Step, always
+from nvrc.table import Step
 from nvrc.topology import PciReader, classify, scan
 
 

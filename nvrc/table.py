@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from nvrc.conditions import always, never
 from nvrc.facts import Facts
 from nvrc.system import System
 
@@ -22,10 +23,6 @@ class OnFailure(Enum):
 
 
 POWER_OFF, DEGRADE = OnFailure.POWER_OFF, OnFailure.DEGRADE
-
-
-def always(_facts: Facts) -> bool:
-    return True
 
 
 def nothing(_facts: Facts) -> str:
@@ -46,7 +43,7 @@ class Step:
     needs: tuple[str, ...] = ()
     when: Condition = always
     on_failure: OnFailure = POWER_OFF
-    blocks: bool = False
+    blocks: Condition = never
     tells: Telling = nothing
 
 

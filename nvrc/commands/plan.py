@@ -95,12 +95,12 @@ def _policy(args: argparse.Namespace) -> Policy:
     return load_policy(read_input(args.policy or paths.POLICY))
 
 
-_STEP_HEAD = ("step", "runs", "deadline", "if it fails", "codes", "why")
+_STEP_HEAD = ("step", "runs", "deadline", "if it fails", "why")  # the codes of each are in --json
 
 
 def _step_row(step: PlannedStep) -> tuple[str, ...]:
     deadline = "" if step.deadline_s is None else f"{step.deadline_s:g} s"
-    return step.name, "yes" if step.runs else "no", deadline, step.on_failure, " ".join(step.codes), step.why
+    return step.name, "yes" if step.runs else "no", deadline, step.on_failure, step.why
 
 
 def _problem_line(problem: PlannedProblem) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from fakes.system import FakeSystem
 from nvrc.boot import BOOT
+from nvrc.conditions import always
 from nvrc.errors import NvrcError
 from nvrc.executor import BootError, DeadlineError, Executor, Record, outcomes
 from nvrc.facts import Facts, Mode, merge, replace
@@ -52,7 +53,9 @@ def failing(error: Exception) -> Action:
 
 
 def test_the_boot_in_the_order_in_which_it_runs() -> None:
-    assert order(BOOT) == ("filesystems", "journal", "parameters", "identity", "loopback", "topology", "lock-modules", "agent")
+    assert order(BOOT) == (
+        "filesystems", "journal", "parameters", "extensions", "identity", "loopback", "topology", "modules", "device-nodes",
+        "lock-modules", "fabric", "persistenced", "gpu-settings", "cc-check", "cdi", "dcgm", "ready-state", "agent")
 
 
 @pytest.mark.parametrize(("table", "text"), [
@@ -142,10 +145,10 @@ def test_blocking_steps_run_side_by_side(system: FakeSystem, loop: Loop) -> None
 
         return run
 
-    run = executor(system, loop, step("a", meet("hostname"), blocks=True), step("b", meet("topology"), blocks=True),
+    run = executor(system, loop, step("a", meet("hostname"), blocks=always), step("b", meet("gpu_root"), blocks=always),
                    step("c", needs=("a", "b")))
     facts = run.run()
-    assert (facts.hostname, facts.topology) == ("hostname", "topology")
+    assert (facts.hostname, facts.gpu_root) == ("hostname", "gpu_root")
     assert system.said == ["c"]
 
 
@@ -160,14 +163,14 @@ def test_a_quick_step_runs_while_a_blocking_one_waits(system: FakeSystem, loop: 
         quick_ran.set()
         return facts
 
-    run = executor(system, loop, step("slow", wait, blocks=True), step("quick", quick))
+    run = executor(system, loop, step("slow", wait, blocks=always), step("quick", quick))
     run.run()
     assert outcomes(run.records) == {"slow": "ok", "quick": "ok"}
 
 
 def test_a_blocking_step_that_fails_stops_the_boot(system: FakeSystem, loop: Loop) -> None:
     with pytest.raises(BootError, match="wedged"):
-        executor(system, loop, step("a", failing(NvrcError("E_MOUNT", "wedged")), blocks=True), step("b", needs=("a",))).run()
+        executor(system, loop, step("a", failing(NvrcError("E_MOUNT", "wedged")), blocks=always), step("b", needs=("a",))).run()
     assert system.said == []
 
 
@@ -180,7 +183,7 @@ def test_a_blocking_step_that_overruns_is_left_behind(system: FakeSystem, loop: 
         return facts
 
     with pytest.raises(BootError, match="a did not finish within 0 s"):
-        executor(system, loop, Step("a", hang, seconds(0), blocks=True)).run()
+        executor(system, loop, Step("a", hang, seconds(0), blocks=always)).run()
     release.set()
     assert ended.wait(5)
 
@@ -202,8 +205,8 @@ def test_a_late_result_of_an_overrun_step_changes_nothing(system: FakeSystem, lo
             overdue.set()
             release.set()
 
-    run = executor(system, loop, Step("slow", slow, seconds(0), on_failure=DEGRADE, blocks=True),
-                   step("other", other, blocks=True), finished=note)
+    run = executor(system, loop, Step("slow", slow, seconds(0), on_failure=DEGRADE, blocks=always),
+                   step("other", other, blocks=always), finished=note)
     assert run.run().hostname is None
     assert outcomes(run.records) == {"slow": "warn", "other": "ok"}
 
@@ -219,3 +222,18 @@ def test_merge_appends_warnings_of_steps_that_ran_side_by_side() -> None:
     start = Facts(warnings=("w",))
     first = merge(start, start, replace(start, warnings=("w", "a")))
     assert merge(first, start, replace(start, warnings=("w", "b"))).warnings == ("w", "a", "b")
+
+
+AFTER_PERSISTENCED = ("gpu-settings", "cc-check", "cdi", "dcgm", "ready-state", "agent")
+
+
+@pytest.mark.parametrize("name", AFTER_PERSISTENCED)
+def test_nobody_touches_a_gpu_before_persistenced_is_up(name: str) -> None:
+    rows = {row.name: row for row in BOOT}
+
+    def needs(of: str) -> set[str]:
+        return set(rows[of].needs).union(*(needs(one) for one in rows[of].needs))
+
+    assert "persistenced" in needs(name)
+    assert not needs("persistenced") & set(AFTER_PERSISTENCED)
+    assert "modules" in needs("lock-modules")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
+from nvrc.conditions import always
 from nvrc.executor import BootError, Executor, Record
 from nvrc.facts import Facts, replace
 from nvrc.loop import Loop
@@ -18,12 +19,12 @@ from nvrc.table import Step, seconds
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 ROWS = (
-    Step("gpu-settings", gpu_settings.apply, deadline=gpu_settings.deadline_s, needs=("device-nodes",), blocks=True,
+    Step("gpu-settings", gpu_settings.apply, deadline=gpu_settings.deadline_s, needs=("device-nodes",), blocks=always,
          tells=gpu_settings.tell),
-    Step("cc-check", cc_check.check, deadline=cc_check.deadline_s, needs=("gpu-settings",), blocks=True,
+    Step("cc-check", cc_check.check, deadline=cc_check.deadline_s, needs=("gpu-settings",), blocks=always,
          tells=cc_check.tell),
-    Step("cdi", cdi.publish, deadline=cdi.deadline_s, needs=("cc-check",), blocks=True, tells=cdi.tell),
-    Step("ready-state", ready_state.settle, deadline=ready_state.deadline_s, needs=("cdi",), blocks=True,
+    Step("cdi", cdi.publish, deadline=cdi.deadline_s, needs=("cc-check",), blocks=always, tells=cdi.tell),
+    Step("ready-state", ready_state.settle, deadline=ready_state.deadline_s, needs=("cdi",), blocks=always,
          tells=ready_state.tell),
 )
 

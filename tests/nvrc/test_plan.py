@@ -84,7 +84,7 @@ def test_what_needs_a_failing_step_is_not_reached(tmp_path: Path) -> None:
     assert why["filesystems"] == (True, "always")
     assert why["parameters"] == (True, "fails: E_PARAMETERS")
     assert why["topology"] == (False, "not reached: needs parameters")
-    assert why["lock-modules"] == (False, "not reached: needs topology")
+    assert why["lock-modules"] == (False, "not reached: needs modules")
     assert plan["mode"] == "gpu", "the bus is shown although the boot would not come so far"
 
 
@@ -98,7 +98,7 @@ def test_text_form(tmp_path: Path) -> None:
     assert (status, err) == (0, "")
     head, *lines = out.splitlines()
     assert head == "boots, mode gpu"
-    assert lines[1].split() == ["step", "runs", "deadline", "if", "it", "fails", "codes", "why"]
+    assert lines[1].split() == ["step", "runs", "deadline", "if", "it", "fails", "why"]
     assert out.endswith("""
 problems of the command line:
   warning: nvrc.smi.src: unknown, did you mean nvrc.smi.srs?
