@@ -88,6 +88,7 @@ def make_tree(scenario: Scenario, effects: Effects, gpus: Sequence[Placed], fore
     for path, target in {**effects.links, **_left_out(effects.without)}.items():
         tree.add_link(path, target, _ORIGIN)
     if foreign is not None:
+        tree.add_file("/lab/devtmpfs", b"", _ORIGIN)
         tree.add_file("/init", foreign.program, _ORIGIN, mode=0o755)
     return tree
 

@@ -6,6 +6,7 @@
  *   /lab/modules   one module a line: path, then its parameters     (optional)
  *   /lab/events    commands for /lab/prober, run beside the init     (optional)
  *   /lab/target    path of the init under test                      (optional; /init)
+ *   /lab/devtmpfs  if it exists, /dev is mounted, as a kernel does that boots from a disk: some inits count on it
  */
 #include "common.h"
 
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -60,6 +62,12 @@ static void load_modules(void)
 	}
 }
 
+static void mount_devices(void)
+{
+	if (access(LAB_DIR "/devtmpfs", F_OK) == 0 && mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, NULL) < 0)
+		give_up("mount", "/dev");
+}
+
 /* A grandchild: when the init under test starts, it has an orphan, as it may at any time, but no child of its own. */
 static void start_events(void)
 {
@@ -86,6 +94,7 @@ int main(int argc, char **argv)
 	(void)argc;
 	if (read_text(LAB_DIR "/target", target, sizeof(target)) >= 0)
 		target[strcspn(target, "\n")] = '\0';
+	mount_devices();
 	load_modules();
 	start_events();
 	argv[0] = target;
