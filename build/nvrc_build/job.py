@@ -61,7 +61,8 @@ class Work:
 def open_supply(*, cache: Path, mirror: str | None = None, checkout: Path = CHECKOUT,
                 progress: Progress = silent) -> Supply:
     rootfs = checkout / "rootfs"
-    return Supply(rootfs=rootfs, declared=load(rootfs), cache=Cache(cache.resolve()), mirror=mirror, progress=progress)
+    stages = Cache(cache.resolve(), waiting=lambda line: progress(line, 0, 0))
+    return Supply(rootfs=rootfs, declared=load(rootfs), cache=stages, mirror=mirror, progress=progress)
 
 
 def open_job(profile: str, *, cache: Path, agent: Path | None = None, mirror: str | None = None,

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from nvrc_build import products, supply
 from nvrc_build.bill import Component, debian_components, python_components
+from nvrc_build.errors import BuildError
 from nvrc_build.job import EPOCH, Job, Work
 from nvrc_build.lock import read_lock
 
@@ -33,11 +33,12 @@ def _embedded(job: Job, frozen: Path) -> tuple[Component, ...]:
 
 
 def write_bills(job: Job, work: Work, out: Path) -> None:
-    if importlib.util.find_spec("spdx_tools") is None or importlib.util.find_spec("cyclonedx") is None:
-        job.supply.progress("no bills of materials: spdx-tools or cyclonedx-python-lib is not installed", 0, 0)
-        return
-    from nvrc_build import sbom  # noqa: PLC0415, its libraries cost half a second
-
+    try:
+        # Its libraries take half a second to load; a build that changes nothing need not pay that.
+        from nvrc_build import sbom  # noqa: PLC0415
+    except ImportError as missing:
+        raise BuildError(f"the bills of materials need a Python package that is not installed ({missing.name})",
+                         "run: ./dev setup") from missing
     components = gather_components(job, work)
     sbom.write_spdx(job.image.name, components, out / "sbom.spdx.json", EPOCH)
     sbom.write_cyclonedx(job.image.name, components, out / "sbom.cdx.json", EPOCH)

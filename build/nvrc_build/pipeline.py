@@ -10,8 +10,9 @@ from pathlib import Path
 
 from nvrc_build import stages, supply
 from nvrc_build.apt import file_sha256
-from nvrc_build.cache import digest, digest_files
+from nvrc_build.cache import digest, digest_files, hold
 from nvrc_build.errors import BuildError
+from nvrc_build.exchange import exchange
 from nvrc_build.job import CHECKOUT, ENGINE, Job, Work, open_job, open_supply
 from nvrc_build.progress import Progress, silent
 
@@ -56,9 +57,7 @@ def build(profile: str = "lab", *, out: Path | None = None, agent: Path | None =
     out = (out or checkout / "out").resolve()
     job = open_job(profile, cache=cache or out / "cache", agent=agent, mirror=mirror, checkout=checkout,
                    progress=progress)
-    with job.cache.locked(lambda line: progress(line, 0, 0)):
-        made = make(job)
-    return publish(made, out / "images" / profile, profile)
+    return publish(make(job), out / "images" / profile, profile, lambda line: progress(line, 0, 0))
 
 
 def make(job: Job) -> Path:
@@ -102,17 +101,18 @@ def image_key(job: Job, work: Work) -> str:
                   digest_files(tuple(sorted(ENGINE.glob("*.py"))), ENGINE))
 
 
-def publish(made: Path, target: Path, profile: str) -> Image:
-    """Put the finished image where people look for it; an earlier one stays whole until the new one is complete."""
-    fresh, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+def publish(made: Path, target: Path, profile: str, waiting: Callable[[str], None]) -> Image:
+    """Put the finished image where people look for it: one rename, so there is always a whole one, old or new."""
     if not _is_same(made, target):
-        for left in (fresh, old):
-            shutil.rmtree(left, ignore_errors=True)
-        shutil.copytree(made, fresh)
-        if target.exists():
-            target.rename(old)
-        fresh.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        with hold(target.parent / ".lock", waiting):
+            fresh = target.with_name(f".{target.name}.new")
+            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.copytree(made, fresh)
+            if target.exists():
+                exchange(fresh, target)
+                shutil.rmtree(fresh)
+            else:
+                fresh.rename(target)
     return Image(profile=profile, folder=target, manifest=target / "manifest.json", kernel=target / stages.KERNEL,
                  initrd=target / stages.INITRD, disk=target / stages.DISK, verity=target / "verity.txt")
 
@@ -121,15 +121,18 @@ def _is_same(made: Path, target: Path) -> bool:
     def stamp(folder: Path) -> dict[str, tuple[int, str]]:
         return {path.name: (path.stat().st_size, file_sha256(path)) for path in folder.iterdir()}
 
-    return target.is_dir() and stamp(made) == stamp(target)
+    try:
+        return stamp(made) == stamp(target)
+    except FileNotFoundError:
+        # Not there yet, or another build is just replacing it.
+        return False
 
 
 def headers(cache: Path, *, checkout: Path = CHECKOUT, mirror: str | None = None,
             progress: Progress = silent) -> Path:
     """A root with the compiler and the headers of the lab image's kernel; hand it to compile.compile_modules."""
     opened = open_supply(cache=cache, mirror=mirror, checkout=checkout, progress=progress)
-    with opened.cache.locked(lambda line: progress(line, 0, 0)):
-        return supply.root(opened, "compile")
+    return supply.root(opened, "compile")
 
 
 def describe(image: Image) -> dict[str, str]:

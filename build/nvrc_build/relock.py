@@ -29,7 +29,7 @@ def relock(names: Sequence[str], *, cache: Path, mirror: str | None, checkout: P
     things = open_supply(cache=cache, mirror=mirror, checkout=checkout, progress=progress)
     open_archives: dict[str, Archive] = {}
     changes = {}
-    with things.cache.locked(lambda line: progress(line, 0, 0)):
+    with things.cache.locked():
         for kind, row in rows:
             if names and row.name not in names:
                 continue

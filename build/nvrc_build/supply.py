@@ -55,6 +55,11 @@ def fetch(supply: Supply, row: Root | Image, kind: str) -> tuple[Package, ...]:
     debs = supply.cache.folder("debs")
     if all(apt.is_present(package, debs) for package in locked):
         return locked
+    with supply.cache.locked():
+        return _download(supply, row, locked, debs)
+
+
+def _download(supply: Supply, row: Root | Image, locked: tuple[Package, ...], debs: Path) -> tuple[Package, ...]:
     archive = open_archive(supply, row.archive)
     try:
         apt.download(archive, locked, debs)

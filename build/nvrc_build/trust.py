@@ -61,8 +61,7 @@ def overlay_arguments(parser: argparse.ArgumentParser) -> None:
 def run_overlay(args: argparse.Namespace) -> int:
     terminal = Terminal(sys.stderr)
     things = open_supply(cache=args.cache or args.out / "cache", mirror=args.mirror, progress=terminal)
-    with things.cache.locked(lambda line: terminal(line, 0, 0)):
-        tools = supply.root(things, "tools")
+    tools = supply.root(things, "tools")
     done = overlay.overlay(args.image, args.folder, args.output, tools=tools, epoch=EPOCH)
     terminal.close()
     if args.json:

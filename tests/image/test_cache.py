@@ -2,10 +2,13 @@
 """A stage is there whole or not at all, and is made once for equal inputs."""
 
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from nvrc_build import pipeline
 from nvrc_build.cache import Cache, digest, digest_files
 
 
@@ -44,8 +47,82 @@ def test_an_interrupted_stage_leaves_nothing_and_is_made_again(tmp_path: Path, f
 def test_what_a_killed_build_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
     left = tmp_path / "stages/.unfinished-freeze-0"
     left.mkdir(parents=True)
-    with Cache(tmp_path).locked(lambda _line: None):
+    with Cache(tmp_path).locked():
         assert not left.exists()
+
+
+def test_what_is_there_is_found_while_another_build_holds_the_lock_and_what_is_not_waits(tmp_path: Path) -> None:
+    Cache(tmp_path).get("stage", digest("a"), lambda out: (out / "whole").touch())
+    said: list[str] = []
+
+    def stop(line: str) -> None:
+        said.append(line)
+        raise TimeoutError
+
+    with Cache(tmp_path).locked():
+        other = Cache(tmp_path, waiting=stop)
+        assert (other.get("stage", digest("a"), lambda _out: None) / "whole").is_file()
+        assert said == []
+        with pytest.raises(TimeoutError):
+            other.get("stage", digest("b"), lambda _out: None)
+    assert said == [f"another build uses {tmp_path}; waiting for it"]
+    other.get("stage", digest("b"), lambda _out: None)
+
+
+def test_a_stage_that_needs_another_one_takes_the_lock_once(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def outer(out: Path) -> None:
+        inner = cache.get("inner", digest("i"), lambda inside: (inside / "x").touch())
+        (out / "y").write_text(" ".join(path.name for path in inner.iterdir()))
+
+    assert (cache.get("outer", digest("o"), outer) / "y").read_text() == "x"
+
+
+def run_publishers(made: list[Path], target: Path, count: int) -> list[BaseException]:
+    """Two threads that publish another image in turn, and one that looks whether there is always a whole one."""
+    failed: list[BaseException] = []
+    stop = threading.Event()
+
+    def publish(start: int) -> None:
+        for number in range(start, start + count):
+            pipeline.publish(made[number % len(made)], target, "lab", lambda _line: None)
+
+    def look() -> None:
+        while not stop.is_set():
+            assert target.is_dir()
+
+    def guarded(work: Callable[[], None]) -> threading.Thread:
+        def body() -> None:
+            try:
+                work()
+            except BaseException as reason:
+                failed.append(reason)
+        return threading.Thread(target=body)
+
+    pipeline.publish(made[0], target, "lab", lambda _line: None)
+    writers = [guarded(lambda: publish(0)), guarded(lambda: publish(1))]
+    reader = guarded(look)
+    for thread in (*writers, reader):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    reader.join()
+    return failed
+
+
+def test_images_published_at_the_same_time_never_leave_a_gap_or_a_mixture(tmp_path: Path) -> None:
+    made = []
+    for name in ("a", "b"):
+        made.append(tmp_path / name)
+        made[-1].mkdir()
+        for part in ("manifest.json", "initrd"):
+            (made[-1] / part).write_text(name)
+    target = tmp_path / "out/images/lab"
+    assert run_publishers(made, target, 40) == []
+    assert (target / "initrd").read_text() == (target / "manifest.json").read_text()
+    assert sorted(path.name for path in target.parent.iterdir()) == [".lock", "lab"]
 
 
 def test_old_results_of_a_stage_are_dropped_and_packages_are_kept(tmp_path: Path) -> None:
