@@ -43,18 +43,28 @@ def start(program: Program, root: str = "/", output: int = -1) -> int:
     """
     report, failed = os.pipe2(os.O_CLOEXEC)
     flags = linux.CLONE_NEWPID | linux.CLONE_NEWNS if program.own_pid_namespace else 0
-    pid = linux.clone3(flags)
+    # Steps on threads of their own start daemons. Only os.fork makes the interpreter usable in a child that was begun
+    # beside other threads (its lock, and who the main thread is); but it makes no namespaces, as the agent needs.
+    pid = linux.clone3(flags) if flags else os.fork()
     if pid == 0:
         _become(program, root, failed, output)
     os.close(failed)
     with os.fdopen(report, "rb") as pipe:
         message = pipe.read()
     if message:
-        os.waitpid(pid, 0)
+        _reap(pid)
         (number,) = _FAILURE.unpack_from(message)
         text = message[_FAILURE.size:].decode(errors="replace")
         raise OSError(number, os.strerror(number) if number else text, program.path)
     return pid
+
+
+def _reap(pid: int) -> None:
+    """The child that could not become the program; PID 1's reaper may have been faster."""
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass
 
 
 def _become(program: Program, root: str, failed: int, output: int) -> None:  # pragma: no cover - in the child only
