@@ -143,8 +143,16 @@ def flooded_boot() -> Table:
     return (*BOOT[:2], Step("flood", flood, seconds(5), needs=("journal",)), *BOOT[2:])  # type: ignore[arg-type]
 
 
+def gpu_daemons() -> Table:
+    """The rows that need no driver, and those of daemons: what is between them needs hardware."""
+    needs = {"persistenced": ("journal", "loopback", "topology"), "dcgm": ("persistenced",)}
+    kept = ("filesystems", "journal", "parameters", "identity", "loopback", "topology", "persistenced", "dcgm", "agent")
+    return tuple(replace(step, needs=needs.get(step.name) or tuple(name for name in step.needs if name in kept))
+                 for step in BOOT if step.name in kept)
+
+
 TABLES = {"": lambda: BOOT, "broken_step": broken_step, "hanging_step": hanging_step, "slow_step": slow_step,
-          "flooded_boot": flooded_boot}
+          "flooded_boot": flooded_boot, "gpu_daemons": gpu_daemons}
 
 
 def main(root: str, table: str) -> None:

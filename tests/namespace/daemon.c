@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Daemons of the namespace tier, told apart by the name they are started as. /etc/daemons has words for what goes wrong:
+ *   fails=BDF          persistenced cannot open that GPU, and says success all the same
+ *   persistenced-dies  ... 300 ms after it is up
+ *   slow-engine        the host engine takes a second to go into the background
+ *   exporter-ends      the exporter ends the first time it is started
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#define DEVICES "/sys/bus/pci/devices"
+
+static char words[1024];
+static const char *pid_file;
+
+static void read_words(void)
+{
+	int fd = open("/etc/daemons", O_RDONLY);
+
+	if (fd >= 0 && read(fd, words, sizeof(words) - 1) < 0)
+		_exit(2);
+}
+
+static void on_term(int number)
+{
+	syslog(LOG_INFO, "stopped by signal %d", number);
+	if (pid_file)
+		unlink(pid_file);
+	_exit(0);
+}
+
+static void write_pid(void)
+{
+	FILE *file = fopen(pid_file, "w");
+
+	if (!file)
+		_exit(3);
+	fprintf(file, "%d\n", getpid());
+	fclose(file);
+}
+
+static void stay(long ms)
+{
+	signal(SIGTERM, on_term);
+	if (ms) {
+		usleep((useconds_t)ms * 1000);
+		raise(SIGKILL);
+	}
+	for (;;)
+		pause();
+}
+
+static void attach_all(void)
+{
+	struct dirent **names;
+	int count = scandir(DEVICES, &names, NULL, alphasort);
+
+	for (int i = 0; i < count; i++) {
+		const char *place = names[i]->d_name;
+
+		if (*place == '.')
+			continue;
+		syslog(LOG_DEBUG, "device %s - registered", place);
+		if (strstr(words, place))
+			syslog(LOG_ERR, "device %s - failed to open.", place);
+		else
+			syslog(LOG_NOTICE, "device %s - persistence mode enabled.", place);
+	}
+	syslog(LOG_INFO, "Local RPC services initialized");
+}
+
+/* The process that was started ends when the daemon is up. */
+static void go_to_background(void)
+{
+	int ends[2];
+	char byte;
+
+	if (pipe(ends) < 0)
+		_exit(4);
+	if (fork() > 0) {
+		close(ends[1]);
+		_exit(read(ends[0], &byte, 1) == 1 ? 0 : 1);
+	}
+	close(ends[0]);
+	setsid();
+	write_pid();
+	if (strstr(pid_file, "persistenced"))
+		attach_all();
+	else if (strstr(words, "slow-engine"))
+		sleep(1);
+	if (write(ends[1], "0", 1) != 1)
+		_exit(5);
+	close(ends[1]);
+}
+
+int main(int argc, char **argv)
+{
+	const char *name = strrchr(argv[0], '/') + 1;
+	int first;
+
+	(void)argc;
+	read_words();
+	openlog(name, 0, LOG_DAEMON);
+	if (!strcmp(name, "nvidia-persistenced")) {
+		pid_file = "/var/run/nvidia-persistenced/nvidia-persistenced.pid";
+		go_to_background();
+		stay(strstr(words, "persistenced-dies") ? 300 : 0);
+	} else if (!strcmp(name, "nv-hostengine")) {
+		pid_file = "/var/run/nv-hostengine.pid";
+		go_to_background();
+		stay(0);
+	} else if (!strcmp(name, "dcgm-exporter")) {
+		printf("level=INFO msg=\"Starting webserver\"\n");
+		fflush(stdout);
+		first = open("/run/exporter-started", O_CREAT | O_EXCL | O_WRONLY, 0600) >= 0;
+		if (first && strstr(words, "exporter-ends")) {
+			usleep(300000);
+			return 1;
+		}
+		stay(0);
+	}
+	return 64;
+}

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Daemons under the real PID 1, in namespaces: they fork away, are reaped, come back, and stop after the agent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from fakes.system import FakeSystem, bare_guest
+from namespace.guest import Guest, boot
+
+pytestmark = [
+    pytest.mark.namespace,
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces: needs root"),
+]
+PROGRAMS = {"agent": ("/usr/bin/kata-agent",),
+            "daemon": ("/bin/nvidia-persistenced", "/bin/nv-hostengine", "/bin/dcgm-exporter")}
+BDFS = ("0000:40:00.0", "0000:41:00.0")
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("programs")
+    for name in PROGRAMS:
+        subprocess.run(["gcc", "-O1", "-static", "-Wall", "-Wextra", "-Werror", "-Wno-array-bounds", "-o", folder / name,
+                        Path(__file__).with_name(f"{name}.c")], check=True)
+    return {name: folder / name for name in PROGRAMS}
+
+
+class Run(Protocol):
+    def __call__(self, behaviour: str, cmdline: str = "", daemons: str = "") -> Guest: ...
+
+
+@pytest.fixture
+def root(tmp_path: Path, programs: dict[str, Path]) -> FakeSystem:
+    system = bare_guest(str(tmp_path))
+    system.put("/proc/self/oom_score_adj")
+    for name, paths in PROGRAMS.items():
+        for path in paths:
+            system.put(path, programs[name].read_bytes(), 0o755)
+    for bdf in BDFS:
+        for attribute, text in (("vendor", "0x10de\n"), ("device", "0x2330\n"), ("class", "0x030200\n")):
+            system.put(f"/sys/bus/pci/devices/{bdf}/{attribute}", text)
+    system.put("/etc/dcgm-exporter/default-counters.csv")
+    system.put("/etc/passwd", "nvidia-dcgm:x:980:980::/:/bin/false\n")
+    os.makedirs(system.real_path("/var/run"))
+    return system
+
+
+@pytest.fixture
+def run(root: FakeSystem) -> Iterator[Run]:
+    guests: list[Guest] = []
+
+    def start(behaviour: str, cmdline: str = "", daemons: str = "") -> Guest:
+        root.put("/etc/behaviour", behaviour)
+        root.put("/etc/daemons", daemons)
+        root.put("/proc/cmdline", f"quiet {cmdline}\n")
+        guests.append(boot(root.root, table="gpu_daemons"))
+        return guests[-1]
+
+    yield start
+    for guest in guests:
+        guest.process.kill()
+        guest.process.wait()
+        if guest.process.stdout:
+            guest.process.stdout.close()
+
+
+def status(root: FakeSystem) -> dict[str, object]:
+    return dict(json.loads(root.read("/run/nvrc/status.json")))
+
+
+def services(root: FakeSystem) -> dict[str, str]:
+    found = json.loads(root.read("/run/nvrc/status.json"))["services"]
+    return {service["name"]: service["state"] for service in found}
+
+
+def test_gpus_attach_and_daemons_stop_after_the_agent(run: Run, root: FakeSystem) -> None:
+    guest = run("end-on-term hold", "nvrc.dcgm=on")
+    ready = guest.read_until("nvrc: READY in ")
+    assert guest.found("nvrc: step persistenced ok")[0].endswith("2 of 2 GPUs attached, slowest 0.0 s")
+    assert ready.split()[4:6] == ["mode=gpu", "gpus=2"]
+    guest.signal(signal.SIGTERM)
+    guest.finish()
+    assert guest.found("END code=OK")
+    assert services(root) == {"agent": "stopped", "nvidia-persistenced": "stopped", "nv-hostengine": "stopped",
+                              "dcgm-exporter": "stopped"}
+    assert guest.found("guest: zombies=0 ")
+    stops = [line for line in root.text("/run/syslog.log").splitlines() if "stopped by signal 15" in line]
+    assert len(stops) == 3
+    assert [gpu["state"] for gpu in json.loads(root.read("/run/nvrc/boot.json"))["gpus"]] == ["attached", "attached"]
+
+
+def test_success_with_a_failed_gpu_ends_the_boot(run: Run) -> None:
+    guest = run("hold", daemons=f"fails={BDFS[1]}")
+    guest.finish()
+    (line,) = guest.found("FATAL")
+    assert 'code=E_GPU_ATTACH step=persistenced what="1 of 2 GPUs attached' in line
+    assert f"GPU {BDFS[1]} failed to attach" in line
+    assert not guest.found("READY")
+
+
+def test_fewer_gpus_than_there_are_degrade_where_that_is_wanted(run: Run, root: FakeSystem) -> None:
+    guest = run("power-off", "nvrc.gpus=min:1", f"fails={BDFS[1]}")
+    guest.finish()
+    assert guest.found(f"nvrc: warn GPU {BDFS[1]} failed to attach")
+    assert guest.found("READY")[0].split()[5] == "gpus=1"
+    assert json.loads(root.read("/run/nvrc/boot.json"))["verdict"] == "degraded"
+
+
+def test_a_helper_that_ends_is_started_again(run: Run, root: FakeSystem) -> None:
+    guest = run("end-on-term hold", "nvrc.dcgm=on", "exporter-ends")
+    guest.read_until("dcgm-exporter runs again")
+    assert guest.found("it is started again in 1 s")
+    guest.signal(signal.SIGTERM)
+    guest.finish()
+    assert guest.found("END code=OK")
+
+
+def test_persistenced_that_dies_is_told_and_stays_away(run: Run, root: FakeSystem) -> None:
+    guest = run("end-on-term hold", daemons="persistenced-dies")
+    guest.read_until("nvrc: warn E_SERVICE_LOST nvidia-persistenced was killed by SIGKILL")
+    guest.signal(signal.SIGTERM)
+    guest.finish()
+    found = status(root)
+    assert found["verdict"] == "degraded"
+    assert services(root)["nvidia-persistenced"] == "failed"
+    assert found["orphans_reaped"] == 0
+
+
+def test_strict_ends_the_vm_with_its_critical_daemon(run: Run) -> None:
+    guest = run("hold", "nvrc.strict=on", "persistenced-dies")
+    guest.finish()
+    assert guest.found("READY")
+    assert guest.found("FATAL code=E_SERVICE_LOST step=supervise")
+
+
+def test_a_critical_daemon_that_dies_while_the_boot_goes_on_ends_it(run: Run) -> None:
+    guest = run("hold", "nvrc.dcgm=on", "persistenced-dies slow-engine")
+    guest.finish()
+    (line,) = guest.found("FATAL")
+    assert 'code=E_SERVICE_LOST step=persistenced what="nvidia-persistenced was killed by SIGKILL during the boot"' in line
+    assert not guest.found("READY")
