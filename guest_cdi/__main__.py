@@ -6,6 +6,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from guest_cdi.hooks import hook_arguments, run_and_exit
+
 USAGE = """usage: guest-cdi COMMAND [OPTION...]
 
   generate    write the CDI document for the NVIDIA GPUs of this machine
@@ -23,8 +25,13 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Without `argv` it is the whole process, and a hook then ends the process here and does not return."""
+    words = list(sys.argv if argv is None else argv)
+    called = hook_arguments(words)
     try:
-        return dispatch(list(sys.argv if argv is None else argv))
+        if called is not None and argv is None:
+            run_and_exit(called)
+        return run("hook", called) if called is not None else dispatch(words)
     except Exception as err:
         print(f"guest-cdi: error: {describe_internal(err)}", file=sys.stderr)
         return 1
@@ -42,8 +49,6 @@ def describe_internal(err: Exception) -> str:
 
 
 def dispatch(words: list[str]) -> int:
-    if words[0].rpartition("/")[2] == "nvidia-cdi-hook":
-        return run("hook", words[1:])
     if words[1:2] in (["--help"], ["-h"]):
         print(USAGE, end="")
         return 0

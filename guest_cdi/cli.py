@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from guest_cdi.discover.hooks import ALL as ALL_HOOKS
 from guest_cdi.discover.hooks import NAMES as HOOK_NAMES
+from guest_cdi.discover.hooks import HookStyle
 from guest_cdi.discover.nodes import list_drm_nodes
 from guest_cdi.discover.tree import Tree
 from guest_cdi.errors import CdiError
@@ -66,6 +67,7 @@ class Arguments(argparse.Namespace):
     root: str
     nvml_library: str
     compat: str | None
+    hook_style: str
     reference_release: str
     keep_going: bool
     json: bool
@@ -101,6 +103,9 @@ def build_parser() -> argparse.ArgumentParser:
     own.add_argument("--root", default="/", metavar="DIR", help="treat DIR as / for everything that is read")
     own.add_argument("--nvml-library", default="", metavar="FILE", help="load NVML from this file of this machine")
     own.add_argument("--compat", choices=(REFERENCE,), help="write exactly what the reference writes")
+    own.add_argument("--hook-style", choices=[style.value for style in HookStyle], default=HookStyle.AUTO.value,
+                     help="start the hook program once per hook, or once for all that devices share, which only "
+                          "guest-cdi itself knows; auto: combined if this very program, frozen, is the hook program")
     own.add_argument("--reference-release", default=CURRENT.name, metavar="X.Y",
                      help=f"the rules of this release: {', '.join(row.name for row in RELEASES)}")
     own.add_argument("--keep-going", action="store_true", help="leave faulty GPUs out and describe the others")
@@ -160,6 +165,9 @@ def read_options(arguments: Arguments) -> Options:
         mistakes.append(f"--reference-release {arguments.reference_release}: known are "
                         + ", ".join(row.name for row in RELEASES))
     strict = arguments.compat != REFERENCE
+    style = HookStyle(arguments.hook_style)
+    if not strict and style is HookStyle.COMBINED:
+        mistakes.append(f"--hook-style combined: the reference has no such hook, so not with --compat {REFERENCE}")
     strategies = arguments.strategy or [Strategy.INDEX.value, Strategy.UUID.value]
     mistakes += _unknown("--device-name-strategy", strategies, [entry.value for entry in Strategy])
     mistakes += [f"--device-name-strategy {name} is given twice" for name in _doubled(strategies)]
@@ -175,6 +183,7 @@ def read_options(arguments: Arguments) -> Options:
         dev_root=arguments.dev_root,
         hook_path=arguments.hook_path,
         ldconfig_path=arguments.ldconfig_path,
+        hook_style=style,
         strategies=tuple(Strategy(name) for name in strategies),
         device_ids=tuple(arguments.device_id) or (ALL,),
         vendor=arguments.vendor,

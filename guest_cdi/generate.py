@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from guest_cdi.discover.driver import Driver, Found, check_userspace, find_library_dirs, find_version
 from guest_cdi.discover.files import find_firmware, find_programs, find_sockets, locate_program
 from guest_cdi.discover.graphics import find_graphics
 from guest_cdi.discover.hooks import NAMES as HOOK_NAMES
-from guest_cdi.discover.hooks import UPDATE_APPLICATION_PROFILE, HookProgram
+from guest_cdi.discover.hooks import UPDATE_APPLICATION_PROFILE, HookProgram, HookStyle, running_program
 from guest_cdi.discover.libraries import find_libraries
 from guest_cdi.discover.nodes import find_control_nodes, find_gpu, find_mig, read_mig_minors
 from guest_cdi.discover.tree import Tree, clean
 from guest_cdi.errors import CdiError
 from guest_cdi.gpu import Nvml
+from guest_cdi.hooks import HOOK_PROGRAM
 from guest_cdi.host import Host, read_file
 from guest_cdi.merge import concatenate, merge_devices, tidy
 from guest_cdi.naming import ALL, NONE, Strategy, Target, is_device_name, is_kind_part, name_device, select_targets
@@ -28,7 +29,6 @@ from guest_cdi.spec import ContainerEdits, Device, Spec
 from guest_cdi.versions import CURRENT, Release
 
 KERNEL_VERSION = "/proc/driver/nvidia/version"
-DEFAULT_HOOK = "nvidia-cdi-hook"
 
 # Tells any other injector in the container that its work is done.
 COMMON_ENV = ("NVIDIA_VISIBLE_DEVICES=void",)
@@ -60,6 +60,8 @@ class Options:
     dev_root: str = ""                          # empty: the driver root
     hook_path: str = ""                         # empty: searched
     ldconfig_path: str = ""
+    hook_style: HookStyle = HookStyle.AUTO
+    running_program: str = field(default_factory=running_program)   # of this machine; empty where it is no hook program
     strategies: tuple[Strategy, ...] = (Strategy.INDEX, Strategy.UUID)
     device_ids: tuple[str, ...] = (ALL,)
     vendor: str = "nvidia.com"
@@ -99,7 +101,7 @@ def generate(host: Host, nvml: Nvml, options: Options | None = None) -> Generate
     targets = () if NONE in options.device_ids else select_targets(nvml.gpus(), options.device_ids,
                                                                    strict=options.strict)
     found = tuple(discover(driver) for discover in COMMON)
-    common = _build_common(found)
+    common = _build_common(found, driver.hooks)
     described, skipped = _describe_targets(driver, targets, options)
     spec = _assemble(common, described, skipped, options)
     missing = dict.fromkeys(name for part in (*found, *described.values()) for name in part.missing)
@@ -170,20 +172,33 @@ def _find_hook_program(host: Host, options: Options) -> HookProgram:
     tree = Tree(host, strict=options.strict)
     path = options.hook_path
     if not path.startswith("/"):
-        name = path or DEFAULT_HOOK
-        fallback = "/usr/bin/nvidia-ctk" if name == "nvidia-ctk" else f"/usr/bin/{DEFAULT_HOOK}"
+        name = path or HOOK_PROGRAM
+        fallback = "/usr/bin/nvidia-ctk" if name == "nvidia-ctk" else f"/usr/bin/{HOOK_PROGRAM}"
         path = locate_program(tree, name) or fallback
     program = HookProgram(path=path, ldconfig_path=options.ldconfig_path, disabled=options.disabled_hooks,
-                          enabled=options.enabled_hooks)
+                          enabled=options.enabled_hooks, is_combined=_is_combined(host, path, options))
     # Runtimes only log a missing hook, and CUDA in the container then fails with a message that leads astray.
     if options.strict and any(map(program.wants, HOOK_NAMES)) and not tree.is_executable(path):
         raise CdiError("E_CDI_HOOK_PATH", f"{path} is not an executable file")
     return program
 
 
-def _build_common(found: tuple[Found, ...]) -> ContainerEdits:
+def _is_combined(host: Host, path: str, options: Options) -> bool:
+    """Another maker's program of that name takes "run" for a hook it does not know, and reports success."""
+    if not options.strict or options.hook_style is HookStyle.SEPARATE:
+        return False
+    if options.hook_style is HookStyle.COMBINED:
+        return True
+    try:
+        return options.running_program != "" and host.resolve(path) == os.path.realpath(options.running_program)
+    except OSError:
+        return False
+
+
+def _build_common(found: tuple[Found, ...], program: HookProgram) -> ContainerEdits:
     edits = concatenate(part.edits for part in found)
-    return tidy(replace(edits, env=(*edits.env, *COMMON_ENV)))
+    edits = tidy(replace(edits, env=(*edits.env, *COMMON_ENV)))
+    return replace(edits, hooks=program.combine(edits.hooks))
 
 
 def _describe_targets(driver: Driver, targets: tuple[Target, ...],

@@ -18,7 +18,6 @@ from guest_cdi.errors import CdiError
 from guest_cdi.host import LinuxHost
 from guest_cdi.load import Finding
 from guest_cdi.oci import Config, Lstat, apply_edits, join_edits
-from guest_cdi.prove import prove  # noqa: F401  (kept here for callers that load this module anyway)
 from guest_cdi.spec import ContainerEdits, Device, Spec
 from guest_cdi.validate import Checked, check_files
 

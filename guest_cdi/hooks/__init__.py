@@ -17,24 +17,25 @@ if TYPE_CHECKING:
     from guest_cdi.hooks.root import Root
 
 HOOK_PROGRAM = "nvidia-cdi-hook"
-TOOLKIT_PROGRAM = "nvidia-ctk"
+# Several hooks in one start, parted by the separator: our own, the reference has no such hook.
+RUN = "run"
+SEPARATOR = "--"
 DEBUG_VARIABLES = ("NVIDIA_CTK_DEBUG", "NVIDIA_CDI_DEBUG")
 HELP_WORDS = frozenset(("-h", "--help", "help"))
 TRUE_WORDS = ("1", "t", "T", "true", "TRUE", "True")
 
 
 def hook_arguments(argv: Sequence[str]) -> list[str] | None:
-    """The arguments of main() when the program was called as a hook by its name, else None.
+    """The arguments of main() when the program was called as a hook, else None.
 
-    nvidia-cdi-hook NAME ... and nvidia-ctk hook NAME ... are the two ways in which CDI documents call it.
+    nvidia-cdi-hook NAME ... and nvidia-ctk hook NAME ... are the two ways in which CDI documents call it; any other
+    name of the program is that of guest-cdi.
     """
     program = os.path.basename(argv[0]) if argv else ""
     words = list(argv[1:])
     if program == HOOK_PROGRAM:
         return words
-    if program == TOOLKIT_PROGRAM and words[:1] == ["hook"]:
-        return words[1:]
-    return None
+    return words[1:] if words[:1] == ["hook"] else None
 
 
 def run_and_exit(argv: Sequence[str]) -> NoReturn:

@@ -12,12 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from guest_cdi.errors import CdiError
+from guest_cdi.hooks import RUN, SEPARATOR
 
 if TYPE_CHECKING:
     from guest_cdi.hooks.action import Action, Values
-
-SEPARATOR = "--"
-RUN = "run"
 
 
 class Option(NamedTuple):

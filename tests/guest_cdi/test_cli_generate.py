@@ -21,6 +21,7 @@ from fakes.machine import ROOTS, DescribedHost, load
 from fakes.nvml import MockNvml
 from guest_cdi import __main__ as entry
 from guest_cdi import cli
+from guest_cdi.discover.hooks import HookStyle
 from guest_cdi.errors import CdiError
 from guest_cdi.generate import Options
 from guest_cdi.host import FileInfo, LinuxHost
@@ -70,6 +71,8 @@ def test_defaults_are_those_of_the_reference() -> None:
     (("--reference-release=v1.18.1",), Options(release=RELEASE_1_18)),
     (("--reference-release=1.20",), Options(release=CURRENT)),
     (("--keep-going",), Options(keep_going=True)),
+    (("--hook-style=combined",), Options(hook_style=HookStyle.COMBINED)),
+    (("--hook-style=separate", "--compat=nvidia-ctk"), Options(hook_style=HookStyle.SEPARATE, strict=False)),
     (("--feature-flag=disable-ipc-discoverer,no-additional-gids-for-device-nodes,enable-explicit-driver-libraries",),
      Options(sockets=False, node_gids=False, explicit_libraries=True)),
 ], ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
@@ -95,6 +98,11 @@ def test_every_mistake_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> No
         assert part in error
 
 
+def test_the_reference_has_no_combined_hook(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--compat=nvidia-ctk", "--hook-style=combined"]) == 2
+    assert "--hook-style combined: the reference has no such hook" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["--no-such-flag"], ["--mode=csv"], ["--format=toml"], ["--driver"]])
 def test_a_wrong_command_line_exits_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -117,6 +125,7 @@ def test_dispatch(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["guest-cdi", "--help"]) == 0
     assert "generate" in capsys.readouterr().out
     assert entry.main(["guest-cdi"]) == 2
+    assert entry.main([]) == 2
     assert entry.main(["guest-cdi", "generat"]) == 2
     assert "usage:" in capsys.readouterr().err
 
@@ -139,9 +148,9 @@ def test_the_program_is_also_its_hooks(words: list[str]) -> None:
 
 
 def test_an_exception_that_nobody_expected_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert entry.main([]) == 1
+    assert entry.main(["guest-cdi", "generate", 5]) == 1  # type: ignore[list-item]
     error = capsys.readouterr().err
-    assert error.startswith("guest-cdi: error: IndexError at __main__.py:")
+    assert error.startswith("guest-cdi: error: TypeError at argparse.py:")
     assert "(E_CDI_INTERNAL): report it" in error
     assert entry.describe_internal(ValueError("x")).startswith("ValueError at unknown place: x")
 

@@ -123,6 +123,10 @@ def generate(machine: Path, *options: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def document_hooks() -> int:
+    return Path("/var/run/cdi/nvidia.yaml").read_text(encoding="utf-8").count("- hookName:")
+
+
 def podman(machine: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = ["podman", f"--root={machine}/store", "--runroot=/run/podman", "--tmpdir=/run/libpod", "--storage-driver=vfs",
                "--runtime=crun", "--cgroup-manager=cgroupfs", "--events-backend=none", "run", "--rm", "--cgroups=disabled",
@@ -145,9 +149,11 @@ def in_machine(machine: Path, body: Callable[[], object]) -> None:
     in_cell(prepared)
 
 
-def test_a_container_has_one_gpu_and_the_driver(machine: Path) -> None:
+@pytest.mark.parametrize("style", ["separate", "combined"])
+def test_a_container_has_one_gpu_and_the_driver(machine: Path, style: str) -> None:
     def body() -> None:
-        generate(machine)
+        generate(machine, f"--hook-style={style}")
+        assert document_hooks() == (5 if style == "separate" else 1)
         seen = look(machine, ["nvidia.com/gpu=0"])
         assert seen["cuda"] == 42
         assert seen["visible"] == "void"

@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from fakes.elf import library_cache, shared_object
 from fakes.machine import ROOTS, DescribedHost, Machine, Node, document_of, load, parse, without
 from fakes.nvml import FakeNvml
+from guest_cdi.discover.hooks import NAMES, HookStyle
 from guest_cdi.errors import CdiError
 from guest_cdi.generate import COMMON, Generated, Options, generate
 from guest_cdi.gpu import Gpu, Mig
+from guest_cdi.hooks.arguments import parse_calls
 from guest_cdi.host import LinuxHost
 from guest_cdi.naming import Strategy
 from guest_cdi.render import document, render_yaml
-from guest_cdi.spec import Mount, Spec
+from guest_cdi.spec import Hook, Mount, Spec
 from guest_cdi.validate import check_document
 from guest_cdi.versions import RELEASE_1_18, RELEASE_1_19
 
@@ -89,6 +91,67 @@ def test_libraries_are_scanned_once_whatever_the_number_of_gpus(tmp_path: Path) 
     host = DescribedHost(LinuxHost(str(tmp_path)), machine.nodes)
     assert len(names(generate(host, machine.nvml()).spec)) == 33
     assert [path for path in host.scanned if "/lib" in path] == [path for path in alone if "/lib" in path]
+
+
+# Hooks in one start
+
+HOOK_PATH = "/bin/nvidia-cdi-hook"
+
+
+def hooks_with(folder: Path, options: Options, case: str = "monolith") -> list[Hook]:
+    folder.mkdir()
+    return list(run(load(case), folder, options).spec.container_edits.hooks)
+
+
+def test_a_combined_hook_has_the_words_of_the_separate_ones(tmp_path: Path) -> None:
+    separate = hooks_with(tmp_path / "a", Options(hook_style=HookStyle.SEPARATE))
+    (combined,) = hooks_with(tmp_path / "b", Options(hook_style=HookStyle.COMBINED))
+    assert combined.args[:2] == ("nvidia-cdi-hook", "run")
+    parts = " ".join(combined.args[2:]).split(" -- ")
+    assert parts == [" ".join(hook.args[1:]) for hook in separate]
+    assert (combined.path, combined.env, combined.hook_name) == (HOOK_PATH, ("NVIDIA_CTK_DEBUG=false",), "createContainer")
+    assert [call.name for call in parse_calls(list(combined.args[1:]))] == [hook.args[1] for hook in separate]
+
+
+@pytest.mark.parametrize(("running", "style", "strict", "count"), [
+    ("", HookStyle.AUTO, True, 5),
+    ("/proc/self/exe", HookStyle.AUTO, True, 5),
+    (HOOK_PATH, HookStyle.AUTO, True, 1),
+    (HOOK_PATH, HookStyle.AUTO, False, 5),
+    (HOOK_PATH, HookStyle.SEPARATE, True, 5),
+    ("", HookStyle.COMBINED, False, 5),
+], ids=["from sources", "another program", "this program", "as the reference", "told not to", "never as the reference"])
+def test_only_the_running_program_is_known_to_combine(running: str, style: HookStyle, strict: bool, count: int,
+                                                      tmp_path: Path) -> None:
+    """/bin/nvidia-cdi-hook is a link here, as in an image; what it leads to is the frozen program."""
+    machine = load("monolith")
+    program = "/usr/lib/nvrc/nvrc"
+    machine.files[program] = (0o755, b"")
+    machine.files.pop(HOOK_PATH)
+    machine.links[HOOK_PATH] = f"..{program}"
+    running = program if running == HOOK_PATH else running
+    made = run(machine, tmp_path, Options(running_program=running, hook_style=style, strict=strict))
+    assert len(made.spec.container_edits.hooks) == count
+
+
+def test_a_hook_program_that_is_not_there_is_not_this_one(tmp_path: Path) -> None:
+    options = Options(hook_path="/no/program", running_program="/no/program", disabled_hooks=frozenset({"all"}),
+                      enabled_hooks=frozenset())
+    assert hooks_with(tmp_path / "a", options) == []
+
+
+def test_a_single_hook_and_those_of_a_device_stay_as_they_are(tmp_path: Path) -> None:
+    rest = frozenset(NAMES) - {"update-ldcache"}
+    (hook,) = hooks_with(tmp_path / "a", Options(hook_style=HookStyle.COMBINED, disabled_hooks=rest))
+    assert hook.args[:2] == ("nvidia-cdi-hook", "update-ldcache")
+    machine = load("monolith")
+    machine.nodes["/dev/dri/card0"] = Node(major=226, minor=0)
+    machine.files["/sys/bus/pci/devices/0000:41:00.0/drm/card0"] = (0o444, b"")
+    machine.links["/dev/dri/by-path/pci-0000:41:00.0-card"] = "../card0"
+    (tmp_path / "b").mkdir()
+    spec = run(machine, tmp_path / "b", Options(hook_style=HookStyle.COMBINED)).spec
+    assert {hook.args[1] for device in spec.devices for hook in device.container_edits.hooks} == {"create-symlinks"}
+    assert hook_words(spec) == ["run"]
 
 
 # What the reference does not do
@@ -499,7 +562,7 @@ def test_any_subset_of_optional_files_gives_a_valid_document(tmp_path_factory: p
     assert not {mount.host_path for mount in spec.container_edits.mounts} & set(gone)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
 def test_any_mix_of_whole_and_split_gpus(shape: list[tuple[bool, int]], group: int) -> None:
     """Every device is there once per strategy, whole GPUs only when not split, and `all` is their union."""

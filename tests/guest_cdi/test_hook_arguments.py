@@ -106,7 +106,7 @@ def test_any_command_line_is_calls_or_a_usage_error(argv: list[str]) -> None:
     (["nvidia-cdi-hook"], []),
     (["/x/nvidia-ctk", "hook", "chmod"], ["chmod"]),
     (["nvidia-ctk", "cdi", "generate"], None),
-    (["guest-cdi", "hook", "chmod"], None),
+    (["guest-cdi", "hook", "chmod"], ["chmod"]),
     ([], None),
 ])
 def test_the_program_name_says_that_it_is_a_hook(argv: list[str], expected: list[str] | None) -> None:
