@@ -31,14 +31,16 @@ that a workload's own errors cause, are told and change nothing.
 def render() -> str:
     lines = [_HEAD]
     for source in dict.fromkeys(row.source for row in SIGNATURES):
-        lines += [f"## {source[0].upper()}{source[1:]}\n", "| signature | words | code | cause | what to do | who acts |",
+        lines += [f"## {source[0].upper()}{source[1:]}\n",
+                  "| signature | words | code | cause | what to do | who acts |",
                   "| --- | --- | --- | --- | --- | --- |"]
         for row in (row for row in SIGNATURES if row.source == source):
             words = "<br>".join(f"`{word}`" for word in row.words)
             code = f"`{row.code}`" if row.code else ""
             lines.append(f"| {row.name} | {words} | {code} | {row.cause} | {row.remedy} | {row.who} |")
         lines.append("")
-    lines += [_XIDS, "| Xid | meaning |", "| --- | --- |", *(f"| {number} | {text} |" for number, text in FAULTS.items())]
+    xids = (f"| {number} | {text} |" for number, text in FAULTS.items())
+    lines += [_XIDS, "| Xid | meaning |", "| --- | --- |", *xids]
     return "\n".join(lines) + "\n"
 
 
