@@ -30,7 +30,7 @@ from nvrc_build.errors import BuildError
 from nvrc_build.progress import silent
 from nvrc_build.run import clean_env, run
 from nvrc_build.sandbox import sandbox_argv
-from nvrc_build.tree import Origin, Tree
+from nvrc_build.tree import Kind, Origin, Tree
 from nvrc_lab import standins
 from nvrc_lab.errors import LabError
 from nvrc_lab.places import Places
@@ -183,6 +183,7 @@ def _hardware(bench: Bench, tree: Tree, work: Path) -> None:
 def _driver(bench: Bench, tree: Tree, work: Path, version: str = "") -> None:
     """The driver in the image itself. `version`: what the modules say, while everything else stays as it is."""
     add_driver(bench, tree, work)
+    tree.add_file("/etc/ld.so.cache", make_cache(bench, tree, work), _ORIGIN)
     built = standins.build_modules(bench.shop, version or DRIVER_VERSION)
     _add_modules(bench, tree, work, {name: built.files[name] for name in (*_INFINIBAND, *_NVIDIA)})
 
@@ -231,6 +232,20 @@ def _add_libraries(bench: Bench, tree: Tree, work: Path) -> None:
         file = versioned(soname)
         tree.add_file(f"{LIBRARIES}/{file}", (work / file).read_bytes(), _ORIGIN)
         tree.add_link(f"{LIBRARIES}/{soname}", file, _ORIGIN)
+
+
+def make_cache(bench: Bench, tree: Tree, work: Path) -> bytes:
+    """The loader's cache that an image with a driver has from its build; the loader searches LIBRARIES anyway."""
+    root = work / "cache"
+    (root / "etc").mkdir(parents=True)
+    (root / LIBRARIES.lstrip("/")).mkdir(parents=True)
+    (root / "etc/ld.so.conf").write_text(f"{LIBRARIES}\n", encoding="ascii")
+    for entry in tree:
+        if entry.path.startswith(f"{LIBRARIES}/") and entry.kind is Kind.FILE:
+            (root / entry.path.lstrip("/")).write_bytes(entry.read())
+    argv = ["/usr/sbin/ldconfig", "-r", "/out/cache"]
+    run(sandbox_argv(bench.runtime, argv, env=clean_env(), writable={"/out": work}), what="ldconfig")
+    return (root / "etc/ld.so.cache").read_bytes()
 
 
 def versioned(soname: str) -> str:
