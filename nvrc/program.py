@@ -7,6 +7,7 @@ init or into other children. The child reports a failed exec through a pipe that
 
 from __future__ import annotations
 
+import _thread
 import os
 import resource
 import signal
@@ -45,6 +46,8 @@ def start(program: Program, root: str = "/", output: int = -1) -> int:
     flags = linux.CLONE_NEWPID | linux.CLONE_NEWNS if program.own_pid_namespace else 0
     # Steps on threads of their own start daemons. Only os.fork makes the interpreter usable in a child that was begun
     # beside other threads (its lock, and who the main thread is); but it makes no namespaces, as the agent needs.
+    if flags:
+        _outlive_threads()
     pid = linux.clone3(flags) if flags else os.fork()
     if pid == 0:
         _become(program, root, failed, output)
@@ -57,6 +60,17 @@ def start(program: Program, root: str = "/", output: int = -1) -> int:
         text = message[_FAILURE.size:].decode(errors="replace")
         raise OSError(number, os.strerror(number) if number else text, program.path)
     return pid
+
+
+def _outlive_threads() -> None:
+    """Steps that ran on threads are over by now; let the last thread finish leaving, so that the clone has but one.
+
+    One that is stuck in the kernel, of a helper that overran, holds no lock of the interpreter and is not waited for.
+    """
+    patience = 1000
+    while _thread._count() and patience:
+        os.sched_yield()
+        patience -= 1
 
 
 def _reap(pid: int) -> None:
