@@ -106,18 +106,16 @@ def find_kit(places: Places, names: Iterable[str]) -> Mapping[str, Path]:
     cache = Cache(places.cache.resolve())
     found = {name: cache.find(f"{STAGE}-{name}", _key(places, name)) for name in names}
     missing = [name for name, folder in found.items() if folder is None]
-    made = make_kit(places, cache, missing) if missing else {}
+    made = make_kit(places, missing) if missing else {}
     return {name: (folder or made[name]) / FILES[name.partition("@")[0]] for name, folder in found.items()}
 
 
-def make_kit(places: Places, cache: Cache, names: Sequence[str]) -> Mapping[str, Path]:
+def make_kit(places: Places, names: Sequence[str]) -> Mapping[str, Path]:
+    """One cache object for all: its lock admits its own holder."""
     try:
         bench = open_bench(places)
-        built = standins.build_programs(bench.shop), standins.build_modules(bench.shop)
-        assert all(built)
-        with cache.locked(lambda _: None):
-            return {name: cache.get(f"{STAGE}-{name}", _key(places, name), partial(_make, bench, name))
-                    for name in names}
+        return {name: bench.shop.cache.get(f"{STAGE}-{name}", _key(places, name), partial(_make, bench, name))
+                for name in names}
     except BuildError as err:
         raise LabError(f"the lab's own files could not be made: {err.what}", err.hint or "run: ./dev boot") from err
 
@@ -132,10 +130,8 @@ def _key(places: Places, name: str) -> str:
 def open_bench(places: Places) -> Bench:
     shop = standins.open_workshop(places)
     job = pipeline.open_job("lab", cache=places.cache, agent=None, mirror=None, checkout=places.root, progress=silent)
-    with job.cache.locked(lambda _: None):
-        runtime = supply.root(job.supply, "lab")
-        tools = supply.root(job.supply, "tools")
-        modules = pipeline.make_inputs(job).roots["@modules"]
+    runtime, tools = supply.root(job.supply, "lab"), supply.root(job.supply, "tools")
+    modules = pipeline.make_inputs(job).roots["@modules"]
     return Bench(places=places, shop=shop, runtime=runtime, tools=tools, modules=modules)
 
 
