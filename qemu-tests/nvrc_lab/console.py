@@ -18,6 +18,8 @@ _TERMINAL = re.compile(r"\x1b(?:\[[0-9;?=]*[ -/]*[@-~]|[()][0-9A-Za-z]|[@-Z\\-_a
 _KERNEL_TIME = re.compile(r"^(?:<[0-9]{1,3}>)?\[ *([0-9]{1,9}\.[0-9]{6})\]")
 # The kernel prints its records whole, but also into the middle of a line that a program is writing to the console.
 _RECORD_INSIDE = re.compile(r"(?<=.)(?=\[ *[0-9]{1,9}\.[0-9]{6}\](?:\[ *[TC][0-9]+\])? nvrc: )")
+# The kernel writes its lines whole, also into the middle of what a program is writing.
+_KERNEL_STARTS = re.compile(rb"(?<=[^ >])(?=\[ *[0-9]{1,9}\.[0-9]{6}\] nvrc: )")
 _ORDINARY = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\r\x1b\b\f")
 
 
@@ -32,7 +34,7 @@ class LineSplitter:
         while len(self._rest) > LINE_LIMIT:
             whole.append(self._rest[:LINE_LIMIT])
             self._rest = self._rest[LINE_LIMIT:]
-        return [clean(piece) for line in whole for piece in _cut(line)]
+        return [clean(piece) for line in whole for part in _KERNEL_STARTS.split(line) for piece in _cut(part)]
 
     def flush(self) -> list[str]:
         rest, self._rest = self._rest, b""

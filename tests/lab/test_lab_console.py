@@ -158,3 +158,8 @@ def test_garbage_around_a_verdict_hides_nothing(noise: bytes) -> None:
     for line in split(data):
         story = hear_line(story, line, 0.0)
     assert story.ready is not None
+
+
+def test_a_line_of_ours_in_the_middle_of_a_programs_is_one_of_its_own() -> None:
+    lines = LineSplitter().feed(b"agent: half of it[    3.933769] nvrc: warn x\r\n[    3.94] nvrc: warn y\n<6>[    4.000000] nvrc: warn z\n")
+    assert lines == ["agent: half of it", "[    3.933769] nvrc: warn x", "[    3.94] nvrc: warn y", "<6>[    4.000000] nvrc: warn z"]
