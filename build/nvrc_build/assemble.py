@@ -60,6 +60,10 @@ def _take(row: Slice, tree: Tree, pool: Pool, findings: list[str]) -> None:
             found.update((item.path, item) for item in hits)
         if take.count and len(found) != take.count:
             findings.append(f"slice {row.name!r}: {take.package}: {len(found)} files match, {take.count} must")
+        if take.bundle:
+            joined = b"".join(found[path].file.read_bytes().rstrip(b"\n") + b"\n" for path in sorted(found))
+            tree.add_file(take.bundle, joined, Origin(slice=row.name, package=take.package))
+            continue
         for item in found.values():
             _add_item(tree, item, row.name, into=take.into)
     for filelist in row.filelists:

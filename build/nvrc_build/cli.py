@@ -47,14 +47,17 @@ def _image_name(parser: argparse.ArgumentParser) -> None:
 
 def build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("profile", nargs="?", default="lab", help="image in rootfs/images (default: lab)")
-    parser.add_argument("--agent", type=Path, help="kata-agent binary; default: the lab's stand-in")
+    parser.add_argument("--agent", metavar="FILE",
+                        help="kata-agent: PATH or URL#sha256=HEX; default: the lab's stand-in")
+    parser.add_argument("--components", metavar="TREE", help="confidential guest components: a folder or tar archive, "
+                        "PATH or URL#sha256=HEX")
 
 
 def run_build(args: argparse.Namespace) -> int:
     started = time.monotonic()
     terminal = Terminal(sys.stderr)
-    image = pipeline.build(args.profile, out=args.out, agent=args.agent, cache=args.cache, mirror=args.mirror,
-                           progress=terminal)
+    image = pipeline.build(args.profile, out=args.out, agent=args.agent, components=args.components,
+                           cache=args.cache, mirror=args.mirror, progress=terminal)
     terminal.close()
     if args.json:
         print(json.dumps(pipeline.describe(image)))

@@ -21,6 +21,13 @@ class Lock(Enum):
     PREFERRED = "preferred"
 
 
+class FileSystem(Enum):
+    """Of a disk image."""
+
+    EROFS = "erofs"
+    EXT4 = "ext4"
+
+
 class Layout(Enum):
     ROOT = "root"
     EXTENSION = "extension"
@@ -28,12 +35,16 @@ class Layout(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Take:
-    """Files of one package. `count` is how many entries the patterns must match together; 0 means at least one."""
+    """Files of one package. `count` is how many entries the patterns must match together; 0 means at least one.
+
+    With `into` they keep their names in another folder; with `bundle` they become one file, in order of their names.
+    """
 
     package: str
     paths: tuple[str, ...]
     count: int
     into: str
+    bundle: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +157,7 @@ class Image:
     name: str
     summary: str
     format: Format
+    filesystem: FileSystem
     layout: Layout
     archive: str
     kernel: str

@@ -11,6 +11,7 @@ from nvrc_build.apt import Package
 from nvrc_build.cache import Cache
 from nvrc_build.declared import Declarations, Image, Slice
 from nvrc_build.errors import BuildError
+from nvrc_build.given import Given, check_given, parse_given
 from nvrc_build.manifest import load
 from nvrc_build.progress import Progress, silent
 from nvrc_build.supply import Supply
@@ -28,7 +29,8 @@ class Job:
     declared: Declarations
     supply: Supply
     checkout: Path
-    agent: Path | None
+    agent: Given | None
+    components: Given | None
 
     @property
     def cache(self) -> Cache:
@@ -65,16 +67,26 @@ def open_supply(*, cache: Path, mirror: str | None = None, checkout: Path = CHEC
     return Supply(rootfs=rootfs, declared=load(rootfs), cache=stages, mirror=mirror, progress=progress)
 
 
-def open_job(profile: str, *, cache: Path, agent: Path | None = None, mirror: str | None = None,
-             checkout: Path = CHECKOUT, progress: Progress = silent) -> Job:
+def open_job(profile: str, *, cache: Path, agent: Path | str | None = None, components: Path | str | None = None,
+             mirror: str | None = None, checkout: Path = CHECKOUT, progress: Progress = silent) -> Job:
     supply = open_supply(cache=cache, mirror=mirror, checkout=checkout, progress=progress)
     image = supply.declared.image(profile)
     if image.declared_only:
         raise BuildError(f"image {profile} is declared but cannot be built from this machine's archives",
                          image.declared_only)
-    if agent is not None and not agent.is_file():
-        raise BuildError(f"agent {agent} does not exist", "give --agent the path of a kata-agent binary")
-    job = Job(image=image, declared=supply.declared, supply=supply, checkout=checkout, agent=agent)
+    job = Job(image=image, declared=supply.declared, supply=supply, checkout=checkout,
+              agent=_given("agent", agent), components=_given("components", components))
     if job.wants("@agent") and agent is None and not image.stand_in:
-        raise BuildError(f"image {profile} needs a kata-agent", "give one with --agent PATH")
+        raise BuildError(f"image {profile} needs a kata-agent", "give one with --agent PATH or URL#sha256=HEX")
+    if job.wants("@components") and components is None:
+        raise BuildError(f"image {profile} needs the confidential guest components",
+                         "give them with --components: a folder or an archive, PATH or URL#sha256=HEX")
     return job
+
+
+def _given(what: str, value: Path | str | None) -> Given | None:
+    if value is None:
+        return None
+    given = parse_given(what, str(value))
+    check_given(given)
+    return given

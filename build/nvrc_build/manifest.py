@@ -18,6 +18,7 @@ from nvrc_build.declared import (
     Driver,
     Edit,
     FileList,
+    FileSystem,
     Folder,
     Format,
     Image,
@@ -123,7 +124,10 @@ def _take(table: Table) -> Take:
     for text in paths:
         _path(table, "paths", text)
     row = Take(package=table.text("package"), paths=paths, count=table.number("count", 0),
-               into=_path(table, "into", table.text("into", "")) if table.has("into") else "")
+               into=_path(table, "into", table.text("into", "")) if table.has("into") else "",
+               bundle=_path(table, "bundle", table.text("bundle", "")) if table.has("bundle") else "")
+    if row.into and row.bundle:
+        table.note("bundle", "and into exclude each other")
     table.close()
     return row
 
@@ -174,6 +178,7 @@ def _image(path: Path, rootfs: Path, findings: Findings) -> Image:
         name=path.stem,
         summary=table.text("summary"),
         format=_choice(table, "format", Format, Format.INITRD),
+        filesystem=_choice(table, "filesystem", FileSystem, FileSystem.EROFS),
         layout=_choice(table, "layout", Layout, Layout.ROOT),
         archive=table.text("archive"),
         kernel=table.text("kernel", "") if table.has("kernel") else "",
@@ -188,6 +193,8 @@ def _image(path: Path, rootfs: Path, findings: Findings) -> Image:
         development=table.flag("development"),
         declared_only=table.text("declared_only", "") if table.has("declared_only") else "",
     )
+    if image.format is Format.INITRD and table.has("filesystem"):
+        table.note("filesystem", "is for disks; an initrd has none")
     table.close()
     return image
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Add or replace files in a verity image: unpack, lay the folder over, pack, hash again. The image itself stays.
 
-Works on any image of Kata's layout with an EROFS data partition, also one this factory did not make. Owners become
-root; a file with another owner or a setuid bit is refused rather than changed.
+Works on any image of Kata's layout with EROFS or ext4 in its first partition, also one this factory did not make.
+Extended attributes of the image stay (of ext4 only file capabilities). What cannot be kept as it is (another owner, a
+setuid bit) is refused.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def overlay(image: Path, folder: Path, out: Path, *, tools: Path, epoch: int) ->
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".overlay-") as scratch:
         work = Path(scratch)
         disk.read_partition(image, 1, work / "data")
-        pack.read_erofs(work / "data", work / "root", tools=tools)
+        kind = pack.read_filesystem(work / "data", work / "root", tools=tools)
         tree, changes = lay_over(work / "root", folder)
-        pack.write_erofs(tree, work / "new", tools=tools, epoch=epoch)
+        pack.write_filesystem(kind, tree, work / "new", tools=tools, epoch=epoch)
         found = disk.write_disk(work / "new", work / "disk")
         (work / "disk").replace(out)
     return Overlaid(verity=found, changes=changes)
@@ -89,9 +90,15 @@ def _add(tree: Tree, root: Path, path: str, origin: Origin, *, keep_mode: bool) 
         tree.add_folder(path, origin, mode if keep_mode else 0o755)
     elif stat.S_ISREG(state.st_mode):
         plain = 0o755 if mode & 0o111 else 0o644
-        tree.add_file(path, file.read_bytes(), origin, mode if keep_mode or mode & 0o6000 else plain)
+        tree.add_file(path, file.read_bytes(), origin, mode if keep_mode or mode & 0o6000 else plain,
+                      xattrs=_xattrs(file) if keep_mode else ())
     elif path == "/dev/console":
         tree.add_console(path, origin)
     else:
         return [f"{path} is neither file, folder nor link"]
     return []
+
+
+def _xattrs(file: Path) -> tuple[tuple[str, bytes], ...]:
+    return tuple((name, os.getxattr(file, name, follow_symlinks=False))
+                 for name in sorted(os.listxattr(file, follow_symlinks=False)))

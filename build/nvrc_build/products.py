@@ -13,8 +13,8 @@ from pathlib import Path
 
 from nvrc_build import compile as compiler
 from nvrc_build import freeze as freezer
+from nvrc_build import given, supply, wheels
 from nvrc_build import kernel as kernels
-from nvrc_build import supply, wheels
 from nvrc_build.apt import file_sha256
 from nvrc_build.cache import digest, digest_files
 from nvrc_build.driver import build_driver
@@ -98,8 +98,10 @@ def make_init(job: Job, _work: Work) -> Path:
 def make_agent(job: Job, _work: Work) -> Path:
     """The given agent, or the stand-in of the lab, compiled in the pinned root."""
     if job.agent is not None:
-        given = job.agent
-        return job.cache.get("agent", file_sha256(given), lambda out: _install_agent(given, out))
+        file = given.open_given(job.agent, job.cache, job.supply.progress)
+        if not file.is_file():
+            raise BuildError(f"agent {file} is not a file", "give --agent the kata-agent program itself")
+        return job.cache.get("agent", file_sha256(file), lambda out: _install_agent(file, out))
     standins = job.checkout / "qemu-tests/standins"
     sources = compiler.program_sources(standins, "agent")
     if not sources[0].is_file():
@@ -122,5 +124,14 @@ def _install_agent(program: Path, out: Path) -> None:
     target.chmod(0o755)
 
 
+def make_components(job: Job, _work: Work) -> Path:
+    """Confidential guest components as they were given, laid out as in the image."""
+    if job.components is None:
+        raise BuildError(f"image {job.image.name} needs the confidential guest components", "give --components")
+    source = given.open_given(job.components, job.cache, job.supply.progress)
+    key = digest(given.identify(source), _code("given.py"))
+    return job.cache.get("components", key, lambda out: given.unpack("components", source, out))
+
+
 MODULES: Mapping[str, Maker] = {"@modules": make_modules}
-PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@agent": make_agent}
+PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@agent": make_agent, "@components": make_components}

@@ -76,9 +76,9 @@ def measure(job: Job, work: Work, out: Path) -> Work:
     if job.image.format is Format.INITRD:
         packer.write_initrd(work.tree, out / INITRD, tools=tools, epoch=EPOCH)
         return work
-    packer.write_erofs(work.tree, out / "data.erofs", tools=tools, epoch=EPOCH)
-    found = disk.write_disk(out / "data.erofs", out / DISK)
-    (out / "data.erofs").unlink()
+    packer.write_filesystem(job.image.filesystem, work.tree, out / "data", tools=tools, epoch=EPOCH)
+    found = disk.write_disk(out / "data", out / DISK)
+    (out / "data").unlink()
     (out / "verity.txt").write_text(f"{found.parameters()}\n", encoding="ascii")
     return replace(work, parameters=found.parameters())
 

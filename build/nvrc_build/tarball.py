@@ -15,10 +15,13 @@ _TYPE = {Kind.FILE: tarfile.REGTYPE, Kind.FOLDER: tarfile.DIRTYPE, Kind.LINK: ta
 
 
 def write_tar(entries: Iterable[Entry], stream: IO[bytes], mtime: int) -> None:
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for entry in entries:
             info = tarfile.TarInfo(f".{entry.path}" if entry.path != "/" else "./")
             info.type, info.mode, info.mtime = _TYPE[entry.kind], entry.mode, mtime
+            # How tar keeps extended attributes; values go through as they are, whatever bytes they have.
+            info.pax_headers = {f"SCHILY.xattr.{name}": value.decode("utf-8", "surrogateescape")
+                                for name, value in entry.xattrs}
             info.linkname, (info.devmajor, info.devminor) = entry.target, entry.device
             data = entry.read() if entry.kind is Kind.FILE else b""
             info.size = len(data)

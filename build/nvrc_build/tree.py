@@ -42,14 +42,15 @@ class Entry:
     sha256: str = ""
     target: str = ""
     device: tuple[int, int] = (0, 0)
+    xattrs: tuple[tuple[str, bytes], ...] = ()
     content: Path | bytes = b""
 
     def read(self) -> bytes:
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
     def same_as(self, other: Entry) -> bool:
-        mine = (self.kind, self.mode, self.sha256, self.target, self.device)
-        return mine == (other.kind, other.mode, other.sha256, other.target, other.device)
+        mine = (self.kind, self.mode, self.sha256, self.target, self.device, self.xattrs)
+        return mine == (other.kind, other.mode, other.sha256, other.target, other.device, other.xattrs)
 
 
 def clean_path(path: str) -> str:
@@ -75,10 +76,11 @@ class Tree:
     def get(self, path: str) -> Entry | None:
         return self._entries.get(path)
 
-    def add_file(self, path: str, content: Path | bytes, origin: Origin, mode: int = 0o644) -> None:
+    def add_file(self, path: str, content: Path | bytes, origin: Origin, mode: int = 0o644, *,
+                 xattrs: tuple[tuple[str, bytes], ...] = ()) -> None:
         data = content if isinstance(content, bytes) else content.read_bytes()
         self._add(Entry(path=clean_path(path), kind=Kind.FILE, mode=mode, origin=origin, size=len(data),
-                        sha256=hashlib.sha256(data).hexdigest(), content=content))
+                        sha256=hashlib.sha256(data).hexdigest(), xattrs=xattrs, content=content))
 
     def add_folder(self, path: str, origin: Origin, mode: int = 0o755) -> None:
         self._add(Entry(path=clean_path(path), kind=Kind.FOLDER, mode=mode, origin=origin))

@@ -8,14 +8,14 @@ secret: it is derived from the data, so that equal data give equal trees on ever
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedIOBase
 
 from nvrc_build.errors import BuildError
 
 BLOCK = 4096
-_DIGEST = 32
+ROOT_FLAGS: Mapping[str, str] = {"erofs": "ro", "ext4": "data=ordered,errors=remount-ro ro"}
 _SECTOR = 512
 
 
@@ -31,10 +31,12 @@ class Verity:
                 f"data_block_size={BLOCK},hash_block_size={BLOCK}")
 
     def root_parameters(self, data: str = "/dev/vda1", hashes: str = "/dev/vda2", fstype: str = "erofs") -> str:
-        """What makes the kernel itself map and mount a verity root (CONFIG_DM_INIT)."""
+        """What makes the kernel itself map and mount a verity root (CONFIG_DM_INIT). As Kata's runtime writes it:
+        the flags of ext4 hold a blank and are not quoted, so that the kernel sees errors=remount-ro and a bare ro."""
+        flags = ROOT_FLAGS[fstype]
         sectors = BLOCK // _SECTOR * self.data_blocks
         return (f'dm-mod.create="dm-verity,,,ro,0 {sectors} verity 1 {data} {hashes} {BLOCK} {BLOCK} '
-                f'{self.data_blocks} 0 sha256 {self.root_hash} {self.salt}" root=/dev/dm-0 rootflags=ro '
+                f'{self.data_blocks} 0 sha256 {self.root_hash} {self.salt}" root=/dev/dm-0 rootflags={flags} '
                 f'rootfstype={fstype}')
 
 

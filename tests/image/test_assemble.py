@@ -21,8 +21,8 @@ EMPTY = Slice(name="one", why="a test", needs=(), takes=(), folders=(), links=()
               configs=(), libraries=(), embeds=(), console=False, production=True)
 
 
-def take(package: str, *paths: str, count: int = 0, into: str = "") -> Take:
-    return Take(package=package, paths=paths, count=count, into=into)
+def take(package: str, *paths: str, count: int = 0, into: str = "", bundle: str = "") -> Take:
+    return Take(package=package, paths=paths, count=count, into=into, bundle=bundle)
 
 
 def put(root: Path, path: str, data: bytes | str, mode: int = 0o644) -> None:
@@ -86,6 +86,17 @@ def test_an_extension_does_not_carry_what_the_image_below_has(pool: Pool) -> Non
 def test_files_taken_into_another_folder_keep_their_names(pool: Pool) -> None:
     dump, _ = build(pool, replace(EMPTY, takes=(take("libc", f"{LIB}/libc.so.6", into="/usr/lib"),)))
     assert dump == ["/usr/lib/libc.so.6 file one libc"]
+
+
+def test_files_taken_into_a_bundle_become_one_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name, text in (("b.crt", b"two"), ("a.crt", b"one\n"), ("c.txt", b"three")):
+        put(tmp_path / "ca", f"/usr/share/ca/{name}", text)
+    row = replace(EMPTY, takes=(take("ca", "/usr/share/ca/*.crt", bundle="/etc/ssl/certs/all.crt"),))
+    tree, findings = select_tree((row,), Pool({"ca": tmp_path / "ca"}), tmp_path)
+    entry = tree.get("/etc/ssl/certs/all.crt")
+    assert entry is not None
+    assert (entry.read(), entry.origin.package, findings) == (b"one\ntwo\n", "ca", [])
+    assert tree.get("/usr/share/ca/a.crt") is None
 
 
 def test_old_places_of_a_package_are_where_they_are_now(pool: Pool) -> None:
