@@ -87,7 +87,7 @@ def read_filesystem(path: Path, target: Path, *, tools: Path) -> FileSystem:
 
 
 def _read_erofs(path: Path, target: Path, tools: Path) -> None:
-    """Twice, with owners and with attributes: fsck.erofs sets the owner last, and the kernel then drops capabilities."""
+    """Twice, with owners and with attributes: fsck.erofs sets owners last, and the kernel then drops capabilities."""
     target.mkdir()
     owners = target.with_name(f"{target.name}.owners")
     owners.mkdir()
