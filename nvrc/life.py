@@ -133,25 +133,11 @@ class Life:
     # The end
 
     def stop_daemons(self) -> None:
-        """After the agent's end: the daemons are asked, and when their time is up they are killed."""
-        daemons = self._daemons
-        if daemons is None:
-            return
-        try:
-            daemons.stop()
-            self._wait(lambda: not daemons.is_any_alive, self._settings.timeout_services_stop_s)
-            if daemons.is_any_alive:
-                names = ", ".join(one.name for one in daemons.records if one.pid is not None)
-                self._say(f"{names} did not stop within {self._settings.timeout_services_stop_s} s")
-                daemons.kill()
-                self._wait(lambda: not daemons.is_any_alive, KILL_DEADLINE_S)
-        except Exception as err:
-            self._say(f"supervision: {unforeseen(err)}")
+        """After the agent's end."""
+        if self._daemons is not None:
+            from nvrc.closing import stop_daemons
 
-    def _wait(self, done: Callable[[], bool], limit_s: float) -> None:
-        until_s = self._system.now() + limit_s
-        self._loop.at(until_s, lambda: None)
-        self._loop.run(lambda: done() or self._system.now() >= until_s)
+            stop_daemons(self._system, self._loop, self._daemons, self._settings.timeout_services_stop_s)
 
 
 def is_confidential(facts: Facts) -> bool:

@@ -148,3 +148,13 @@ def test_a_critical_daemon_that_dies_while_the_boot_goes_on_ends_it(run: Run) ->
     (line,) = guest.found("FATAL")
     assert 'code=E_SERVICE_LOST step=persistenced what="nvidia-persistenced was killed by SIGKILL during the boot"' in line
     assert not guest.found("READY")
+
+
+def test_a_boot_that_fails_late_stops_the_daemons_it_started(run: Run, root: FakeSystem) -> None:
+    root.put("/usr/bin/kata-agent", "no program", 0o755)
+    guest = run("hold", "nvrc.dcgm=on")
+    guest.finish()
+    assert guest.found("FATAL code=E_AGENT_EXEC step=agent")
+    stops = [line for line in root.text("/run/syslog.log").splitlines() if "stopped by signal 15" in line]
+    assert len(stops) == 3
+    assert guest.found("guest: zombies=0 ")
