@@ -22,13 +22,15 @@ from nvrc_lab.hardware import Placed, describe_functions, describe_nvml, place_g
 from nvrc_lab.image import BootFiles
 from nvrc_lab.kit import DRIVER_LIBRARIES, EXTENSION, LIBRARIES, VERITY, versioned
 from nvrc_lab.machine import Disk, Machine
-from nvrc_lab.scenario import Damage, Extension, Scenario
+from nvrc_lab.scenario import REAL, Damage, Extension, Scenario
 from nvrc_lab.standins import DRIVER_VERSION
 
 POLICY, NVML = "/etc/nvrc/policy.toml", "/etc/nvml-mock.conf"
 GPU_EXTENSION = "gpu"
 # The document is there before the agent runs, or it will never be.
 CDI_PATIENCE = "agent.cdi_timeout=5"
+# Memory that the kernel leaves alone: the identity registers of the GPUs, for NVIDIA's own driver.
+REGISTERS_AT, REGISTERS_MIB = 0x3000_0000, 16
 _ORIGIN = Origin(slice="scenario")
 # Offsets on the disk of an extension: its data partition, and the file system's superblock in that.
 DATA_AT, SUPERBLOCK, BLOCK = 1 << 20, 1024, 4096
@@ -49,6 +51,8 @@ def has_hardware(scenario: Scenario) -> bool:
 def needed_parts(scenario: Scenario, foreign: Foreign | None = None) -> tuple[str, ...]:
     """The parts of the kit, in the order in which they are laid over the image."""
     machine = scenario.machine
+    if scenario.driver == REAL:
+        return ("base", *(["pci"] if has_hardware(scenario) else []))
     parts = ["base"]
     if has_hardware(scenario) or machine.extensions:
         parts.append("hardware")
@@ -95,10 +99,14 @@ def make_tree(scenario: Scenario, effects: Effects, gpus: Sequence[Placed], fore
 
 def scenario_texts(scenario: Scenario, effects: Effects, gpus: Sequence[Placed]) -> Mapping[str, str]:
     texts = {"/lab/faults": _lines(effects.programs), "/lab/target": "/init\n", **effects.texts}
+    modules = ["/lab/virtio_blk.ko"] if scenario.machine.extensions else []
     if has_hardware(scenario):
         functions = describe_functions(scenario, gpus, effects.keys)
-        texts["/lab/modules"] = f"/lab/lab_pci.ko fn={functions}\n"
+        registers = f" mmio={REGISTERS_AT:#x}" if scenario.driver == REAL and gpus else ""
+        modules.append(f"/lab/lab_pci.ko{registers} fn={functions}")
         texts[NVML] = describe_nvml(gpus, DRIVER_VERSION, effects.nvml)
+    if modules:
+        texts["/lab/modules"] = _lines(modules)
     if effects.events:
         texts["/lab/events"] = _lines(effects.events)
     if scenario.policy:
@@ -123,6 +131,9 @@ def make_line(scenario: Scenario, more: Sequence[str] = ()) -> str:
     words = ["rdinit=/lab/init", "nvrc.report=console", f"lab.agent={acts}", CDI_PATIENCE]
     if scenario.agent.seconds:
         words.append(f"lab.agent.seconds={scenario.agent.seconds:g}")
+    if scenario.driver == REAL and scenario.machine.gpus:
+        size = REGISTERS_MIB * sum(gpu.count for gpu in scenario.machine.gpus)
+        words.append(f"memmap={size}M${REGISTERS_AT:#x}")
     return make_cmdline(" ".join([*words, *more, *scenario.cmdline.split("\n")]).strip(), has_standin=False)
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from nvrc.boot import BOOT
-from nvrc.report import Outcome
+from nvrc.report import Outcome, Report
 from nvrc_lab.outcome import Container, Json, Told
 from nvrc_lab.scenario import Scenario, Seen, Verdict
 from nvrc_lab.verdict import judge
@@ -19,6 +19,8 @@ from nvrc_lab.watch import Ending
 
 POWER_OFF_S = 15.0
 ANYTHING = "*"
+# That the report is wanted on the console is known once the command line was read.
+BEFORE_REPORT = ("filesystems", "parameters")
 GPU_MAJOR = 195
 _NAMES = ("name", "bdf", "uuid")
 _GPU_NODE = re.compile(r"nvidia\d+")
@@ -87,18 +89,33 @@ def _check_report(scenario: Scenario, told: Told) -> Iterator[str]:
     if expect.verdict is Verdict.PANIC:
         return
     if told.report is None:
-        yield told.report_problem
+        if expect.step not in BEFORE_REPORT:
+            yield told.report_problem
         return
     failure = told.report.failure
-    if story.failure is not None and (failure is None or failure.code != story.failure.code):
+    if expect.verdict is Verdict.FAILED and story.failure is not None and (
+            failure is None or failure.code != story.failure.code):
         yield f"the report's failure is {failure.code if failure else 'none'}, the verdict's is {story.failure.code}"
     for path, due in expect.report.items():
         found = look_up(told.document, path.split("/"))
         if found is None or due not in (ANYTHING, found):
             yield f"report {path}: expected {due}, found {found if found is not None else 'nothing there'}"
+    yield from _check_time(scenario, told.report)
     for text in expect.warnings:
         if not any(text in warning for warning in (*story.warnings, *told.report.warnings)):
             yield f"warnings: none has {text!r}; there are {list(story.warnings)}"
+
+
+def _check_time(scenario: Scenario, report: Report) -> Iterator[str]:
+    expect = scenario.expect
+    if not expect.within_s:
+        return
+    row = next((step for step in report.steps if step.name == expect.step), None)
+    if row is None or row.start_s is None or row.end_s is None:
+        yield f"step {expect.step}: it has no beginning or no end in the report"
+    elif row.end_s - row.start_s > expect.within_s:
+        found = f"took {row.end_s - row.start_s:.1f} s"
+        yield f"step {expect.step}: {found}, expected within {expect.within_s:g} s"
 
 
 def look_up(document: Json, path: Sequence[str]) -> str | None:

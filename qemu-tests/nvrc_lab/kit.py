@@ -2,6 +2,7 @@
 """What the lab lays over an image: archives of files, each made once and kept by the content of what it is made from.
 
     base       the first program and the prober
+    pci        virtual PCI functions, and nothing else: for an image that has a driver of its own
     hardware   virtual PCI functions, InfiniBand modules, accounts, ldconfig
     driver     emulated driver, module tree, libraries, firmware, programs; `driver@VERSION`: its modules say that
     extension  the same as a disk with dm-verity, in the form in which Kata attaches it
@@ -166,10 +167,17 @@ def _base(bench: Bench, tree: Tree, _work: Path) -> None:
     tree.add_file("/lab/started", b"", _ORIGIN)
 
 
+def _pci(bench: Bench, tree: Tree, _work: Path) -> None:
+    tree.add_file("/lab/lab_pci.ko", standins.build_modules(bench.shop).files["lab_pci"], _ORIGIN)
+
+
 def _hardware(bench: Bench, tree: Tree, work: Path) -> None:
     """What a machine with GPUs has around the driver: PCI functions, InfiniBand, accounts, the loader's tool."""
     built = standins.build_modules(bench.shop)
     tree.add_file("/lab/lab_pci.ko", built.files["lab_pci"], _ORIGIN)
+    # Built into the kernels that extensions are made for; there disks are on the bus when the init starts.
+    (disks,) = bench.modules.glob("usr/lib/modules/*/kernel/drivers/block/virtio_blk.ko")
+    tree.add_file("/lab/virtio_blk.ko", disks, _ORIGIN)
     tree.add_file("/usr/sbin/ldconfig", bench.runtime / "usr/sbin/ldconfig", _ORIGIN, mode=0o755)
     for path, text in IMAGE_TEXTS.items():
         tree.add_file(path, text.encode(), _ORIGIN)
@@ -296,8 +304,8 @@ def _foreign(bench: Bench, tree: Tree, _work: Path) -> None:
     tree.add_file("/usr/bin/nvidia-ctk", standins.build_program(bench.shop, "nvidia"), _ORIGIN, mode=0o755)
 
 
-PARTS: Mapping[str, Part] = {"base": _base, "hardware": _hardware, "driver": _driver, "container": _container,
-                             "foreign": _foreign}
+PARTS: Mapping[str, Part] = {"base": _base, "pci": _pci, "hardware": _hardware, "driver": _driver,
+                             "container": _container, "foreign": _foreign}
 
 
 EXTENSION, VERITY = "extension", "verity.txt"

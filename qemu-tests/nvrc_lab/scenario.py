@@ -20,6 +20,8 @@ from nvrc_lab.inventory import PRODUCTS, SWITCHES
 from nvrc_lab.records import RecordError, read_record
 
 SUFFIX = ".yaml"
+# As `driver`: NVIDIA's own modules and programs, which the image has to have; else the release that the emulated says.
+REAL = "real"
 # What a verdict line may name: a step of the boot, or what a code's own row names, such as the time after the boot.
 STEPS = tuple(dict.fromkeys((*(step.name for step in BOOT), *(row.step for row in CODES))))
 
@@ -138,12 +140,13 @@ class Expectation:
     """`report`: fields of the boot report by path (`gpus/0/state`, `steps/cdi/outcome`); `*` stands for anything.
 
     `what`: words of the verdict's reason that are facts, such as a bus id. `console`, `agent`: texts that some line
-    must hold; `absent`: texts that no line may hold.
+    must hold; `absent`: texts that no line may hold. `within_s`: how long `step` may take, by the machine's clock.
     """
 
     verdict: Verdict
     code: str = ""
     step: str = ""
+    within_s: float = 0.0
     what: tuple[str, ...] = ()
     mode: str = ""
     gpus: int | None = None
@@ -225,6 +228,8 @@ def _check_verdict(expect: Expectation) -> Iterator[str]:
         yield "expect: a machine that gets ready has neither code nor step"
     if expect.verdict in (Verdict.FAILED, Verdict.LOST) and not expect.code:
         yield f"expect.code: missing; verdict {expect.verdict.value} has one"
+    if expect.within_s < 0 or (expect.within_s and not expect.step):
+        yield "expect.within_s: wants a step, and a time above zero"
     if expect.code and find_code(expect.code) is None:
         yield f"expect.code: {expect.code} is no failure code; docs/failure-codes.md lists them"
 
