@@ -26,9 +26,10 @@ class BootFiles:
     initrd: Path
 
 
-def build_image(profile: str = PROFILE) -> BootFiles:
+def build_image(profile: str = PROFILE, *, agent: Path | None = None) -> BootFiles:
     """Ask the factory, which does nothing when nothing changed. Its progress goes to our standard error."""
-    argv = [sys.executable, "-m", "nvrc_build", "build", profile, "--json"]
+    argv = [sys.executable, "-m", "nvrc_build", "build", profile, "--json",
+            *(["--agent", str(agent)] if agent else [])]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise LabError(f"the image {profile!r} could not be built", f"see above; by itself: nvrc-image build {profile}")

@@ -26,13 +26,16 @@ examples:
   nvrc-lab matrix cc mig                those with one of the words in their name
   nvrc-lab matrix --workers 1 --keep    one after another, and keep every console
   nvrc-lab matrix --json                the results for a program
+  nvrc-lab matrix --real-driver         NVIDIA's own modules, libraries and daemons on virtual hardware
 """
+REAL_FOLDER = "real-driver"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("words", nargs="*", metavar="WORD", help="only scenarios with one of these in their name")
     add("--folder", type=Path, metavar="DIR", help="another folder of scenarios")
+    add("--real-driver", action="store_true", help="the scenarios with NVIDIA's own driver, in the image nvidia")
     add("--workers", type=int, default=0, metavar="N", help="machines at a time (default: one for each processor)")
     add("--keep", action="store_true", help="keep the consoles of good scenarios, too")
     add("--agent", type=Path, metavar="FILE", help="program to put at /usr/bin/kata-agent of every machine")
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from nvrc_lab.places import checkout  # noqa: PLC0415
 
     places = checkout()
-    scenarios = choose(args.folder or places.scenarios, args.words)
+    scenarios = choose(args.folder or places.scenarios / (REAL_FOLDER if args.real_driver else ""), args.words)
     if not scenarios:
         raise LabError(f"no scenario has {' or '.join(args.words)} in its name", "nvrc-lab list shows their names")
     scenarios = [replace(one, deadline_s=one.deadline_s * args.slow) for one in scenarios]
@@ -68,15 +71,16 @@ def choose(folder: Path, words: Sequence[str]) -> list[Scenario]:
 
 
 def _run_machines(args: argparse.Namespace, scenarios: Sequence[Scenario]) -> list[Result]:
-    from nvrc_lab.image import build_image, put_agent  # noqa: PLC0415
+    from nvrc_lab.image import put_agent  # noqa: PLC0415
     from nvrc_lab.places import checkout  # noqa: PLC0415
     from nvrc_lab.qemu import find_qemu  # noqa: PLC0415
+    from nvrc_lab.real_driver import image_for  # noqa: PLC0415
     from nvrc_lab.runner import choose_or_take, default_workers, open_lab, run_all  # noqa: PLC0415
 
     places, qemu = checkout(), find_qemu()
     choice = choose_or_take(args.accel, qemu, places)
     folder = places.runs / f"matrix-{time.strftime('%Y%m%d-%H%M%S')}"
-    image = build_image()
+    image = image_for(scenarios, places)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         if args.agent is not None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nvrc_lab.accel import Choice, choose_accel
-from nvrc_lab.image import BootFiles, build_image, check_agent, check_files, put_agent
+from nvrc_lab.image import BootFiles, check_agent, check_files, put_agent
 from nvrc_lab.matrix import as_json
 from nvrc_lab.places import Places
 from nvrc_lab.qemu import Qemu
+from nvrc_lab.real_driver import image_for
 from nvrc_lab.runner import Result, open_lab, run_scenario
-from nvrc_lab.scenario import find_scenario, read_scenario
+from nvrc_lab.scenario import Scenario, find_scenario, read_scenario
 from nvrc_lab.verdict import judge
 from nvrc_lab.view import choose_view
 
@@ -31,7 +32,7 @@ def rehearse(word: str, order: Order, qemu: Qemu, places: Places) -> int:
     choice = (Choice(accel=order.accel, reason="asked for by --accel") if order.accel is not None
               else choose_accel(qemu, places.accel))
     scratch = places.runs / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    image = find_image(order, scratch)
+    image = find_image(order, scratch, scenario, places)
     try:
         lab = open_lab(places, qemu, image, [scenario], choice=choice)
         console = order.console or scratch.with_suffix(".console")
@@ -47,11 +48,11 @@ def rehearse(word: str, order: Order, qemu: Qemu, places: Places) -> int:
     return 0 if result.ok else 1
 
 
-def find_image(order: Order, scratch: Path) -> BootFiles:
+def find_image(order: Order, scratch: Path, scenario: Scenario, places: Places) -> BootFiles:
     if order.agent is not None:
         check_agent(order.agent)
     if order.kernel is None or order.initrd is None:
-        files = build_image()
+        files = image_for([scenario], places)
     else:
         files = BootFiles(kernel=order.kernel, initrd=order.initrd)
         check_files(files)

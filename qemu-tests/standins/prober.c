@@ -13,6 +13,7 @@
  *   peek PATH OFFSET           a 32-bit register through mmap         -> probe: peek PATH OFFSET 180000a1 | error NAME
  *   ls PATH                    names, sorted                          -> probe: ls PATH: a b c | error NAME
  *   link PATH                                                         -> probe: link PATH -> TARGET | error NAME
+ *   stat PATH                  of a character node                    -> probe: stat PATH 195:0 mode=666 | error NAME
  *   node PATH MAJOR MINOR      make a character node; MAJOR may be a name from /proc/devices
  *   open PATH                  open, close at once, timed             -> probe: open PATH ok ms=12 | error NAME ms=12
  *   hold PATH                  the same, but stays open               -> probe: hold PATH ok ms=12 | ...
@@ -66,7 +67,7 @@ static const struct {
 	{ "sleep", do_sleep },       { "wait", do_wait },         { "kill", do_kill },
 	{ "say", do_say },           { "poweroff", do_poweroff }, { "grep", do_cat },
 	{ "spawn", do_spawn },       { "syslog", do_syslog },     { "loopback", do_loopback },
-	{ "peek", do_peek },
+	{ "peek", do_peek },	     { "stat", do_stat },
 };
 
 static void split(struct line *line, char *text)

@@ -24,6 +24,7 @@ void do_hex(const struct line *line);
 void do_peek(const struct line *line);
 void do_ls(const struct line *line);
 void do_link(const struct line *line);
+void do_stat(const struct line *line);
 void do_write(const struct line *line);
 
 /* prober_devices.c */

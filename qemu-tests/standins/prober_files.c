@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 void do_cat(const struct line *line)
@@ -88,6 +90,17 @@ void do_link(const struct line *line)
 		report("link", word(line, 1), false, -1);
 	else
 		printf("probe: link %s -> %.*s\n", word(line, 1), (int)length, target);
+}
+
+void do_stat(const struct line *line)
+{
+	struct stat node;
+
+	if (stat(word(line, 1), &node) < 0)
+		report("stat", word(line, 1), false, -1);
+	else
+		printf("probe: stat %s %u:%u mode=%o\n", word(line, 1), major(node.st_rdev), minor(node.st_rdev),
+		       node.st_mode & 07777);
 }
 
 void do_write(const struct line *line)
