@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -31,10 +32,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if called is not None and argv is None:
             run_and_exit(called)
-        return run("hook", called) if called is not None else dispatch(words)
+        status = run("hook", called) if called is not None else dispatch(words)
     except Exception as err:
         print(f"guest-cdi: error: {describe_internal(err)}", file=sys.stderr)
+        status = 1
+    return status if argv is not None else flush_output(status)
+
+
+def flush_output(status: int) -> int:
+    """What was printed is not said before somebody took it; the interpreter would find out after the exit status."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as err:
+        if not status:
+            print(f"guest-cdi: error: standard output took no more: {err.strerror}", file=sys.stderr)
+        # What is left must not be tried again on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
         return 1
+    return status
 
 
 def describe_internal(err: Exception) -> str:

@@ -25,6 +25,7 @@ from guest_cdi.naming import ALL, NONE, Strategy
 from guest_cdi.nvml import OpenNvml
 from guest_cdi.prove import prove
 from guest_cdi.render import FORMATS, publish, render
+from guest_cdi.report import report_document, report_error
 from guest_cdi.versions import CURRENT, RELEASES, find_release
 
 EXAMPLES = """examples:
@@ -130,12 +131,14 @@ def main(argv: Sequence[str]) -> int:
         options = read_options(arguments)
         run(arguments, options)
     except CdiError as err:
-        _report_error(err, as_json=arguments.json)
+        report_error(err, as_json=arguments.json)
         return 2 if err.code == "E_CDI_USAGE" else 1
     return 0
 
 
 def run(arguments: Arguments, options: Options) -> None:
+    if not os.path.isdir(arguments.root):
+        raise CdiError("E_CDI_DRIVER_ROOT", f"--root {arguments.root} is not a directory", "unpack the tree first")
     host = LinuxHost(arguments.root)
     library = arguments.nvml_library or locate_nvml(host, options, arguments.root)
     with OpenNvml(library, has_drm=lambda bus_id: bool(list_drm_nodes(host, bus_id))) as nvml:
@@ -144,9 +147,20 @@ def run(arguments: Arguments, options: Options) -> None:
     if arguments.output:
         publish(_output_path(arguments), text)
     else:
-        sys.stdout.buffer.write(text)
+        _write_out(text)
     if not arguments.quiet:
-        _report(result, as_json=arguments.json)
+        report_document(result, as_json=arguments.json)
+
+
+def _write_out(text: bytes) -> None:
+    if sys.stdout is None:
+        raise CdiError("E_CDI_PUBLISH", "standard output is closed", "name a file with --output")
+    try:
+        sys.stdout.buffer.write(text)
+        sys.stdout.flush()
+    except OSError as err:
+        raise CdiError("E_CDI_PUBLISH", f"standard output took no document: {err.strerror}",
+                       "name a file with --output, or let its reader run to the end") from err
 
 
 def describe(host: Host, nvml: Nvml, options: Options) -> Generated:
@@ -173,6 +187,9 @@ def read_options(arguments: Arguments) -> Options:
     mistakes += [f"--device-name-strategy {name} is given twice" for name in _doubled(strategies)]
     mistakes += _unknown("--feature-flag", arguments.feature_flag, FEATURES)
     if strict:
+        mistakes += [f"{flag} {path}: must be an absolute path" for flag, path in (
+            ("--driver-root", arguments.driver_root), ("--dev-root", arguments.dev_root),
+            ("--ldconfig-path", arguments.ldconfig_path)) if path and not path.startswith("/")]
         mistakes += _unknown("--disable-hook", arguments.disable_hook, (*HOOK_NAMES, ALL_HOOKS))
     mistakes += _unknown("--enable-hook", arguments.enable_hook, HOOK_NAMES)
     if mistakes or release is None:
@@ -205,7 +222,7 @@ def read_options(arguments: Arguments) -> Options:
 
 def _unknown(flag: str, values: Iterable[str], known: Iterable[str]) -> list[str]:
     names = tuple(known)
-    return [f"{flag} {value}: known are {', '.join(names)}" for value in values if value not in names]
+    return [f"{flag} {value or repr(value)}: known are {', '.join(names)}" for value in values if value not in names]
 
 
 def _doubled(values: Sequence[str]) -> list[str]:
@@ -245,38 +262,8 @@ def _choose_format(arguments: Arguments) -> str:
 
 def _output_path(arguments: Arguments) -> str:
     """A file with another extension would be read by nobody, so it gets one."""
+    if os.path.isdir(arguments.output):
+        raise CdiError("E_CDI_PUBLISH", f"{arguments.output} is a directory",
+                       "name the file to make in it, such as nvidia.yaml")
     known = os.path.splitext(arguments.output)[1].lower() in (".json", ".yaml", ".yml")
     return arguments.output if known else f"{arguments.output}.{_choose_format(arguments)}"
-
-
-def _report(result: Generated, *, as_json: bool) -> None:
-    """What was made. No UUIDs: a confidential guest may not want to tell which hardware it has."""
-    spec = result.spec
-    common = spec.container_edits
-    if as_json:
-        _print_json({
-            "version": spec.version, "driver": result.driver_version, "kind": spec.kind, "devices": len(spec.devices),
-            "nodes": len(common.device_nodes), "mounts": len(common.mounts), "hooks": len(common.hooks),
-            "skipped": [{"device": entry.device, "code": entry.reason.code, "what": entry.reason.what,
-                         "hint": entry.reason.hint} for entry in result.skipped],
-            "missing": list(result.missing),
-        })
-        return
-    for entry in result.skipped:
-        print(f"guest-cdi: warning: left out {entry.device}: {entry.reason}", file=sys.stderr)
-    print(f"guest-cdi: CDI {spec.version}, driver {result.driver_version}, {len(spec.devices)} devices, "
-          f"{len(common.device_nodes)} common nodes, {len(common.mounts)} mounts, {len(common.hooks)} hooks; "
-          f"not present: {', '.join(result.missing) or 'nothing'}", file=sys.stderr)
-
-
-def _report_error(err: CdiError, *, as_json: bool) -> None:
-    if as_json:
-        _print_json({"code": err.code, "what": err.what, "hint": err.hint})
-    else:
-        print(f"guest-cdi: error: {err}", file=sys.stderr)
-
-
-def _print_json(value: object) -> None:
-    import json
-
-    print(json.dumps(value), file=sys.stderr)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the SONAME of a shared object, and nothing else, with a handful of bounded reads.
+"""Reads the SONAME of a shared object, and whether the loader can be trusted with it, with a handful of bounded reads.
 
 Follows elf(5). The dynamic segment is believed first, as the loader does; an object without program headers is read
 through its section headers. Every offset and count comes from a file that may be truncated or hostile, so each is
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 FIRST_READ = 4096               # holds the ELF header and, in every linker's output, the program headers
@@ -19,7 +20,7 @@ MAX_NAME = 255                  # NAME_MAX: a longer SONAME cannot be a file
 
 PT_LOAD, PT_DYNAMIC = 1, 2
 SHT_DYNAMIC = 6
-DT_NULL, DT_STRTAB, DT_SONAME = 0, 5, 14
+DT_NULL, DT_STRTAB, DT_SYMTAB, DT_SONAME = 0, 5, 6, 14
 
 
 class ElfError(Exception):
@@ -180,17 +181,39 @@ def _find_dynamic_section(file: _File) -> tuple[int, int, _Strings] | None:
 
 
 def _scan_dynamic(file: _File, offset: int, size: int) -> tuple[list[int], int | None]:
-    step = struct.calcsize(file.layout.word) * 2
-    if size > MAX_DYNAMIC_BYTES:
-        raise ElfError("its dynamic table is too large")
-    data = file.read(offset, size - size % step)
     names: list[int] = []
     table: int | None = None
-    for tag, value in struct.iter_unpack(f"{file.order}2{file.layout.word}", data):
-        if tag == DT_NULL:
-            break
+    for tag, value in _read_tags(file, offset, size):
         if tag == DT_SONAME:
             names.append(value)
         elif tag == DT_STRTAB:
             table = value
     return names, table
+
+
+def _read_tags(file: _File, offset: int, size: int) -> Iterator[tuple[int, int]]:
+    step = struct.calcsize(file.layout.word) * 2
+    if size > MAX_DYNAMIC_BYTES:
+        raise ElfError("its dynamic table is too large")
+    data = file.read(offset, size - size % step)
+    for tag, value in struct.iter_unpack(f"{file.order}2{file.layout.word}", data):
+        if tag == DT_NULL:
+            return
+        yield tag, value
+
+
+def check_loadable(descriptor: int) -> None:
+    """ElfError for a library that would bring the loader down instead of being refused by it.
+
+    The loader maps segments unseen and reads them afterwards, which beyond the end of the file is a SIGBUS; and it
+    believes the dynamic table.
+    """
+    file = _File(descriptor)
+    layout, size = file.layout, os.fstat(descriptor).st_size
+    records = file.records(layout.phoff, 0, layout.program)
+    if any(file.word(record, layout.p_offset) + file.word(record, layout.p_filesz) > size for record in records):
+        raise ElfError("it is truncated")
+    segment = _find_dynamic_segment(file)
+    tags = {tag for tag, _ in _read_tags(file, *segment[:2])} if segment else set()
+    if not {DT_SYMTAB, DT_STRTAB} <= tags:
+        raise ElfError("it has no symbols")

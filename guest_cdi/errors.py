@@ -76,7 +76,7 @@ CODES: tuple[FailureCode, ...] = (
     FailureCode("E_CDI_HOOK_ROOT", "hook", "the container root cannot be used, or a path would leave it",
                 "inspect the container image; the path in the message escapes or is not a directory", AUTHOR),
     FailureCode("E_CDI_HOOK_KERNEL", "hook", "the kernel lacks a call that confines the hook to the container",
-                "run hooks on Linux 5.12 or later", PLATFORM),
+                "run hooks on Linux 5.14 or later", PLATFORM),
     FailureCode("E_CDI_HOOK_LDCONFIG", "hook", "this machine has no usable ldconfig",
                 "put a static ldconfig into the image or name it with --ldconfig-path", PLATFORM),
     FailureCode("E_CDI_HOOK_LDCACHE", "hook", "ldconfig failed in the container",
@@ -98,4 +98,11 @@ class CdiError(Exception):
         self.hint = hint or BY_CODE[code].remedy
 
     def __str__(self) -> str:
-        return f"{self.what} ({self.code}): {self.hint}"
+        return printable(f"{self.what} ({self.code}): {self.hint}")
+
+
+def printable(text: str) -> str:
+    """One line that any stream takes: a name from a hostile file must not move the cursor or end the line."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

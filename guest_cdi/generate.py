@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from guest_cdi.discover.driver import Driver, Found, check_userspace, find_library_dirs, find_version
-from guest_cdi.discover.files import find_firmware, find_programs, find_sockets, locate_program
+from guest_cdi.discover.files import PROGRAM_DIRS, find_firmware, find_programs, find_sockets, locate_program
 from guest_cdi.discover.graphics import find_graphics
 from guest_cdi.discover.hooks import NAMES as HOOK_NAMES
 from guest_cdi.discover.hooks import UPDATE_APPLICATION_PROFILE, HookProgram, HookStyle, running_program
@@ -174,7 +174,10 @@ def _find_hook_program(host: Host, options: Options) -> HookProgram:
     if not path.startswith("/"):
         name = path or HOOK_PROGRAM
         fallback = "/usr/bin/nvidia-ctk" if name == "nvidia-ctk" else f"/usr/bin/{HOOK_PROGRAM}"
-        path = locate_program(tree, name) or fallback
+        found = locate_program(tree, name)
+        if options.strict and options.hook_path and found is None:
+            raise CdiError("E_CDI_HOOK_PATH", f"there is no program {name} in {', '.join(PROGRAM_DIRS)}")
+        path = found or fallback
     program = HookProgram(path=path, ldconfig_path=options.ldconfig_path, disabled=options.disabled_hooks,
                           enabled=options.enabled_hooks, is_combined=_is_combined(host, path, options))
     # Runtimes only log a missing hook, and CUDA in the container then fails with a message that leads astray.

@@ -24,6 +24,8 @@ from guest_cdi.validate import Checked, check_files
 if TYPE_CHECKING:
     import argparse
 
+    from guest_cdi.load import Data
+
 NAME = "inject"
 HELP = "apply devices to the config.json of an OCI bundle"
 EPILOG = """examples:
@@ -173,9 +175,9 @@ def run(arguments: Arguments, out: TextIO, err: TextIO) -> int:
         registry = read_registry(arguments.specs, directories)
         path = os.path.join(arguments.bundle, "config.json")
         config, mode = _read_config(path)
-        text = _dump(inject(registry, arguments.names, config, LinuxHost(arguments.root).lstat))
+        text = _dump(path, _inject_into(path, registry, arguments, config))
         if arguments.dry_run:
-            out.write(text)
+            out.write(text.decode())
         else:
             _write_config(path, text, mode)
     except CdiError as failure:
@@ -186,44 +188,62 @@ def run(arguments: Arguments, out: TextIO, err: TextIO) -> int:
     return 0
 
 
+def _inject_into(path: str, registry: Registry, arguments: Arguments, config: Config) -> Config:
+    try:
+        return inject(registry, arguments.names, config, LinuxHost(arguments.root).lstat)
+    except RecursionError as err:
+        raise CdiError("E_CDI_BUNDLE", f"{path} is nested too deep") from err
+
+
 def _read_config(path: str) -> tuple[Config, int]:
     import json
 
     try:
-        with open(path, "rb") as stream:
-            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
-            config: Config = json.loads(stream.read(MAX_CONFIG_BYTES))
+        # A FIFO must not stop the command.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as stream:
+            status = os.fstat(descriptor)
+            content = stream.read(MAX_CONFIG_BYTES + 1) if stat.S_ISREG(status.st_mode) else None
+        if content is None or len(content) > MAX_CONFIG_BYTES:
+            raise CdiError("E_CDI_BUNDLE", f"{path} is no regular file of at most {MAX_CONFIG_BYTES >> 20} MiB")
+        config: Config = json.loads(content, parse_constant=_refuse)
     except OSError as err:
         raise CdiError("E_CDI_BUNDLE", f"{path}: {err.strerror}") from err
     except (ValueError, RecursionError) as err:
         raise CdiError("E_CDI_BUNDLE", f"{path} is not JSON: {err}") from err
     if not isinstance(config, dict):
         raise CdiError("E_CDI_BUNDLE", f"{path} must hold an object")
-    return config, mode
+    return config, stat.S_IMODE(status.st_mode)
 
 
-def _dump(config: Config) -> str:
+def _refuse(constant: str) -> Data:
+    raise ValueError(f"{constant} is no JSON value")
+
+
+def _dump(path: str, config: Config) -> bytes:
     import json
 
-    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    try:
+        return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError as err:
+        raise CdiError("E_CDI_BUNDLE", f"{path}: a text in it is not Unicode") from err
 
 
-def _write_config(path: str, text: str, mode: int) -> None:
+def _write_config(path: str, text: bytes, mode: int) -> None:
     """Whole or not at all, with the mode it had: it may hold what only its owner is to see."""
     scratch = f"{path}.{os.urandom(6).hex()}.tmp"
     try:
         descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            with open(descriptor, "w", encoding="utf-8") as stream:
+            with open(descriptor, "wb") as stream:
                 stream.write(text)
                 os.fchmod(stream.fileno(), mode)
             os.replace(scratch, path)
         except BaseException:
             os.unlink(scratch)
             raise
-    except (OSError, UnicodeEncodeError) as err:
-        reason = err.strerror if isinstance(err, OSError) else "a text in it is not Unicode"
-        raise CdiError("E_CDI_BUNDLE", f"{path} could not be written: {reason}") from err
+    except OSError as err:
+        raise CdiError("E_CDI_BUNDLE", f"{path} could not be written: {err.strerror}") from err
 
 
 def _report_error(failure: CdiError, err: TextIO, *, as_json: bool) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from guest_cdi.errors import printable
+
 if TYPE_CHECKING:
     import yaml
 
@@ -35,7 +37,7 @@ class Finding:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
-        return ": ".join(part for part in (where, self.place, f"{self.message} [{self.rule}]") if part)
+        return printable(": ".join(part for part in (where, self.place, f"{self.message} [{self.rule}]") if part))
 
 
 class Bare(NamedTuple):
@@ -161,8 +163,11 @@ def _doubled_places(data: Data, place: str) -> Iterator[str]:
 def _parse_yaml(path: str, text: str) -> Source:
     import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        # Composing is recursive, in C at that: a file that is nested too deep must be refused before.
+        _bound_events(yaml.parse(text, Loader=loader))
+        node = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as err:
         line = err.problem_mark.line + 1 if err.problem_mark else 0
         raise _UnreadableError("syntax", " ".join(filter(None, (err.context, err.problem))), line) from err
@@ -175,6 +180,18 @@ def _parse_yaml(path: str, text: str) -> Source:
     return Source(file=path, data=data, lines=reader.lines, bare=reader.bare, findings=tuple(reader.findings))
 
 
+def _bound_events(events: Iterator[yaml.Event]) -> None:
+    from yaml import CollectionEndEvent, CollectionStartEvent
+
+    depth = 0
+    for count, event in enumerate(events):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > MAX_DEPTH or count > 2 * MAX_NODES:
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            raise _UnreadableError("syntax", TOO_LARGE, line)
+
+
+TOO_LARGE = f"more than {MAX_NODES} values or {MAX_DEPTH} levels"
 _TAG = "tag:yaml.org,2002:"
 KINDS = {"int": "an integer", "float": "a number", "bool": "a boolean", "null": "null", "timestamp": "a date"}
 
@@ -194,7 +211,7 @@ class _YamlReader:
 
         self._count += 1
         if self._count > MAX_NODES or depth > MAX_DEPTH:
-            raise _UnreadableError("syntax", f"more than {MAX_NODES} values or {MAX_DEPTH} levels", _line(node))
+            raise _UnreadableError("syntax", TOO_LARGE, _line(node))
         self.lines[place] = _line(node)
         if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
             return self._mapping(node, place, depth)

@@ -59,7 +59,7 @@ def select_targets(gpus: Sequence[Gpu], ids: Iterable[str], *, strict: bool) -> 
              for name in (name_device(target, Strategy.INDEX), name_device(target, Strategy.UUID))}
     faulty = {str(gpu.index): Target(gpu=gpu) for gpu in gpus if gpu.error}
     found = {name: known.get(_canonical(name), faulty.get(_canonical(name).partition(":")[0])) for name in wanted}
-    unknown = [name for name, target in found.items() if target is None]
+    unknown = [name or repr(name) for name, target in found.items() if target is None]
     if unknown:
         raise CdiError("E_CDI_DEVICE_ID", f"no device {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
     targets = [target for name in wanted if (target := found[name]) is not None]

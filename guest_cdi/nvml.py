@@ -12,11 +12,13 @@ belong to the discoverers.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import ModuleType, TracebackType
 from typing import ParamSpec, Protocol, TypeVar, cast
 
+from guest_cdi.elf import ElfError, check_loadable
 from guest_cdi.errors import CdiError
 from guest_cdi.gpu import DISPLAY_ONLY, Gpu, Mig
 
@@ -97,14 +99,21 @@ def load(library: str) -> ModuleType:
     import pynvml
 
     try:
+        with open(library, "rb", opener=_open_at_once) as stream:
+            check_loadable(stream.fileno())
         handle = ctypes.CDLL(library)
-    except OSError as err:
+    except (OSError, ElfError) as err:
         raise CdiError("E_CDI_NVML_LIBRARY", f"{library} cannot be loaded: {err}") from err
     with pynvml.libLoadLock:
         pynvml.nvmlLib = handle
         # The module keeps the functions it looked up; those of another library would be called instead of these.
         pynvml._nvmlGetFunctionPointer_cache.clear()
     return pynvml  # type: ignore[no-any-return]
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A FIFO of that name must not stop a boot."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def code_name(code: int) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from guest_cdi import spec as cdi
+from guest_cdi.errors import printable
 from guest_cdi.load import Data, Finding, Source, parse_source, read_source
 from guest_cdi.model import as_mapping, as_sequence, to_spec
 from guest_cdi.schema import check_shape
@@ -207,7 +208,7 @@ def _print_text(one: Checked, out: TextIO) -> None:
         print(finding, file=out)
     if one.spec:
         names = ", ".join(device.name for device in one.spec.devices)
-        print(f"{one.file}: valid: {one.spec.kind} with {names}", file=out)
+        print(f"{printable(one.file)}: valid: {one.spec.kind} with {names}", file=out)
 
 
 def _print_json(checked: Iterable[Checked], out: TextIO) -> None:

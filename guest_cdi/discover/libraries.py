@@ -7,6 +7,7 @@ There is no list of names: every library whose file name ends in the driver vers
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 
 from guest_cdi.discover.driver import Driver, Found, basename, join, parent
@@ -122,6 +123,8 @@ def _read_soname(driver: Driver, path: str) -> str | None:
     except OSError as err:
         raise ElfError(f"it cannot be opened: {err.strerror}") from err
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ElfError("it is not a regular file")
         return read_soname(descriptor)
     finally:
         os.close(descriptor)

@@ -166,7 +166,7 @@ class Tree:
         if err.errno in _ABSENT or not self.strict:
             return
         if err.errno == errno.ELOOP:
-            raise CdiError("E_CDI_LINK_LOOP", f"{path} is reached through a loop of symbolic links") from err
+            raise CdiError("E_CDI_LINK_LOOP", f"{path} is reached through a loop of links, or too many") from err
         raise CdiError("E_CDI_READ", f"{path}: {err.strerror}") from err
 
 

@@ -98,6 +98,19 @@ def test_every_mistake_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> No
         assert part in error
 
 
+def test_roots_are_absolute(capsys: pytest.CaptureFixture[str]) -> None:
+    """A relative one would stand in the document, where nobody knows relative to what."""
+    assert cli.main(["--driver-root=d", "--dev-root=e", "--ldconfig-path=f"]) == 2
+    error = capsys.readouterr().err
+    for flag in ("--driver-root d", "--dev-root e", "--ldconfig-path f"):
+        assert f"{flag}: must be an absolute path" in error
+
+
+def test_a_root_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([f"--root={tmp_path}/none"]) == 1
+    assert f"--root {tmp_path}/none is not a directory (E_CDI_DRIVER_ROOT)" in capsys.readouterr().err
+
+
 def test_the_reference_has_no_combined_hook(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--compat=nvidia-ctk", "--hook-style=combined"]) == 2
     assert "--hook-style combined: the reference has no such hook" in capsys.readouterr().err
@@ -187,6 +200,76 @@ def test_publishes_the_golden_document(stage: Stage, capsys: pytest.CaptureFixtu
     assert "CDI 0.5.0, driver 595.58.03, 3 devices" in report
     assert "nvidia-imex" in report
     assert "GPU-" not in report
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["", "/"])
+def test_a_directory_is_no_place_for_a_document(stage: Stage, tmp_path: Path, name: str,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "there").mkdir()
+    assert stage.run(output=f"{tmp_path}/there{name}") == 1
+    assert "is a directory (E_CDI_PUBLISH)" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "there") == []
+    assert not (tmp_path / "there.yaml").exists()
+
+
+OUTPUTS = {"full": ("exec > /dev/full", "No space left on device"), "closed": ("exec >&-", "standard output is closed"),
+           "no reader": ("exec > >(:); sleep 0.05", "Broken pipe")}
+
+
+@needs_root
+@pytest.mark.parametrize(("shell", "said"), OUTPUTS.values(), ids=OUTPUTS)
+def test_output_that_nobody_takes_is_a_failure_in_one_line(stage: Stage, shell: str, said: str) -> None:
+    words = f"{sys.executable} -m guest_cdi generate --root={stage.root} --nvml-library={stage.mock.library} --quiet"
+    done = subprocess.run(["bash", "-c", f"{shell}; exec {words}"], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert said in done.stderr and "(E_CDI_PUBLISH)" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_what_is_printed_last_is_taken_or_missed(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    command = [sys.executable, "-m", "guest_cdi"]
+    for words, status in ((["--help"], 1), (["validate", str(tmp_path / "a.json")], 1)):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([*command, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+        assert done.returncode == status
+        assert "Exception ignored" not in done.stderr
+
+
+@needs_root
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5)),
+                                  lambda path: os.mknod(path, stat.S_IFSOCK)], ids=["FIFO", "node", "socket"])
+def test_what_only_looks_like_a_library_is_named_and_not_waited_for(
+        stage: Stage, make: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
+    make(str(stage.root / "lib/x86_64-linux-gnu/libextra.so.595.58.03"))
+    assert stage.run() == 1
+    error = capsys.readouterr().err
+    assert "libextra.so.595.58.03: it " in error and "(E_CDI_LIBRARY)" in error
+
+
+@needs_root
+def test_a_message_is_one_line_whatever_a_file_is_called(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    (stage.root / "lib/x86_64-linux-gnu/lib\n\x1b[2J.so.595.58.03").write_text("")
+    assert stage.run() == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "lib\\n\\x1b[2J.so" in error
+
+
+@needs_root
+def test_generators_at_once_and_killed_leave_one_whole_document(stage: Stage) -> None:
+    """Whoever is last wins; nothing else in the directory is a document to its readers."""
+    words = [sys.executable, "-m", "guest_cdi", "generate", f"--root={stage.root}", "--quiet",
+             f"--nvml-library={stage.mock.library}", f"--output={stage.output}"]
+    running = [subprocess.Popen(words) for _ in range(4)]
+    wanted = (ROOTS / "monolith" / "expected.yaml").read_text()
+    while not stage.output.exists():
+        assert any(process.poll() is None for process in running)
+    running[-1].kill()
+    assert stage.output.read_text() == wanted
+    assert sorted(process.wait() for process in running)[1:] == [0, 0, 0]
+    assert stage.output.read_text() == wanted
+    assert [name for name in os.listdir(stage.output.parent) if not name.endswith(".tmp")] == ["nvidia.yaml"]
 
 
 @needs_root

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fakes.elf import shared_object
-from guest_cdi.elf import MAX_DYNAMIC_BYTES, MAX_HEADERS, ElfError, read_soname
+from guest_cdi.elf import MAX_DYNAMIC_BYTES, MAX_HEADERS, ElfError, check_loadable, read_soname
 
 
 def soname_of(content: bytes) -> str | None:
@@ -137,3 +137,25 @@ def check(content: bytes) -> None:
         assert str(err)
     else:
         assert name is None or ("/" not in name and "\0" not in name and len(name) <= 255)
+
+
+def test_a_real_library_is_loadable_and_its_beginning_is_not(tmp_path: Path) -> None:
+    content = next(Path("/usr/lib").rglob("libc.so.6")).read_bytes()
+    path = tmp_path / "lib.so"
+    for cut, said in ((len(content), ""), (len(content) // 2, "truncated"), (4096, "truncated"), (60, "truncated"), (0, "not an ELF")):
+        path.write_bytes(content[:cut])
+        with path.open("rb") as file:
+            if not said:
+                check_loadable(file.fileno())
+                continue
+            with pytest.raises(ElfError, match=said):
+                check_loadable(file.fileno())
+
+
+@pytest.mark.parametrize("content", [GOOD, BY_SECTIONS, shared_object(sections=False, segments=False)])
+def test_a_library_without_symbols_is_not_for_the_loader(content: bytes) -> None:
+    """glibc's loader follows the missing table and dies."""
+    with tempfile.TemporaryFile() as file, pytest.raises(ElfError, match="no symbols"):
+        file.write(content)
+        file.flush()
+        check_loadable(file.fileno())

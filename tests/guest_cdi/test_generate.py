@@ -134,6 +134,12 @@ def test_only_the_running_program_is_known_to_combine(running: str, style: HookS
     assert len(made.spec.container_edits.hooks) == count
 
 
+def test_a_hook_program_by_name_is_the_one_that_is_meant(tmp_path: Path) -> None:
+    error = failure(load("monolith"), tmp_path, Options(hook_path="my-hook"))
+    assert error.code == "E_CDI_HOOK_PATH"
+    assert "no program my-hook in /usr/local/sbin" in error.what
+
+
 def test_a_hook_program_that_is_not_there_is_not_this_one(tmp_path: Path) -> None:
     options = Options(hook_path="/no/program", running_program="/no/program", disabled_hooks=frozenset({"all"}),
                       enabled_hooks=frozenset())
@@ -605,7 +611,7 @@ def test_libraries_that_the_cache_cannot_list_are_an_error_in_every_mode(tmp_pat
         f"/var/lib/nvidia/lib64/{name}.so.580.95.05" for name in ("libcuda", "libnvidia-ml", "libloop")]))
     host = machine.host(tmp_path)
     options = Options(driver_root="/opt/driver", dev_root="/", hook_path="/opt/driver/bin/nvidia-cdi-hook")
-    with pytest.raises(CdiError, match="loop of symbolic links"):
+    with pytest.raises(CdiError, match="loop of links"):
         generate(host, machine.nvml(), options)
     with pytest.raises(CdiError, match="cannot be listed") as caught:
         generate(host, machine.nvml(), replace(options, strict=False))

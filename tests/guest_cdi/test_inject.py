@@ -407,7 +407,9 @@ def test_a_failure_in_json(bundle: Path) -> None:
 
 @pytest.mark.parametrize(("content", "said"), [
     (None, "No such file or directory"), ("{", "is not JSON"), ("[]", "must hold an object"), ("[" * 100_000, "is not JSON"),
-], ids=["missing", "not JSON", "a list", "too deep"])
+    ('{"a":' * 900 + "1" + "}" * 900, "nested too deep"), ('{"a": NaN}', "NaN is no JSON value"),
+    ('{"a": "' + "x" * (16 << 20) + '"}', "no regular file of at most 16 MiB"),
+], ids=["missing", "not JSON", "a list", "too deep", "too deep to copy", "no number", "too large"])
 def test_a_bundle_that_cannot_be_used(bundle: Path, content: str | None, said: str) -> None:
     (bundle / "config.json").unlink()
     if content is not None:
@@ -415,6 +417,20 @@ def test_a_bundle_that_cannot_be_used(bundle: Path, content: str | None, said: s
     status, _, err = call(bundle, "v.com/c=a")
     assert status == 1
     assert f"{bundle}/config.json" in err and said in err and "E_CDI_BUNDLE" in err
+
+
+def test_a_fifo_as_configuration_does_not_block(bundle: Path) -> None:
+    (bundle / "config.json").unlink()
+    os.mkfifo(bundle / "config.json")
+    status, _, err = call(bundle, "v.com/c=a")
+    assert (status, "no regular file" in err) == (1, True)
+
+
+def test_text_that_is_no_unicode_is_not_printed(bundle: Path) -> None:
+    (bundle / "config.json").write_text('{"process": {"env": ["B=\\ud800"]}}')
+    status, out, err = call(bundle, "v.com/c=a", dry_run=True)
+    assert (status, out) == (1, "")
+    assert "a text in it is not Unicode (E_CDI_BUNDLE)" in err
 
 
 def test_text_that_cannot_be_written_leaves_no_scratch_file(bundle: Path) -> None:

@@ -195,6 +195,36 @@ def test_a_library_that_cannot_be_loaded_is_named(tmp_path: Path, content: bytes
     assert str(path) in raised.value.what
 
 
+CUTS = """
+import sys
+from pathlib import Path
+from guest_cdi.errors import CdiError
+from guest_cdi.nvml import OpenNvml
+whole = Path(sys.argv[1]).read_bytes()
+for cut in range(0, len(whole), len(whole) // 23):
+    path = Path(sys.argv[2], f"{cut}.so")       # a file that is mapped must not be written to
+    path.write_bytes(whole[:cut])
+    try:
+        OpenNvml(str(path))
+    except CdiError as err:
+        print(err.code)
+"""
+
+
+def test_no_truncated_library_brings_the_process_down(nvml_standin: Path, tmp_path: Path) -> None:
+    """The loader of glibc dies of a segment that is not in the file; what it would refuse, or survive, is its own."""
+    done = subprocess.run([sys.executable, "-c", CUTS, str(nvml_standin), str(tmp_path)],
+                          capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("E_CDI_NVML_LIBRARY") >= 15
+
+
+def test_a_fifo_as_library_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "libnvidia-ml.so.1")
+    with pytest.raises(CdiError, match="cannot be loaded"):
+        OpenNvml(str(tmp_path / "libnvidia-ml.so.1"))
+
+
 def test_a_library_without_the_function_says_so(tmp_path: Path) -> None:
     source, library = tmp_path / "empty.c", tmp_path / "libnvidia-ml.so.1"
     source.write_text("int nothing;\n")

@@ -274,6 +274,21 @@ def test_a_bomb_of_aliases_is_refused() -> None:
     assert finding.rule == "syntax" and "100000 values" in finding.message
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 70, "- " * 70, "".join(f"{' ' * depth}a:\n" for depth in range(70))])
+def test_nesting_is_bounded_before_anything_recurses(text: str) -> None:
+    """PyYAML's composer in C has no limit of its own: a hundred thousand brackets brought the process down."""
+    finding, = check_text("a.yaml", text.encode()).findings
+    assert (finding.rule, "64 levels" in finding.message) == ("syntax", True)
+
+
+def test_names_from_a_file_cannot_write_to_the_terminal() -> None:
+    shown = [str(finding) for finding in check_text("a.yaml", b'"\\e[2J\\n": 1\n').findings]
+    assert any("\\x1b[2J\\n: no such key" in line for line in shown)
+    assert all(line.isprintable() for line in shown)
+    lone = [str(finding) for finding in check_text("a.json", b'{"\\ud800": 1}').findings]
+    assert any("\\ud800: no such key" in line for line in lone)
+
+
 def test_a_number_too_long_for_python_is_no_crash() -> None:
     assert found(edits("{additionalGids: [" + "9" * 5000 + "]}")) == [("containerEdits.additionalGids[0]", "type")]
 
