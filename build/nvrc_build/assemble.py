@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nvrc_build import elf
+from nvrc_build.accounts import add_accounts
 from nvrc_build.declared import Slice
 from nvrc_build.filelist import select_names
 from nvrc_build.pool import Item, Pool
@@ -31,6 +32,7 @@ def select_tree(slices: Sequence[Slice], pool: Pool, files: Path) -> tuple[Tree,
     for row in slices:
         _declare(row, tree, files)
         _take(row, tree, pool, findings)
+    add_accounts(slices, tree, findings)
     return tree, findings
 
 

@@ -70,6 +70,24 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """An account without password or shell; its group has the same number, and its name unless another is given."""
+
+    name: str
+    number: int
+    group: str
+    home: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unscripted:
+    """Why a package's files are good although its maintainer scripts never ran."""
+
+    package: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
     """`libraries` names packages that only the closure of ELF dependencies takes from; it takes what is needed.
 
@@ -83,6 +101,8 @@ class Slice:
     folders: tuple[Folder, ...]
     links: tuple[Link, ...]
     texts: tuple[Text, ...]
+    users: tuple[User, ...]
+    unscripted: tuple[Unscripted, ...]
     filelists: tuple[FileList, ...]
     expects: tuple[str, ...]
     configs: tuple[str, ...]

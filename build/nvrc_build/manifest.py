@@ -7,6 +7,7 @@ what else it adds, which slices it needs, and why it exists. All mistakes of all
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Container, Iterable
 from enum import Enum
@@ -30,11 +31,14 @@ from nvrc_build.declared import (
     Suite,
     Take,
     Text,
+    Unscripted,
+    User,
 )
 from nvrc_build.errors import BuildError
 from nvrc_build.toml import Findings, Table, read_toml
 from nvrc_build.tree import clean_path
 
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _E = TypeVar("_E", bound=Enum)
 
 
@@ -98,6 +102,8 @@ def _slice(path: Path, rootfs: Path, findings: Findings) -> Slice:
         folders=tuple(_folder(one) for one in table.tables("folder")),
         links=tuple(_link(one) for one in table.tables("link")),
         texts=tuple(_text(one, rootfs) for one in table.tables("text")),
+        users=tuple(_user(one) for one in table.tables("user")),
+        unscripted=tuple(_unscripted(one) for one in table.tables("unscripted")),
         filelists=tuple(_filelist(one) for one in table.tables("filelist")),
         expects=tuple(_path(table, "expects", text) for text in table.texts("expects")),
         configs=tuple(_path(table, "configs", text) for text in table.texts("configs")),
@@ -160,6 +166,22 @@ def _text(table: Table, rootfs: Path) -> Text:
         table.note("source", f"{source!r} is not a file below files/")
     row = Text(path=_path(table, "path", table.text("path")), content=content, source=source,
                mode=_mode(table, 0o644))
+    table.close()
+    return row
+
+
+def _user(table: Table) -> User:
+    row = User(name=table.text("name"), number=table.number("id"),
+               group=table.text("group", "") if table.has("group") else "",
+               home=_path(table, "home", table.text("home", "/nonexistent")))
+    if not _ACCOUNT.fullmatch(row.name) or (row.group and not _ACCOUNT.fullmatch(row.group)):
+        table.note("name", f"{row.name!r} or its group is no account name")
+    table.close()
+    return row
+
+
+def _unscripted(table: Table) -> Unscripted:
+    row = Unscripted(package=table.text("package"), why=table.text("why"))
     table.close()
     return row
 
@@ -232,6 +254,7 @@ def _check_references(declared: Declarations, findings: Findings) -> None:
                      {row.name for row in declared.images}, findings)
     if not findings.lines:
         _check_production(declared, findings)
+        _check_extensions(declared, findings)
 
 
 def _check_names(where: str, kind: str, names: Iterable[str], known: Container[str], findings: Findings) -> None:
@@ -247,6 +270,15 @@ def _check_production(declared: Declarations, findings: Findings) -> None:
             if not row.production and not image.development:
                 findings.add(f"images/{image.name}.toml", f"has slice {row.name!r}, which is never in production; "
                              "take it out, or say development = true")
+
+
+def _check_extensions(declared: Declarations, findings: Findings) -> None:
+    """Accounts are looked up in the root's /etc; an extension's own would never be read."""
+    for image in declared.images:
+        for row in declared.slices_of(image):
+            if image.layout is Layout.EXTENSION and row.users:
+                findings.add(f"images/{image.name}.toml", f"is an extension; slice {row.name!r} adds users, which "
+                             "belong into the image below")
 
 
 def _find_cycle(start: str, by_name: dict[str, Slice]) -> tuple[str, ...]:

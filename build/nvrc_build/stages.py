@@ -24,6 +24,7 @@ from nvrc_build.kconfig import check_kernel
 from nvrc_build.papers import write_bills
 from nvrc_build.pool import Pool
 from nvrc_build.report import write_manifest
+from nvrc_build.scripts import unexplained_scripts
 
 KERNEL, INITRD, DISK = "vmlinuz", "initrd", "disk.img"
 
@@ -59,6 +60,9 @@ def assemble(job: Job, work: Work) -> Work:
     """The libraries that the selected programs need, and every check of the whole."""
     findings = [*work.findings, *close_libraries(work.tree, Pool(work.roots), work.below)]
     findings += check_tree(job.slices, work.tree, work.below)
+    used = {entry.origin.package for entry in work.tree}
+    below = job.declared.slices_of(job.declared.image(job.image.over)) if job.image.over else ()
+    findings += unexplained_scripts((*job.slices, *below), used, work.packages, job.cache.debs)
     if findings:
         raise BuildError(f"image {job.image.name} cannot be assembled, {len(findings)} findings",
                          findings=tuple(findings))

@@ -11,14 +11,14 @@ import pytest
 
 from image.elves import make_elf
 from nvrc_build.assemble import check_tree, close_libraries, missing_config_paths, select_tree
-from nvrc_build.declared import FileList, Folder, Link, Slice, Take, Text
+from nvrc_build.declared import FileList, Folder, Link, Slice, Take, Text, User
 from nvrc_build.elf import read_needs
 from nvrc_build.pool import Pool, pattern_rule
 from nvrc_build.tree import Tree
 
 LIB = "/usr/lib/x86_64-linux-gnu"
 EMPTY = Slice(name="one", why="a test", needs=(), takes=(), folders=(), links=(), texts=(), filelists=(), expects=(),
-              configs=(), libraries=(), embeds=(), console=False, production=True)
+              configs=(), libraries=(), embeds=(), console=False, production=True, users=(), unscripted=())
 
 
 def take(package: str, *paths: str, count: int = 0, into: str = "", bundle: str = "") -> Take:
@@ -155,6 +155,23 @@ def test_a_configuration_must_not_name_a_path_that_will_not_exist() -> None:
         "slice 'one': /etc/app.cfg names /usr/share/gone, which will not exist",
         "slice 'one': configuration /etc/missing.cfg must exist and does not",
     ]
+
+
+def test_users_of_all_slices_become_accounts_without_a_shell() -> None:
+    base = replace(EMPTY, users=(User(name="nobody", number=65534, group="nogroup", home="/nonexistent"),
+                                 User(name="root", number=0, group="", home="/root")))
+    more = replace(EMPTY, name="two", users=(User(name="dcgm", number=990, group="", home="/nonexistent"),))
+    tree, findings = select_tree((base, more), Pool({}), Path("/nonexistent"))
+    passwd, group = tree.get("/etc/passwd"), tree.get("/etc/group")
+    assert passwd is not None
+    assert group is not None
+    assert findings == []
+    assert passwd.read().decode() == ("root:x:0:0:root:/root:/nonexistent\ndcgm:x:990:990:dcgm:/nonexistent:/nonexistent\n"
+                                      "nobody:x:65534:65534:nobody:/nonexistent:/nonexistent\n")
+    assert group.read() == b"root:x:0:\ndcgm:x:990:\nnogroup:x:65534:\n"
+    same = replace(EMPTY, name="two", users=(User(name="x", number=0, group="", home="/"),))
+    assert select_tree((base, same), Pool({}), Path("/nonexistent"))[1] == [
+        "slice 'two': user x (0) is already one of slice 'one'"]
 
 
 FILELIST = b"""[

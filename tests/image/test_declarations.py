@@ -79,6 +79,13 @@ def test_a_slice_comes_after_what_it_needs_and_once(tmp_path: Path) -> None:
     pytest.param({"images__i": IMAGE.replace("budget_mb = 1\n", ""), "slices__one": "x = 1\n"},
                  ["images/i.toml budget_mb: is missing", "slices/one.toml why: is missing",
                   "slices/one.toml x: is unknown"], id="all-mistakes-of-all-files"),
+    pytest.param({"slices__one": SLICE + '[[user]]\nname = "a:b"\nid = 1\n'},
+                 ["slices/one.toml [[user]] 1 name: 'a:b' or its group is no account name"], id="account-name"),
+    pytest.param({"slices__one": SLICE + '[[user]]\nname = "a"\nid = 1\n',
+                  "images__i": IMAGE.replace('"root"', '"extension"')},
+                 ["images/i.toml: is an extension; slice 'one' adds users"], id="users-in-an-extension"),
+    pytest.param({"images__i": IMAGE + 'filesystem = "ext4"\n'},
+                 ["images/i.toml filesystem: is for disks; an initrd has none"], id="initrd-with-a-file-system"),
     pytest.param({"slices__one": SLICE + "never_in_production = true\n"},
                  ["images/i.toml: has slice 'one', which is never in production"], id="devkit-in-production"),
 ])

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nvrc_build.apt import Archive, Package, VanishedError, adopt, download, is_present
+from image.test_assemble import EMPTY
+from nvrc_build.apt import Archive, Package, VanishedError, adopt, download, file_sha256, is_present
 from nvrc_build.bill import read_licences
+from nvrc_build.declared import Unscripted
 from nvrc_build.errors import BuildError
 from nvrc_build.job import open_job
+from nvrc_build.scripts import unexplained_scripts
 
 
 def package(data: bytes, name: str = "pkg", version: str = "1:2-3") -> Package:
@@ -69,6 +75,39 @@ def test_what_an_image_needs_is_asked_for_before_any_work(tmp_path: Path, profil
     with pytest.raises(BuildError, match=expected):
         open_job(profile, cache=tmp_path, agent=agent)
     assert list(tmp_path.iterdir()) == []
+
+
+def make_deb(folder: Path, name: str, *scripts: str) -> Package:
+    """A real package with one file and the given maintainer scripts."""
+    tree = folder / name
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN/control").write_text(f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: x <x@x.test>\n"
+                                         "Description: x\n")
+    for script in scripts:
+        (tree / "DEBIAN" / script).write_text("#!/bin/sh\n")
+        (tree / "DEBIAN" / script).chmod(0o755)
+    (tree / "usr").mkdir()
+    (tree / "usr" / name).write_text("x")
+    deb = folder / f"{name}_1_all.deb"
+    subprocess.run(["dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, deb], check=True, capture_output=True)
+    return Package(name=name, version="1", arch="all", size=deb.stat().st_size, sha256=file_sha256(deb))
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")
+def test_a_package_whose_scripts_would_have_to_run_is_refused_unless_a_slice_says_why_not(tmp_path: Path) -> None:
+    packages = (make_deb(tmp_path, "plain", "prerm"), make_deb(tmp_path, "scripted", "postinst", "preinst"))
+    assert unexplained_scripts((), {"plain", "scripted"}, packages, tmp_path) == [
+        "package scripted has a preinst and a postinst that would have to run; scripts never run, so say in a slice's "
+        "[[unscripted]] why its files are good without, or leave it"]
+    assert unexplained_scripts((), {"plain"}, packages, tmp_path) == []
+    row = replace(EMPTY, unscripted=(Unscripted(package="scripted", why="x"),))
+    assert unexplained_scripts((row,), {"plain", "scripted"}, packages, tmp_path) == []
+    row = replace(EMPTY, unscripted=(Unscripted(package="plain", why="x"),))
+    assert unexplained_scripts((row,), {"plain"}, packages, tmp_path) == [
+        "slice 'one': plain has no scripts; take its [[unscripted]] out"]
+    (tmp_path / "plain_1_all.deb").write_bytes(b"not a package")
+    with pytest.raises(BuildError, match=r"package plain_1_all.deb cannot be read; remove it from the cache"):
+        unexplained_scripts((), {"plain"}, packages, tmp_path)
 
 
 def test_licences_as_a_copyright_file_names_them(tmp_path: Path) -> None:
