@@ -42,7 +42,7 @@ BOOT: Table = (
     Step("loopback",     loopback.raise_interface, SHORT, needs=("filesystems",)),
     Step("topology",     topology.detect,          SHORT, needs=("parameters",), tells=topology.tell),
     Step("modules",      modules.load,             modules.deadline_s, needs=("topology", "extensions"),
-         when=has_devices, blocks=always, tells=modules.tell),
+         blocks=always, tells=modules.tell),
     Step("device-nodes", device_nodes.make,        LONG,  needs=("modules",),
          when=has_devices, tells=device_nodes.tell),
     Step("lock-modules", lock_modules.lock,        SHORT, needs=("modules",)),

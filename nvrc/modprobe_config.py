@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from nvrc.cmdline import tokenise
 from nvrc.errors import NvrcError
+from nvrc.module_options import ModuleOption
 from nvrc.module_tree import Softdep, TreeReader, canonical, read_softdeps
 
 FOLDERS = ("/etc/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
@@ -37,7 +37,7 @@ class _Line(NamedTuple):
     text: str
 
 
-def read_config(system: TreeReader, cmdline: bytes = b"") -> ModprobeConfig:
+def read_config(system: TreeReader, given: tuple[ModuleOption, ...] = ()) -> ModprobeConfig:
     lines = [line for path in _files(system) for line in _logical_lines(path, _read(system, path))]
     options: list[tuple[str, str]] = []
     installs: dict[str, str] = {}
@@ -51,20 +51,8 @@ def read_config(system: TreeReader, cmdline: bytes = b"") -> ModprobeConfig:
             installs[canonical(name)] = f"{line.place}: {line.text}"
         elif word != "softdep" and word not in _IGNORED:
             remarks.append(f"{line.place}: {line.text[:80]!a} is not understood and changes nothing")
-    return ModprobeConfig(options=(*options, *command_line_options(cmdline)), installs=installs, remarks=tuple(remarks),
+    return ModprobeConfig(options=(*options, *given), installs=installs, remarks=tuple(remarks),
                           softdeps=read_softdeps(line.text for line in lines))
-
-
-def command_line_options(cmdline: bytes) -> tuple[tuple[str, str], ...]:
-    """Every word `module.parameter[=value]`, as kmod takes them; most are of modules that nobody here loads."""
-    found = []
-    for token in tokenise(cmdline):
-        module, dot, parameter = token.key.partition(".")
-        if dot and module and parameter:
-            value = token.value
-            quoted = f'"{value}"' if value and any(char.isspace() for char in value) else value
-            found.append((canonical(module), parameter if quoted is None else f"{parameter}={quoted}"))
-    return tuple(found)
 
 
 def _files(system: TreeReader) -> list[str]:

@@ -17,6 +17,7 @@ from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.modprobe_config import read_config
 from nvrc.module_failure import Refused, explain, find_vermagic
+from nvrc.module_options import ModuleOption
 from nvrc.module_tree import COMPRESSIONS, ModuleTree, Softdep, canonical, read_tree, releases
 
 COMPRESSION = "/sys/module/compression"
@@ -37,10 +38,10 @@ class ModuleSystem(Protocol):
 class Modules:
     """What this kernel can load, and what has been said about it. `remarks` grows with what went past in silence."""
 
-    def __init__(self, system: ModuleSystem, *, gpu_root: str = "", cmdline: bytes = b"") -> None:
+    def __init__(self, system: ModuleSystem, *, gpu_root: str = "", options: tuple[ModuleOption, ...] = ()) -> None:
         self._system = system
         self._release = system.read(paths.OSRELEASE, 256).decode("ascii", "replace").strip()
-        self._config = read_config(system, cmdline)
+        self._config = read_config(system, options)
         self._gpu_root = gpu_root
         self._image = read_tree(system, "", self._release)
         self._gpu = read_tree(system, gpu_root, self._release) if gpu_root else self._image

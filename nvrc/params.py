@@ -17,6 +17,7 @@ from typing import NamedTuple
 from nvrc.cmdline import KERNEL_KEEPS, Token, shown, tokenise
 from nvrc.errors import NvrcError
 from nvrc.extension import Extension, VerityParams, read_name, unknown_items
+from nvrc.module_options import driver_option, read_options
 from nvrc.nearmiss import closest, distance
 from nvrc.param_table import PARAMS, Param, find, wild_part
 from nvrc.policy import NO_POLICY, Policy
@@ -112,6 +113,7 @@ def parse(cmdline: bytes, policy: Policy = NO_POLICY) -> Parsed:
     for token in tokens:
         row = find(token.key)
         if row is None:
+            problems += _driver_option(token, policy)
             problems += _unknown(token, policy, with_hint=len(problems) < _HINTS)
             continue
         read = _read(row, token, policy)
@@ -192,6 +194,17 @@ def _line_problems(cmdline: bytes, tokens: Sequence[Token]) -> Iterator[Problem]
                           " and the parameters in it" if ours else ""))
 
 
+def _driver_option(token: Token, policy: Policy) -> Iterator[Problem]:
+    """A word for one of NVIDIA's modules: never a parameter of ours, and yet for the policy to bound."""
+    name = driver_option(token.key)
+    if name is None:
+        return
+    if refusal := _refusal(name, None, policy):
+        yield Problem(Severity.ERROR, _plain(token.key), refusal)
+    else:
+        yield Problem(Severity.NOTICE, _plain(token.key), "goes to the driver's module as it is")
+
+
 def _unknown(token: Token, policy: Policy, *, with_hint: bool) -> Iterator[Problem]:
     """A word that no row knows is a problem if it looks like one of ours; otherwise it is somebody else's."""
     key = token.key.lower()
@@ -241,7 +254,8 @@ def _settings(chosen: Iterable[_Given], tokens: Sequence[Token]) -> Settings:
             values[one.row.field] = one.value
     # Each row's kind yields its field's type; a test compares the two.
     typed = replace(Settings(), **values)  # type: ignore[arg-type]
-    return replace(typed, extensions=tuple(extensions), cgroup_v2=_wants_cgroup_v2(tokens))
+    return replace(typed, extensions=tuple(extensions), cgroup_v2=_wants_cgroup_v2(tokens),
+                   module_options=read_options(token for token in tokens if find(token.key) is None))
 
 
 def _wants_cgroup_v2(tokens: Sequence[Token]) -> bool:

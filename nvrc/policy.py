@@ -16,6 +16,7 @@ from typing import NamedTuple
 from nvrc.cmdline import shown
 from nvrc.errors import NvrcError
 from nvrc.extension import read_name, unknown_items
+from nvrc.module_options import DRIVER, driver_option
 from nvrc.nearmiss import closest
 from nvrc.param_table import PARAMS, Param, find, wild_part
 from nvrc.paths import POLICY
@@ -198,6 +199,8 @@ def _names(document: Mapping[str, object], section: str, mistakes: list[str]) ->
     if len(names) < len(given):
         mistakes.append(f"{section} holds something that is not a name")
     for name in names:
+        if driver_option(name) == name:
+            continue
         if not name.endswith("*"):
             _row(section, name, mistakes)
         elif not _touches_table(name[:-1]):
@@ -207,7 +210,8 @@ def _names(document: Mapping[str, object], section: str, mistakes: list[str]) ->
 
 def _touches_table(prefix: str) -> bool:
     heads = (row.ends[0] for row in PARAMS if row.is_pattern)
-    return any(row.name.startswith(prefix) for row in PARAMS) or any(prefix.startswith(head) for head in heads)
+    return (prefix.startswith(DRIVER) or any(row.name.startswith(prefix) for row in PARAMS)
+            or any(prefix.startswith(head) for head in heads))
 
 
 def _covered(name: str, entries: tuple[str, ...]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nvrc.extension import Extension
 from nvrc.mig import MigLayout
+from nvrc.module_options import ModuleOption
 from nvrc.values import (
     CcMode,
     Corruption,
@@ -69,6 +70,7 @@ class Settings:
     # Parameters that are somebody else's as well: the runtime writes them, and the kernel or the agent reads them too.
     extensions: tuple[Extension, ...] = ()
     cgroup_v2: bool = False
+    module_options: tuple[ModuleOption, ...] = ()
 
     @property
     def ready_rule(self) -> ReadyRule:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # What a kernel needs for extensions and may have as modules; one that has it built in leaves no trace of some of it.
 STORAGE = ("virtio_blk", "dm_verity", "erofs")
+VIRTIO, BLOCK_DEVICES = "0x1af4", ("0x1001", "0x1042")  # transitional and modern, as virtio's specification has them
 FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV  # programs are run from there, so not MS_NOEXEC
 EROFS_MAGIC_AT, EROFS_MAGIC = 1024, bytes.fromhex("e2e1f5e0")
 GPU = "gpu"
@@ -31,7 +32,7 @@ def attach(system: System, facts: Facts) -> Facts:
 
     assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
     settings = facts.parameters.settings
-    remarks = _await_disks(system, settings) if settings.extensions else ()
+    remarks = _await_disks(system, settings) if settings.extensions or _has_disk_controller(system) else ()
     pairs = reconcile(find_disks(system), settings.extensions)
     roots = {pair.extension.name: _mount(system, pair, settings) for pair in pairs}
     gpu_root = roots.get(GPU, "")
@@ -59,11 +60,25 @@ def _await_disks(system: System, settings: Settings) -> tuple[str, ...]:
     from nvrc.modules import Modules
     from nvrc.uevents import wait_until_complete
 
-    modules = Modules(system)
-    for name in STORAGE:
+    modules = Modules(system, options=settings.module_options)
+    for name in STORAGE if settings.extensions else STORAGE[:1]:
         modules.load_if_there(name)
     wait_until_complete(system, lambda: absent(find_disks(system), settings.extensions), settings.timeout_extensions_s)
     return tuple(modules.remarks)
+
+
+def _has_disk_controller(system: System) -> bool:
+    """Whether there may be a disk that no driver has shown yet: nobody may take one that is not spoken of for none."""
+    try:
+        functions = system.list_dir(paths.PCI_DEVICES)
+        return any(_attribute(system, one, "vendor") == VIRTIO and _attribute(system, one, "device") in BLOCK_DEVICES
+                   for one in functions)
+    except OSError:
+        return False
+
+
+def _attribute(system: System, function: str, name: str) -> str:
+    return system.read(f"{paths.PCI_DEVICES}/{function}/{name}", 16).decode("ascii", "replace").strip()
 
 
 def _mount(system: System, pair: Pair, settings: Settings) -> str:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Step `modules`: the drivers that the machine's mode needs, then every GPU of the bus in the driver's own list.
 
+On every machine: what the agent needs has to be in the kernel before module loading is locked, GPUs or not.
+
 nvidia-modeset, nvidia-drm and nvidia-peermem have no row: nothing here needs a display, and each is attack surface.
 Loading returns when the driver has probed, but nothing promises that it lists a GPU by then.
 """
@@ -8,12 +10,15 @@ Loading returns when the driver has probed, but nothing promises that it lists a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, Mode, replace
 from nvrc.system import System
+
+if TYPE_CHECKING:
+    from nvrc.modules import Modules
 
 GPUS = f"{paths.NVIDIA_PROC}/gpus"
 
@@ -57,14 +62,24 @@ FOR_THE_AGENT = ("overlay", "virtio_net", "vmw_vsock_virtio_transport")
 def load(system: System, facts: Facts) -> Facts:
     from nvrc.modules import Modules
 
-    modules = Modules(system, gpu_root=facts.gpu_root or "", cmdline=system.read(paths.CMDLINE))
+    assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
+    modules = Modules(system, gpu_root=facts.gpu_root or "", options=facts.parameters.settings.module_options)
     rows = [row for row in TABLE if facts.mode in row.modes]
     for row in rows:
         modules.load(row.module, row.options(facts), row.signs)
-    extra = [name for name in FOR_THE_AGENT if modules.load_if_there(name)]
+    extra = [name for name in FOR_THE_AGENT if _load_for_the_agent(modules, name)]
     absent = _wait_for_gpus(system, facts)
     return replace(facts, modules=(*(row.module for row in rows), *extra),
                    warnings=facts.warnings + tuple(modules.remarks) + absent)
+
+
+def _load_for_the_agent(modules: Modules, name: str) -> bool:
+    """Whether it was loaded. The agent may do without; if not, its own message comes later than this remark."""
+    try:
+        return modules.load_if_there(name)
+    except NvrcError as err:
+        modules.remarks.append(err.what)
+        return False
 
 
 def patience_s(facts: Facts) -> float:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fakes.modules import RELEASE, TREE, module_guest
 from fakes.system import FakeSystem
 from nvrc.errors import NvrcError
-from nvrc.modprobe_config import command_line_options, read_config
+from nvrc.modprobe_config import read_config
 from nvrc.module_tree import Softdep, read_softdeps, read_tree, releases
 
 DEP = """\
@@ -106,7 +106,7 @@ def test_a_configuration_from_several_folders(system: FakeSystem) -> None:
     system.put("/lib/modprobe.d/50-x.conf", "options nvidia hidden=1\n")
     system.put("/lib/modprobe.d/10-y.conf", "options\tnvidia NVreg_A=1\ninstall nouveau /bin/false\n")
     system.put("/etc/modprobe.d/README", "options nvidia readme=1\n")
-    config = read_config(system, b"quiet nvidia.NVreg_B=2")
+    config = read_config(system, (("nvidia", "NVreg_B=2"),))
     assert config.options_of("nvidia") == ("NVreg_DeviceFileMode=0660", "NVreg_A=1", "NVreg_B=2")
     assert config.options_of("nvidia_uvm")[0].split() == ["a=1", "b=2"]
     assert config.softdeps["nvidia"] == Softdep(("ecc",))
@@ -140,13 +140,3 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NvrcError, match="Permission denied"):
         read_config(Closed(str(tmp_path)))
     assert releases(Closed(str(tmp_path)), "") == ()
-
-
-@pytest.mark.parametrize(("cmdline", "found"), [
-    (b"nvidia.NVreg_A=1 nvidia-uvm.b", (("nvidia", "NVreg_A=1"), ("nvidia_uvm", "b"))),
-    (b'nvidia.NVreg_RegistryDwords="a=1; b=2"', (("nvidia", 'NVreg_RegistryDwords="a=1; b=2"'),)),
-    (b"nvidia.a= quiet nvidia nvidia. .a", (("nvidia", "a="),)),
-    (b"a.b.c=1", (("a", "b.c=1"),)),
-])
-def test_options_on_the_command_line(cmdline: bytes, found: tuple[tuple[str, str], ...]) -> None:
-    assert command_line_options(cmdline) == found

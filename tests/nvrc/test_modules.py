@@ -67,7 +67,7 @@ def test_needs_are_followed_even_where_the_index_lists_only_the_nearest(system: 
 def test_options_are_those_of_files_then_command_line_then_ours(system: FakeSystem) -> None:
     add_module(system, "nvidia.ko")
     system.put("/etc/modprobe.d/0000-nvidia.conf", "options nvidia NVreg_DeviceFileMode=0660\n")
-    Modules(system, cmdline=b"nvidia.NVreg_X=1 nvidia-uvm.y=2").load("nvidia", "NVreg_NvLinkDisable=1")
+    Modules(system, options=(("nvidia", "NVreg_X=1"), ("nvidia_uvm", "y=2"))).load("nvidia", "NVreg_NvLinkDisable=1")
     assert loads(system) == ["nvidia.ko NVreg_DeviceFileMode=0660 NVreg_X=1 NVreg_NvLinkDisable=1"]
 
 

@@ -141,6 +141,36 @@ def test_drivers_of_disks_are_loaded_first_where_they_are_modules(guest: Extensi
         extensions.attach(guest, facts("coco"))
 
 
+@pytest.mark.parametrize("device", ["0x1001", "0x1042"])
+def test_a_disk_that_nobody_named_shows_even_where_its_driver_is_a_module(guest: ExtensionGuest, device: str) -> None:
+    """A boot without extensions and without a driver would take an unspoken-of disk for none."""
+    where = add_module(guest, "virtio_blk.ko")
+    add_module(guest, "erofs.ko")
+    guest.put("/sys/bus/pci/devices/0000:00:05.0/vendor", "0x1af4\n")
+    guest.put("/sys/bus/pci/devices/0000:00:05.0/device", f"{device}\n")
+    load = guest.load_module
+
+    def load_and_probe(image: str | bytes, options: str, *, compressed: bool = False) -> None:
+        load(image, options, compressed=compressed)
+        assert image == where
+        guest.add_disk("vda", "extension-gpu", 1, 2)
+
+    guest.load_module = load_and_probe  # type: ignore[method-assign]
+    with pytest.raises(NvrcError, match='extension "gpu": device vda has no verity parameters'):
+        extensions.attach(guest, facts())
+    assert loads(guest) == ["virtio_blk.ko"]
+
+
+@pytest.mark.parametrize(("vendor", "device"), [("0x1af4", "0x1041"), ("0x10de", "0x1042"), ("", "")])
+def test_other_functions_on_the_bus_load_nothing(guest: ExtensionGuest, vendor: str, device: str) -> None:
+    add_module(guest, "virtio_blk.ko")
+    guest.put("/sys/bus/pci/devices/0000:00:05.0/vendor", f"{vendor}\n")
+    if device:
+        guest.put("/sys/bus/pci/devices/0000:00:05.0/device", f"{device}\n")
+    extensions.attach(guest, facts())
+    assert loads(guest) == []
+
+
 def test_the_policy_of_the_command_line_reaches_the_table(guest: ExtensionGuest) -> None:
     guest.add_disk("vda", "extension-coco", 1, 2)
     extensions.attach(guest, facts("coco", more="nvrc.verity.corruption=restart"))

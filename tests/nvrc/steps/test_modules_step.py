@@ -64,9 +64,8 @@ def test_options_for_uvm_come_from_the_command_line(system: FakeSystem) -> None:
 
 
 def test_words_of_the_kernels_own_kind_reach_the_module_in_quotes(system: FakeSystem) -> None:
-    system.put("/proc/cmdline", 'nvidia.NVreg_RegistryDwords="A=1; B=2" quiet\n')
     list_gpu(system, 0)
-    modules.load(system, facts(Mode.GPU, 1))
+    modules.load(system, facts(Mode.GPU, 1, b'nvidia.NVreg_RegistryDwords="A=1; B=2" quiet'))
     assert loads(system)[0] == 'nvidia.ko NVreg_RegistryDwords="A=1; B=2" NVreg_NvLinkDisable=1'
 
 
@@ -168,3 +167,21 @@ def test_the_page_has_the_modules_of_the_table() -> None:
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     listed = {name.strip("`") for line in rows for name in line.split(" | ")[0].removeprefix("| ").split(", ")}
     assert {row.module for row in modules.TABLE} | set(modules.FOR_THE_AGENT) <= listed
+
+
+@pytest.mark.parametrize("mode", [Mode.CPU, Mode.SERVICE_NVL4])
+def test_what_the_agent_needs_is_loaded_on_every_machine(system: FakeSystem, mode: Mode) -> None:
+    add_module(system, "overlay.ko")
+    add_module(system, "virtio_net.ko")
+    found = modules.load(system, facts(mode))
+    assert loads(system)[-2:] == ["overlay.ko", "virtio_net.ko"]
+    assert found.modules is not None
+    assert found.modules[-2:] == ("overlay", "virtio_net")
+
+
+def test_a_module_of_the_agents_that_is_refused_is_a_remark(system: FakeSystem) -> None:
+    add_module(system, "overlay.ko")
+    system.put("/etc/modprobe.d/a.conf", "install overlay /bin/true\n")
+    found = modules.load(system, facts(Mode.CPU))
+    assert loads(system) == []
+    assert [text for text in found.warnings if "module overlay is to be loaded by a shell command" in text]
