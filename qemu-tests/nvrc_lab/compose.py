@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nvrc_build.cpio import write_cpio
@@ -22,6 +22,7 @@ from nvrc_lab.hardware import Placed, describe_functions, describe_nvml, place_g
 from nvrc_lab.image import BootFiles
 from nvrc_lab.kit import DRIVER_LIBRARIES, EXTENSION, LIBRARIES, VERITY, versioned
 from nvrc_lab.machine import Disk, Machine
+from nvrc_lab.node_numbers import probe_commands
 from nvrc_lab.scenario import REAL, Damage, Extension, Scenario
 from nvrc_lab.standins import DRIVER_VERSION
 
@@ -63,12 +64,13 @@ def needed_parts(scenario: Scenario, foreign: Foreign | None = None) -> tuple[st
     return (*parts, *(["foreign"] if foreign else []), *([EXTENSION] if machine.extensions else []))
 
 
-def compose(scenario: Scenario, image: BootFiles, parts: Mapping[str, Path], folder: Path,
-            foreign: Foreign | None = None) -> Machine:
+def compose(scenario: Scenario, image: BootFiles, parts: Mapping[str, Path], folder: Path, *,
+            foreign: Foreign | None = None, events: Sequence[str] = ()) -> Machine:
     effects, gpus = collect_effects(scenario), place_gpus(scenario.machine)
+    effects = replace(effects, events=(*effects.events, *events))
     initrd = folder / "initrd"
     layers = [image.initrd, *(path for name, path in parts.items() if name != EXTENSION)]
-    join_archives(layers, make_tree(scenario, effects, gpus, foreign), initrd)
+    join_archives(layers, make_tree(scenario, effects, gpus, foreign, has_clocks=bool(events)), initrd)
     disks, words = make_extensions(scenario, parts, folder)
     return Machine(kernel=image.kernel, initrd=initrd, memory_mib=scenario.machine.memory_mib,
                    cpus=scenario.machine.cpus, disks=disks, cmdline=make_line(scenario, words))
@@ -84,13 +86,16 @@ def join_archives(layers: Sequence[Path], last: Tree, target: Path) -> None:
         out.writelines(write_cpio(last, 0))
 
 
-def make_tree(scenario: Scenario, effects: Effects, gpus: Sequence[Placed], foreign: Foreign | None) -> Tree:
+def make_tree(scenario: Scenario, effects: Effects, gpus: Sequence[Placed], foreign: Foreign | None, *,
+              has_clocks: bool = False) -> Tree:
     """What is about this scenario alone."""
     tree = Tree()
     for path, text in scenario_texts(scenario, effects, gpus).items():
         tree.add_file(path, text.encode(), _ORIGIN)
     for path, target in {**effects.links, **_left_out(effects.without)}.items():
         tree.add_link(path, target, _ORIGIN)
+    if has_clocks:
+        tree.add_file("/lab/clock", b"", _ORIGIN)
     if foreign is not None:
         tree.add_file("/lab/devtmpfs", b"", _ORIGIN)
         tree.add_file("/init", foreign.program, _ORIGIN, mode=0o755)
@@ -107,8 +112,9 @@ def scenario_texts(scenario: Scenario, effects: Effects, gpus: Sequence[Placed])
         texts[NVML] = describe_nvml(gpus, DRIVER_VERSION, effects.nvml)
     if modules:
         texts["/lab/modules"] = _lines(modules)
-    if effects.events:
-        texts["/lab/events"] = _lines(effects.events)
+    looks = probe_commands([gpu.minor for gpu in gpus]) if scenario.driver == REAL and gpus else ()
+    if effects.events or looks:
+        texts["/lab/events"] = _lines((*looks, *effects.events))
     if scenario.policy:
         texts[POLICY] = scenario.policy
     if scenario.container:

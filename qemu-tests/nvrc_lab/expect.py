@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from nvrc.boot import BOOT
 from nvrc.report import Outcome, Report
+from nvrc_lab.hardware import place_gpus
+from nvrc_lab.node_numbers import check_numbers
 from nvrc_lab.outcome import Container, Json, Told
-from nvrc_lab.scenario import Scenario, Seen, Verdict
+from nvrc_lab.scenario import REAL, Scenario, Seen, Verdict
 from nvrc_lab.verdict import judge
 from nvrc_lab.watch import Ending
 
@@ -45,7 +47,8 @@ def code_of(told: Told) -> str:
 
 
 def compare(scenario: Scenario, told: Told) -> tuple[str, ...]:
-    checks = (_check_end, _check_verdict, _check_report, _check_order, _check_lines, _check_container, _check_attaches)
+    checks = (_check_end, _check_verdict, _check_report, _check_order, _check_lines, _check_container,
+              _check_attaches, _check_nodes)
     return tuple(problem for check in checks for problem in check(scenario, told))
 
 
@@ -214,3 +217,8 @@ def _check_attaches(scenario: Scenario, told: Told) -> Iterator[str]:
     for row in told.attaches:
         if not row.endswith("first=nvidia-persiste") or " attaches=1 " not in row or " failures=0 " not in row:
             yield f"attach: nvidia-persistenced must have been the first and the only one to attach: {row}"
+
+
+def _check_nodes(scenario: Scenario, told: Told) -> Iterator[str]:
+    if scenario.driver == REAL and scenario.machine.gpus:
+        yield from check_numbers(told.lines, [gpu.minor for gpu in place_gpus(scenario.machine)])
