@@ -17,7 +17,7 @@ The limit keeps a line with its prefix in one kernel log record (about 1 KiB), s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 PREFIX = "nvrc: "
@@ -102,6 +102,13 @@ def report_lines(document: bytes) -> Iterator[str]:
     for line in document.decode("ascii").splitlines():
         for start in range(0, len(line), room):
             yield head + line[start:start + room]
+
+
+def tell_imports(say: Callable[[str], None], names: Iterable[str]) -> None:
+    """Which modules the boot has loaded up to here: what every boot pays for."""
+    ordered = sorted(names)
+    for start in range(0, len(ordered), 20):
+        say(f"{PREFIX}log imported {' '.join(ordered[start:start + 20])}")
 
 
 def printable(text: str, limit: int = 100_000) -> str:

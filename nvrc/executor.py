@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from nvrc.conditions import is_strict
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, merge
 from nvrc.loop import Loop
@@ -72,6 +73,10 @@ class Executor:
     @property
     def facts(self) -> Facts:
         return self._facts
+
+    def warn(self, text: str) -> None:
+        """A warning that belongs to no step."""
+        self._facts = replace(self._facts, warnings=(*self._facts.warnings, text))
 
     def run(self) -> Facts:
         """Every step to its outcome, or BootError."""
@@ -157,7 +162,7 @@ class Executor:
         self._settle(step, OK, step.tells(returned))
 
     def _fail(self, step: Step, error: NvrcError) -> None:
-        critical = step.on_failure is OnFailure.POWER_OFF
+        critical = step.on_failure is OnFailure.POWER_OFF or is_strict(self._facts)
         self._facts = replace(self._facts, warnings=self._facts.warnings + error.details)
         self._settle(step, FAILED if critical else DEGRADED, error.what, error.code, error.hint)
         if critical:

@@ -118,13 +118,16 @@ def ioctl(path: str, request: int, data: bytes) -> bytes:
 
 def raise_interface(name: str) -> None:
     """Set IFF_UP on an interface; the kernel gives `lo` its address by itself."""
+    import _socket
     import fcntl
-    import socket
 
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
         request = struct.pack("16sh22x", name.encode(), 0)
-        (flags,) = struct.unpack_from("h", fcntl.ioctl(sock, SIOCGIFFLAGS, request), 16)
-        fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh22x", name.encode(), flags | IFF_UP | IFF_RUNNING))
+        (flags,) = struct.unpack_from("h", fcntl.ioctl(sock.fileno(), SIOCGIFFLAGS, request), 16)
+        fcntl.ioctl(sock.fileno(), SIOCSIFFLAGS, struct.pack("16sh22x", name.encode(), flags | IFF_UP | IFF_RUNNING))
+    finally:
+        sock.close()
 
 
 def wait_any() -> tuple[int, int] | None:

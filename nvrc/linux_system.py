@@ -120,14 +120,23 @@ class LinuxSystem:
 
     def bind_log(self, path: str) -> int:
         """A datagram socket at `path` that anybody may write to and that tells the sender's uid."""
-        import socket
+        import _socket
 
         real = self.real_path(path)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
+        try:
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
             sock.bind(real)
             os.chmod(real, 0o666)  # noqa: S103 - every daemon may log
             return sock.detach()
+        finally:
+            sock.close()
+
+    def listen_control(self, path: str) -> int:
+        """A stream socket at `path` that root alone may connect to."""
+        from nvrc.control import listen
+
+        return listen(self.real_path(path))
 
     def kernel_records(self) -> Iterator[bytes]:
         """What the kernel's ring buffer holds now, oldest first, in the format of /dev/kmsg."""
@@ -169,9 +178,9 @@ class LinuxSystem:
 
     def set_hostname(self, name: str) -> None:
         self._only_as_init("sethostname")
-        import socket
+        import _socket
 
-        socket.sethostname(name)
+        _socket.sethostname(name)
 
     def raise_loopback(self) -> None:
         self._only_as_init("raise lo")

@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from nvrc import console, linux, paths
+from nvrc import console, linux
 from nvrc.boot import BOOT
+from nvrc.bulletin import Bulletin
+from nvrc.crash import hold_standard_descriptors, tell, tell_uncaught
+from nvrc.ending import end, expire, set_alarm
 from nvrc.errors import BY_CODE
-from nvrc.executor import DEGRADED, FAILED, BootError, DeadlineError, Executor, Record, unforeseen
+from nvrc.executor import DEGRADED, FAILED, RUNNING, BootError, Executor, Record
 from nvrc.facts import Facts
 from nvrc.journal import Journal
 from nvrc.life import Life
@@ -26,29 +28,35 @@ from nvrc.loop import Loop
 from nvrc.supervise import ORDERLY, STOP_SIGNALS, Ending
 from nvrc.system import System
 from nvrc.table import Table
-from nvrc.values import LogLevel, ReportTo
+from nvrc.values import LogLevel
 from nvrc.verdict import Verdict
 from nvrc.wait import ChildEnded
 
+if TYPE_CHECKING:
+    from nvrc.daemons import Daemons
+
 WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
-SYNC_DEADLINE_S = 10.0
 FORWARDED = {LogLevel.OFF: -1, LogLevel.ERROR: 3, LogLevel.WARN: 4, LogLevel.INFO: 6, LogLevel.DEBUG: 7,
              LogLevel.TRACE: 7}
 
 
 def main() -> NoReturn:
     """The real thing, on the real machine."""
+    hold_standard_descriptors()
     run(LinuxSystem(), BOOT)
 
 
 def run(system: System, table: Table, last: Callable[[], None] = lambda: None) -> NoReturn:
     """From the first mount to the end of the machine. `last` is called when all is said, before the power goes."""
+    tell_uncaught(system)
     try:
-        Init(system, table).live()
-    except BaseException as err:
-        system.say(console.verdict_fatal("E_INTERNAL", "pid1", unforeseen(err), BY_CODE["E_INTERNAL"].remedy))
-    last()
-    end(system)
+        try:
+            Init(system, table).live()
+        except BaseException as err:
+            system.say(console.verdict_fatal("E_INTERNAL", "pid1", tell(err), BY_CODE["E_INTERNAL"].remedy))
+        last()
+    finally:
+        end(system)
 
 
 class StopError(Exception):
@@ -64,11 +72,13 @@ class Init:
         self.loop = Loop(system.now)
         self.journal = Journal(system)
         self.executor = Executor(system, self.loop, table, finished=self._step_finished, alarm=set_alarm)
+        self.bulletin = Bulletin(system, self.executor, self.started_s)
         self.life: Life | None = None
-        self.verdict = Verdict.BOOTING
         self.warnings_told = 0
+        self._is_timed = False
         self._ended_early: list[tuple[int, int]] = []
         self._stopped_early: list[int] = []
+        self._closing: Daemons | None = None
         system.output = self._watch_output
 
     def live(self) -> Ending:
@@ -76,9 +86,9 @@ class Init:
         try:
             facts = self.executor.run()
         except BootError as failed:
-            return self._boot_failed(failed.record)
+            return self._close(self._boot_failed(failed.record))
         except StopError as stop:
-            return self._say_end(Ending(code=ORDERLY, what=f"stopped by {stop} during boot"))
+            return self._close(self._say_end(Ending(code=ORDERLY, what=f"stopped by {stop} during boot")))
         life = self._hand_over(facts)
         self.loop.run(lambda: life.ending is not None)
         life.stop_daemons()
@@ -90,16 +100,19 @@ class Init:
 
     def _take_signals(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-        signal.signal(signal.SIGALRM, _expire)
+        signal.signal(signal.SIGALRM, expire)
         descriptor = linux.signalfd(WATCHED)
         self.loop.watch(descriptor, lambda: self._signals(linux.read_signals(descriptor)))
 
     def _step_finished(self, record: Record, facts: Facts) -> None:
+        if self._closing is not None:
+            return  # a step that overran while daemons stop: the boot has had its verdict
         self.system.say(console.step_line(record.name, record.outcome, record.seconds, record.detail))
         for text in facts.warnings[self.warnings_told:]:
             self.system.say(console.warning_line(text))
         self.warnings_told = len(facts.warnings)
         self._open_logs(facts)
+        self._time_boot(facts)
         self._miss_daemons(facts)
 
     def _open_logs(self, facts: Facts) -> None:
@@ -110,6 +123,26 @@ class Init:
             self.loop.watch(self.journal.kernel_log, self.journal.read_kernel)
         if facts.parameters is not None:
             self.journal.forward(FORWARDED[facts.parameters.settings.log])
+
+    def _time_boot(self, facts: Facts) -> None:
+        """Have the whole boot watched from when its limit is known; only a warning, because every step has its own."""
+        if facts.parameters is None or self._is_timed:
+            return
+        self._is_timed = True
+        limit_s = facts.parameters.settings.timeout_boot_s
+
+        def tell_slow() -> None:
+            if self.life is not None:
+                return
+            now = self.system.now()
+            running = ", ".join(f"{record.name} for {now - record.start_s:.1f} s" for record in self.executor.records
+                                if record.outcome == RUNNING)
+            text = f"no agent after {limit_s} s (nvrc.timeout.boot); running: {running or 'nothing'}"
+            self.executor.warn(text)
+            self.warnings_told += 1
+            self.system.say(console.warning_line(text))
+
+        self.loop.at(self.started_s + limit_s, tell_slow)
 
     def _watch_output(self, descriptor: int, name: str) -> None:
         def ready() -> None:
@@ -127,6 +160,7 @@ class Init:
         return Ending(code=failure.code, what=failure.detail, hint=failure.hint)
 
     def _hand_over(self, facts: Facts) -> Life:
+        self.bulletin.boot_over()
         life = Life(self.system, self.loop, self.journal, facts, publish=self._publish_life,
                     is_degraded=any(record.outcome == DEGRADED for record in self.executor.records))
         self.life = life
@@ -136,19 +170,14 @@ class Init:
         self.system.say(console.verdict_ready(self.system.now() - self.started_s, mode, count_gpus(facts), devices,
                                               life.supervisor.agent_pid))
         if facts.parameters.settings.log is LogLevel.TRACE:
-            self._tell_imports()
+            console.tell_imports(self.system.say, sys.modules)
         self._publish(life.verdict)
+        self.bulletin.serve(self.loop, lambda: self.bulletin.live(self.journal, self.life))
         for pid, status in self._ended_early:
             life.child_ended(pid, status)
         for number in self._stopped_early:
             life.stop_requested(number)
         return life
-
-    def _tell_imports(self) -> None:
-        """Which modules the boot has loaded up to here: what every boot pays for."""
-        names = sorted(sys.modules)
-        for start in range(0, len(names), 20):
-            self.system.say(f"nvrc: log imported {' '.join(names[start:start + 20])}")
 
     # Events
 
@@ -160,11 +189,13 @@ class Init:
 
     def _reap(self) -> None:
         for child in self.system.reap():
-            if self.life is None:
+            if self._closing is not None:
+                self._closing.child_ended(*child)
+            elif self.life is None:
                 self._ended_early.append(child)
             else:
                 self.life.child_ended(*child)
-        if self.life is None:
+        if self.life is None and self._closing is None:
             self._miss_daemons(self.executor.facts)
 
     def _miss_daemons(self, facts: Facts) -> None:
@@ -177,6 +208,8 @@ class Init:
                                            detail=what, hint=BY_CODE["E_SERVICE_LOST"].remedy))
 
     def _stop(self, number: int) -> None:
+        if self._closing is not None:
+            return
         if self.life is not None:
             self.life.stop_requested(number)
         elif self.executor.facts.agent_pid is None:
@@ -186,6 +219,16 @@ class Init:
 
     # End
 
+    def _close(self, ending: Ending) -> Ending:
+        """After a boot that did not get to the agent: the daemons that it had brought up stop in order."""
+        facts = self.executor.facts
+        if facts.services and facts.parameters is not None:
+            from nvrc.closing import daemons_of, stop_daemons
+
+            self._closing = daemons_of(self.system, facts, self._ended_early)
+            stop_daemons(self.system, self.loop, self._closing, facts.parameters.settings.timeout_services_stop_s)
+        return ending
+
     def _say_end(self, ending: Ending) -> Ending:
         if ending.is_orderly:
             self.system.say(console.end_line(ending.code, ending.what))
@@ -193,35 +236,14 @@ class Init:
             for line in self.journal.tail():
                 self.system.say(console.warning_line(line))
             self.system.say(console.verdict_fatal(ending.code, "supervise", ending.what, ending.advice))
-        self._publish(self.verdict if ending.is_orderly else Verdict.FAILED)
+        self._publish(self.bulletin.verdict if ending.is_orderly else Verdict.FAILED)
         return ending
 
     def _publish(self, verdict: Verdict, failure: Record | None = None) -> None:
-        """Report and status for machines. Never worth the VM: what goes wrong here is said and passed over."""
-        is_news = self.verdict is not verdict
-        self.verdict = verdict
-        try:
-            from nvrc import publish
-
-            document = publish.write(self.system, self.executor, started_s=self.started_s, verdict=verdict,
-                                     journal=self.journal, life=self.life, failure=failure)
-        except Exception as err:
-            self.system.say(console.warning_line(f"no report below {paths.RUN}: {unforeseen(err)}"))
-            return
-        parameters = self.executor.facts.parameters
-        if is_news and parameters is not None and parameters.settings.report is ReportTo.CONSOLE:
-            for line in console.report_lines(document):
-                self.system.say(line)
+        self.bulletin.publish(verdict, self.journal, self.life, failure)
 
     def _publish_life(self, verdict: Verdict) -> None:
-        """The status alone: the report is about the boot."""
-        self.verdict = verdict
-        try:
-            from nvrc import publish
-
-            publish.write_status(self.system, self.executor, verdict=verdict, journal=self.journal, life=self.life)
-        except Exception as err:
-            self.system.say(console.warning_line(f"no status below {paths.RUN}: {unforeseen(err)}"))
+        self.bulletin.publish_life(verdict, self.journal, self.life)
 
 
 def count_gpus(facts: Facts) -> int:
@@ -229,29 +251,3 @@ def count_gpus(facts: Facts) -> int:
     if facts.ledger is not None:
         return sum(1 for record in facts.ledger if not record.code)
     return len(facts.topology.gpus) if facts.topology else 0
-
-
-def set_alarm(limit_s: float) -> None:
-    """Have SIGALRM break into a quick step that overruns its deadline; 0 takes the alarm back."""
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
-
-
-def _expire(_number: int, _frame: object) -> None:
-    raise DeadlineError
-
-
-def end(system: System) -> NoReturn:
-    """Write back what is dirty, then power off; if that is refused, restart; PID 1 itself never exits."""
-    signal.setitimer(signal.ITIMER_REAL, SYNC_DEADLINE_S)
-    try:
-        os.sync()
-    except DeadlineError:
-        system.say(console.warning_line(f"sync did not finish within {SYNC_DEADLINE_S:g} s"))
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    for way in (system.power_off, system.restart):
-        try:
-            way()
-        except OSError as err:
-            system.say(console.warning_line(f"cannot end the machine: {err.strerror}"))
-    while True:
-        time.sleep(3600)

@@ -92,6 +92,7 @@ class Report:
     started_s: float
     interpreter_s: float | None = None
     ended_s: float | None = None
+    cpu_s: float | None = None
     steps: tuple[StepRecord, ...] = ()
     parameters: tuple[ParameterRecord, ...] = ()
     topology: tuple[FunctionRecord, ...] = ()

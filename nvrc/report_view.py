@@ -32,7 +32,8 @@ def show_report(report: Report) -> str:
 def show_status(status: Status) -> str:
     lines = [_headline(status.program, status.verdict.value, status.mode),
              f"as of {status.updated_s:.3f} s after the kernel started; {status.orphans_reaped} orphans reaped, "
-             f"{status.log_messages} log messages, {status.log_dropped} dropped"]
+             f"{status.log_messages} log messages, {status.log_dropped} dropped"
+             + ("" if status.resident_kib is None else f", {status.resident_kib} KiB resident")]
     if status.failure:
         lines += ["", *_failure(status.failure)]
     lines += section("services", align([
@@ -50,7 +51,8 @@ def timing(report: Report) -> str:
     if report.interpreter_s is not None:
         parts.append(f"interpreter {interpreter:.3f} s")
     if report.ended_s is not None:
-        parts.append(f"boot {report.ended_s - report.started_s:.3f} s")
+        processor = "" if report.cpu_s is None else f" ({report.cpu_s:.3f} s of processor time)"
+        parts.append(f"boot {report.ended_s - report.started_s:.3f} s{processor}")
     return ", ".join(parts)
 
 

@@ -37,6 +37,7 @@ class Status:
     verdict: Verdict
     mode: str = ""
     updated_s: float
+    resident_kib: int | None = None
     failure: Failure | None = None
     services: tuple[ServiceRecord, ...] = ()
     gpus: tuple[GpuRecord, ...] = ()

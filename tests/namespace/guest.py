@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 
-from nvrc import linux, pid1
+from nvrc import linux, paths, pid1
 from nvrc.boot import BOOT
 from nvrc.children import Ended, nobody
 from nvrc.linux_system import LinuxSystem
@@ -36,6 +36,13 @@ class NamespaceSystem(LinuxSystem):
     def mount(self, source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
         self._only_as_init("mount")
         self.say(f"guest: mount {source} {target} {fstype} {data}")
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        """Files of ROOT, but for what the process itself is: that is true in here as well."""
+        if path != paths.OWN_STATUS:
+            return super().read(path, limit)
+        with open(path, "rb") as file:
+            return file.read(limit)
 
     def start(self, program: Program, ended: Ended = nobody) -> int:
         """With the limits that this machine allows: raising them takes a capability that a sandbox may withhold."""
@@ -88,11 +95,14 @@ class Guest:
         self.lines += rest.decode(errors="replace").splitlines()
         return self.process.returncode
 
+    def children(self) -> list[int]:
+        """PID 1 of the guest, as the machine outside numbers it: the only child of `unshare`."""
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+
     def signal(self, number: int) -> None:
-        """To PID 1 of the guest, the only child of `unshare`."""
-        children = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
-        with open(children, encoding="ascii") as file:
-            os.kill(int(file.read().split()[0]), number)
+        """To PID 1 of the guest."""
+        os.kill(self.children()[0], number)
 
     def found(self, text: str) -> list[str]:
         return [line for line in self.lines if text in line]
@@ -121,6 +131,28 @@ def hanging_step() -> Table:
         return None
 
     return (*BOOT[:-1], replace(BOOT[-1], run=hang, deadline=seconds(0.3)))  # type: ignore[arg-type]
+
+
+def faulting_step() -> Table:
+    def fault(_system: object, _facts: object) -> object:
+        import ctypes
+
+        return ctypes.string_at(8)
+
+    return (*BOOT[:-1], replace(BOOT[-1], run=fault))  # type: ignore[arg-type]
+
+
+def slow_thread() -> Table:
+    """A step beside the loop that takes longer than the whole boot may."""
+    def linger(_system: object, facts: object) -> object:
+        time.sleep(1.5)
+        return facts
+
+    from nvrc.conditions import always
+    from nvrc.table import seconds
+
+    return (*BOOT[:-1], Step("linger", linger, seconds(5), needs=("parameters",), blocks=always),  # type: ignore[arg-type]
+            replace(BOOT[-1], needs=(*BOOT[-1].needs, "linger")))
 
 
 def slow_step() -> Table:
@@ -152,6 +184,7 @@ def gpu_daemons() -> Table:
 
 
 TABLES = {"": lambda: BOOT, "broken_step": broken_step, "hanging_step": hanging_step, "slow_step": slow_step,
+          "faulting_step": faulting_step, "slow_thread": slow_thread,
           "flooded_boot": flooded_boot, "gpu_daemons": gpu_daemons}
 
 

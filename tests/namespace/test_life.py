@@ -8,7 +8,10 @@ import os
 import resource
 import shutil
 import signal
+import socket
+import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +22,10 @@ from fakes.system import FakeSystem, bare_guest
 from namespace.guest import Guest, boot, may_raise_limits
 from nvrc.boot import BOOT
 from nvrc.conditions import always
+from nvrc.control import ask
+from nvrc.status import ServiceState, from_json
 from nvrc.steps.agent import OOM_SCORE_ADJ, OPEN_FILES
+from nvrc.verdict import Verdict
 
 pytestmark = [
     pytest.mark.namespace,
@@ -164,10 +170,11 @@ def test_a_stop_before_the_agent_ends_the_boot(run: Run) -> None:
     assert not guest.found("agent: holding")
 
 
-def test_ten_thousand_orphans_leave_no_zombie(run: Run) -> None:
+def test_ten_thousand_orphans_leave_no_zombie(run: Run, guest_root: FakeSystem) -> None:
     guest = run("orphans:10000 sleep:500 exit:0", "nvrc.agent.pidns=off")
     guest.finish(120)
     assert guest.found("guest: zombies=0 ")
+    assert json.loads(guest_root.read("/run/nvrc/status.json"))["orphans_reaped"] == 10000
 
 
 def test_a_log_flood_loses_nothing_new_and_costs_no_memory(run: Run, guest_root: FakeSystem) -> None:
@@ -264,3 +271,76 @@ def test_a_full_run_costs_the_report_not_the_vm(run: Run, guest_root: FakeSystem
     assert any("no report below /run/nvrc: OSError: [Errno 28]" in line for line in guest.found("nvrc: warn"))
     assert guest.found("READY")
     assert guest.found("END code=OK")
+
+
+def test_the_status_is_told_to_whoever_asks(run: Run, guest_root: FakeSystem) -> None:
+    guest = run("end-on-term hold")
+    path = control_socket(guest, guest_root)
+    told = from_json(ask(path))
+    assert told.verdict is Verdict.NO_GPU
+    assert told.services[0].state is ServiceState.RUNNING
+    assert 1000 < (told.resident_kib or 0) < 200_000
+    command = [sys.executable, "-m", "nvrc", "status", "--socket", path]
+    asked = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert "no-gpu" in asked.stdout
+    guest.signal(signal.SIGTERM)
+    guest.finish()
+
+
+def test_clients_of_every_kind_leave_pid_1_alone(run: Run, guest_root: FakeSystem) -> None:
+    guest = run("end-on-term hold")
+    path = control_socket(guest, guest_root)
+    silent = [connected(path) for _ in range(100)]  # none of them reads
+    for client in silent[:50]:
+        try:
+            client.sendall(b"\0" * 1000)
+        except OSError:
+            pass  # answered and left already
+    for _ in range(500):
+        connected(path).close()
+    assert from_json(ask(path)).verdict is Verdict.NO_GPU
+    (pid,) = guest.children()
+    assert len(os.listdir(f"/proc/{pid}/fd")) < 20
+    guest.signal(signal.SIGTERM)
+    guest.finish()
+    assert guest.found("END code=OK")
+    for client in silent:
+        client.close()
+
+
+def control_socket(guest: Guest, guest_root: FakeSystem) -> str:
+    """Its path, once it is there: PID 1 gets to that after the agent runs."""
+    guest.read_until("agent: holding")
+    path = guest_root.real_path("/run/nvrc/control.sock")
+    until = time.monotonic() + 10
+    while not os.path.exists(path) and time.monotonic() < until:
+        time.sleep(0.01)
+    return path
+
+
+def connected(path: str) -> socket.socket:
+    """As somebody who waits as long as it takes to be let in, and then does as he likes."""
+    client = socket.socket(socket.AF_UNIX)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 10, 0))
+    try:
+        client.connect(path)
+    except OSError:
+        client.close()
+        raise
+    return client
+
+
+def test_a_fault_of_the_interpreter_names_the_code_before_the_kernel_ends_it(run: Run) -> None:
+    guest = run("hold", table="faulting_step")
+    guest.finish()
+    assert guest.found("Segmentation fault")
+    assert any("in fault" in line for line in guest.lines)
+
+
+def test_a_boot_that_takes_long_is_told_and_goes_on(run: Run, guest_root: FakeSystem) -> None:
+    guest = run("power-off", "nvrc.timeout.boot=1", table="slow_thread")
+    guest.finish()
+    (line,) = guest.found("nvrc: warn")
+    assert line.startswith("nvrc: warn no agent after 1 s (nvrc.timeout.boot); running: linger for ")
+    assert guest.found("READY")
+    assert json.loads(guest_root.read("/run/nvrc/boot.json"))["warnings"] == [line.removeprefix("nvrc: warn ")]
