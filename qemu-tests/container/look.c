@@ -2,6 +2,7 @@
 /*
  * The only program of the lab's container. It is linked against libcuda.so.1, which its loader finds only when nodes,
  * mounts and hooks of the CDI document did their work, and prints what it sees, one fact a line:
+ *   container: clock start=4123456     (microseconds of the boot clock)
  *   container: cuda 42
  *   container: node nvidia0 195:0 mode=666 open=ok | open=EPERM
  *   container: library libcuda.so.1 -> libcuda.so.550.163.01 | file
@@ -18,6 +19,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 int cuda_answer(void);
@@ -37,7 +39,8 @@ static void look_at_node(const char *folder, const char *name, const char *shown
 	snprintf(path, sizeof(path), "%s/%s", folder, name);
 	if (lstat(path, &node) != 0 || !S_ISCHR(node.st_mode))
 		return;
-	int fd = open(path, O_RDWR | O_CLOEXEC);
+	/* Capabilities of MIG instances are opened for reading; that they may be opened is all there is to them. */
+	int fd = open(path, (*shown ? O_RDONLY : O_RDWR) | O_CLOEXEC);
 	const char *result = fd >= 0 ? "ok" : strerrorname_np(errno);
 
 	if (fd >= 0)
@@ -99,6 +102,10 @@ static void look_at_proc(void)
 
 int main(int argc, char **argv)
 {
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	printf("container: clock start=%ld\n", now.tv_sec * 1000000L + now.tv_nsec / 1000);
 	printf("container: cuda %d\n", cuda_answer());
 	look_at_nodes("/dev", "");
 	look_at_nodes("/dev/nvidia-caps", "nvidia-caps/");

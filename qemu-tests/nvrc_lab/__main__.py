@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "list": "nvrc_lab.listing",
     "matrix": "nvrc_lab.matrix",
     "explain": "nvrc_lab.explain",
+    "bench": "nvrc_lab.bench",
 }
 
 

@@ -32,7 +32,7 @@ SILENCE_S = 45.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
-    """What all runs of one command share."""
+    """What all runs of one command share. `events`: a measuring hand, with the lab's clocks on."""
 
     places: Places
     qemu: Qemu
@@ -40,6 +40,7 @@ class Lab:
     image: BootFiles
     kit: Mapping[str, Path]
     foreign: Foreign | None = None
+    events: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,8 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
 
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-        machine = compose(scenario, lab.image, parts, Path(folder), lab.foreign)
+        machine = compose(scenario, lab.image, parts, Path(folder), foreign=lab.foreign,
+                          events=lab.events)
         limits = Limits(total_s=scenario.deadline_s, silence_s=min(SILENCE_S, scenario.deadline_s))
         run = watch(make_argv(machine, lab.qemu.program, lab.choice.accel), console, limits, listen)
     told = gather(run, heard, moments[-1] if moments else None)

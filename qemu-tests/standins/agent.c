@@ -5,6 +5,7 @@
  *
  * Output, on stdout, one fact a line, every line begins with `agent: `:
  *   agent: stand-in agent, not kata-agent
+ *   agent: clock start=4123456              (microseconds of the boot clock)
  *   agent: pid=1 ppid=0 pgid=0 sid=0 uid=0 gid=0
  *   agent: exe /usr/bin/kata-agent          agent: cwd /            agent: umask 022
  *   agent: argv 0 /usr/bin/kata-agent       agent: env PATH=/bin    agent: fd 0 -> /dev/console
@@ -40,6 +41,7 @@
 #include <unistd.h>
 
 #define ENGINE LAB_DIR "/engine"
+#define STARTED "/run/lab-agent"	/* for whoever measures from outside */
 
 struct behaviour {
 	long orphans, flood, status;
@@ -135,6 +137,8 @@ static void act(const struct behaviour *wanted)
 
 	cmdline_value("lab.agent", text, sizeof(text));
 	cmdline_value("lab.agent.seconds", seconds, sizeof(seconds));
+	if (access(LAB_DIR "/clock", F_OK) == 0)
+		write_text(STARTED, "", 0644);
 	if (wanted->container)
 		run_container();
 	if (wanted->orphans)
@@ -159,7 +163,10 @@ static void act(const struct behaviour *wanted)
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	long start = boot_us();
+
 	puts("agent: stand-in agent, not kata-agent");
+	printf("agent: clock start=%ld\n", start);
 	for (int i = 0; i < argc; i++)
 		printf("agent: argv %d %s\n", i, argv[i]);
 	report_facts();

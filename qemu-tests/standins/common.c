@@ -126,6 +126,14 @@ long now_ms(void)
 	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+long boot_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
 int waitpid_retry(int pid)
 {
 	int status, got;

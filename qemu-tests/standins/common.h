@@ -35,6 +35,9 @@ void crash(void);
 void sleep_ms(long ms);
 long now_ms(void);
 
+/* Microseconds of the kernel's boot clock: the same for every process, whatever its namespaces. */
+long boot_us(void);
+
 /* waitpid that a signal does not end; the exit status as a shell would show it, or -1. */
 int waitpid_retry(int pid);
 

@@ -6,6 +6,8 @@
  *   /lab/modules   one module a line: path, then its parameters     (optional)
  *   /lab/events    commands for /lab/prober, run beside the init     (optional)
  *   /lab/target    path of the init under test                      (optional; /init)
+ *   /lab/clock     if it exists, one line on the console: `labinit: clock start=US exec=US cpu=US`, by the boot
+ *                  clock; cpu: what PID 1 had used by then, most of it the kernel's own start
  *   /lab/devtmpfs  if it exists, /dev is mounted, as a kernel does that boots from a disk: some inits count on it
  */
 #include "common.h"
@@ -17,6 +19,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -90,6 +93,7 @@ static void start_events(void)
 int main(int argc, char **argv)
 {
 	static char target[4096] = "/init";
+	long start = boot_us();
 
 	(void)argc;
 	if (read_text(LAB_DIR "/target", target, sizeof(target)) >= 0)
@@ -97,6 +101,14 @@ int main(int argc, char **argv)
 	mount_devices();
 	load_modules();
 	start_events();
+	if (access(LAB_DIR "/clock", F_OK) == 0) {
+		struct rusage used;
+
+		getrusage(RUSAGE_SELF, &used);
+		printf("labinit: clock start=%ld exec=%ld cpu=%ld\n", start, boot_us(),
+		       (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000 + used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+		fflush(stdout);
+	}
 	argv[0] = target;
 	execv(target, argv);
 	give_up("start", target);

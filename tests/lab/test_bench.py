@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of boots: what is read from a console, median and spread, table, JSON and picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from nvrc.report import Outcome, Report, StepRecord
+from nvrc_lab import bench, chart
+from nvrc_lab.bench import Row
+from nvrc_lab.console import Story
+from nvrc_lab.errors import LabError
+from nvrc_lab.figures import MEASURES, gather_figures, measure, measure_steps, summarise
+from nvrc_lab.outcome import Told, gather
+from nvrc_lab.watch import Ending, Run
+
+LINES = (
+    "labinit: clock start=1900000 exec=2000000 cpu=1500000", "agent: clock start=3500000", "container: clock start=5250000",
+    "probe: cat /proc/1/stat: 1 (init (x)) S 0 1 1 0 -1 4194560 1 2 3 4 150 20 30 10 20 0 1 0 12 1 2 3",
+    "probe: grep /proc/1/status: VmRSS:\t   18048 kB")
+
+
+def told(lines: Sequence[str]) -> Told:
+    run = Run(story=Story(), ending=Ending.GUEST, status=0, complaint="", seconds=1.0, console=Path("/c"))
+    return gather(run, lines, None)
+
+
+def test_figures_of_a_run() -> None:
+    assert measure(told(LINES)) == {"kernel": 2000.0, "init_to_agent": 1500.0, "agent_to_container": 1750.0, "total": 5250.0,
+                                    "pid1_cpu": 200.0, "children_cpu": 400.0, "pid1_rss": 18048.0}
+
+
+def test_what_a_run_did_not_tell_is_absent() -> None:
+    assert measure(told(())) == {}
+    assert measure(told(LINES[:2]))["total"] == 3500.0
+    assert "agent_to_container" not in measure(told(LINES[:2]))
+
+
+def test_steps_that_ran() -> None:
+    report = Report(program="1", started_s=1.0, steps=(
+        StepRecord(name="journal", outcome=Outcome.OK, start_s=1.0, end_s=1.25), StepRecord(name="cdi")))
+    assert measure_steps(report) == {"journal": 250.0}
+
+
+def test_median_and_spread() -> None:
+    spread = summarise([3.0, 1.0, 10.0])
+    assert (spread.median, spread.low, spread.high, spread.runs) == (3.0, 1.0, 10.0, 3)
+    assert str(spread) == "3.0 (1.0–10.0)"
+    assert summarise([1.0, 2.0]).median == 1.5
+    assert gather_figures([{"a": 1.0}, {"a": 3.0, "b": 5.0}])["b"].runs == 1
+
+
+def rows() -> list[Row]:
+    figures = gather_figures([{name: float(10 * at + 10) for at, name in enumerate(MEASURES)}])
+    return [Row(scenario="gpu-1", init="nvrc", figures=figures, steps=gather_figures([{"cdi": 5.0}]), failed=()),
+            Row(scenario="gpu-1", init="<other>", figures={}, steps={}, failed=("the agent never ran",))]
+
+
+def test_the_table_has_every_figure_and_every_failure() -> None:
+    text = "\n".join(bench.tables(rows(), {"image": 8_300_000}, "tcg"))
+    assert "10.0 (10.0–10.0)" in text
+    assert "cdi            5.0 (5.0–5.0)" in text
+    assert "FAILED: the agent never ran" in text
+    assert "size of image: 8.3 MB" in text
+
+
+def test_the_json_form() -> None:
+    document = json.loads(json.dumps(bench.as_json(rows(), {"image": 1}, "tcg")))
+    assert document["rows"][0]["figures"]["kernel"] == {"median": 10.0, "low": 10.0, "high": 10.0, "runs": 1}
+    assert document["rows"][1]["failed"] == ["the agent never ran"]
+
+
+def test_the_picture_is_sound_and_to_scale() -> None:
+    root = ET.fromstring(chart.draw(rows()))
+    bars = [float(one.get("width", "0")) for one in root.iter("{http://www.w3.org/2000/svg}rect") if one.find("{*}title") is not None]
+    assert len(bars) == 3
+    assert bars[1] == pytest.approx(bars[0] * 2, abs=0.2)
+    ET.fromstring(chart.draw([]))
+
+
+@pytest.mark.parametrize(("words", "what"), [
+    (["--runs", "0"], "--runs 0 is not above zero"),
+    (["--vs", "/etc/hostname"], "is no x86-64 ELF program"),
+])
+def test_orders_that_make_no_sense(words: list[str], what: str) -> None:
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    with pytest.raises(LabError, match=what):
+        bench.run(parser.parse_args(words))

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every scenario of the checkout under QEMU, each compared with what it must come to. A test for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from nvrc_lab.image import build_image
+from nvrc_lab.matrix import choose, weight
+from nvrc_lab.places import checkout
+from nvrc_lab.qemu import find_qemu
+from nvrc_lab.runner import Result, default_workers, open_lab, run_all
+from nvrc_lab.scenario import list_scenarios
+
+pytestmark = pytest.mark.qemu
+NAMES = [path.stem for path in list_scenarios(checkout().scenarios)]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Result]:
+    """All machines in one go, as many at a time as there are processors."""
+    places = checkout()
+    scenarios = sorted(choose(places.scenarios, ()), key=weight, reverse=True)
+    lab = open_lab(places, find_qemu(), build_image(), scenarios)
+    folder: Path = tmp_path_factory.mktemp("consoles")
+    return {one.scenario.name: one for one in run_all(lab, scenarios, folder, default_workers())}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scenario(results: Mapping[str, Result], name: str) -> None:
+    found = results[name]
+    tail = found.console.read_text(errors="replace").splitlines()[-25:] if found.console.exists() else []
+    assert found.ok, "\n".join([*found.problems, "", "its last lines:", *tail])
