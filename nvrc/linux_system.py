@@ -40,8 +40,6 @@ class LinuxSystem:
         """Where a path of the guest lies on this machine."""
         return self._root + path
 
-    # Files ------------------------------------------------------------------------------------------------------
-
     def read(self, path: str, limit: int = 1 << 20) -> bytes:
         descriptor = os.open(self.real_path(path), os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -170,8 +168,6 @@ class LinuxSystem:
         os.chown(real, node.uid, node.gid, follow_symlinks=False)
         os.chmod(real, stat.S_IMODE(node.mode))
 
-    # Kernel -----------------------------------------------------------------------------------------------------
-
     def mount(self, source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
         self._only_as_init("mount")
         linux.mount(source, self.real_path(target), fstype, flags, data)
@@ -257,8 +253,6 @@ class LinuxSystem:
     def restart(self) -> None:
         self._only_as_init("restart")
         linux.reboot(linux.LINUX_REBOOT_CMD_RESTART)
-
-    # Time and words ---------------------------------------------------------------------------------------------
 
     def now(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -20,7 +20,8 @@ from nvrc_lab.cmdline import make_cmdline
 from nvrc_lab.faults import Effects, collect_effects
 from nvrc_lab.hardware import Placed, describe_functions, describe_nvml, place_gpus
 from nvrc_lab.image import BootFiles
-from nvrc_lab.kit import DRIVER_LIBRARIES, EXTENSION, LIBRARIES, VERITY, versioned
+from nvrc_lab.kit import DRIVER_LIBRARIES, EXTENSION, VERITY, versioned
+from nvrc_lab.kit_texts import LIBRARIES
 from nvrc_lab.machine import Disk, Machine
 from nvrc_lab.node_numbers import probe_commands
 from nvrc_lab.scenario import REAL, Damage, Extension, Scenario

@@ -32,13 +32,13 @@ from nvrc_build.progress import silent
 from nvrc_build.run import clean_env, run
 from nvrc_build.sandbox import sandbox_argv
 from nvrc_build.tree import Kind, Origin, Tree
-from nvrc_lab import standins
+from nvrc_lab import kit_texts, standins
 from nvrc_lab.errors import LabError
+from nvrc_lab.kit_texts import CONTAINER_CONFIG, DRIVER_TEXTS, IMAGE_TEXTS, LIBRARIES
 from nvrc_lab.places import Places
 from nvrc_lab.standins import DRIVER_VERSION, Workshop
 
 STAGE = "lab-kit"
-LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 _ORIGIN = Origin(slice="lab")
 _FROM_IMAGE = ("libc.so.6", "ld-linux-x86-64.so.2")
 # Library of the driver by the name in its ELF header; all of them are stubs but the first two.
@@ -46,46 +46,8 @@ DRIVER_LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1", "libnvidia-cfg.so.1", "
                     "libnvidia-nvvm.so.4", "libnvidia-opencl.so.1", "libnvidia-allocator.so.1")
 NVML_FLAGS = ("-std=gnu11", "-fvisibility=hidden", "-pthread")
 FIRMWARE = ("gsp_ga10x.bin", "gsp_tu10x.bin")
-FABRIC_CONFIG = """\
-# Stock configuration of the fabric manager, as its package ships it.
-LOG_LEVEL=4
-LOG_FILE_NAME=/var/log/fabricmanager.log
-LOG_USE_SYSLOG=1
-DAEMONIZE=1
-BIND_INTERFACE_IP=127.0.0.1
-FABRIC_MODE=0
-FABRIC_MODE_RESTART=0
-TOPOLOGY_FILE_PATH=/usr/share/nvidia/nvswitch
-DATABASE_PATH=/usr/share/nvidia/nvswitch
-"""
 _INFINIBAND, _NVIDIA = ("ib_umad", "mlx5_ib"), ("nvidia", "nvidia_uvm")
 _MODULE_FILES = {"nvidia_uvm": "nvidia-uvm"}
-IMAGE_TEXTS: Mapping[str, str] = {
-    "/etc/netconfig": "udp        tpi_clts      v     inet     udp     -       -\n",
-    "/etc/passwd": "root:x:0:0:root:/root:/nonexistent\nnobody:x:65534:65534:nobody:/nonexistent:/nonexistent\n"
-                   "nvidia-dcgm:x:999:999::/nonexistent:/nonexistent\n",
-    "/etc/dcgm-exporter/default-counters.csv": "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\n",
-}
-DRIVER_TEXTS: Mapping[str, str] = {
-    "/usr/share/nvidia/nvswitch/fabricmanager.cfg": FABRIC_CONFIG,
-    "/usr/share/nvidia/nvswitch/dgxh100_hgxh100_topology": "stand-in topology\n",
-    "/usr/share/nvidia/nvlsm/nvlsm.conf": "# stand-in subnet manager configuration\n",
-}
-CONTAINER_CONFIG = {
-    "ociVersion": "1.0.2",
-    "process": {"user": {"uid": 0, "gid": 0}, "args": ["/look", LIBRARIES], "cwd": "/", "env": ["PATH=/"]},
-    "root": {"path": "rootfs"},
-    "hostname": "lab",
-    "mounts": [
-        {"destination": "/proc", "type": "proc", "source": "proc"},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-    ],
-    "linux": {
-        "cgroupsPath": "/kubepods/lab",
-        "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")],
-        "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-    },
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +87,8 @@ def _key(places: Places, name: str) -> str:
     folders = [places.root / "qemu-tests" / part for part in ("kernel", "standins", "standins/nvml", "container")]
     sources = tuple(sorted(path for folder in folders for path in folder.iterdir() if path.is_file()))
     locks = tuple(places.root / "rootfs/locks" / f"{lock}.toml" for lock in ("root-compile", "root-lab", "image-lab"))
-    return digest(name, DRIVER_VERSION, digest_files((*sources, *locks), places.root), Path(__file__).read_bytes())
+    own = (Path(module).read_bytes() for module in (__file__, kit_texts.__file__))
+    return digest(name, DRIVER_VERSION, digest_files((*sources, *locks), places.root), *own)
 
 
 def open_bench(places: Places) -> Bench:
