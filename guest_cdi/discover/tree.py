@@ -121,7 +121,9 @@ class Tree:
     def _read_cache(self) -> ldcache.LibraryCache | None:
         path = self.place(ldcache.PATH)
         try:
-            return ldcache.LibraryCache(read_file(self.host, path, ldcache.MAX_BYTES))
+            data = read_file(self.host, path, ldcache.MAX_BYTES)
+            # Images have an empty one as a place for a later mount; to the loader, too, it is none.
+            return ldcache.LibraryCache(data) if data else None
         except OSError as err:
             self._judge(err, path)
         except ldcache.CacheError as err:

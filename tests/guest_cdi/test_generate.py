@@ -182,6 +182,16 @@ def test_a_socket_below_the_driver_root_goes_before_that_of_the_machine(tmp_path
     assert mounts(spec)[SOCKETS[0]].host_path == f"{EXTENSION}{SOCKETS[0]}"
 
 
+def test_an_empty_cache_is_none(tmp_path: Path) -> None:
+    """An image without one has the empty file as a place for a later mount."""
+    machine = load("monolith")
+    machine.files["/etc/ld.so.cache"] = (0o644, b"")
+    assert render_yaml(run(machine, tmp_path).spec) == (ROOTS / "monolith" / "expected.yaml").read_text()
+    machine.files["/etc/ld.so.cache"] = (0o644, b"ld.so-1.7.0")
+    (tmp_path / "b").mkdir()
+    assert failure(machine, tmp_path / "b").code == "E_CDI_LDCACHE"
+
+
 def test_missing_libcuda_is_an_error_that_says_where_it_was_searched(tmp_path: Path) -> None:
     machine = without(load("extension-mig"), [f"{EXTENSION_LIBS}/libcuda.so.595.58.03", f"{EXTENSION_LIBS}/libcuda.so.1"])
     error = failure(machine, tmp_path, IN_EXTENSION)
