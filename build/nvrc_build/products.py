@@ -62,8 +62,17 @@ def make_driver(job: Job, work: Work) -> Path:
                                                                  jobs=os.cpu_count() or 1))
 
 
-_TRUST = ("the kernel is a distribution's and trusts that distribution's key; enrol signing.x509 as a machine owner "
-          "key, or boot a kernel built with it, before module.sig_enforce=1")
+_REMEDY = ("the kernel is a distribution's and trusts that distribution's keys; enrol signing.x509 as a machine owner "
+           "key or in the firmware's db, or boot a kernel built with it, before module.sig_enforce=1")
+
+
+def module_trust(config: Mapping[str, str]) -> dict[str, object]:
+    """What the image's kernel makes of modules that this build signed: the key is younger than the kernel."""
+    if config.get("CONFIG_MODULE_SIG_FORCE") == "y":
+        raise BuildError("the image's kernel loads only modules signed by its own keys, and the driver's are not",
+                         "use a kernel without CONFIG_MODULE_SIG_FORCE, or modules signed where the kernel is built")
+    return {"enforced_by_this_kernel": False, "key_carried_by_this_kernel": False,
+            "with_module_sig_enforce": "these modules are refused", "remedy": _REMEDY}
 
 
 def copy_signing(job: Job, work: Work, out: Path) -> dict[str, object] | None:
@@ -73,8 +82,9 @@ def copy_signing(job: Job, work: Work, out: Path) -> dict[str, object] | None:
     driver = make_driver(job, work)
     for name in ("signing.x509", "unsigned.sha256"):
         shutil.copyfile(driver / name, out / name)
-    return {"modules": sorted(path.name for path in driver.glob("*.ko")), "enforced_by_this_kernel": False,
-            "certificate_sha256": file_sha256(driver / "signing.x509"), "remedy": _TRUST}
+    return {"modules": sorted(path.name for path in driver.glob("*.ko")),
+            "certificate_sha256": file_sha256(driver / "signing.x509"),
+            **module_trust(kernels.read_config(kernel_root(work)))}
 
 
 def make_site(job: Job) -> Path:

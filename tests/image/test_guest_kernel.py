@@ -21,6 +21,7 @@ from nvrc_build.kernel import (
     select_modules,
     write_modules,
 )
+from nvrc_build.products import module_trust
 
 RELEASE = "6.12.1-cloud"
 
@@ -106,3 +107,11 @@ def test_a_signature_is_seen(tmp_path: Path) -> None:
     (tmp_path / "a.ko").write_bytes(b"module" + b"sig" + b"~Module signature appended~\n")
     (tmp_path / "b.ko").write_bytes(b"module" * 20)
     assert (is_signed(tmp_path / "a.ko"), is_signed(tmp_path / "b.ko")) == (True, False)
+
+
+def test_the_report_says_what_a_kernel_without_the_key_does_with_the_modules() -> None:
+    said = module_trust({"CONFIG_MODULE_SIG": "y"})
+    assert (said["key_carried_by_this_kernel"], said["with_module_sig_enforce"]) == (False, "these modules are refused")
+    assert "enrol signing.x509" in str(said["remedy"])
+    with pytest.raises(BuildError, match="loads only modules signed by its own keys"):
+        module_trust({"CONFIG_MODULE_SIG_FORCE": "y"})
