@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The boot, on one screen. Order is `needs`, applicability is `when`, everything else belongs to the steps.
 
-A failing step ends the VM unless its row says DEGRADE. Rows with `blocks` wait on a thread of their own; persistenced
-is the first and only client of the GPUs until it is up, which is why everything that asks a GPU needs it.
+A failing step ends the VM unless its row says DEGRADE and nvrc.strict is off. Rows with `blocks` wait on a thread of
+their own; persistenced is the first and only client of the GPUs until it is up, which is why everything that asks a GPU
+needs it.
 """
 
 from __future__ import annotations

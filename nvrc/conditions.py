@@ -33,3 +33,7 @@ def names_extensions(facts: Facts) -> bool:
 
 def wants_dcgm(facts: Facts) -> bool:
     return has_gpus(facts) and facts.parameters is not None and facts.parameters.settings.dcgm
+
+
+def is_strict(facts: Facts) -> bool:
+    return facts.parameters is not None and facts.parameters.settings.strict

@@ -16,7 +16,10 @@ from nvrc.system import System
 
 
 def bring_up(system: System, facts: Facts) -> Facts:
-    """Both, or the host engine alone with a warning; E_DCGM, which degrades, without a host engine."""
+    """Both, or the host engine alone with a warning; E_DCGM, which degrades, without a host engine.
+
+    Under nvrc.strict the executor takes E_DCGM for what it is, and a missing exporter is one as well.
+    """
     assert facts.parameters is not None  # noqa: S101 - `needs` puts it before
     limit_s = float(facts.parameters.settings.timeout_command_s)
     lacking = what_is_missing(system, facts, HOST_ENGINE)
@@ -32,6 +35,8 @@ def bring_up(system: System, facts: Facts) -> Facts:
             lacking = err.what
         else:
             return replace(found, services=(*found.services, exporter))
+    if facts.parameters.settings.strict:
+        raise NvrcError("E_DCGM", f"no DCGM exporter: {lacking}")
     return replace(found, warnings=(*found.warnings, f"no DCGM exporter: {lacking}"))
 
 

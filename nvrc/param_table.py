@@ -73,14 +73,17 @@ PARAMS: tuple[Param, ...] = (
     Param("nvrc.log", "log", _LOG, "journal", DIAGNOSTIC,
           "Lowest level of messages that reach the console",
           "Empty and 0 mean off. Changes what is printed, never what happens: step lines, warnings about the command "
-          "line and the verdict are printed at any level. Given with any value it also lifts the kernel's rate limit "
-          "on messages from user space."),
+          "line and the verdict are printed at any level. trace also tells which modules PID 1 has loaded. The kernel's "
+          "rate limit on messages from user space is lifted at every level."),
     Param("nvrc.strict", "strict", BOOLEAN, "parameters", AVAILABILITY,
           "Refuse what would otherwise be a warning",
-          "With it the boot ends on everything for which 'nvrc params check' exits 1. Old names stay accepted."),
+          "With it the boot ends on everything for which 'nvrc params check' exits 1, on a claim that does not hold, "
+          "a ready state that cannot be had, and a helper such as DCGM that does not come up; and the VM ends with a "
+          "daemon that its GPUs depend on. Old names stay accepted."),
     Param("nvrc.report", "report", choice(values.ReportTo), "agent", DIAGNOSTIC,
           "Where the boot report goes besides /run/nvrc/boot.json",
-          "console prints it as one line of JSON before the verdict as well, for hosts that cannot see into the guest. "
+          "console prints it after the verdict as well, in lines that nvrc report joins, for hosts that cannot see "
+          "into the guest. "
           "It names GPUs by UUID and shows the parameters: leave it at file where the host must not know them."),
     Param("nvrc.agent.pidns", "agent_pidns", BOOLEAN, "agent", AVAILABILITY,
           "Run the agent as PID 1 of a PID namespace of its own",
@@ -106,7 +109,9 @@ PARAMS: tuple[Param, ...] = (
           "The partition rail policy that is expected: greedy on NVL4, symmetric on NVL5", _CLAIM),
     Param("nvrc.gpus", "gpus", GPU_COUNT, "cc-check", TRUST,
           "How many GPUs must come up, or the boot ends",
-          "all: every GPU on the PCI bus. N: exactly N on the bus, all up. min:N: at least N up. 0 to 128."),
+          "all: every GPU on the PCI bus. N: exactly N on the bus, all up. min:N: at least N up, each that is not is "
+          "left out of the CDI document with a warning. 0 to 128. A GPU is up when the driver lists it, "
+          "nvidia-persistenced has attached it, NVIDIA's library answers for it and it has its device node."),
     Param("nvrc.cc", "cc", choice(values.CcMode), "cc-check", TRUST,
           "The confidential mode that every GPU must be in, or the boot ends",
           "any accepts what all GPUs agree on. Developer tools mode and a mode that cannot be read never count as on."),

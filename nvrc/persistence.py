@@ -8,6 +8,7 @@ device say which GPUs are; the deadline starts anew with each of them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from nvrc import paths
@@ -40,7 +41,8 @@ def attach(system: System, facts: Facts) -> Facts:
     daemon = read_pid(system, PERSISTENCED)
     if daemon is None:
         raise NvrcError("E_PERSISTENCED_START", f"nvidia-persistenced left no pid in {paths.PERSISTENCED_PID}")
-    warnings = judge(ledger, said, settings.gpus, system.now())
+    excluded = {record.bdf for record in ledger.pending if _information(system, record.bdf, "GPU Excluded") == "Yes"}
+    warnings = judge(ledger, said, settings.gpus, system.now(), excluded)
     running = Running(service=PERSISTENCED, program=program, started_pid=pid, pid=daemon, since_s=events.started_s)
     return _with_findings(facts, running, tuple(_with_uuid(system, record) for record in ledger.records), warnings)
 
@@ -100,7 +102,8 @@ def _stalled(ledger: Ledger, overdue: OverdueError, said: list[str], now: float)
                      found.advice if found else "")
 
 
-def judge(ledger: Ledger, said: list[str], wanted: GpuCount, now: float) -> tuple[str, ...]:
+def judge(ledger: Ledger, said: list[str], wanted: GpuCount, now: float,
+          excluded: Collection[str] = ()) -> tuple[str, ...]:
     """A sentence per GPU that is not attached, as warnings if enough are; else the failure that they are."""
     silent = {record.bdf for record in ledger.pending}
     ledger.close()
@@ -108,7 +111,8 @@ def judge(ledger: Ledger, said: list[str], wanted: GpuCount, now: float) -> tupl
     bdfs = [record.bdf for record in ledger.records]
     about = {record.bdf: explain(lines_about(record.bdf, said, bdfs)) for record in failed}
     sentences = tuple(
-        f"GPU {bdf} {'was never tried' if bdf in silent else 'failed to attach'}" + (f": {why.cause}" if why else "")
+        f"GPU {bdf} {'was never tried' if bdf in silent else 'failed to attach'}"
+        + (": the driver's own options exclude it" if bdf in excluded else f": {why.cause}" if why else "")
         for bdf, why in about.items())
     if wanted.holds(len(ledger.attached), len(bdfs)):
         return sentences
@@ -124,10 +128,15 @@ def _with_uuid(system: System, record: GpuRecord) -> GpuRecord:
     """The driver knows a GPU's UUID once it is attached; before that the file says only question marks."""
     if record.state is not GpuState.ATTACHED:
         return record
-    try:
-        text = system.read(f"{paths.GPU_PROC}/{record.bdf}/information", INFORMATION_LIMIT).decode("utf-8", "replace")
-    except OSError:
-        return record
-    rows = (line.partition(":") for line in text.splitlines())
-    uuid = next((value.strip() for key, _, value in rows if key.strip() == "GPU UUID"), "")
+    uuid = _information(system, record.bdf, "GPU UUID")
     return replace(record, uuid="" if "?" in uuid else uuid)
+
+
+def _information(system: System, bdf: str, item: str) -> str:
+    """What the driver's own file says of a GPU; "" where it says nothing."""
+    try:
+        text = system.read(f"{paths.GPU_PROC}/{bdf}/information", INFORMATION_LIMIT).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    rows = (line.partition(":") for line in text.splitlines())
+    return next((value.strip() for key, _, value in rows if key.strip() == item), "")

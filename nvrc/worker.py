@@ -12,6 +12,7 @@ import _thread
 import json
 import os
 import select
+from _queue import SimpleQueue
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -32,7 +33,8 @@ class Worker:
     system: System
     socket: int
     pid: int
-    _statuses: list[int] = field(default_factory=list)
+    reaper_s: float = 1.0  # until one that closed its socket by dying has been reaped
+    _statuses: SimpleQueue[int] = field(default_factory=SimpleQueue)
     _turn: _thread.LockType = field(default_factory=_thread.allocate_lock)
 
     def ask(self, name: str, deadline_s: float, **given: Value) -> Value:
@@ -75,18 +77,21 @@ class Worker:
         return NvrcError("E_NVML_HANG", f"no answer to {name!r} from NVIDIA's library within {deadline_s:g} s")
 
     def _died(self, name: str) -> NvrcError:
+        is_news = self.socket >= 0
         self.stop()
-        return NvrcError("E_NVML_CRASH", f"the worker with NVIDIA's library ended during {name!r}{self._how()}")
+        how = self._how(self.reaper_s if is_news else 0)
+        return NvrcError("E_NVML_CRASH", f"the worker with NVIDIA's library ended during {name!r}{how}")
 
-    def _how(self) -> str:
-        """In words, when the reaper has told already."""
-        if not self._statuses:
+    def _how(self, limit_s: float) -> str:
+        """In words, as soon as the reaper tells: its end and that of the conversation come side by side."""
+        status = self.system.wait(self._statuses, limit_s)
+        if status is None:
             return ""
-        status = self._statuses[0]
-        return f", killed by {signal_name(os.WTERMSIG(status))}" if os.WIFSIGNALED(status) else ""
+        return f", killed by {signal_name(os.WTERMSIG(status))}" if os.WIFSIGNALED(status) else (
+            f" with status {os.waitstatus_to_exitcode(status)}")
 
     def ended(self, _pid: int, status: int) -> None:
-        self._statuses.append(status)
+        self._statuses.put(status)
 
 
 def start_worker(system: System, requests: Callable[[], Mapping[str, Request]]) -> Worker:

@@ -77,6 +77,13 @@ def test_without_an_exporter_the_host_engine_runs_alone(stage: Stage, lacking: s
     assert stage.commands == [ENGINE]
 
 
+def test_without_an_exporter_strict_ends_the_boot(stage: Stage) -> None:
+    os.unlink(stage.system.real_path("/bin/dcgm-exporter"))
+    stage.ends(2)
+    with pytest.raises(NvrcError, match="no DCGM exporter: /bin/dcgm-exporter is not in the image"):
+        bring_up(stage.system, stage.facts(cmdline="nvrc.strict=on"))
+
+
 @pytest.mark.parametrize(("status", "line", "what"), [
     pytest.param(exited(1), "Err: Failed to start DCGM Server: -7", "nv-hostengine ended with status 1", id="fails"),
     pytest.param(0, "", "", id="daemonises"),

@@ -16,6 +16,7 @@ from nvrc.errors import NvrcError
 from nvrc.executor import BootError, DeadlineError, Executor, Record, outcomes
 from nvrc.facts import Facts, Mode, merge, replace
 from nvrc.loop import Loop
+from nvrc.params import parse
 from nvrc.system import System
 from nvrc.table import DEGRADE, Action, Step, order, seconds
 
@@ -116,6 +117,15 @@ def test_a_helper_that_fails_degrades(system: FakeSystem, loop: Loop) -> None:
     run = executor(system, loop, step("a", failing(NvrcError("E_MOUNT", "gone")), on_failure=DEGRADE), step("b", needs=("a",)))
     run.run()
     assert outcomes(run.records) == {"a": "warn", "b": "ok"}
+
+
+def test_under_strict_no_failure_is_passed_over(system: FakeSystem, loop: Loop) -> None:
+    parse_it = Step("parameters", lambda _system, facts: replace(facts, parameters=parse(b"nvrc.strict=on")), seconds(1))
+    run = executor(system, loop, parse_it, step("a", failing(NvrcError("E_DCGM", "gone")), on_failure=DEGRADE,
+                                                needs=("parameters",)), step("b", needs=("a",)))
+    with pytest.raises(BootError, match="gone"):
+        run.run()
+    assert outcomes(run.records) == {"parameters": "ok", "a": "fail", "b": "pending"}
 
 
 def test_an_unforeseen_exception_names_its_place(system: FakeSystem, loop: Loop) -> None:

@@ -288,3 +288,11 @@ def test_other_words_about_a_gpu_change_nothing() -> None:
 def test_lines_about_a_gpu_leave_out_those_of_others() -> None:
     lines = ["NVRM: GPU 0000:40:00.0: a", "NVRM: Xid (PCI:0000:41:00): 79", "NVRM: general"]
     assert lines_about(BDFS[0], lines, BDFS) == (lines[0], lines[2])
+
+
+@pytest.mark.parametrize(("said", "why"), [("Yes", ": the driver's own options exclude it"), ("No", "")])
+def test_a_gpu_that_the_driver_excludes_is_told_as_such(stage: Stage, said: str, why: str) -> None:
+    stage.system.put(f"/proc/driver/nvidia/gpus/{BDFS[1]}/information", f"Model: \t H100\nGPU Excluded:\t {said}\n")
+    stage.ends(all_attach(stage, 1))
+    facts = attach(stage.system, stage.facts(gpus=2, cmdline="nvrc.gpus=min:1"))
+    assert facts.warnings == (f"GPU {BDFS[1]} was never tried{why}",)

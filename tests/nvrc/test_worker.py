@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -63,6 +64,7 @@ Start = Callable[[], Worker]
 @pytest.fixture
 def worker() -> Iterator[Worker]:
     subject = start_worker(LinuxSystem(), lambda: REQUESTS)
+    subject.reaper_s = 0  # nobody reaps here
     yield subject
     subject.stop()
     try:
@@ -105,6 +107,15 @@ def test_a_crash_is_a_failed_request(worker: Worker, name: str) -> None:
     assert caught.value.code == "E_NVML_CRASH"
     with pytest.raises(NvrcError):
         worker.ask("echo", 5)
+
+
+def test_the_reaper_is_waited_for_to_tell_how_it_died(worker: Worker) -> None:
+    worker.reaper_s = 30
+    reaper = threading.Thread(target=lambda: worker.ended(*os.waitpid(worker.pid, 0)))
+    reaper.start()
+    with pytest.raises(NvrcError, match=r"ended during 'exit' with status 3 "):
+        worker.ask("exit", 5)
+    reaper.join()
 
 
 def test_how_it_died_is_told_when_it_is_known() -> None:
