@@ -104,6 +104,10 @@ def _driver_line(fault: Fault, _gpu: Placed | None) -> Effects:
     return Effects(events=(f"wait /proc/nvidia-lab {WAIT_MS}", f"write /proc/nvidia-lab line {fault.value}"))
 
 
+def _run_full(_fault: Fault, _gpu: Placed | None) -> Effects:
+    return Effects(events=(f"wait /run/nvrc {WAIT_MS}", "fill /run/lab-fill"))
+
+
 def _silent_vpd(fault: Fault, _gpu: Placed | None) -> Effects:
     return Effects(keys={f"0000:{MANAGEMENT_BUS:02x}:{int(fault.value):02x}.0": {"vpd-error": "1"}})
 
@@ -161,6 +165,7 @@ FAULTS: Mapping[str, Row] = {
                      make=_nvml("delay")),
     "gpu-lost": Row(about="the GPU falls off the bus after the boot", needs=("gpu",), make=_lost),
     "xid": Row(about="the driver reports Xid `value` for the GPU after the boot", needs=("gpu", "value"), make=_xid),
+    "run-full": Row(about="there is no room left below /run from the moment it is mounted", needs=(), make=_run_full),
     "driver-says": Row(about="the driver prints the line `value` as it loads", needs=("value",), make=_driver_line),
 }
 # A row may narrow itself to a GPU or a value that it does not need.

@@ -20,6 +20,7 @@
  *   release PATH               close what hold opened                 -> probe: release PATH ok | error NAME
  *   parallel PATH PATH...      open all at the same time, close       -> probe: parallel ok=2 failed=0 ms=9
  *   write PATH TEXT            write TEXT and a newline               -> probe: write PATH ok | error NAME
+ *   fill PATH                  a file that takes all room there is     -> probe: fill PATH ok ms=80 | error NAME
  *   run PATH ARGS...           run a program, report its exit         -> probe: run PATH exit=0 ms=31
  *   spawn PATH ARGS...         start a program and go on              -> probe: spawn PATH ok
  *   syslog                     take /dev/log from here on             -> probe: syslog <30>... for each datagram
@@ -67,7 +68,7 @@ static const struct {
 	{ "sleep", do_sleep },       { "wait", do_wait },         { "kill", do_kill },
 	{ "say", do_say },           { "poweroff", do_poweroff }, { "grep", do_cat },
 	{ "spawn", do_spawn },       { "syslog", do_syslog },     { "loopback", do_loopback },
-	{ "peek", do_peek },	     { "stat", do_stat },
+	{ "peek", do_peek },	     { "stat", do_stat },         { "fill", do_fill },
 };
 
 static void split(struct line *line, char *text)

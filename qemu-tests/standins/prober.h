@@ -26,6 +26,7 @@ void do_ls(const struct line *line);
 void do_link(const struct line *line);
 void do_stat(const struct line *line);
 void do_write(const struct line *line);
+void do_fill(const struct line *line);
 
 /* prober_devices.c */
 void do_node(const struct line *line);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Probes of files and links. */
+#define _GNU_SOURCE
 #include "prober.h"
 #include "common.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,6 +112,21 @@ void do_write(const struct line *line)
 	int length = snprintf(text, sizeof(text), "%s\n", line->rest);
 
 	report("write", word(line, 1), fd >= 0 && write(fd, text, (size_t)length) == length, -1);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Reserves in portions that get smaller; room, not content, is what runs out. */
+void do_fill(const struct line *line)
+{
+	int fd = open(word(line, 1), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	long start = now_ms();
+	off_t size = 0;
+
+	for (off_t portion = 16 << 20; fd >= 0 && portion >= 4096; portion /= 2)
+		while (fallocate(fd, 0, size, portion) == 0)
+			size += portion;
+	report("fill", word(line, 1), fd >= 0 && errno == ENOSPC, now_ms() - start);
 	if (fd >= 0)
 		close(fd);
 }
