@@ -28,6 +28,7 @@ class File:
 class Inventory:
     image: str
     format: str
+    filesystem: str
     parts: Mapping[str, str]
     packages: Mapping[str, str]
     files: Mapping[str, File]
@@ -59,6 +60,7 @@ def read_inventory(path: Path) -> Inventory:
             raise BuildError(f"{path} has version {document['version']}, {VERSION} is known", "build the image again")
         return Inventory(
             image=str(document["image"]), format=str(document["format"]), folder=path.parent,
+            filesystem=str(document.get("filesystem", "erofs")),
             parts={str(name): str(value) for name, value in document["parts"].items()},
             packages={str(row["name"]): str(row["version"]) for row in document["packages"]},
             files={str(row["path"]): _file(row) for row in document["files"]},

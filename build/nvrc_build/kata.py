@@ -75,7 +75,7 @@ def _boot_rows(image: Inventory, kernel: Path | None) -> dict[str, str]:
     chosen = kernel.resolve() if kernel is not None else folder / "vmlinuz"
     rows = {"kernel": str(chosen)} if kernel is not None or chosen.is_file() else {}
     if image.format == "disk":
-        return {**rows, "image": str(folder / "disk.img"), "initrd": "", "rootfs_type": "erofs",
+        return {**rows, "image": str(folder / "disk.img"), "initrd": "", "rootfs_type": image.filesystem,
                 "kernel_verity_params": read_parameters(image)}
     return {**rows, "initrd": str(folder / "initrd"), "image": ""}
 

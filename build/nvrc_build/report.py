@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 
 from nvrc_build.assemble import weigh
-from nvrc_build.declared import Image
+from nvrc_build.declared import Format, Image
 from nvrc_build.job import Work
 from nvrc_build.tree import Entry
 
@@ -28,6 +28,8 @@ def write_manifest(image: Image, work: Work, parts: Mapping[str, str],
                      for row in packages if row.name in used or row.name.startswith("linux-image-")],
         "files": [_row(entry) for entry in tree],
     }
+    if image.format is Format.DISK:
+        document["filesystem"] = image.filesystem.value
     if signing is not None:
         document["module_signing"] = dict(signing)
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"

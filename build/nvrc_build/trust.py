@@ -38,7 +38,7 @@ def run_measure(args: argparse.Namespace) -> int:
     words = [args.cmdline]
     if initrd is None:
         line = (image.folder / "verity.txt").read_text(encoding="ascii")
-        words.insert(0, parse_parameters(line.strip()).root_parameters())
+        words.insert(0, parse_parameters(line.strip()).root_parameters(fstype=image.filesystem))
     launch = Launch(firmware=args.firmware, kernel=args.kernel or image.folder / "vmlinuz", initrd=initrd,
                     cmdline=" ".join(word for word in words if word), vcpus=args.vcpus, vcpu_type=args.vcpu_type)
     values = measure.reference_values(image.image, launch)

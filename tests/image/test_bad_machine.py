@@ -66,7 +66,9 @@ def test_a_full_disk_is_named_and_the_earlier_image_stays(tmp_path: Path) -> Non
 
 def interrupt(out: Path, number: signal.Signals, stage: str) -> tuple[int, str]:
     """Start a build and send it a signal as soon as a stage is finished; how it ended and what it said."""
-    with subprocess.Popen(command(out), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=CHECKOUT,
+    # Whoever runs the tests in the background may ignore SIGINT, and a child inherits that.
+    argv = ["env", "--default-signal=INT", *command(out)]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=CHECKOUT,
                           text=True) as child:
         _wait_for(lambda: any((out / "cache/stages").glob(f"{stage}-*")), child)
         child.send_signal(number)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,6 +18,7 @@ from nvrc_build.errors import BuildError
 from nvrc_build.inventory import Inventory, find_manifest, read_inventory
 from nvrc_build.measure import Launch, compare_values, reference_values
 from nvrc_build.treemap import Box, render_treemap, squarify
+from nvrc_build.verity import parse_parameters
 
 LINE = f"root_hash={'cd' * 32},salt={'ab' * 32},data_blocks=2,data_block_size=4096,hash_block_size=4096"
 
@@ -147,6 +149,20 @@ def test_a_drop_in_sets_image_parameters_and_extensions(disk: Inventory) -> None
     pod = yaml.safe_load(config.pod)
     assert pod["spec"]["runtimeClassName"] == "kata-qemu-nvidia-gpu-runtime-rs"
     assert pod["spec"]["containers"][0]["resources"] == {"limits": {"nvidia.com/pgpu": "1"}}
+
+
+def test_a_drop_in_names_the_file_system_that_the_image_has(disk: Inventory) -> None:
+    config = kata.write_config(replace(disk, filesystem="ext4"), "kata-qemu-nvidia-cpu")
+    hypervisor = tomllib.loads(config.drop_in)["hypervisor"]["qemu"]
+    assert hypervisor["rootfs_type"] == "ext4"
+    assert "resources" not in yaml.safe_load(config.pod)["spec"]["containers"][0]
+
+
+def test_the_kernel_gets_the_flags_of_the_file_system() -> None:
+    found = parse_parameters(LINE)
+    assert found.root_parameters().endswith(" root=/dev/dm-0 rootflags=ro rootfstype=erofs")
+    assert found.root_parameters(fstype="ext4").endswith(
+        " root=/dev/dm-0 rootflags=data=ordered,errors=remount-ro ro rootfstype=ext4")
 
 
 @pytest.mark.parametrize(("runtime_class", "name", "params", "expected"), [
