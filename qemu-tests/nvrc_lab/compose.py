@@ -24,6 +24,7 @@ from nvrc_lab.kit import DRIVER_LIBRARIES, EXTENSION, VERITY, versioned
 from nvrc_lab.kit_texts import LIBRARIES
 from nvrc_lab.machine import Disk, Machine
 from nvrc_lab.node_numbers import probe_commands
+from nvrc_lab.route_b import Route, move_out
 from nvrc_lab.scenario import REAL, Damage, Extension, Scenario
 from nvrc_lab.standins import DRIVER_VERSION
 
@@ -66,12 +67,13 @@ def needed_parts(scenario: Scenario, foreign: Foreign | None = None) -> tuple[st
 
 
 def compose(scenario: Scenario, image: BootFiles, parts: Mapping[str, Path], folder: Path, *,
-            foreign: Foreign | None = None, events: Sequence[str] = ()) -> Machine:
+            foreign: Foreign | None = None, events: Sequence[str] = (), route: Route = Route.A) -> Machine:
     effects, gpus = collect_effects(scenario), place_gpus(scenario.machine)
     effects = replace(effects, events=(*effects.events, *events))
     initrd = folder / "initrd"
     layers = [image.initrd, *(path for name, path in parts.items() if name != EXTENSION)]
-    join_archives(layers, make_tree(scenario, effects, gpus, foreign, has_clocks=bool(events)), initrd)
+    tree = make_tree(scenario, effects, gpus, foreign, has_clocks=bool(events), route=route)
+    join_archives(layers, tree, initrd)
     disks, words = make_extensions(scenario, parts, folder)
     return Machine(kernel=image.kernel, initrd=initrd, memory_mib=scenario.machine.memory_mib,
                    cpus=scenario.machine.cpus, disks=disks, cmdline=make_line(scenario, words))
@@ -88,10 +90,11 @@ def join_archives(layers: Sequence[Path], last: Tree, target: Path) -> None:
 
 
 def make_tree(scenario: Scenario, effects: Effects, gpus: Sequence[Placed], foreign: Foreign | None, *,
-              has_clocks: bool = False) -> Tree:
+              has_clocks: bool = False, route: Route = Route.A) -> Tree:
     """What is about this scenario alone."""
     tree = Tree()
-    for path, text in scenario_texts(scenario, effects, gpus).items():
+    texts = scenario_texts(scenario, effects, gpus)
+    for path, text in (move_out(texts) if route is Route.B else texts).items():
         tree.add_file(path, text.encode(), _ORIGIN)
     for path, target in {**effects.links, **_left_out(effects.without)}.items():
         tree.add_link(path, target, _ORIGIN)

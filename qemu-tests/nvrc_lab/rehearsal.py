@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from nvrc_lab.accel import Choice, choose_accel
 from nvrc_lab.image import BootFiles, check_agent, check_files, put_agent
 from nvrc_lab.matrix import as_json
+from nvrc_lab.newer_qemu import find_newer_qemu
 from nvrc_lab.places import Places
 from nvrc_lab.qemu import Qemu
 from nvrc_lab.real_driver import image_for
+from nvrc_lab.route_b import Route
 from nvrc_lab.runner import Result, open_lab, run_scenario
 from nvrc_lab.scenario import Scenario, find_scenario, read_scenario
 from nvrc_lab.verdict import judge
@@ -31,10 +33,13 @@ def rehearse(word: str, order: Order, qemu: Qemu, places: Places) -> int:
         scenario = replace(scenario, cmdline=f"{scenario.cmdline} {order.cmdline}")
     choice = (Choice(accel=order.accel, reason="asked for by --accel") if order.accel is not None
               else choose_accel(qemu, places.accel))
+    route = Route(order.route)
+    if route is Route.B:
+        qemu = find_newer_qemu(places)
     scratch = places.runs / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     image = find_image(order, scratch, scenario, places)
     try:
-        lab = open_lab(places, qemu, image, [scenario], choice=choice)
+        lab = open_lab(places, qemu, image, [scenario], choice=choice, route=route)
         console = order.console or scratch.with_suffix(".console")
         view = choose_view(sys.stdout, is_json=order.is_json, everything=order.everything)
         result = run_scenario(lab, scenario, console, tell=view.update)

@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from nvrc_lab.accel import Choice, choose_accel
@@ -23,6 +24,7 @@ from nvrc_lab.machine import Accel, make_argv
 from nvrc_lab.outcome import Told, gather
 from nvrc_lab.places import Places
 from nvrc_lab.qemu import Qemu
+from nvrc_lab.route_b import Outside, Route, attach
 from nvrc_lab.scenario import Scenario
 from nvrc_lab.watch import Limits, watch
 
@@ -41,6 +43,7 @@ class Lab:
     kit: Mapping[str, Path]
     foreign: Foreign | None = None
     events: tuple[str, ...] = ()
+    route: Route = Route.A
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +68,10 @@ class StoppedError(Exception):
 
 
 def open_lab(places: Places, qemu: Qemu, image: BootFiles, scenarios: Sequence[Scenario], *,
-             choice: Choice | None = None, foreign: Foreign | None = None) -> Lab:
+             choice: Choice | None = None, foreign: Foreign | None = None, route: Route = Route.A) -> Lab:
     parts = dict.fromkeys(part for scenario in scenarios for part in needed_parts(scenario, foreign))
     return Lab(places=places, qemu=qemu, choice=choice or choose_accel(qemu, places.accel), image=image,
-               kit=find_kit(places, parts), foreign=foreign)
+               kit=find_kit(places, parts), foreign=foreign, route=route)
 
 
 def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Event | None = None,
@@ -78,7 +81,8 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
     heard: list[str] = []
     moments: list[float] = []
 
-    def listen(story: Story, lines: tuple[str, ...], now_s: float) -> None:
+    def listen(outside: Outside, story: Story, lines: tuple[str, ...], now_s: float) -> None:
+        outside.hear(lines)
         if stop is not None and stop.is_set():
             raise StoppedError
         heard.extend(lines)
@@ -88,11 +92,13 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
             tell(story, lines, now_s)
 
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, attach(lab.route, scenario, Path(folder)) as outside:
         machine = compose(scenario, lab.image, parts, Path(folder), foreign=lab.foreign,
-                          events=lab.events)
+                          events=lab.events, route=lab.route)
+        machine = replace(machine, devices=(*machine.devices, *outside.devices))
         limits = Limits(total_s=scenario.deadline_s, silence_s=min(SILENCE_S, scenario.deadline_s))
-        run = watch(make_argv(machine, lab.qemu.program, lab.choice.accel), console, limits, listen)
+        run = watch(make_argv(machine, lab.qemu.program, lab.choice.accel), console, limits,
+                    partial(listen, outside))
     told = gather(run, heard, moments[-1] if moments else None)
     problems = compare(scenario, told) if lab.foreign is None else compare_foreign(told)
     return Result(scenario=scenario, seconds=time.monotonic() - started, verdict=verdict_of(told), code=code_of(told),
