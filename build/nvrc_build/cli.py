@@ -99,6 +99,7 @@ def run_check(args: argparse.Namespace) -> int:
 def inspect_arguments(parser: argparse.ArgumentParser) -> None:
     _image_name(parser)
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a treemap of the image")
+    parser.add_argument("--table", action="store_true", help="print the weights as a Markdown table")
 
 
 def run_inspect(args: argparse.Namespace) -> int:
@@ -109,6 +110,8 @@ def run_inspect(args: argparse.Namespace) -> int:
         print(json.dumps({"image": image.image, "parts": dict(image.parts), "packages": dict(image.packages),
                           "slices": {name: {"files": count, "bytes": size}
                                      for name, (count, size) in image.weights().items()}}))
+    elif args.table:
+        print(inspect.tabulate(image), end="")
     else:
         print(inspect.summarise(image), end="")
         print(f"\n  heaviest files\n{inspect.list_heaviest(image)}", end="")

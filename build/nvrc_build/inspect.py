@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from nvrc_build.inventory import Inventory
 from nvrc_build.treemap import megabytes
 
@@ -21,6 +23,23 @@ def summarise(image: Inventory) -> str:
         path = image.folder / part
         if path.is_file():
             lines.append(f"  part {part:<19} {'':>6} {megabytes(path.stat().st_size):>10}  {image.parts[part][:16]}")
+    return "\n".join(lines) + "\n"
+
+
+def tabulate(image: Inventory) -> str:
+    """Weights by slice as a Markdown table, each with its heaviest files; what a document about an image shows."""
+    lines = [f"| slice of `{image.image}` | files | MB | heaviest |", "|---|---|---|---|"]
+    weights = image.weights()
+    for name, (count, size) in weights.items():
+        files = sorted((file for file in image.files.values() if file.slice == name),
+                       key=lambda file: (-file.size, file.path))[:3]
+        heaviest = ", ".join(f"{posixpath.basename(file.path)} {file.size / 1e6:.1f}" for file in files
+                             if file.size >= 50_000)
+        lines.append(f"| {name} | {count} | {size / 1e6:.1f} | {heaviest} |")
+    total = sum(size for _, size in weights.values())
+    lines.append(f"| **unpacked** | {sum(count for count, _ in weights.values())} | **{total / 1e6:.1f}** | |")
+    lines += [f"| **{part}** | | **{(image.folder / part).stat().st_size / 1e6:.1f}** | |"
+              for part in ("initrd", "disk.img") if (image.folder / part).is_file()]
     return "\n".join(lines) + "\n"
 
 

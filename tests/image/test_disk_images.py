@@ -238,6 +238,27 @@ def test_the_parameter_line_is_one_line_of_five_values(kata_base: pipeline.Image
     assert found.data_blocks * 4096 == disk.read_partitions(kata_base.disk)[0].size
 
 
+@pytest.mark.skipif(shutil.which("strip") is None, reason="binutils are not installed")
+def test_a_builder_that_strips_every_program_leaves_an_init_that_starts(kata_base: pipeline.Image, tmp_path: Path,
+                                                                        tools: Path) -> None:
+    """Kata's builder strips programs and takes the execute bit from libraries; both must be harmless."""
+    _, root = unpack(kata_base.disk, tmp_path / "base", tools)
+
+    def start() -> str:
+        done = subprocess.run(["chroot", root, "/usr/bin/nvrc", "version"], env={"PATH": "/usr/sbin:/usr/bin"},
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    before = start()
+    for path in sorted((root / "usr/lib").rglob("*")):
+        if path.is_file() and not path.is_symlink() and path.read_bytes()[:4] == b"\x7fELF":
+            subprocess.run(["strip", path], check=True)
+            if ".so" in path.name and not path.name.startswith("ld-"):
+                path.chmod(0o644)
+    assert start() == before
+
+
 def test_the_devkit_has_a_shell_that_starts_under_the_name_the_agent_looks_for(tmp_path: Path, tools: Path) -> None:
     (tmp_path / "kata-agent").write_bytes(make_elf())
     image = pipeline.build("devkit", out=tmp_path / "out", cache=CACHE, agent=tmp_path / "kata-agent")

@@ -45,6 +45,14 @@ def test_a_summary_names_every_slice_heaviest_first(tmp_path: Path) -> None:
     assert inspect.list_heaviest(image).splitlines()[0].split() == ["5.0", "MB", "/c", "(nvrc,", "declared)"]
 
 
+def test_a_table_for_a_document_has_every_slice_and_the_sum(tmp_path: Path) -> None:
+    image = inventory(tmp_path / "a", row("/x/a", 2_000_000), row("/b", 600_000), row("/c", 5_000_000, "nvrc"))
+    (tmp_path / "a/initrd").write_bytes(b"x" * 100_000)
+    assert inspect.tabulate(image).splitlines() == [
+        "| slice of `lab` | files | MB | heaviest |", "|---|---|---|---|", "| nvrc | 1 | 5.0 | c 5.0 |",
+        "| base | 2 | 2.6 | a 2.0, b 0.6 |", "| **unpacked** | 3 | **7.6** | |", "| **initrd** | | **0.1** | |"]
+
+
 def test_a_diff_says_what_entered_left_and_changed(tmp_path: Path) -> None:
     old = inventory(tmp_path / "a", row("/same", 1), row("/gone", 10), row("/grew", 100), row("/mode", 5))
     new = inventory(tmp_path / "b", row("/same", 1), row("/new", 7, "x"), row("/grew", 150),
