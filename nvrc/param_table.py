@@ -73,7 +73,7 @@ PARAMS: tuple[Param, ...] = (
     Param("nvrc.log", "log", _LOG, "journal", DIAGNOSTIC,
           "Lowest level of messages that reach the console",
           "Empty and 0 mean off. Changes what is printed, never what happens: step lines, warnings about the command "
-          "line and the verdict are printed at any level. trace also tells which modules PID 1 has loaded. The kernel's "
+          "line and the verdict are printed at any level. trace also tells which modules PID 1 loaded. The kernel's "
           "rate limit on messages from user space is lifted at every level."),
     Param("nvrc.strict", "strict", BOOLEAN, "parameters", AVAILABILITY,
           "Refuse what would otherwise be a warning",

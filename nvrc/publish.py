@@ -37,14 +37,13 @@ class Living(Protocol):
 def write(system: System, executor: Executor, *, started_s: float, verdict: Verdict, journal: Journal,
           life: Living | None, failure: Record | None = None, cpu_s: float | None = None) -> bytes:
     """Both documents, as things stand now; the report is returned as well."""
-    resident_kib = read_resident_kib(system)
     boot = describe_boot(executor.facts, executor.records, verdict=verdict, started_s=started_s,
                          log_tail=journal.tail(report.LOG_TAIL_LINES), failure=failure,
-                         interpreter_s=_interpreter_s(system, executor.records, started_s), cpu_s=cpu_s)
+                         interpreter_s=_interpreter_s(system, executor.records, started_s), cpu_s=cpu_s,
+                         resident_kib=read_resident_kib(system))
     document = report.to_json(boot)
     system.publish(paths.REPORT, document, 0o600)
-    life_now = describe_life(boot, journal, life, system.now(), resident_kib)
-    system.publish(paths.STATUS, status.to_json(life_now), 0o600)
+    system.publish(paths.STATUS, status.to_json(describe_life(boot, journal, life, system.now())), 0o600)
     return document
 
 
@@ -58,8 +57,8 @@ def live_status(system: System, executor: Executor, *, verdict: Verdict, journal
                 life: Living | None) -> bytes:
     """The status as of now, for the file and for whoever asks."""
     boot = describe_boot(executor.facts, executor.records, verdict=verdict, started_s=0.0, log_tail=(),
-                         interpreter_s=None)
-    return status.to_json(describe_life(boot, journal, life, system.now(), read_resident_kib(system)))
+                         interpreter_s=None, resident_kib=read_resident_kib(system))
+    return status.to_json(describe_life(boot, journal, life, system.now()))
 
 
 def read_resident_kib(system: System) -> int | None:
@@ -73,7 +72,7 @@ def read_resident_kib(system: System) -> int | None:
 
 def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict, started_s: float,
                   interpreter_s: float | None, log_tail: tuple[str, ...], failure: Record | None = None,
-                  cpu_s: float | None = None) -> Report:
+                  cpu_s: float | None = None, resident_kib: int | None = None) -> Report:
     failed = failure or next((record for record in records if record.outcome == Outcome.FAIL.value), None)
     return Report(
         program=f"nvrc {__version__}",
@@ -83,6 +82,7 @@ def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict
         started_s=started_s,
         interpreter_s=interpreter_s,
         cpu_s=cpu_s,
+        resident_kib=resident_kib,
         ended_s=max((record.end_s for record in records), default=None),
         steps=tuple(_step(record) for record in records),
         parameters=_parameters(facts),
@@ -93,15 +93,14 @@ def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict
     )
 
 
-def describe_life(boot: Report, journal: Journal, life: Living | None, now: float,
-                  resident_kib: int | None = None) -> Status:
+def describe_life(boot: Report, journal: Journal, life: Living | None, now: float) -> Status:
     supervisor = life.supervisor if life else None
     return Status(
         program=boot.program,
         verdict=boot.verdict,
         mode=boot.mode,
         updated_s=now,
-        resident_kib=resident_kib,
+        resident_kib=boot.resident_kib,
         failure=_failure_of_life(life) or boot.failure,
         services=(_agent(life.supervisor), *life.services) if life else (),
         gpus=(life.gpus if life else ()) or boot.gpus,

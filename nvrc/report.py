@@ -93,6 +93,7 @@ class Report:
     interpreter_s: float | None = None
     ended_s: float | None = None
     cpu_s: float | None = None
+    resident_kib: int | None = None
     steps: tuple[StepRecord, ...] = ()
     parameters: tuple[ParameterRecord, ...] = ()
     topology: tuple[FunctionRecord, ...] = ()

@@ -53,6 +53,8 @@ def timing(report: Report) -> str:
     if report.ended_s is not None:
         processor = "" if report.cpu_s is None else f" ({report.cpu_s:.3f} s of processor time)"
         parts.append(f"boot {report.ended_s - report.started_s:.3f} s{processor}")
+    if report.resident_kib is not None:
+        parts.append(f"{report.resident_kib} KiB resident")
     return ", ".join(parts)
 
 

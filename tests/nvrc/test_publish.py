@@ -59,18 +59,21 @@ def test_report_of_a_boot_reads_back(tmp_path: Path) -> None:
     system = bare_guest(str(tmp_path))
     system.make_dir(paths.RUN)
     system.put("/proc/cmdline", "nvrc.smi.lgc=1200 nvrc.unknown=1")
+    system.put("/proc/self/status", "Name:\tnvrc\nVmRSS:\t   18432 kB\n")
     supervisor = Supervisor(agent_pid=7, own_pid_namespace=True, started_s=101.0)
     supervisor.child_ended(9, 0, 102.0)
     publish.write(system, finished(system), started_s=99.5, verdict=Verdict.READY, journal=Journal(system),
-                  life=Living(supervisor))
+                  life=Living(supervisor), cpu_s=0.04)
     report = from_json(system.read(paths.REPORT))
     assert report.verdict is Verdict.READY
+    assert (report.cpu_s, report.resident_kib) == (0.04, 18432)
     assert [step.name for step in report.steps] == ["parameters", "topology"]
     assert {p.name: p.value for p in report.parameters}["nvrc.smi.lgc"] == "1200"
     assert len(report.warnings) == 1
     status = json.loads(system.read(paths.STATUS))
     assert status["services"] == [{"name": "agent", "state": "running", "pid": 7, "restarts": 0, "since_s": 101.0, "detail": ""}]
     assert status["orphans_reaped"] == 1
+    assert status["resident_kib"] == 18432
     assert status["failure"] is None
 
 

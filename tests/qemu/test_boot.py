@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,14 +48,34 @@ def image() -> BootFiles:
 
 @pytest.fixture
 def boot(image: BootFiles, tmp_path: Path) -> Boot:
-    def run(words: str, *, initrd: Path = image.initrd) -> Booted:
-        machine = Machine(kernel=image.kernel, initrd=initrd, cmdline=f"console=ttyS0 quiet panic=1 mitigations=off {words}")
+    def run(words: str, *, keys: tuple[str, ...] = ()) -> Booted:
+        machine = Machine(kernel=image.kernel, initrd=image.initrd, qmp_socket=tmp_path / "qmp",
+                          cmdline=f"console=ttyS0 quiet panic=1 mitigations=off {words}")
         lines: list[str] = []
+
+        def listen(_story: Story, new: tuple[str, ...], _seconds: float) -> None:
+            lines.extend(new)
+            if keys and any("agent: acts" in line for line in new):
+                press(tmp_path / "qmp", keys)
+
         argv = make_argv(machine, find_qemu().program, Accel.TCG)
-        went = watch(argv, tmp_path / "console", Limits(total_s=90), lambda _story, new, _seconds: lines.extend(new))
+        went = watch(argv, tmp_path / "console", Limits(total_s=90), listen)
         return Booted(went.story, tuple(lines))
 
     return run
+
+
+def press(monitor: Path, keys: tuple[str, ...]) -> None:
+    """Keys of the machine's own keyboard, together, through QEMU's monitor."""
+    pressed = [{"type": "qcode", "data": key} for key in keys]
+    with socket.socket(socket.AF_UNIX) as qmp:
+        qmp.connect(str(monitor))
+        with qmp.makefile("rw", encoding="utf-8") as talk:
+            assert "QMP" in json.loads(talk.readline())
+            for order in ({"execute": "qmp_capabilities"}, {"execute": "send-key", "arguments": {"keys": pressed}}):
+                talk.write(json.dumps(order) + "\n")
+                talk.flush()
+                assert json.loads(talk.readline()) == {"return": {}}
 
 
 def test_hand_over_to_an_agent_that_believes_it_is_pid_1(boot: Boot) -> None:
@@ -85,6 +106,9 @@ def check_report(went: Booted) -> None:
     assert report.interpreter_s is not None
     assert 0 < report.interpreter_s < 30
     assert report.started_s > report.interpreter_s
+    assert report.cpu_s
+    assert report.resident_kib is not None
+    assert report.resident_kib < 20 << 10
     assert json.loads(went.report_text)["failure"] is None
 
 
@@ -108,6 +132,20 @@ def test_every_failure_ends_with_one_fatal_line(boot: Boot, words: str, code: st
     assert failure.code == code
     assert text in failure.what
     assert failure.hint
+
+
+def test_ctrl_alt_del_ends_the_machine_in_order(boot: Boot) -> None:
+    went = boot("lab.agent=hold", keys=("ctrl", "alt", "delete"))
+    assert went.agent("SIGTERM received, ending")
+    assert went.story.end is not None
+    assert went.story.end.code == "OK"
+    assert "SIGINT to PID 1" in went.story.end.what
+
+
+def test_ctrl_alt_del_does_not_wait_for_an_agent_that_ignores_it(boot: Boot) -> None:
+    failure = boot("lab.agent=ignore-term nvrc.timeout.agent_stop=1", keys=("ctrl", "alt", "delete")).story.failure
+    assert failure is not None
+    assert failure.code == "E_AGENT_STOP"
 
 
 def test_an_ordinary_child_sees_what_it_expects_and_leaves_no_zombie(boot: Boot) -> None:
