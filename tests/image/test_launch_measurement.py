@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import uuid
 from dataclasses import replace
@@ -10,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from nvrc_build.cli import main
 from nvrc_build.errors import BuildError
 from nvrc_build.measure import Launch, snp_digest
-
-pytest.importorskip("sevsnpmeasure", reason="sev-snp-measure is not installed")
 
 SIZE = 1 << 20
 # The table at the end of an OVMF file: where kernel hashes go, the reset address, and where the SEV metadata lie.
@@ -64,3 +64,18 @@ def test_a_firmware_without_metadata_and_an_unknown_cpu_are_refused_in_words(lau
     launch.firmware.write_bytes(b"\0" * SIZE)
     with pytest.raises(BuildError, match="use an OVMF build with SEV metadata"):
         snp_digest(launch)
+
+
+def test_the_command_writes_reference_values_and_says_what_differs(launch: Launch, tmp_path: Path,
+                                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({
+        "version": 1, "image": "x", "format": "initrd", "parts": {}, "packages": [], "files": []}))
+    values = tmp_path / "values.json"
+    words = ["measure", str(tmp_path), "--firmware", str(launch.firmware), "--kernel", str(launch.kernel), "--cmdline"]
+    assert main([*words, launch.cmdline, "-o", str(values)]) == 0
+    assert json.loads(values.read_text())["sev_snp"]["launch_measurement"] == snp_digest(launch).hex()
+    assert main([*words, launch.cmdline, "--compare", str(values)]) == 0
+    capsys.readouterr()
+    assert main([*words, "other", "--compare", str(values)]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1].strip() for line in said] == ["cmdline", "launch_measurement"]

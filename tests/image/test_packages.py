@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,3 +118,11 @@ def test_licences_as_a_copyright_file_names_them(tmp_path: Path) -> None:
     path.write_text("Free text.\nLicense: not a field\n")
     assert read_licences(path) == ()
     assert read_licences(tmp_path / "gone") == ()
+
+
+def test_without_the_libraries_for_bills_of_materials_there_is_no_image() -> None:
+    code = ("import sys; sys.modules['spdx_tools'] = None\nfrom nvrc_build.papers import write_bills\n"
+            "try: write_bills(None, None, None)\nexcept Exception as wrong: print(type(wrong).__name__, wrong)")
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("BuildError the bills of materials need a Python package that is not installed (spdx_tools")
+    assert "run: ./dev setup" in said
