@@ -122,6 +122,8 @@ FAULTS: Mapping[str, Row] = {
                         needs=("gpu",), make=_gpu_key("state", "1")),
     "probe-refused": Row(about="the driver refuses the GPU when it loads", needs=("gpu",),
                          make=_gpu_key("faults", "probe")),
+    "chip-unknown": Row(about="the GPU's register that names the chip reads `value` (hexadecimal); for NVIDIA's driver",
+                        needs=("gpu", "value"), make=_gpu_key("boot42")),
     "nvlink-waits": Row(about="the GPU attaches only with NVLink disabled", needs=("gpu",),
                         make=_gpu_key("faults", "nvlink")),
     "vpd-silent": Row(about="management function number `value` does not answer for its VPD", needs=("value",),
