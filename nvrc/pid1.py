@@ -227,6 +227,7 @@ class Init:
 
             self._closing = daemons_of(self.system, facts, self._ended_early)
             stop_daemons(self.system, self.loop, self._closing, facts.parameters.settings.timeout_services_stop_s)
+            self.journal.drain()
         return ending
 
     def _say_end(self, ending: Ending) -> Ending:
