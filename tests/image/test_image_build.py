@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,15 +65,22 @@ def test_two_builds_in_different_places_are_equal_byte_for_byte(first: Place, tm
         os.umask(umask)
 
 
+def spent_s() -> float:
+    """Processor time of this process and of all it waited for: the same on a busy machine, and no less than it takes on
+    an idle one, because hardly anything here waits."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def test_nothing_changed_takes_no_time_and_one_changed_file_of_the_init_little(first: Place) -> None:
-    started = time.monotonic()
+    started = spent_s()
     before = digests(first.build())
-    assert time.monotonic() - started < 3
+    assert spent_s() - started < 3
     module = first.checkout / "nvrc/errors.py"
     module.write_text(module.read_text(encoding="utf-8") + "\nCHANGED = 1\n", encoding="utf-8")
-    started = time.monotonic()
+    started = spent_s()
     assert digests(first.build())["initrd"] != before["initrd"]
-    assert time.monotonic() - started < 20
+    assert spent_s() - started < 20
 
 
 def test_the_image_has_no_shell_no_setuid_file_and_what_kata_looks_for(first: Place) -> None:
