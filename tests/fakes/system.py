@@ -212,6 +212,7 @@ def bare_guest(root: str) -> FakeSystem:
     system.put("/proc/sys/kernel/printk_devkmsg", "ratelimit\n")
     system.put("/proc/sys/kernel/ctrl-alt-del", "1\n")
     system.put("/proc/sys/kernel/modules_disabled", "0\n")
+    system.put("/proc/sys/kernel/osrelease", "6.12.0-test\n")
     system.put("/dev/kmsg")
     system.put("/etc/hostname", "guest\n")
     system.put("/usr/bin/kata-agent", "#!", 0o755)
