@@ -23,7 +23,7 @@ from nvrc.system import System
 from nvrc.values import GpuCount
 from nvrc.wait import ChildEnded, Events, OverdueError
 
-LAST_WORDS_S = 1.0  # for lines that were sent before the process ended and are read after
+LAST_WORDS_S = 1.0  # of silence: lines that were sent before the process ended are read after, a flood of them slowly
 INFORMATION_LIMIT = 1 << 16
 
 
@@ -85,7 +85,7 @@ def _follow(events: Events, system: System, ledger: Ledger, said: list[str]) -> 
 def _hear_the_rest(events: Events, system: System, ledger: Ledger, said: list[str]) -> None:
     """Lines are read beside the ends of processes, so the last ones may come after the end."""
     if ledger.pending:
-        for event in events.within(LAST_WORDS_S):
+        for event in events.until_silent(LAST_WORDS_S):
             if not isinstance(event, ChildEnded):
                 said.append(event.text)
                 ledger.hear(event, system.now())

@@ -106,6 +106,15 @@ class Events:
             if event is not None:
                 yield event
 
+    def until_silent(self, silence_s: float) -> Iterator[ChildEnded | Line]:
+        """What still comes until nothing has for so long; a flood may take its time, up to the patience."""
+        until_s = self._system.now() + self._patience_s
+        while self._system.now() < until_s:
+            event = self._system.wait(self._queue, silence_s)
+            if event is None:
+                return
+            yield event
+
     def progress(self) -> None:
         """Something got further: the deadline starts anew."""
         self.progressed_s = self._system.now()

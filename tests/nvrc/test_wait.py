@@ -134,3 +134,11 @@ def test_the_real_system_waits_for_another_thread() -> None:
     assert system.wait(queue, 10) == "said"
     assert system.wait(queue, 0) is None
     assert system.wait(queue, -1) is None
+
+
+@pytest.mark.parametrize(("pause_s", "heard"), [(0.9, 9), (1.1, 0)])
+def test_a_flood_is_heard_until_it_is_silent_or_the_patience_is_over(system: FakeSystem, pause_s: float, heard: int) -> None:
+    events = Events(system, 8)
+    for number in range(1, 20):
+        system.later(number * pause_s, lambda: events.heard(line("more")))
+    assert len(list(events.until_silent(1.0))) == heard
