@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from nvrc.conditions import is_strict
 from nvrc.errors import NvrcError
-from nvrc.facts import Facts, merge
+from nvrc.facts import Facts, FailedWithFacts, merge
 from nvrc.loop import Loop
 from nvrc.system import System
 from nvrc.table import OnFailure, Step
@@ -156,6 +156,8 @@ class Executor:
 
     def _conclude(self, step: Step, given: Facts, returned: Facts | Exception) -> None:
         if isinstance(returned, Exception):
+            if isinstance(returned, FailedWithFacts):
+                self._facts = merge(self._facts, given, returned.facts)
             self._fail(step, describe(returned, step, given))
             return
         self._facts = merge(self._facts, given, returned)

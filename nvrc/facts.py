@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from nvrc.errors import NvrcError
+
 if TYPE_CHECKING:
     from nvrc.confidential import Confidential
     from nvrc.journal import Journal
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from nvrc.topology import Topology
     from nvrc.worker import Worker
 
-__all__ = ["Facts", "Mode", "merge", "replace"]
+__all__ = ["Facts", "FailedWithFacts", "Mode", "merge", "replace"]
 
 
 class Mode(Enum):
@@ -74,6 +76,14 @@ class Facts:
     ready: Ready | None = None
     services: tuple[Running, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+class FailedWithFacts(NvrcError):  # noqa: N818 - says what it is
+    """Raised by a step that failed and found something all the same: the report shows it."""
+
+    def __init__(self, error: NvrcError, facts: Facts) -> None:
+        super().__init__(error.code, error.what, error.hint, error.details)
+        self.facts = facts
 
 
 SHARED = ("services", "warnings")

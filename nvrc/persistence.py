@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from nvrc import paths
 from nvrc.errors import NvrcError
-from nvrc.facts import Facts
+from nvrc.facts import Facts, FailedWithFacts
 from nvrc.launch import ended_early
 from nvrc.ledger import Ledger, lines_about
 from nvrc.report import GpuRecord, GpuState
@@ -28,10 +28,19 @@ INFORMATION_LIMIT = 1 << 16
 
 
 def attach(system: System, facts: Facts) -> Facts:
-    assert facts.parameters is not None and facts.topology is not None  # noqa: S101 - `needs` puts them before
+    assert facts.topology is not None  # noqa: S101 - `needs` puts it before
+    ledger = Ledger(function.bdf for function in facts.topology.gpus)
+    try:
+        return _attach(system, facts, ledger)
+    except NvrcError as err:
+        records = tuple(_with_uuid(system, record) for record in ledger.records)
+        raise FailedWithFacts(err, replace(facts, ledger=records)) from err
+
+
+def _attach(system: System, facts: Facts, ledger: Ledger) -> Facts:
+    assert facts.parameters is not None  # noqa: S101 - `needs` puts it before
     settings = facts.parameters.settings
     _make_folder(system)
-    ledger = Ledger(function.bdf for function in facts.topology.gpus)
     said: list[str] = []
     with Events(system, patience_s(facts), facts.journal) as events:
         uvm = "on" if settings.uvm_persistence else ""

@@ -14,7 +14,7 @@ from nvrc.boot import BOOT
 from nvrc.conditions import always
 from nvrc.errors import NvrcError
 from nvrc.executor import BootError, DeadlineError, Executor, Record, outcomes
-from nvrc.facts import Facts, Mode, merge, replace
+from nvrc.facts import Facts, FailedWithFacts, Mode, merge, replace
 from nvrc.loop import Loop
 from nvrc.params import parse
 from nvrc.system import System
@@ -111,6 +111,14 @@ def test_details_of_a_failure_become_warnings_before_it_is_told(system: FakeSyst
         executor(system, loop, step("a", failing(error)),
                  finished=lambda record, facts: told.append((record.detail, facts.warnings))).run()
     assert told == [("2 mistakes", ("one", "two"))]
+
+
+def test_what_a_failing_step_found_is_kept(system: FakeSystem, loop: Loop) -> None:
+    error = FailedWithFacts(NvrcError("E_MOUNT", "no"), Facts(hostname="found"))
+    run = executor(system, loop, step("a", failing(error)))
+    with pytest.raises(BootError, match="no"):
+        run.run()
+    assert run.facts.hostname == "found"
 
 
 def test_a_helper_that_fails_degrades(system: FakeSystem, loop: Loop) -> None:
