@@ -63,6 +63,11 @@ def unit(places: Places) -> Count:
     return _pytest(places, "unit", ("-n", str(workers)) if workers > 1 else ())
 
 
+def worker(places: Places) -> Count:
+    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    return _pytest(places, "worker", ("-m", "worker", *(("-n", str(workers)) if workers > 1 else ())))
+
+
 def namespace(places: Places) -> Count:
     become = () if os.geteuid() == 0 else _sudo()
     return _pytest(places, "namespace", ("-m", "namespace"), become)
@@ -102,6 +107,7 @@ def judge_coverage(total: str) -> Count:
 TIERS = (
     Tier(name="lint", about="style, strict types, generated documents", run=lint),
     Tier(name="unit", about="steps and tables against a temporary root", run=unit),
+    Tier(name="worker", about="NVIDIA's library in forked workers, and the CDI reference", run=worker),
     Tier(name="namespace", about="the real PID 1 in namespaces of its own", run=namespace),
     Tier(name="qemu", about="the lab image under QEMU", run=qemu),
     Tier(name="coverage", about="branches taken in nvrc and guest_cdi over the tiers above", run=coverage),

@@ -28,6 +28,7 @@ from guest_cdi.load import Data
 from guest_cdi.oci import Config
 from guest_cdi.validate import Checked, check_text
 
+pytestmark = pytest.mark.worker
 HERE = Path(__file__).resolve().parent / "cdi"
 PREPARE = f"cd {HERE.relative_to(HERE.parents[2])} && go mod download"
 FIXED = settings(derandomize=True, max_examples=150, deadline=None, database=None,

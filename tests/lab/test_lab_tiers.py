@@ -54,11 +54,11 @@ def test_nothing_failed_is_status_0(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_order_of_the_tiers() -> None:
-    assert [tier.name for tier in TIERS] == ["lint", "unit", "namespace", "qemu", "coverage"]
+    assert [tier.name for tier in TIERS] == ["lint", "unit", "worker", "namespace", "qemu", "coverage"]
 
 
 def test_an_unknown_tier_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["--tier", "magic"])
     assert left.value.code == 2
-    assert "{lint,unit,namespace,qemu,coverage}" in capsys.readouterr().err
+    assert "{lint,unit,worker,namespace,qemu,coverage}" in capsys.readouterr().err

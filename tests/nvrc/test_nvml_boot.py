@@ -15,7 +15,7 @@ from nvrc.errors import NvrcError
 from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
 from nvrc.steps.ready_state import Outcome
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 def failure(guest: GpuGuest) -> NvrcError:
     with pytest.raises(NvrcError) as caught:

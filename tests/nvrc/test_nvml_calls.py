@@ -11,7 +11,7 @@ import pytest
 from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
 from nvrc.errors import NvrcError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 # A boot that asks for everything: GPU 1 is cut anew, GPU 0 stays whole.
 EVERYTHING = "nvrc.smi.lgc=1500 nvrc.smi.lmc=2619 nvrc.smi.pl=500 nvrc.mig=1:3g.40gb*2;0:off nvrc.smi.srs=1 nvrc.cc=on"

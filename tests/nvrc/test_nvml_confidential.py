@@ -19,7 +19,7 @@ from nvrc.steps.ready_state import Outcome, Wish, decide
 from nvrc.values import CcMode, ReadyRule, ReadyState
 from nvrc.worker import Worker
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 ON = CcSystem(environment=2, feature=1, devtools=0, multi_gpu=0, cpu=2, gpus=1)
 OFF = CcSystem(environment=0, feature=0, devtools=0, multi_gpu=0, cpu=0, gpus=1)

@@ -10,7 +10,7 @@ from nvrc.errors import NvrcError
 from nvrc.nvml_answers import Applied, MigMade
 from nvrc.steps import gpu_settings
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 
 def failure(guest: GpuGuest) -> NvrcError:
