@@ -9,7 +9,7 @@ stuck in the kernel is left behind, because a critical failure ends the machine 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from nvrc.conditions import is_strict
@@ -193,7 +193,3 @@ def unforeseen(error: BaseException) -> str:
         place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
     return f"{type(error).__name__}: {error} at {place}"
-
-
-def outcomes(records: tuple[Record, ...]) -> Mapping[str, str]:
-    return {record.name: record.outcome for record in records}

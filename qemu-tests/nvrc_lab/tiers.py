@@ -59,13 +59,16 @@ def lint(places: Places) -> Count:
 
 
 def unit(places: Places) -> Count:
-    workers = min(os.cpu_count() or 1, MOST_WORKERS)
-    return _pytest(places, "unit", ("-n", str(workers)) if workers > 1 else ())
+    return _pytest(places, "unit", _on_all_processors())
 
 
 def worker(places: Places) -> Count:
+    return _pytest(places, "worker", ("-m", "worker", *_on_all_processors()))
+
+
+def _on_all_processors() -> tuple[str, ...]:
     workers = min(os.cpu_count() or 1, MOST_WORKERS)
-    return _pytest(places, "worker", ("-m", "worker", *(("-n", str(workers)) if workers > 1 else ())))
+    return ("-n", str(workers)) if workers > 1 else ()
 
 
 def namespace(places: Places) -> Count:

@@ -13,7 +13,7 @@ from fakes.system import FakeSystem
 from nvrc.boot import BOOT
 from nvrc.conditions import always
 from nvrc.errors import NvrcError
-from nvrc.executor import BootError, DeadlineError, Executor, Record, outcomes
+from nvrc.executor import BootError, DeadlineError, Executor, Record
 from nvrc.facts import Facts, FailedWithFacts, Mode, merge, replace
 from nvrc.loop import Loop
 from nvrc.params import parse
@@ -44,6 +44,10 @@ def step(name: str, run: Action | None = None, **more: object) -> Step:
         return facts
 
     return Step(name, run or note, seconds(10), **more)  # type: ignore[arg-type]
+
+
+def outcomes(records: tuple[Record, ...]) -> dict[str, str]:
+    return {record.name: record.outcome for record in records}
 
 
 def failing(error: Exception) -> Action:
