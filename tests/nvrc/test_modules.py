@@ -179,7 +179,7 @@ def test_what_may_be_built_in_is_loaded_where_it_is_a_module(system: FakeSystem)
 ])
 def test_the_kernel_unpacks_what_it_can_and_gzip_is_unpacked_here(system: FakeSystem, ending: str, kernel: str | None,
                                                                   effect: str) -> None:
-    where = add_module(system, f"a{ending}", content=gzip.compress(image()))
+    where = add_module(system, f"a{ending}", content=gzip.compress(image(), mtime=0))
     if kernel:
         system.put("/sys/module/compression", kernel)
     Modules(system).load("a")
@@ -189,7 +189,7 @@ def test_the_kernel_unpacks_what_it_can_and_gzip_is_unpacked_here(system: FakeSy
 @pytest.mark.parametrize(("ending", "content", "what"), [
     (".ko.xz", b"", "is compressed with xz, and this kernel unpacks no modules"),
     (".ko.gz", b"not gzip", "cannot be unpacked: "),
-    (".ko.gz", gzip.compress(image())[:-9], "is cut off or unpacks to too much"),
+    (".ko.gz", gzip.compress(image(), mtime=0)[:-9], "is cut off or unpacks to too much"),
 ])
 def test_what_nobody_can_unpack_is_told(system: FakeSystem, ending: str, content: bytes, what: str) -> None:
     add_module(system, f"a{ending}", content=content)
