@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 
 from guest_cdi.hooks import hook_arguments, run_and_exit
+from guest_cdi.light import Sequence
 
 USAGE = """usage: guest-cdi COMMAND [OPTION...]
 

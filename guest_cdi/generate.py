@@ -8,8 +8,6 @@ module does not do: open NVML (nvml.py), write text or files (render.py), judge 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 
 from guest_cdi.discover.driver import Driver, Found, check_userspace, find_library_dirs, find_version
 from guest_cdi.discover.files import PROGRAM_DIRS, find_firmware, find_programs, find_sockets, locate_program
@@ -23,6 +21,7 @@ from guest_cdi.errors import CdiError
 from guest_cdi.gpu import Nvml
 from guest_cdi.hooks import HOOK_PROGRAM
 from guest_cdi.host import Host, read_file
+from guest_cdi.light import Callable, Iterator, Mapping, dataclass, field, replace
 from guest_cdi.merge import concatenate, merge_devices, tidy
 from guest_cdi.naming import ALL, NONE, Strategy, Target, is_device_name, is_kind_part, name_device, select_targets
 from guest_cdi.spec import ContainerEdits, Device, Spec

@@ -11,9 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
-from enum import Enum
-from typing import NamedTuple, Protocol
+
+from guest_cdi.light import Enum, Mapping, NamedTuple, Protocol
 
 # The kernel's own limit (path_resolution(7)).
 MAX_LINKS = 40

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from guest_cdi.errors import printable
+from guest_cdi.light import TYPE_CHECKING, Iterator, Mapping, NamedTuple, TypeAlias, dataclass, field
 
 if TYPE_CHECKING:
     import yaml
@@ -25,7 +23,7 @@ MAX_NODES = 100_000
 MAX_DEPTH = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One broken rule: where in which file, under a stable rule name, in words that say what to do."""
 

@@ -6,12 +6,9 @@ A GPU in MIG mode is not offered as a whole: its MIG devices are. Index means NV
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
-
 from guest_cdi.errors import CdiError
 from guest_cdi.gpu import DISPLAY_ONLY, Gpu, Mig
+from guest_cdi.light import Enum, Iterable, Iterator, Sequence, dataclass
 
 ALL = "all"
 NONE = "none"

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from types import ModuleType, TracebackType
-from typing import ParamSpec, Protocol, TypeVar, cast
 
 from guest_cdi.elf import ElfError, check_loadable
 from guest_cdi.errors import CdiError
 from guest_cdi.gpu import DISPLAY_ONLY, Gpu, Mig
+from guest_cdi.light import Callable, Iterator, ParamSpec, Protocol, TypeVar, cast, replace
 
 P = ParamSpec("P")
 T = TypeVar("T")

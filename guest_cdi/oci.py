@@ -9,13 +9,12 @@ that no edit is about stay as they are. Does not read documents or files other t
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
 from copy import deepcopy
 from posixpath import normpath
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from guest_cdi.errors import CdiError
 from guest_cdi.host import FileInfo
+from guest_cdi.light import TYPE_CHECKING, Callable, NamedTuple, TypeAlias
 from guest_cdi.spec import ContainerEdits, DeviceNode, Hook, IntelRdt, Mount
 
 if TYPE_CHECKING:

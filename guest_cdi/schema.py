@@ -9,10 +9,8 @@ compares them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias, assert_never
 
+from guest_cdi.light import Callable, Iterator, Mapping, TypeAlias, assert_never, dataclass
 from guest_cdi.load import Bare, Data, Finding, Source, member
 from guest_cdi.naming import is_device_name, is_kind_part
 

@@ -8,8 +8,7 @@ None is used only where zero and absent differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from guest_cdi.light import Iterator, dataclass
 
 NEWEST_VERSION = "1.1.0"
 OLDEST_VERSION = "0.3.0"

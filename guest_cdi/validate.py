@@ -9,12 +9,10 @@ SPEC.md of CDI 1.1.0 and the checks of its reference library.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TextIO
 
 from guest_cdi import spec as cdi
 from guest_cdi.errors import printable
+from guest_cdi.light import TYPE_CHECKING, Iterable, Iterator, Mapping, Sequence, TextIO, dataclass, field
 from guest_cdi.load import Data, Finding, Source, parse_source, read_source
 from guest_cdi.model import as_mapping, as_sequence, to_spec
 from guest_cdi.schema import check_shape

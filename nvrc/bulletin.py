@@ -7,9 +7,8 @@ Never worth the VM: what goes wrong in here is said on the console and passed ov
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from guest_cdi.light import TYPE_CHECKING, Callable
 from nvrc import console, paths
 from nvrc.executor import Executor, Record, unforeseen
 from nvrc.journal import Journal

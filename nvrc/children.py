@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import _thread
 import os
-import signal
-from collections.abc import Callable
-from typing import NoReturn
 
+from guest_cdi.light import Callable, NoReturn
 from nvrc import linux
+from nvrc.signals import signal
 
 Ended = Callable[[int, int], None]
 REMEMBERED = 64

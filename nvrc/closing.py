@@ -7,8 +7,7 @@ nvidia-persistenced at work on a GPU is never ended by a signal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+from guest_cdi.light import Iterable
 from nvrc import console
 from nvrc.daemons import Daemons
 from nvrc.executor import unforeseen

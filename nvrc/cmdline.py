@@ -9,7 +9,7 @@ UTF-8 survive as surrogates. Meaning is not this module's business.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from guest_cdi.light import NamedTuple
 
 # What the kernel's isspace() says, Latin-1 no-break space included.
 _SPACES = b"\t\n\v\f\r \xa0"

@@ -8,10 +8,7 @@ say, and GPUs that differ are errors: none of them is ever taken for on, nor for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import Enum
-from typing import NamedTuple
-
+from guest_cdi.light import Enum, NamedTuple, Sequence
 from nvrc.errors import NvrcError
 from nvrc.nvml_answers import CcMemory, CcSystem
 from nvrc.values import CcMode

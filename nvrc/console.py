@@ -17,8 +17,7 @@ The limit keeps a line with its prefix in one kernel log record (about 1 KiB), s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from guest_cdi.light import Callable, Iterable, Iterator, NamedTuple
 
 PREFIX = "nvrc: "
 LINE_LIMIT = 900

@@ -11,7 +11,8 @@ from __future__ import annotations
 import _socket
 import os
 import struct
-from collections.abc import Callable
+
+from guest_cdi.light import Callable
 
 BACKLOG = 64
 BATCH = 8  # connections of one wake-up, so that other events get their turn

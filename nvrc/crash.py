@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING
 
+from guest_cdi.light import TYPE_CHECKING
 from nvrc import console
 from nvrc.executor import unforeseen
 from nvrc.system import System

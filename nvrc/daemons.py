@@ -9,11 +9,9 @@ started again either; elsewhere it is, once. Helpers come back a few times, each
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-
+from guest_cdi.light import Callable, Iterable, dataclass
 from nvrc.services import Importance, Restart, Running, read_pid
+from nvrc.signals import signal
 from nvrc.status import ServiceRecord, ServiceState
 from nvrc.supervise import Ending
 from nvrc.system import System

@@ -10,9 +10,8 @@ because nobody but us has a reason to make one. Nothing here opens a device.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
 
+from guest_cdi.light import Callable, Mapping, NamedTuple, Protocol
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.system import Node

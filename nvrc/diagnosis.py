@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from enum import Enum
 
+from guest_cdi.light import Enum
 from nvrc.console import EndLine, FatalLine, ReadyLine, StepLine, WarningLine, parse_line
 from nvrc.errors import find_code
 from nvrc.report import Failure, Report

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import NamedTuple, Protocol
+
+from guest_cdi.light import NamedTuple, Protocol
 
 CONTROL = "/dev/mapper/control"
 VERSION = (4, 0, 0)

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import BinaryIO, TypeVar
 
+from guest_cdi.light import BinaryIO, Callable, TypeVar
 from nvrc.console import parse_report_piece
 from nvrc.jsonread import FormatError
 

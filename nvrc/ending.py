@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Callable
-from typing import NoReturn
 
+from guest_cdi.light import Callable, NoReturn
 from nvrc import console, paths
 from nvrc.executor import DeadlineError
+from nvrc.signals import signal
 from nvrc.system import System
 
 SYNC_DEADLINE_S = 10.0

@@ -7,7 +7,7 @@ docs/failure-codes.md is generated from this table.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from guest_cdi.light import NamedTuple
 
 PLATFORM = "platform engineer"
 AUTHOR = "pod author"

@@ -9,9 +9,8 @@ stuck in the kernel is left behind, because a critical failure ends the machine 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 
+from guest_cdi.light import Callable, dataclass, replace
 from nvrc.conditions import is_strict
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, FailedWithFacts, merge

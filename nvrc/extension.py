@@ -9,8 +9,7 @@ Devices are not looked at here.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from guest_cdi.light import NamedTuple
 from nvrc.cmdline import shown
 from nvrc.values import Kind, MalformedError, read_number
 

@@ -8,8 +8,7 @@ line, sizes against what the parameters need.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
-
+from guest_cdi.light import NamedTuple, Protocol
 from nvrc.errors import NvrcError
 from nvrc.extension import Extension, VerityParams, read_name
 from nvrc.values import MalformedError

@@ -9,9 +9,8 @@ is checked before it starts.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
-from typing import Protocol
 
+from guest_cdi.light import Mapping, Protocol
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.values import FabricMode, RailPolicy

@@ -7,10 +7,7 @@ yet is None, and that is the only meaning of None here. `services` and `warnings
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import Enum
-from typing import TYPE_CHECKING
-
+from guest_cdi.light import TYPE_CHECKING, Enum, dataclass, replace
 from nvrc.errors import NvrcError
 
 if TYPE_CHECKING:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
+from guest_cdi.light import TYPE_CHECKING, Mapping
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts
 from nvrc.settings import Settings

@@ -9,9 +9,8 @@ the kernel's own messages are heard, not what programs write to /dev/kmsg. Nothi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
 
+from guest_cdi.light import Callable, replace
 from nvrc.journal import KERNEL, Line
 from nvrc.report import GpuRecord, GpuState
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 
+from guest_cdi.light import Iterator
 from nvrc import __version__
 
 EXECUTABLE = "/proc/self/exe"

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import _thread
 import os
-from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
 
+from guest_cdi.light import Callable, NamedTuple, deque
 from nvrc import paths
 from nvrc.system import KERN_INFO, System
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
 from math import isfinite
 from types import UnionType
 from typing import TypeVar, get_args, get_origin, get_type_hints
+
+from guest_cdi.light import Enum
 
 T = TypeVar("T")
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}

@@ -7,8 +7,7 @@ one line per field of the document and per item of its lists, so that `cat` and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from enum import Enum
+from guest_cdi.light import Enum, Iterable, Mapping
 
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _BROKEN_LEVELS = 2  # the document, and each list or object directly in it
@@ -37,8 +36,9 @@ def _value(value: object, level: int) -> str:
 def _compound(value: object, level: int) -> str:
     if isinstance(value, tuple | list):
         return _lines("[", (_value(item, level + 1) for item in value), "]", level)
-    if names := getattr(value, "__dataclass_fields__", None):
-        value = {name: getattr(value, name) for name in names}
+    about = vars(type(value))
+    if "__dataclass_fields__" in about:
+        value = {name: getattr(value, name) for name in about["__slots__"]}
     if isinstance(value, Mapping):
         pairs = (f"{_string(str(key))}: {_value(item, level + 1)}" for key, item in value.items())
         return _lines("{", pairs, "}", level)

@@ -7,8 +7,7 @@ item it dislikes. Messages carry the daemon's last words, and what is known abou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from guest_cdi.light import Mapping
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts
 from nvrc.services import Running, Service, read_pid, start

@@ -8,9 +8,7 @@ sources (nvidia-persistenced.c): `device 0000:40:00.0 - registered`, then `persi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
-
+from guest_cdi.light import Iterable, replace
 from nvrc.journal import Line
 from nvrc.report import GpuRecord, GpuState
 

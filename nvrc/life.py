@@ -7,15 +7,13 @@ published status. Whatever goes wrong in here is said and passed over: a healthy
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
+from guest_cdi.light import TYPE_CHECKING, Callable
 from nvrc import console
 from nvrc.executor import unforeseen
 from nvrc.facts import Facts
 from nvrc.journal import Journal, Line
 from nvrc.loop import Loop
+from nvrc.signals import signal
 from nvrc.supervise import Ending, Supervisor
 from nvrc.system import System
 from nvrc.verdict import Verdict

@@ -10,8 +10,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import signal
 import struct
+
+from nvrc.signals import signal
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_RELATIME = 4096, 16384, 1 << 18, 1 << 19, 1 << 21

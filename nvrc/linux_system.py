@@ -10,9 +10,8 @@ import os
 import stat
 import time
 from _queue import Empty, SimpleQueue
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeVar
 
+from guest_cdi.light import TYPE_CHECKING, Iterator, TypeVar
 from nvrc import linux, paths
 from nvrc.children import Children, Ended, nobody, work
 from nvrc.program import Program, start

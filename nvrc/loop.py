@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 import select
-from collections.abc import Callable
 from itertools import count
+
+from guest_cdi.light import Callable
 
 Callback = Callable[[], None]
 

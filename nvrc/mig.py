@@ -14,8 +14,8 @@ fills it.
 from __future__ import annotations
 
 from itertools import groupby
-from typing import NamedTuple
 
+from guest_cdi.light import NamedTuple
 from nvrc.cmdline import shown
 from nvrc.values import MAX_GPUS, Kind, MalformedError, read_number
 

@@ -9,9 +9,9 @@ in an earlier folder hides one of the same name in a later one, and options on t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from types import MappingProxyType
 
+from guest_cdi.light import Mapping, NamedTuple
 from nvrc.errors import NvrcError
 from nvrc.module_options import ModuleOption
 from nvrc.module_tree import Softdep, TreeReader, canonical, read_softdeps
@@ -24,8 +24,8 @@ class ModprobeConfig(NamedTuple):
     """`installs`: module to the line that replaces its loading. `remarks`: lines that nobody understands."""
 
     options: tuple[tuple[str, str], ...] = ()
-    softdeps: Mapping[str, Softdep] = {}
-    installs: Mapping[str, str] = {}
+    softdeps: Mapping[str, Softdep] = MappingProxyType({})
+    installs: Mapping[str, str] = MappingProxyType({})
     remarks: tuple[str, ...] = ()
 
     def options_of(self, module: str) -> tuple[str, ...]:

@@ -7,9 +7,8 @@ Numbers are those of init_module(2) and of kernel/module/ in Linux 5.17 to 6.18.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
 
+from guest_cdi.light import Iterator, NamedTuple, Protocol
 from nvrc.errors import NvrcError
 
 _SHOWN = 3

@@ -8,8 +8,7 @@ like parameters of our own. Words for other modules are the kernel's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+from guest_cdi.light import Iterable
 from nvrc.cmdline import Token
 
 ModuleOption = tuple[str, str]  # the module in the kernel's spelling, and what it is given

@@ -7,9 +7,7 @@ copies of these and are not read, aliases are not needed because modules are loa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Protocol
-
+from guest_cdi.light import Iterable, Mapping, NamedTuple, Protocol
 from nvrc.errors import NvrcError
 
 MODULES = "/lib/modules"

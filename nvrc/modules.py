@@ -10,9 +10,8 @@ frozen init carries no library for them.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from typing import Protocol
 
+from guest_cdi.light import Iterator, Protocol
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.modprobe_config import read_config

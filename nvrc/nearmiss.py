@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from guest_cdi.light import Iterable
 
 # Longer keys are nobody's typing mistake, and comparing them would take long.
 _LONGEST = 64

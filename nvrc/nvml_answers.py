@@ -7,9 +7,7 @@ has exactly its fields with exactly their types, or the worker counts as crashed
 
 # No `annotations` from the future here: the types of the fields are what answers are checked against.
 
-from collections.abc import Sequence
-from typing import NamedTuple, TypeVar, get_args
-
+from guest_cdi.light import NamedTuple, Sequence, TypeVar
 from nvrc.errors import NvrcError
 
 T = TypeVar("T")
@@ -98,7 +96,7 @@ def read_records(kind: type[T], value: object) -> tuple[T, ...]:
 
 def _read_field(kind: type, hint: type, value: object) -> object:
     """A plain value, or a tuple of plain values of one type."""
-    if inner := get_args(hint):
+    if inner := getattr(hint, "__args__", ()):
         if not isinstance(value, list):
             raise _malformed(kind, value)
         return tuple(_read_field(kind, inner[0], item) for item in value)

@@ -6,9 +6,7 @@ Proved on an empty container before it is published, so that no container is the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
+from guest_cdi.light import TYPE_CHECKING, Mapping, Sequence
 from nvrc import paths
 from nvrc.nvml_answers import CdiMade
 from nvrc.nvml_session import Session

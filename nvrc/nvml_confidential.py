@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import ParamSpec, TypeVar
 
+from guest_cdi.light import Callable, Mapping, ParamSpec, TypeVar
 from nvrc.nvml_answers import CcMemory, CcSystem, indices
 from nvrc.nvml_session import FUNCTION_NOT_FOUND, NOT_SUPPORTED, Session
 from nvrc.worker import Value

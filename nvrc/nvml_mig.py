@@ -10,10 +10,9 @@ place of 4g. Follows "GPU Instance Management" of NVIDIA's MIG user guide.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import NamedTuple
 
+from guest_cdi.light import Iterator, Mapping, NamedTuple, Sequence
 from nvrc.nvml_answers import MigMade
 from nvrc.nvml_session import INVALID_ARGUMENT, NOT_SUPPORTED, Handle, Session
 from nvrc.worker import Value

@@ -7,8 +7,7 @@ changed where it differs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from guest_cdi.light import Mapping
 from nvrc.nvml_session import Session
 from nvrc.worker import Value
 

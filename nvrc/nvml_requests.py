@@ -6,9 +6,7 @@ Each request has the code that a refused call of the library gets there; a CDI d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
-
+from guest_cdi.light import TYPE_CHECKING, Callable, Mapping
 from nvrc import nvml_cdi, nvml_confidential, nvml_mig, nvml_ready, nvml_settings
 from nvrc.errors import NvrcError
 from nvrc.nvml_answers import NvmlGpu

@@ -8,8 +8,8 @@ would be the one attach that a confidential GPU allows if nvidia-persistenced di
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING
 
+from guest_cdi.light import TYPE_CHECKING
 from nvrc.nvml_answers import NvmlGpu
 
 if TYPE_CHECKING:

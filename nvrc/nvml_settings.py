@@ -7,9 +7,9 @@ once on some GPUs and at the next load on others; so a clock is reported as read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from types import ModuleType
 
+from guest_cdi.light import Callable, Mapping
 from nvrc.nvml_answers import Applied, indices
 from nvrc.nvml_session import FUNCTION_NOT_FOUND, INVALID_ARGUMENT, NOT_SUPPORTED, Handle, Session
 from nvrc.worker import Value

@@ -7,9 +7,7 @@ default is not repeated here: it is the default of the row's field in Settings.
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import NamedTuple
-
+from guest_cdi.light import Enum, NamedTuple
 from nvrc import values
 from nvrc.extension import VERITY
 from nvrc.mig import LAYOUT

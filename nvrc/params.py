@@ -9,11 +9,7 @@ agent's.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from enum import Enum
-from typing import NamedTuple
-
+from guest_cdi.light import Collection, Enum, Iterable, Iterator, Mapping, NamedTuple, Sequence, replace
 from nvrc.cmdline import KERNEL_KEEPS, Token, shown, tokenise
 from nvrc.errors import NvrcError
 from nvrc.extension import Extension, VerityParams, read_name, unknown_items

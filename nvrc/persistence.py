@@ -8,9 +8,7 @@ device say which GPUs are; the deadline starts anew with each of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
-
+from guest_cdi.light import Collection, replace
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, FailedWithFacts

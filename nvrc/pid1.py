@@ -8,11 +8,9 @@ init. This module joins the parts (loop, journal, executor, life); it decides no
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
 
+from guest_cdi.light import TYPE_CHECKING, Callable, NoReturn
 from nvrc import console, linux
 from nvrc.boot import BOOT
 from nvrc.bulletin import Bulletin
@@ -25,6 +23,7 @@ from nvrc.journal import Journal
 from nvrc.life import Life
 from nvrc.linux_system import LinuxSystem
 from nvrc.loop import Loop
+from nvrc.signals import signal, signal_name
 from nvrc.supervise import ORDERLY, STOP_SIGNALS, Ending
 from nvrc.system import System
 from nvrc.table import Table
@@ -213,7 +212,7 @@ class Init:
         if self.life is not None:
             self.life.stop_requested(number)
         elif self.executor.facts.agent_pid is None:
-            raise StopError(signal.Signals(number).name)
+            raise StopError(signal_name(number))
         else:
             self._stopped_early.append(number)  # the agent is running already: it is told once we look after it
 

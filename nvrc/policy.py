@@ -9,10 +9,9 @@ docs/policy.md explains the file to its authors. An image without one has NO_POL
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
+from guest_cdi.light import Iterator, Mapping, NamedTuple
 from nvrc.cmdline import shown
 from nvrc.errors import NvrcError
 from nvrc.extension import read_name, unknown_items

@@ -10,11 +10,11 @@ from __future__ import annotations
 import _thread
 import os
 import resource
-import signal
 import struct
-from dataclasses import dataclass
 
+from guest_cdi.light import dataclass
 from nvrc import linux
+from nvrc.signals import signal
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FAILURE = struct.Struct("<i")

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
-
+from guest_cdi.light import Iterable, Protocol
 from nvrc import __version__, paths, report, status
 from nvrc.executor import Executor, Record
 from nvrc.facts import Facts

@@ -9,9 +9,7 @@ and a test compares.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
-
+from guest_cdi.light import Enum, dataclass
 from nvrc.jsontext import encode
 from nvrc.topology import Topology
 from nvrc.verdict import Outcome, Verdict

@@ -7,16 +7,12 @@ the journal. How long to wait for it and what to make of its lines is the busine
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
-
+from guest_cdi.light import TYPE_CHECKING, Enum, Mapping, NamedTuple, dataclass
 from nvrc import paths
 from nvrc.children import Ended
 from nvrc.errors import NvrcError
 from nvrc.program import Program
+from nvrc.signals import signal
 from nvrc.system import System
 
 if TYPE_CHECKING:

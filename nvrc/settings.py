@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from guest_cdi.light import dataclass
 from nvrc.extension import Extension
 from nvrc.mig import MigLayout
 from nvrc.module_options import ModuleOption

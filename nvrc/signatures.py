@@ -8,9 +8,7 @@ docs/failure-signatures.md is generated from this table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
-
+from guest_cdi.light import Iterable, NamedTuple, Sequence
 from nvrc.errors import AUTHOR, BY_CODE, HOST, PLATFORM, NvrcError
 
 KERNEL, PERSISTENCED, FABRIC, LOADER = "kernel", "nvidia-persistenced", "fabric manager", "any program"

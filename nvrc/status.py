@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
-
+from guest_cdi.light import Enum, dataclass
 from nvrc.jsontext import encode
 from nvrc.report import Failure, GpuRecord, Verdict
 

@@ -9,8 +9,8 @@ those of Documentation/ABI/stable/sysfs-class-infiniband.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Protocol
 
+from guest_cdi.light import NamedTuple, Protocol
 from nvrc import paths
 from nvrc.errors import NvrcError
 

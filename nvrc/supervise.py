@@ -9,10 +9,10 @@ death by SIGINT (power off, halt) or SIGHUP (restart).
 from __future__ import annotations
 
 import os
-import signal
-from dataclasses import dataclass
 
+from guest_cdi.light import dataclass
 from nvrc.errors import BY_CODE
+from nvrc.signals import signal, signal_name
 
 ORDERLY = "OK"
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGPWR})
@@ -57,7 +57,7 @@ class Supervisor:
     def stop_requested(self, number: int) -> bool:
         """A signal asked PID 1 to stop; True when this is the first time and the agent has to be told."""
         first = not self._stop_reason
-        self._stop_reason = self._stop_reason or f"{signal.Signals(number).name} to PID 1"
+        self._stop_reason = self._stop_reason or f"{signal_name(number)} to PID 1"
         return first and self.ending is None
 
     def stop_overdue(self) -> bool:
@@ -92,10 +92,3 @@ def tell_status(status: int) -> str:
         core = " (core dumped)" if os.WCOREDUMP(status) else ""
         return f"the agent was killed by {signal_name(os.WTERMSIG(status))}{core}"
     return f"the agent exited with status {os.waitstatus_to_exitcode(status)}"
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

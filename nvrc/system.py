@@ -8,9 +8,8 @@ is a real directory plus a journal of effects; `LinuxSystem` (linux_system.py) i
 from __future__ import annotations
 
 from _queue import SimpleQueue
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
+from guest_cdi.light import TYPE_CHECKING, Callable, Iterator, NamedTuple, Protocol, TypeVar
 from nvrc.children import Ended, nobody
 from nvrc.program import Program
 

@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
-
+from guest_cdi.light import Callable, Enum, dataclass
 from nvrc.conditions import always, never
 from nvrc.facts import Facts
 from nvrc.system import System

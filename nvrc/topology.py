@@ -10,9 +10,8 @@ from functions of one network vendor only. Follows Documentation/ABI/testing/sys
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
+from guest_cdi.light import NamedTuple, Protocol, dataclass
 from nvrc.errors import NvrcError
 from nvrc.facts import Mode
 from nvrc.paths import PCI_DEVICES

@@ -7,8 +7,7 @@ message can do no harm. Follows netlink(7) and lib/kobject_uevent.c.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from guest_cdi.light import TYPE_CHECKING, Callable, Protocol
 
 if TYPE_CHECKING:
     import socket

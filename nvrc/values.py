@@ -4,17 +4,11 @@
 `Kind.parse` returns a value or raises MalformedError with the rest of the sentence "<parameter>: ...". Whatever it
 accepts, `text` prints in a form that parses to an equal value. Words are compared without regard to case, numbers are
 plain decimal digits, and anything that is not listed is an error: "enabled" is not quietly "off".
-
-The values are named tuples, here and in the modules beside: every boot creates these classes, and a frozen dataclass
-takes eight times as long to create.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import NamedTuple, Protocol
-
+from guest_cdi.light import Callable, Enum, Mapping, NamedTuple, Protocol
 from nvrc.cmdline import shown
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from guest_cdi.light import Enum
 
 
 class Outcome(Enum):

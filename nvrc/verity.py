@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Iterator
-from typing import Protocol
 
+from guest_cdi.light import Iterator, Protocol
 from nvrc import dm
 from nvrc.errors import NvrcError
 from nvrc.extension_disks import SECTOR, Pair

@@ -8,10 +8,10 @@ only the step knows, so it says so itself.
 from __future__ import annotations
 
 import os
-import signal
 from _queue import SimpleQueue
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeVar
+
+from guest_cdi.light import TYPE_CHECKING, Iterator, NamedTuple, Protocol, Self, TypeVar
+from nvrc.signals import signal_name
 
 if TYPE_CHECKING:
     from nvrc.journal import Journal, Line
@@ -33,9 +33,7 @@ class ChildEnded(NamedTuple):
         """`ended with status 3` or `was killed by SIGSEGV`."""
         if not os.WIFSIGNALED(self.status):
             return f"ended with status {os.waitstatus_to_exitcode(self.status)}"
-        number = os.WTERMSIG(self.status)
-        known = number in set(signal.Signals)
-        return f"was killed by {signal.Signals(number).name if known else f'signal {number}'}"
+        return f"was killed by {signal_name(os.WTERMSIG(self.status))}"
 
 
 class OverdueError(Exception):

@@ -13,11 +13,10 @@ import json
 import os
 import select
 from _queue import SimpleQueue
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
+from guest_cdi.light import Callable, Mapping, dataclass, field
 from nvrc.errors import NvrcError, find_code
-from nvrc.supervise import signal_name
+from nvrc.signals import signal_name
 from nvrc.system import System
 
 ANSWER_BYTES = 4 << 20

@@ -6,12 +6,10 @@ All of it is optional; a compute image has next to nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 from guest_cdi.discover.driver import READ_ONLY, Driver, Found, basename, join, parent
 from guest_cdi.discover.files import find_named_programs
 from guest_cdi.discover.tree import Tree
+from guest_cdi.light import Iterator, NamedTuple
 from guest_cdi.spec import ContainerEdits, Mount
 from guest_cdi.versions import Release
 

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import Enum
 
 from guest_cdi.hooks import RUN, SEPARATOR
+from guest_cdi.light import Enum, Iterable, dataclass
 from guest_cdi.spec import Hook
 
 CREATE_SYMLINKS = "create-symlinks"

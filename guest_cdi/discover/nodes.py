@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from guest_cdi.discover.driver import Driver, Found, parent
 from guest_cdi.discover.hooks import CHMOD, repeat
@@ -13,6 +11,7 @@ from guest_cdi.discover.tree import Tree, clean
 from guest_cdi.errors import CdiError
 from guest_cdi.gpu import Gpu, Mig
 from guest_cdi.host import Host, read_file
+from guest_cdi.light import Iterable, Mapping, replace
 from guest_cdi.spec import ContainerEdits, DeviceNode, Hook
 
 CONTROL_NODES = ("/dev/nvidia-modeset", "/dev/nvidia-uvm-tools", "/dev/nvidia-uvm", "/dev/nvidiactl")

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Iterable, Iterator, Mapping
 
 from guest_cdi import ldcache
 from guest_cdi.errors import CdiError
 from guest_cdi.host import Host, Kind, read_file
+from guest_cdi.light import Iterable, Iterator, Mapping
 
 LIBRARY_DIRS = (
     "/",

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+from guest_cdi.light import TYPE_CHECKING, BinaryIO, NoReturn, Sequence
 
 if TYPE_CHECKING:
     from guest_cdi.hooks.arguments import Call

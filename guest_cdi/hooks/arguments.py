@@ -8,11 +8,9 @@ hook's time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
-
 from guest_cdi.errors import CdiError
 from guest_cdi.hooks import RUN, SEPARATOR
+from guest_cdi.light import TYPE_CHECKING, Callable, NamedTuple, Sequence
 
 if TYPE_CHECKING:
     from guest_cdi.hooks.action import Action, Values

@@ -12,12 +12,12 @@ import os
 import posixpath
 import stat
 from functools import partial
-from typing import NamedTuple
 
 from guest_cdi.hooks import ldconf
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.elf_note import CompatNote, NoteError, read_note
 from guest_cdi.hooks.root import DIRECTORY, Root
+from guest_cdi.light import NamedTuple
 
 LIBRARY_PREFIX = "libcuda.so."
 CONF_PREFIX = "00-compat-"

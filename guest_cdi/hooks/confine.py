@@ -13,11 +13,10 @@ from __future__ import annotations
 import os
 import select
 import sys
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
 
 from guest_cdi import linux
 from guest_cdi.hooks.root import DIRECTORY, Handle, Root
+from guest_cdi.light import Callable, NamedTuple, NoReturn, Sequence
 
 # Beside the PID namespace, which only a child can be in.
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET

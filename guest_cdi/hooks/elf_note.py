@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-from typing import NamedTuple
+
+from guest_cdi.light import NamedTuple
 
 SECTION = b".note.cuda.fwd_compatibility"
 OWNER = b"NVIDIA Corporation"

@@ -11,9 +11,9 @@ import errno
 import fnmatch
 import os
 import posixpath
-from collections.abc import Iterable, Sequence
 
 from guest_cdi.hooks.root import Root, create_file, random_name, write_all
+from guest_cdi.light import Iterable, Sequence
 
 CONF = "/etc/ld.so.conf"
 CONF_DIRECTORY = "/etc/ld.so.conf.d"

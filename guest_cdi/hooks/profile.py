@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Iterable
 
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.root import DIRECTORY, Root, replace_file
+from guest_cdi.light import Iterable
 
 PROFILE = "/etc/nvidia/nvidia-application-profiles-rc.d/10-container.conf"
 MASK_BITS = 64

@@ -13,13 +13,12 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
 
 from guest_cdi import linux
 from guest_cdi.errors import CdiError
+from guest_cdi.light import Iterator, Self
 
 IN_ROOT = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
 DIRECTORY = os.O_PATH | os.O_DIRECTORY

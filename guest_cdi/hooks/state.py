@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from typing import BinaryIO
 
 from guest_cdi.errors import CdiError
+from guest_cdi.light import BinaryIO
 
 STATE_LIMIT_BYTES = 16 << 20
 CONFIG_LIMIT_BYTES = 64 << 20

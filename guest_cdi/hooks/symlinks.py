@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 from guest_cdi.errors import CdiError
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.root import Handle, Root, clean, replace_link
+from guest_cdi.light import NamedTuple, Sequence
 
 
 class Link(NamedTuple):

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from guest_cdi.light import TYPE_CHECKING
 from nvrc.facts import Facts, replace
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ line names none. Disks that it names are waited for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from guest_cdi.light import TYPE_CHECKING
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, replace

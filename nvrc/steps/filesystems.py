@@ -7,8 +7,7 @@ has the file system and the image has the directory; everything else is fatal.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from guest_cdi.light import NamedTuple
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts

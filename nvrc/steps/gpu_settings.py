@@ -7,8 +7,7 @@ the boot, so that one boot shows every mistake.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from guest_cdi.light import TYPE_CHECKING
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, replace
 

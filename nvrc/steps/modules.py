@@ -9,9 +9,7 @@ Loading returns when the driver has probed, but nothing promises that it lists a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
-
+from guest_cdi.light import TYPE_CHECKING, Callable, NamedTuple
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, Mode, replace

@@ -6,9 +6,7 @@ Everything that can end the boot because of a GPU has passed by now: count, mode
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
-
+from guest_cdi.light import TYPE_CHECKING, Enum, NamedTuple
 from nvrc.facts import Facts, replace
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ number = st.integers(-1, 4)
 
 
 @given(st.builds(CcSystem, number, number, number, number, number, number),
-       st.lists(st.sampled_from([-1, 0, 80]), min_size=1, max_size=4), st.sampled_from(CcMode))
+       st.lists(st.sampled_from([-1, 0, 80]), min_size=1, max_size=4), st.sampled_from(tuple(CcMode)))
 def test_on_is_on_in_one_way_only(system: CcSystem, protected: list[int], wanted: CcMode) -> None:
     labels = {index: f"GPU {index}" for index in range(len(protected))}
     try:

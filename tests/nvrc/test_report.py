@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields, is_dataclass
-from enum import Enum
 from pathlib import Path
 from typing import get_type_hints
 
@@ -14,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.records import records
+from guest_cdi.light import Enum
 from nvrc import report, status
 from nvrc.jsonread import FormatError, decode
 from nvrc.jsontext import encode
@@ -35,13 +36,13 @@ from nvrc.topology import PciFunction, classify
 
 PAGE = Path(__file__).parents[2] / "docs" / "boot-report.md"
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
-REPORTS = st.builds(
-    Report, program=st.text(), verdict=st.sampled_from(Verdict), started_s=FLOATS, interpreter_s=st.none() | FLOATS,
-    ended_s=st.none() | FLOATS, failure=st.none() | st.builds(Failure),
-    steps=st.lists(st.builds(StepRecord, start_s=st.none() | FLOATS, end_s=st.none() | FLOATS), max_size=3).map(tuple),
-    parameters=st.lists(st.builds(ParameterRecord), max_size=3).map(tuple),
-    topology=st.lists(st.builds(FunctionRecord), max_size=3).map(tuple),
-    gpus=st.lists(st.builds(GpuRecord, seconds=st.none() | FLOATS), max_size=3).map(tuple),
+REPORTS = records(
+    Report, program=st.text(), verdict=st.sampled_from(tuple(Verdict)), started_s=FLOATS, interpreter_s=st.none() | FLOATS,
+    ended_s=st.none() | FLOATS, failure=st.none() | records(Failure),
+    steps=st.lists(records(StepRecord, start_s=st.none() | FLOATS, end_s=st.none() | FLOATS), max_size=3).map(tuple),
+    parameters=st.lists(records(ParameterRecord), max_size=3).map(tuple),
+    topology=st.lists(records(FunctionRecord), max_size=3).map(tuple),
+    gpus=st.lists(records(GpuRecord, seconds=st.none() | FLOATS), max_size=3).map(tuple),
     log=st.lists(st.text(), max_size=3).map(tuple))
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | FLOATS | st.text(),
@@ -83,9 +84,9 @@ def test_report_reads_back(value: Report) -> None:
     assert report.from_json(report.to_json(value)) == value
 
 
-@given(st.builds(
-    Status, program=st.text(), verdict=st.sampled_from(Verdict), updated_s=FLOATS,
-    services=st.lists(st.builds(ServiceRecord, since_s=FLOATS, pid=st.none() | st.integers()), max_size=3).map(tuple)))
+@given(records(
+    Status, program=st.text(), verdict=st.sampled_from(tuple(Verdict)), updated_s=FLOATS,
+    services=st.lists(records(ServiceRecord, since_s=FLOATS, pid=st.none() | st.integers()), max_size=3).map(tuple)))
 def test_status_reads_back(value: Status) -> None:
     assert status.from_json(status.to_json(value)) == value
 

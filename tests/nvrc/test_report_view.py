@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.records import records
 from nvrc.report import (
     Failure,
     FunctionRecord,
@@ -223,18 +224,18 @@ def test_ticks_are_few_round_and_inside(span_s: float) -> None:
     assert f"{ticks[1] - 5.0:.0e}"[0] in "125"
 
 
-HOSTILE_STEP = st.builds(StepRecord, name=st.text(max_size=30), start_s=st.none() | FLOATS, end_s=st.none() | FLOATS,
-                         outcome=st.sampled_from(Outcome), code=st.text(max_size=40), detail=st.text(max_size=40))
+HOSTILE_STEP = records(StepRecord, name=st.text(max_size=30), start_s=st.none() | FLOATS, end_s=st.none() | FLOATS,
+                         outcome=st.sampled_from(tuple(Outcome)), code=st.text(max_size=40), detail=st.text(max_size=40))
 
 
 @settings(max_examples=60)
-@given(st.builds(
-    Report, program=st.text(), mode=st.text(max_size=20), verdict=st.sampled_from(Verdict), started_s=FLOATS,
-    interpreter_s=st.none() | FLOATS, ended_s=st.none() | FLOATS, failure=st.none() | st.builds(Failure),
+@given(records(
+    Report, program=st.text(), mode=st.text(max_size=20), verdict=st.sampled_from(tuple(Verdict)), started_s=FLOATS,
+    interpreter_s=st.none() | FLOATS, ended_s=st.none() | FLOATS, failure=st.none() | records(Failure),
     steps=st.lists(HOSTILE_STEP, max_size=4).map(tuple), warnings=st.lists(st.text(), max_size=2).map(tuple),
-    gpus=st.lists(st.builds(GpuRecord, seconds=st.none() | FLOATS), max_size=2).map(tuple),
-    parameters=st.lists(st.builds(ParameterRecord), max_size=2).map(tuple),
-    topology=st.lists(st.builds(FunctionRecord), max_size=2).map(tuple)))
+    gpus=st.lists(records(GpuRecord, seconds=st.none() | FLOATS), max_size=2).map(tuple),
+    parameters=st.lists(records(ParameterRecord), max_size=2).map(tuple),
+    topology=st.lists(records(FunctionRecord), max_size=2).map(tuple)))
 def test_any_report_can_be_shown(report: Report) -> None:
     picture = Picture(report)
     for rect in picture.root.iter(f"{SVG}rect"):

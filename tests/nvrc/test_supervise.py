@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from nvrc.supervise import Supervisor, signal_name
+from nvrc.signals import signal_name
+from nvrc.supervise import Supervisor
 
 AGENT = 50
 
