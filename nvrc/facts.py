@@ -62,6 +62,7 @@ class Facts:
     extensions: tuple[str, ...] | None = None
     gpu_root: str | None = None
     modules: tuple[str, ...] | None = None
+    agent_modules: tuple[str, ...] | None = None
     device_nodes: tuple[str, ...] | None = None
     ledger: tuple[GpuRecord, ...] | None = None
     worker: Worker | None = None

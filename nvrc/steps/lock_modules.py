@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forbids module loading for the rest of this boot, as soon as the last module is in. There is no way back.
+"""Loads the last modules, those of the agent, and forbids loading for the rest of this boot. There is no way back.
+
+It runs beside the attach of the GPUs, which takes seconds: checking signatures and unpacking seven modules takes a
+tenth of one. Nothing but PID 1 loads modules meanwhile, as the image has no modprobe for the kernel to start.
 
 What else the command line wants locked goes the same way: kexec, and the root of an initramfs against writing.
 """
@@ -12,16 +15,45 @@ from nvrc.facts import Facts, replace
 from nvrc.linux import MS_RDONLY, MS_REMOUNT
 from nvrc.system import System
 
+# What the agent needs when no module can be loaded any more, where the kernel has it as a module.
+FOR_THE_AGENT = ("overlay", "virtio_net", "vmw_vsock_virtio_transport")
+
 
 def lock(system: System, facts: Facts) -> Facts:
     assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
     settings = facts.parameters.settings
+    loaded, remarks = _load_for_the_agent(system, facts)
     if settings.lockdown_kexec:
         _write_one(system, paths.KEXEC_DISABLED)
     if settings.lockdown_root:
         _make_root_read_only(system)
     _write_one(system, paths.MODULES_DISABLED)
-    return replace(facts, modules_locked=True)
+    return replace(facts, modules_locked=True, agent_modules=loaded, warnings=facts.warnings + remarks)
+
+
+def deadline_s(facts: Facts) -> float:
+    """Loading as long as any program may take, and a little for the lock."""
+    assert facts.parameters is not None  # noqa: S101 - as above
+    return facts.parameters.settings.timeout_command_s + 10
+
+
+def tell(facts: Facts) -> str:
+    return " ".join(facts.agent_modules or ())
+
+
+def _load_for_the_agent(system: System, facts: Facts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those that were loaded, and remarks. The agent may do without one; if not, its own message comes later."""
+    from nvrc.modules import Modules
+
+    assert facts.parameters is not None  # noqa: S101 - as above
+    modules = Modules(system, options=facts.parameters.settings.module_options)
+    loaded = []
+    for name in FOR_THE_AGENT:
+        try:
+            loaded += [name] if modules.load_if_there(name) else []
+        except NvrcError as err:
+            modules.remarks.append(err.what)
+    return tuple(loaded), tuple(modules.remarks)
 
 
 def _write_one(system: System, path: str) -> None:

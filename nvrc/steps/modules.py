@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Step `modules`: the drivers that the machine's mode needs, then every GPU of the bus in the driver's own list.
 
-On every machine: what the agent needs has to be in the kernel before module loading is locked, GPUs or not.
+What the agent needs later is loaded by the step `lock-modules`, beside the driver's attach of the GPUs.
 
 nvidia-modeset, nvidia-drm and nvidia-peermem have no row: nothing here needs a display, and each is attack surface.
 Loading returns when the driver has probed, but nothing promises that it lists a GPU by then.
@@ -9,14 +9,11 @@ Loading returns when the driver has probed, but nothing promises that it lists a
 
 from __future__ import annotations
 
-from guest_cdi.light import TYPE_CHECKING, Callable, NamedTuple
+from guest_cdi.light import Callable, NamedTuple
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, Mode, replace
 from nvrc.system import System
-
-if TYPE_CHECKING:
-    from nvrc.modules import Modules
 
 GPUS = f"{paths.NVIDIA_PROC}/gpus"
 
@@ -53,8 +50,6 @@ TABLE: tuple[Row, ...] = (
     Row("ib_umad", _NVL5, signs=("/sys/class/infiniband_mad",)),
     Row("mlx5_ib", _NVL5, signs=("/sys/bus/auxiliary/drivers/mlx5_ib.rdma",)),
 )
-# What the agent needs later, when no module can be loaded any more, where the kernel has it as a module.
-FOR_THE_AGENT = ("overlay", "virtio_net", "vmw_vsock_virtio_transport")
 
 
 def load(system: System, facts: Facts) -> Facts:
@@ -65,19 +60,9 @@ def load(system: System, facts: Facts) -> Facts:
     rows = [row for row in TABLE if facts.mode in row.modes]
     for row in rows:
         modules.load(row.module, row.options(facts), row.signs)
-    extra = [name for name in FOR_THE_AGENT if _load_for_the_agent(modules, name)]
     absent = _wait_for_gpus(system, facts)
-    return replace(facts, modules=(*(row.module for row in rows), *extra),
+    return replace(facts, modules=tuple(row.module for row in rows),
                    warnings=facts.warnings + tuple(modules.remarks) + absent)
-
-
-def _load_for_the_agent(modules: Modules, name: str) -> bool:
-    """Whether it was loaded. The agent may do without; if not, its own message comes later than this remark."""
-    try:
-        return modules.load_if_there(name)
-    except NvrcError as err:
-        modules.remarks.append(err.what)
-        return False
 
 
 def patience_s(facts: Facts) -> float:

@@ -14,7 +14,7 @@ from fakes.system import FakeSystem
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, Mode
 from nvrc.params import parse
-from nvrc.steps import modules
+from nvrc.steps import lock_modules, modules
 from nvrc.topology import PciFunction, Topology
 
 GPUS = "/proc/driver/nvidia/gpus"
@@ -93,9 +93,10 @@ def test_what_the_agent_needs_is_loaded_where_it_is_a_module(system: FakeSystem)
     add_module(system, "overlay.ko")
     add_module(system, "failover.ko")
     add_module(system, "virtio_net.ko", "failover.ko")
-    found = modules.load(system, facts(Mode.CPU))
+    system.put("/proc/sys/kernel/modules_disabled", "0")
+    found = lock_modules.lock(system, facts(Mode.CPU))
     assert loads(system) == ["overlay.ko", "failover.ko", "virtio_net.ko"]
-    assert found.modules == ("overlay", "virtio_net")
+    assert found.agent_modules == ("overlay", "virtio_net")
 
 
 def test_gpus_that_come_one_by_one_are_waited_for(system: FakeSystem) -> None:
@@ -166,22 +167,25 @@ def test_the_page_has_the_modules_of_the_table() -> None:
     page = (Path(__file__).parents[3] / "docs" / "kernel-modules.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     listed = {name.strip("`") for line in rows for name in line.split(" | ")[0].removeprefix("| ").split(", ")}
-    assert {row.module for row in modules.TABLE} | set(modules.FOR_THE_AGENT) <= listed
+    assert {row.module for row in modules.TABLE} | set(lock_modules.FOR_THE_AGENT) <= listed
 
 
 @pytest.mark.parametrize("mode", [Mode.CPU, Mode.SERVICE_NVL4])
 def test_what_the_agent_needs_is_loaded_on_every_machine(system: FakeSystem, mode: Mode) -> None:
     add_module(system, "overlay.ko")
     add_module(system, "virtio_net.ko")
-    found = modules.load(system, facts(mode))
-    assert loads(system)[-2:] == ["overlay.ko", "virtio_net.ko"]
-    assert found.modules is not None
-    assert found.modules[-2:] == ("overlay", "virtio_net")
+    system.put("/proc/sys/kernel/modules_disabled", "0")
+    found = lock_modules.lock(system, facts(mode))
+    assert loads(system) == ["overlay.ko", "virtio_net.ko"]
+    assert lock_modules.tell(found) == "overlay virtio_net"
+    effects = [effect for effect in system.effects if "overlay.ko" in effect or "modules_disabled" in effect]
+    assert "overlay.ko" in effects[0] and "modules_disabled" in effects[-1]
 
 
 def test_a_module_of_the_agents_that_is_refused_is_a_remark(system: FakeSystem) -> None:
     add_module(system, "overlay.ko")
     system.put("/etc/modprobe.d/a.conf", "install overlay /bin/true\n")
-    found = modules.load(system, facts(Mode.CPU))
-    assert loads(system) == []
+    system.put("/proc/sys/kernel/modules_disabled", "0")
+    found = lock_modules.lock(system, facts(Mode.CPU))
+    assert found.modules_locked and loads(system) == []
     assert [text for text in found.warnings if "module overlay is to be loaded by a shell command" in text]
