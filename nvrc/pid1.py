@@ -20,7 +20,6 @@ from nvrc.errors import BY_CODE
 from nvrc.executor import DEGRADED, FAILED, RUNNING, BootError, Executor, Record
 from nvrc.facts import Facts
 from nvrc.journal import Journal
-from nvrc.life import Life
 from nvrc.linux_system import LinuxSystem
 from nvrc.loop import Loop
 from nvrc.signals import signal, signal_name
@@ -33,6 +32,7 @@ from nvrc.wait import ChildEnded
 
 if TYPE_CHECKING:
     from nvrc.daemons import Daemons
+    from nvrc.life import Life
 
 WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
 FORWARDED = {LogLevel.OFF: -1, LogLevel.ERROR: 3, LogLevel.WARN: 4, LogLevel.INFO: 6, LogLevel.DEBUG: 7,
@@ -159,6 +159,8 @@ class Init:
         return Ending(code=failure.code, what=failure.detail, hint=failure.hint)
 
     def _hand_over(self, facts: Facts) -> Life:
+        from nvrc.life import Life  # the agent runs already
+
         self.bulletin.boot_over()
         life = Life(self.system, self.loop, self.journal, facts, publish=self._publish_life,
                     is_degraded=any(record.outcome == DEGRADED for record in self.executor.records))
