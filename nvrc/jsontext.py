@@ -17,6 +17,11 @@ def encode(value: object) -> bytes:
     return (_value(value, 0) + "\n").encode("ascii")
 
 
+def encode_line(value: object) -> bytes:
+    """All of it in one line."""
+    return (_value(value, _BROKEN_LEVELS) + "\n").encode("ascii")
+
+
 def _value(value: object, level: int) -> str:
     if value is None:
         return "null"

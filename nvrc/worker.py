@@ -9,13 +9,14 @@ lives through all requests, so the library is opened once.
 from __future__ import annotations
 
 import _thread
-import json
 import os
 import select
 from _queue import SimpleQueue
 
+from guest_cdi.jsonvalue import read_json
 from guest_cdi.light import Callable, Mapping, dataclass, field
 from nvrc.errors import NvrcError, find_code
+from nvrc.jsontext import encode_line
 from nvrc.signals import signal_name
 from nvrc.system import System
 
@@ -38,7 +39,7 @@ class Worker:
 
     def ask(self, name: str, deadline_s: float, **given: Value) -> Value:
         """The answer to a request, or NvrcError: the request's own, E_NVML_CRASH or E_NVML_HANG."""
-        text = json.dumps({"ask": name, "given": given}).encode() + b"\n"
+        text = encode_line({"ask": name, "given": given})
         with self._turn:
             try:
                 os.write(self.socket, text)
@@ -108,19 +109,27 @@ def serve(talking: int, requests: Mapping[str, Request]) -> None:
 
 
 def answer(line: bytes, requests: Mapping[str, Request]) -> bytes:
-    asked = json.loads(line)
+    name, given = _read_request(line)
     try:
-        reply: dict[str, Value] = {"ok": requests[asked["ask"]](asked["given"])}
+        return encode_line({"ok": requests[name](given)})
     except NvrcError as err:
-        reply = {"code": err.code, "what": err.what, "hint": err.hint}
+        reply: Mapping[str, Value] = {"code": err.code, "what": err.what, "hint": err.hint}
     except Exception as err:
-        reply = {"code": "E_INTERNAL", "what": f"{asked['ask']}: {err!r}", "hint": ""}
-    return json.dumps(reply).encode() + b"\n"
+        reply = {"code": "E_INTERNAL", "what": f"{name}: {err!r}", "hint": ""}
+    return encode_line(reply)
+
+
+def _read_request(line: bytes) -> tuple[str, Mapping[str, Value]]:
+    asked = read_json(line)
+    assert isinstance(asked, dict)  # noqa: S101 - PID 1 wrote it
+    return asked["ask"], asked["given"]
 
 
 def _unwrap(name: str, line: bytes) -> Value:
     try:
-        reply = json.loads(line)
+        reply = read_json(line)
+        if not isinstance(reply, dict):
+            raise TypeError("no object")
         if "ok" in reply:
             value: Value = reply["ok"]
             return value

@@ -8,10 +8,10 @@ orders and both word sizes are read, as the reference does.
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 
+from guest_cdi.jsonvalue import read_json
 from guest_cdi.light import NamedTuple
 
 SECTION = b".note.cuda.fwd_compatibility"
@@ -75,8 +75,8 @@ def parse_note(data: bytes, order: str, alignment: int) -> CompatNote | None:
 
 def _parse_payload(text: bytes) -> CompatNote:
     try:
-        payload: object = json.loads(text)
-    except (ValueError, RecursionError) as err:
+        payload = read_json(text)
+    except ValueError as err:
         raise NoteError(f"note is not JSON: {err}") from err
     if not isinstance(payload, dict):
         raise NoteError("note is not a JSON object")

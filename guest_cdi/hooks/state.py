@@ -7,10 +7,10 @@ Follows "State" and "Root" of the OCI runtime specification, and the "root" memb
 
 from __future__ import annotations
 
-import json
 import os
 
 from guest_cdi.errors import CdiError
+from guest_cdi.jsonvalue import read_json
 from guest_cdi.light import BinaryIO
 
 STATE_LIMIT_BYTES = 16 << 20
@@ -62,8 +62,8 @@ def _bounded(stream: BinaryIO, limit_bytes: int, about: str) -> bytes:
 
 def _members(text: bytes, about: str) -> dict[str, object]:
     try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError) as err:
+        value = read_json(text)
+    except ValueError as err:
         raise _state_error(f"{about} is not JSON: {err}") from err
     if not isinstance(value, dict):
         raise _state_error(f"{about} is not a JSON object")
