@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nvrc_build.errors import BuildError
+from nvrc_build.prune import prune
 from nvrc_build.run import clean_env, run
 from nvrc_build.sandbox import sandbox_argv
 
 RECIPE = Path(__file__).parent / "frozen"
 PACKAGES = ("nvrc", "guest_cdi")
+BINDING = "pynvml.py"
 _START = ("import sys; sys.path.append('/site'); sys.argv[0] = 'pyinstaller'; "
           "from PyInstaller.__main__ import run; run()")
 
@@ -33,6 +35,7 @@ def freeze(checkout: Path, *, root: Path, site: Path, out: Path, epoch: int) -> 
     """Leave the frozen folder in `out`/nvrc and return it."""
     source = out / "src"
     _copy_sources(checkout, source)
+    _prune_binding(checkout, site, source)
     env = clean_env({"SOURCE_DATE_EPOCH": str(epoch), "PYINSTALLER_CONFIG_DIR": "/tmp/pyinstaller",
                      "PYTHONPATH": "/site", "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0"})
     argv = sandbox_argv(root, [
@@ -45,6 +48,13 @@ def freeze(checkout: Path, *, root: Path, site: Path, out: Path, epoch: int) -> 
     (out / "dist/nvrc").rename(frozen)
     (out / "dist").rmdir()
     return frozen
+
+
+def _prune_binding(checkout: Path, site: Path, target: Path) -> None:
+    """What the program uses of nvidia-ml-py, beside its own sources, where PyInstaller finds it first."""
+    program = [path.read_text(encoding="utf-8") for path in source_files(checkout)]
+    found = prune((site / BINDING).read_text(encoding="utf-8"), program, whole=("NVML_ERROR_",))
+    (target / BINDING).write_text(found, encoding="utf-8")
 
 
 def _copy_sources(checkout: Path, target: Path) -> None:
