@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nvrc_build.cpio import write_cpio
@@ -41,9 +41,10 @@ DATA_AT, SUPERBLOCK, BLOCK = 1 << 20, 1024, 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foreign:
-    """Another init to run in the product's place: a program at /init of the same image."""
+    """Another init to run in the product's place: a program at /init of the same image, and programs that it starts."""
 
     program: Path
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def has_hardware(scenario: Scenario) -> bool:
@@ -67,12 +68,14 @@ def needed_parts(scenario: Scenario, foreign: Foreign | None = None) -> tuple[st
 
 
 def compose(scenario: Scenario, image: BootFiles, parts: Mapping[str, Path], folder: Path, *,
-            foreign: Foreign | None = None, events: Sequence[str] = (), route: Route = Route.A) -> Machine:
+            foreign: Foreign | None = None, events: Sequence[str] = (), route: Route = Route.A,
+            early: Sequence[str] = ()) -> Machine:
+    """`early`: modules that are in the kernel before the init starts, as if they were built in."""
     effects, gpus = collect_effects(scenario), place_gpus(scenario.machine)
     effects = replace(effects, events=(*effects.events, *events))
     initrd = folder / "initrd"
     layers = [image.initrd, *(path for name, path in parts.items() if name != EXTENSION)]
-    tree = make_tree(scenario, effects, gpus, foreign, has_clocks=bool(events), route=route)
+    tree = make_tree(scenario, effects, gpus, foreign, has_clocks=bool(events), route=route, early=early)
     join_archives(layers, tree, initrd)
     disks, words = make_extensions(scenario, parts, folder)
     return Machine(kernel=image.kernel, initrd=initrd, memory_mib=scenario.machine.memory_mib,
@@ -90,10 +93,10 @@ def join_archives(layers: Sequence[Path], last: Tree, target: Path) -> None:
 
 
 def make_tree(scenario: Scenario, effects: Effects, gpus: Sequence[Placed], foreign: Foreign | None, *,
-              has_clocks: bool = False, route: Route = Route.A) -> Tree:
+              has_clocks: bool = False, route: Route = Route.A, early: Sequence[str] = ()) -> Tree:
     """What is about this scenario alone."""
     tree = Tree()
-    texts = scenario_texts(scenario, effects, gpus)
+    texts = scenario_texts(scenario, effects, gpus, early)
     for path, text in (move_out(texts) if route is Route.B else texts).items():
         tree.add_file(path, text.encode(), _ORIGIN)
     for path, target in {**effects.links, **_left_out(effects.without)}.items():
@@ -102,13 +105,15 @@ def make_tree(scenario: Scenario, effects: Effects, gpus: Sequence[Placed], fore
         tree.add_file("/lab/clock", b"", _ORIGIN)
     if foreign is not None:
         tree.add_file("/lab/devtmpfs", b"", _ORIGIN)
-        tree.add_file("/init", foreign.program, _ORIGIN, mode=0o755)
+        for path, file in {**foreign.files, "/init": foreign.program}.items():
+            tree.add_file(path, file, _ORIGIN, mode=0o755)
     return tree
 
 
-def scenario_texts(scenario: Scenario, effects: Effects, gpus: Sequence[Placed]) -> Mapping[str, str]:
+def scenario_texts(scenario: Scenario, effects: Effects, gpus: Sequence[Placed],
+                   early: Sequence[str] = ()) -> Mapping[str, str]:
     texts = {"/lab/faults": _lines(effects.programs), "/lab/target": "/init\n", **effects.texts}
-    modules = ["/lab/virtio_blk.ko"] if scenario.machine.extensions else []
+    modules = [*early, *(["/lab/virtio_blk.ko"] if scenario.machine.extensions else [])]
     if has_hardware(scenario):
         functions = describe_functions(scenario, gpus, effects.keys)
         registers = f" mmio={REGISTERS_AT:#x}" if scenario.driver == REAL and gpus else ""

@@ -34,7 +34,7 @@ SILENCE_S = 45.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
-    """What all runs of one command share. `events`: a measuring hand, with the lab's clocks on."""
+    """What all runs of one command share. `events`: a measuring hand, with the lab's clocks on; `early`: of compose."""
 
     places: Places
     qemu: Qemu
@@ -43,6 +43,7 @@ class Lab:
     kit: Mapping[str, Path]
     foreign: Foreign | None = None
     events: tuple[str, ...] = ()
+    early: tuple[str, ...] = ()
     route: Route = Route.A
 
 
@@ -94,7 +95,7 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, attach(lab.route, scenario, Path(folder)) as outside:
         machine = compose(scenario, lab.image, parts, Path(folder), foreign=lab.foreign,
-                          events=lab.events, route=lab.route)
+                          events=lab.events, route=lab.route, early=lab.early)
         machine = replace(machine, devices=(*machine.devices, *outside.devices))
         limits = Limits(total_s=scenario.deadline_s, silence_s=min(SILENCE_S, scenario.deadline_s))
         run = watch(make_argv(machine, lab.qemu.program, lab.choice.accel), console, limits,

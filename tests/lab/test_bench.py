@@ -93,3 +93,30 @@ def test_orders_that_make_no_sense(words: list[str], what: str) -> None:
     bench.add_arguments(parser)
     with pytest.raises(LabError, match=what):
         bench.run(parser.parse_args(words))
+
+
+def test_who_is_sooner_and_by_how_much() -> None:
+    def row(scenario: str, init: str, median: float) -> Row:
+        return Row(scenario=scenario, init=init, figures=gather_figures([{"init_to_agent": median}]), steps={}, failed=())
+
+    found = [row("cpu", "nvrc", 30), row("cpu", "NVRC", 10), row("gpu-1", "nvrc", 400), row("gpu-1", "NVRC", 900)]
+    assert bench.compare(found) == [
+        "", "cpu: init_to_agent of nvrc is 20 ms longer than that of NVRC (30 against 10 ms)",
+        "gpu-1: init_to_agent of nvrc is 500 ms shorter than that of NVRC (400 against 900 ms)"]
+    assert bench.compare(found[:1]) == []
+
+
+def test_modules_that_katas_kernel_has_built_in_come_from_the_manifest_in_loading_order(tmp_path: Path) -> None:
+    base = "/usr/lib/modules/6.12/kernel"
+    files = [{"path": f"{base}/{name}"} for name in ("net/virtio_net.ko", "fs/overlay.ko", "md/dm-mod.ko", "net/failover.ko")]
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": [{"path": "/init"}, *files]}))
+    assert bench.list_built_in(tmp_path / "initrd") == (
+        f"{base}/fs/overlay.ko", f"{base}/net/failover.ko", f"{base}/net/virtio_net.ko")
+    assert bench.list_built_in(tmp_path / "elsewhere/initrd") == ()
+
+
+@pytest.mark.parametrize("word", ["/usr/bin/x", "usr/bin/x=f", "/usr/bin/x="])
+def test_a_file_of_the_other_init_is_a_path_and_a_file(word: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not /PATH/IN/THE/GUEST=FILE"):
+        bench.read_file_word(word)
+    assert bench.read_file_word("/usr/bin/x=./y") == ("/usr/bin/x", Path("y"))

@@ -53,6 +53,7 @@ def test_the_emulated_processor_avoids_what_emulation_gets_wrong() -> None:
 
 def test_kvm_passes_the_host_processor() -> None:
     assert "-accel kvm -cpu host" in " ".join(make_argv(Machine(), "qemu", Accel.KVM))
+    assert "-icount shift=0,sleep=off" in " ".join(make_argv(Machine(), "qemu", Accel.COUNTED))
 
 
 @pytest.mark.parametrize(("text", "version"), [
