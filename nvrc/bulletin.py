@@ -39,15 +39,25 @@ class Bulletin:
         is_news = self.verdict is not verdict
         self.verdict = verdict
         try:
-            from nvrc import publish
+            from nvrc import publish, report
 
-            document = publish.write(self._system, self._executor, started_s=self._started_s, verdict=verdict,
-                                     journal=journal, life=life, failure=failure, cpu_s=self._cpu_s)
+            boot = publish.describe(self._system, self._executor, started_s=self._started_s, verdict=verdict,
+                                    journal=journal, failure=failure, cpu_s=self._cpu_s)
+            document = report.to_json(boot)
         except Exception as err:
-            self._warn(f"no report below {paths.RUN}: {unforeseen(err)}")
+            self._warn(f"no report: {unforeseen(err)}")
             return
+        try:
+            publish.write(self._system, boot, document, journal=journal, life=life)
+        except Exception as err:  # say where /run is full: then the console is all that is left
+            self._warn(f"no report below {paths.RUN}: {unforeseen(err)}")
+        if is_news:
+            self._print(document)
+
+    def _print(self, document: bytes) -> None:
+        """The report on the console, where that was asked for."""
         parameters = self._executor.facts.parameters
-        if is_news and parameters is not None and parameters.settings.report is ReportTo.CONSOLE:
+        if parameters is not None and parameters.settings.report is ReportTo.CONSOLE:
             for line in console.report_lines(document):
                 self._system.say(line)
 

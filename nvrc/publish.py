@@ -32,17 +32,19 @@ class Living(Protocol):
     def news(self) -> tuple[str, ...]: ...
 
 
-def write(system: System, executor: Executor, *, started_s: float, verdict: Verdict, journal: Journal,
-          life: Living | None, failure: Record | None = None, cpu_s: float | None = None) -> bytes:
-    """Both documents, as things stand now; the report is returned as well."""
-    boot = describe_boot(executor.facts, executor.records, verdict=verdict, started_s=started_s,
+def describe(system: System, executor: Executor, *, started_s: float, verdict: Verdict, journal: Journal,
+             failure: Record | None = None, cpu_s: float | None = None) -> Report:
+    """The boot as things stand now."""
+    return describe_boot(executor.facts, executor.records, verdict=verdict, started_s=started_s,
                          log_tail=journal.tail(report.LOG_TAIL_LINES), failure=failure,
                          interpreter_s=_interpreter_s(system, executor.records, started_s), cpu_s=cpu_s,
                          resident_kib=read_resident_kib(system))
-    document = report.to_json(boot)
+
+
+def write(system: System, boot: Report, document: bytes, *, journal: Journal, life: Living | None) -> None:
+    """The report, as `document`, and the status that goes with it."""
     system.publish(paths.REPORT, document, 0o600)
     system.publish(paths.STATUS, status.to_json(describe_life(boot, journal, life, system.now())), 0o600)
-    return document
 
 
 def write_status(system: System, executor: Executor, *, verdict: Verdict, journal: Journal,

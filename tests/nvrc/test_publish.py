@@ -13,7 +13,7 @@ from nvrc.executor import BootError, Executor
 from nvrc.facts import Facts
 from nvrc.journal import Journal
 from nvrc.loop import Loop
-from nvrc.report import GpuRecord, GpuState, from_json
+from nvrc.report import GpuRecord, GpuState, from_json, to_json
 from nvrc.status import ServiceRecord, ServiceState
 from nvrc.steps import parameters, topology
 from nvrc.supervise import Ending, Supervisor
@@ -55,6 +55,12 @@ def finished(system: FakeSystem, *more: Step) -> Executor:
     return executor
 
 
+def write(system: FakeSystem, executor: Executor, verdict: Verdict, life: Living | None, *, cpu_s: float | None = None) -> None:
+    journal = Journal(system)
+    boot = publish.describe(system, executor, started_s=99.5, verdict=verdict, journal=journal, cpu_s=cpu_s)
+    publish.write(system, boot, to_json(boot), journal=journal, life=life)
+
+
 def test_report_of_a_boot_reads_back(tmp_path: Path) -> None:
     system = bare_guest(str(tmp_path))
     system.make_dir(paths.RUN)
@@ -62,8 +68,7 @@ def test_report_of_a_boot_reads_back(tmp_path: Path) -> None:
     system.put("/proc/self/status", "Name:\tnvrc\nVmRSS:\t   18432 kB\n")
     supervisor = Supervisor(agent_pid=7, own_pid_namespace=True, started_s=101.0)
     supervisor.child_ended(9, 0, 102.0)
-    publish.write(system, finished(system), started_s=99.5, verdict=Verdict.READY, journal=Journal(system),
-                  life=Living(supervisor), cpu_s=0.04)
+    write(system, finished(system), Verdict.READY, Living(supervisor), cpu_s=0.04)
     report = from_json(system.read(paths.REPORT))
     assert report.verdict is Verdict.READY
     assert (report.cpu_s, report.resident_kib) == (0.04, 18432)
@@ -84,7 +89,7 @@ def test_report_of_a_failed_boot_names_the_failure(tmp_path: Path) -> None:
     system = bare_guest(str(tmp_path))
     system.make_dir(paths.RUN)
     executor = finished(system, Step("last", fail, seconds(1), needs=("topology",)), Step("never", fail, seconds(1), needs=("last",)))
-    publish.write(system, executor, started_s=99.5, verdict=Verdict.FAILED, journal=Journal(system), life=None)
+    write(system, executor, Verdict.FAILED, None)
     report = from_json(system.read(paths.REPORT))
     assert report.failure is not None
     assert (report.failure.code, report.failure.step) == ("E_INTERNAL", "last")
@@ -100,7 +105,7 @@ def test_gpus_and_daemons_are_in_the_status_and_the_boots_ledger_in_the_report(t
     daemon = ServiceRecord(name="nvidia-persistenced", state=ServiceState.RUNNING, pid=9, since_s=3.0)
     executor = finished(system, Step("persistenced", lambda _s, facts: replace(facts, ledger=(gpu,)), seconds(1), needs=("topology",)))
     life = Living(Supervisor(agent_pid=7, own_pid_namespace=True, started_s=101.0), (daemon,), (lost,), ("news",))
-    publish.write(system, executor, started_s=99.5, verdict=Verdict.READY, journal=Journal(system), life=life)
+    write(system, executor, Verdict.READY, life)
     assert from_json(system.read(paths.REPORT)).gpus == (gpu,)
     publish.write_status(system, executor, verdict=Verdict.DEGRADED, journal=Journal(system), life=life)
     status = json.loads(system.read(paths.STATUS))
