@@ -95,6 +95,10 @@ SIGNATURES: tuple[Signature, ...] = (
               "the driver could not initialise the GPU", "read the NVRM lines before it; reset the GPU from the host",
               HOST),
 
+    Signature("no-room", LOADER, ("No space left on device",), "E_RUN_FULL",
+              "there is no room below /run, or in the root of an initramfs",
+              "give the VM more memory, or find what filled it", PLATFORM),
+
     Signature("persistenced-driver", PERSISTENCED, ("Failed to query NVIDIA devices",), "E_PERSISTENCED_START",
               "the nvidia module is not loaded, or /dev/nvidia* is missing or closed to it",
               "read the modules and device-nodes steps before it", PLATFORM),

@@ -84,7 +84,10 @@ static bool take_pid_file(void)
 	}
 	int length = snprintf(text, sizeof(text), "%d\n", getpid());
 
-	return ftruncate(fd, 0) == 0 && write(fd, text, (size_t)length) == length;
+	if (ftruncate(fd, 0) == 0 && write(fd, text, (size_t)length) == length)
+		return true;
+	syslog(LOG_ERR, "Failed to update PID file: %m");
+	return false;
 }
 
 /* The real daemon asks once a second, and goes on without UVM persistence when the fabric does not come. */

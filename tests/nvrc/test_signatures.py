@@ -34,6 +34,7 @@ MET = {
     "probe-failed": ["NVRM: The NVIDIA probe routine failed for 1 device(s)."],
     "no-gpu": ["NVRM: No NVIDIA GPU found."],
     "adapter-failed": [f"NVRM: GPU {BDF}: RmInitAdapter failed! (0x62:0x65:1792)"],
+    "no-room": ["nvidia-persistenced: Failed to update PID file: No space left on device"],
     "persistenced-driver": ["nvidia-persistenced: Failed to query NVIDIA devices. Please ensure that the NVIDIA device files (/dev/nvidia*) exist"],
     "persistenced-none": ["nvidia-persistenced: Unable to find any NVIDIA devices"],
     "persistenced-library": ["nvidia-persistenced: Failed to open libnvidia-cfg.so.1: libnvidia-cfg.so.1: cannot open shared object file"],
