@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,15 +138,16 @@ def open_labs(image: BootFiles, scenarios: Sequence[Scenario], other: Path | Non
 
 
 def measure_all(labs: dict[str, Lab], scenarios: Sequence[Scenario], runs: int, *, is_json: bool) -> list[Row]:
-    from nvrc_lab.runner import PREFIX, run_scenario  # noqa: PLC0415
+    from nvrc_lab.runner import run_scenario  # noqa: PLC0415
+    from nvrc_lab.scratch import scratch_folder  # noqa: PLC0415
 
     rows = []
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+    with scratch_folder() as folder:
         for scenario in scenarios:
             results: dict[str, list[Result]] = {name: [] for name in labs}
             for number in range(runs):
                 for name, lab in labs.items():
-                    console = Path(folder) / f"{scenario.name}-{len(results)}-{number}.console"
+                    console = folder / f"{scenario.name}-{len(results)}-{number}.console"
                     results[name].append(run_scenario(replace(lab, events=EVENTS), prepare(scenario), console))
                     _tell(f"{scenario.name:<24} {name:<16} run {number + 1} of {runs}: "
                           f"{results[name][-1].seconds:.1f} s", is_json=is_json)

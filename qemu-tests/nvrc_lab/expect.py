@@ -49,14 +49,23 @@ def code_of(told: Told) -> str:
 def compare(scenario: Scenario, told: Told) -> tuple[str, ...]:
     checks = (_check_end, _check_verdict, _check_report, _check_order, _check_lines, _check_container,
               _check_attaches, _check_nodes)
+    if told.run.killed_by:  # whatever else is missing follows from that
+        return (_explain_kill(told),)
     return tuple(problem for check in checks for problem in check(scenario, told))
 
 
 def compare_foreign(told: Told) -> tuple[str, ...]:
     """Another init has no verdict line: it did its work when the agent ran and the machine ended by itself."""
+    if told.run.killed_by:
+        return (_explain_kill(told),)
     if not told.agent:
         return ("the agent never ran",)
     return () if told.run.ending is Ending.GUEST else (f"it did not end by itself: {told.run.ending.value}",)
+
+
+def _explain_kill(told: Told) -> str:
+    found = judge(told.run)
+    return f"{found.what}: {found.hint}"
 
 
 def _check_end(scenario: Scenario, told: Told) -> Iterator[str]:

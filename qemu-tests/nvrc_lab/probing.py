@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import signal
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from nvrc_lab.errors import LabError
 from nvrc_lab.machine import Accel, Machine, make_argv
 from nvrc_lab.places import Places, checkout
 from nvrc_lab.qemu import find_qemu
+from nvrc_lab.scratch import scratch_folder
 
 _ORIGIN = Origin(slice="lab")
 CMDLINE = "console=ttyS0 quiet panic=1 reboot=k mitigations=off rdinit=/lab/init"
@@ -73,8 +73,8 @@ def write_initrd(guest: Guest, target: Path) -> None:
 
 def boot(guest: Guest, *, machine: Machine | None = None, cmdline: str = "", limit_s: float = 30) -> list[str]:
     """Every line of the console. The guest ends by itself; one that does not is killed and is an error."""
-    with tempfile.TemporaryDirectory(prefix="nvrc-lab-") as folder:
-        initrd = Path(folder) / "initrd"
+    with scratch_folder() as folder:
+        initrd = folder / "initrd"
         write_initrd(guest, initrd)
         base = machine or Machine()
         full = Machine(kernel=guest.kernel, initrd=initrd, cmdline=f"{CMDLINE} {cmdline}".strip(),

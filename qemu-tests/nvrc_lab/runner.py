@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,9 +25,9 @@ from nvrc_lab.places import Places
 from nvrc_lab.qemu import Qemu
 from nvrc_lab.route_b import Outside, Route, attach
 from nvrc_lab.scenario import Scenario
+from nvrc_lab.scratch import scratch_folder, sweep_folders
 from nvrc_lab.watch import Limits, watch
 
-PREFIX = "nvrc-lab-"
 SILENCE_S = 45.0
 
 
@@ -70,6 +69,7 @@ class StoppedError(Exception):
 
 def open_lab(places: Places, qemu: Qemu, image: BootFiles, scenarios: Sequence[Scenario], *,
              choice: Choice | None = None, foreign: Foreign | None = None, route: Route = Route.A) -> Lab:
+    sweep_folders()
     parts = dict.fromkeys(part for scenario in scenarios for part in needed_parts(scenario, foreign))
     return Lab(places=places, qemu=qemu, choice=choice or choose_accel(qemu, places.accel), image=image,
                kit=find_kit(places, parts), foreign=foreign, route=route)
@@ -93,8 +93,8 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
             tell(story, lines, now_s)
 
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, attach(lab.route, scenario, Path(folder)) as outside:
-        machine = compose(scenario, lab.image, parts, Path(folder), foreign=lab.foreign,
+    with scratch_folder() as folder, attach(lab.route, scenario, folder) as outside:
+        machine = compose(scenario, lab.image, parts, folder, foreign=lab.foreign,
                           events=lab.events, route=lab.route, early=lab.early)
         machine = replace(machine, devices=(*machine.devices, *outside.devices))
         limits = Limits(total_s=scenario.deadline_s, silence_s=min(SILENCE_S, scenario.deadline_s))

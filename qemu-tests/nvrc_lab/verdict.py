@@ -37,6 +37,16 @@ def _bad(what: str, hint: str, code: str = CODE_LAB) -> Judgement:
     return Judgement(is_good=False, code=code, what=what, hint=hint)
 
 
+def _killed(run: Run) -> Judgement:
+    said = run.complaint.splitlines()[-1:]
+    what = f"QEMU was ended by {run.killed_by} after {run.seconds:.1f} s, not by the guest"
+    if run.killed_by in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"):
+        return _bad(what, "somebody on this host sent it; SIGKILL is also what the kernel does when memory runs out "
+                          "(see dmesg): run fewer machines at a time, --workers 1")
+    return _bad(what + "".join(f": {line}" for line in said), "QEMU itself crashed; --accel tcg rules out KVM, else "
+                "try another version of qemu-system-x86")
+
+
 def _refused(run: Run) -> Judgement:
     lines = run.complaint.splitlines() or ["(it said nothing)"]
     return _bad(f"QEMU ended with status {run.status} before the guest said anything: {lines[-1]}",
@@ -100,6 +110,7 @@ def _stopped(_run: Run) -> Judgement:
 
 # The first rule that applies decides.
 _RULES = (
+    _Rule(when=lambda run: bool(run.killed_by), say=_killed),
     _Rule(when=lambda run: run.story.size_bytes == 0 and run.ending is Ending.GUEST, say=_refused),
     _Rule(when=lambda run: bool(run.story.panic), say=_panic),
     _Rule(when=lambda run: sum(isinstance(line, ReadyLine) for line in run.story.verdicts) > 1, say=_repeated),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import selectors
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -58,6 +59,14 @@ class Run:
     complaint: str
     seconds: float
     console: Path
+
+    @property
+    def killed_by(self) -> str:
+        """The signal that ended QEMU and that nobody here sent; empty where the guest or the lab ended it."""
+        if self.ending is not Ending.GUEST or self.status >= 0:
+            return ""
+        number = -self.status
+        return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 # Called with the story so far, the lines that are new, and the seconds since the start; also when nothing is new.

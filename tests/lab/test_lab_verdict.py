@@ -54,7 +54,11 @@ ROWS = {
     "a panic after ready": (run_of(READY, PANIC), False, "-", "panicked"),
     "QEMU refuses": (run_of(status=1, complaint="qemu: a\nqemu: no such device"), False, "-", "status 1 before the "
                      "guest said anything: qemu: no such device"),
-    "QEMU dies without a word": (run_of(status=-11), False, "-", "(it said nothing)"),
+    "QEMU crashes": (run_of(status=-11, complaint="a\nb"), False, "-", "ended by SIGSEGV after 4.2 s, not by the guest: b"),
+    "QEMU is killed before a word": (run_of(status=-9), False, "-", "ended by SIGKILL after 4.2 s, not by the guest"),
+    "QEMU is killed after ready": (run_of(READY, status=-9), False, "-", "ended by SIGKILL"),
+    "QEMU is killed after all was said": (run_of(READY, END, status=-9), False, "-", "ended by SIGKILL"),
+    "QEMU ends with a signal without a name": (run_of(status=-40), False, "-", "ended by signal 40"),
     "silence": (run_of(ending=Ending.SILENCE), False, "-", "stayed empty for 4 s"),
     "silence to the deadline": (run_of(ending=Ending.DEADLINE), False, "-", "stayed empty"),
     "garbage": (noise(Ending.DEADLINE), False, "-", "garbage: 100 of 100 bytes"),

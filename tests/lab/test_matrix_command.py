@@ -17,13 +17,15 @@ import pytest
 from nvrc_lab import matrix
 from nvrc_lab.__main__ import main
 from nvrc_lab.accel import Choice
+from nvrc_lab.compose import Foreign
 from nvrc_lab.errors import LabError
 from nvrc_lab.image import BootFiles
 from nvrc_lab.machine import Accel
 from nvrc_lab.places import checkout
 from nvrc_lab.qemu import Qemu
-from nvrc_lab.runner import PREFIX, Lab, Result, StoppedError, run_all, run_scenario
+from nvrc_lab.runner import Lab, Result, StoppedError, run_all, run_scenario
 from nvrc_lab.scenario import Scenario, find_scenario, parse_scenario, read_scenario
+from nvrc_lab.scratch import PREFIX
 
 CPU = parse_scenario("summary: s.\nexpect: {verdict: ready}", "mine", "mine.yaml")
 
@@ -110,6 +112,18 @@ def test_a_machine_that_says_nothing_of_ours_is_a_finding(tmp_path: Path) -> Non
     assert found.verdict == "none"
     assert "verdict: expected ready, found none" in found.problems[0]
     assert (tmp_path / "console").read_text() == "hello\n"
+
+
+def test_a_qemu_that_somebody_kills_is_told_in_one_line_with_a_remedy(tmp_path: Path) -> None:
+    lab, before = fake_lab(tmp_path, "echo hello; kill -9 $$"), leftovers()
+    (problem,) = run_scenario(lab, CPU, tmp_path / "console").problems
+    assert "QEMU was ended by SIGKILL after" in problem
+    assert "memory runs out (see dmesg): run fewer machines at a time, --workers 1" in problem
+    assert "\n" not in problem
+    (other,) = run_scenario(replace(lab, foreign=Foreign(program=tmp_path / "initrd"), kit={**lab.kit, "foreign": lab.kit["base"]}),
+                            CPU, tmp_path / "console").problems
+    assert "QEMU was ended by SIGKILL" in other
+    assert leftovers() - before == set()
 
 
 def leftovers() -> set[str]:
