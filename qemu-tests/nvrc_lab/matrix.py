@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     places = checkout()
     scenarios = choose(args.folder or places.scenarios / (REAL_FOLDER if args.real_driver else ""), args.words)
     if not scenarios:
-        raise LabError(f"no scenario has {' or '.join(args.words)} in its name", "nvrc-lab list shows their names")
+        what = f"has {' or '.join(args.words)} in its name" if args.words else f"is in {args.folder}"
+        raise LabError(f"no scenario {what}", "nvrc-lab list shows this checkout's; files are named NAME.yaml")
     scenarios = [replace(one, deadline_s=one.deadline_s * args.slow) for one in scenarios]
     started = time.monotonic()
     results = _run_machines(args, scenarios)
@@ -71,12 +72,14 @@ def choose(folder: Path, words: Sequence[str]) -> list[Scenario]:
 
 
 def _run_machines(args: argparse.Namespace, scenarios: Sequence[Scenario]) -> list[Result]:
-    from nvrc_lab.image import put_agent  # noqa: PLC0415
+    from nvrc_lab.image import check_agent, put_agent  # noqa: PLC0415
     from nvrc_lab.places import checkout  # noqa: PLC0415
     from nvrc_lab.qemu import find_qemu  # noqa: PLC0415
     from nvrc_lab.real_driver import image_for  # noqa: PLC0415
     from nvrc_lab.runner import choose_or_take, default_workers, open_lab, run_all  # noqa: PLC0415
 
+    if args.agent is not None:
+        check_agent(args.agent)
     places, qemu = checkout(), find_qemu()
     choice = choose_or_take(args.accel, qemu, places)
     folder = places.runs / f"matrix-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -19,7 +19,7 @@ from nvrc_lab.errors import LabError
 from nvrc_lab.expect import code_of, compare, compare_foreign, verdict_of
 from nvrc_lab.image import BootFiles
 from nvrc_lab.kit import find_kit
-from nvrc_lab.machine import Accel, make_argv
+from nvrc_lab.machine import Accel, Machine, make_argv
 from nvrc_lab.outcome import Told, gather
 from nvrc_lab.places import Places
 from nvrc_lab.qemu import Qemu
@@ -78,7 +78,6 @@ def open_lab(places: Places, qemu: Qemu, image: BootFiles, scenarios: Sequence[S
 def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Event | None = None,
                  tell: Callable[[Story, tuple[str, ...], float], None] | None = None) -> Result:
     """One machine from nothing to nothing; the console stays."""
-    parts = {name: lab.kit[name] for name in needed_parts(scenario, lab.foreign)}
     heard: list[str] = []
     moments: list[float] = []
 
@@ -94,8 +93,7 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
 
     started = time.monotonic()
     with scratch_folder() as folder, attach(lab.route, scenario, folder) as outside:
-        machine = compose(scenario, lab.image, parts, folder, foreign=lab.foreign,
-                          events=lab.events, route=lab.route, early=lab.early)
+        machine = _compose(lab, scenario, folder)
         machine = replace(machine, devices=(*machine.devices, *outside.devices))
         limits = Limits(total_s=scenario.deadline_s, silence_s=min(SILENCE_S, scenario.deadline_s))
         run = watch(make_argv(machine, lab.qemu.program, lab.choice.accel), console, limits,
@@ -104,6 +102,15 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
     problems = compare(scenario, told) if lab.foreign is None else compare_foreign(told)
     return Result(scenario=scenario, seconds=time.monotonic() - started, verdict=verdict_of(told), code=code_of(told),
                   problems=problems, console=console, told=told)
+
+
+def _compose(lab: Lab, scenario: Scenario, folder: Path) -> Machine:
+    parts = {name: lab.kit[name] for name in needed_parts(scenario, lab.foreign)}
+    try:
+        return compose(scenario, lab.image, parts, folder, foreign=lab.foreign, events=lab.events, route=lab.route, early=lab.early)
+    except OSError as err:
+        raise LabError(f"the machine of {scenario.name} could not be made: {err.strerror} ({err.filename or folder})",
+                       "it takes some 100 MB where TMPDIR points to, /tmp by default") from err
 
 
 def run_all(lab: Lab, scenarios: Sequence[Scenario], folder: Path, workers: int) -> Iterator[Result]:

@@ -75,6 +75,17 @@ def test_a_word_that_no_scenario_has(capsys: pytest.CaptureFixture[str]) -> None
     assert "no scenario has no-such-thing in its name" in capsys.readouterr().err
 
 
+def test_a_folder_without_scenarios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["matrix", "--folder", str(tmp_path)]) == 2
+    assert f"no scenario is in {tmp_path}: " in capsys.readouterr().err
+
+
+def test_an_agent_that_is_no_program_is_refused_before_anything_is_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "agent").write_text("#!/bin/sh")
+    assert main(["matrix", "policy-pins", "--accel=tcg", "--agent", str(tmp_path / "agent")]) == 2
+    assert "is no x86-64 ELF program: give a kata-agent" in capsys.readouterr().err
+
+
 def result(*problems: str, console: Path = Path("/none")) -> Result:
     return Result(scenario=CPU, seconds=3.25, verdict="ready", code="OK", problems=problems, console=console)
 
@@ -158,6 +169,13 @@ def test_what_the_lab_cannot_do_for_one_scenario_is_its_failure(tmp_path: Path) 
     found = list(run_all(lab, scenarios, tmp_path, 2))
     assert sorted(one.scenario.name for one in found) == ["one", "two"]
     assert all("could not be started" in one.problems[0] or one.verdict == "none" for one in found)
+
+
+def test_a_machine_that_cannot_be_made_says_what_is_in_the_way(tmp_path: Path) -> None:
+    lab = fake_lab(tmp_path, "echo")
+    (tmp_path / "initrd").unlink()
+    (found,) = run_all(lab, [CPU], tmp_path, 1)
+    assert f"the machine of mine could not be made: No such file or directory ({tmp_path / 'initrd'})" in found.problems[0]
 
 
 def test_a_command_line_that_the_kernel_would_cut_is_refused(tmp_path: Path) -> None:
