@@ -15,6 +15,8 @@ from nvrc.signatures import enrich, explain
 from nvrc.system import System
 from nvrc.wait import ChildEnded, Events, OverdueError
 
+KILLED = ("SIGKILL before the agent runs is the kernel's, for want of memory: give the VM more memory; a GPU that the "
+          "daemon was at work on may need a reset from the host")
 LAST_WORDS_S = 0.3  # for lines that were sent before a process ended and are read after
 
 
@@ -54,7 +56,7 @@ def ended_early(service: Service, end: ChildEnded, events: Events, said: list[st
     """Why the daemon ended before it was ready, with the words that are still under way."""
     said += [event.text for event in events.within(LAST_WORDS_S) if not isinstance(event, ChildEnded)]
     what = f"{service.name} {end.text()} {events.waited_s:.1f} s after its start, before it was ready"
-    return enrich(NvrcError(service.code, what + quote(service, said)), said)
+    return enrich(NvrcError(service.code, what + quote(service, said), KILLED if end.is_killed else ""), said)
 
 
 def _overdue(service: Service, overdue: OverdueError, said: list[str]) -> NvrcError:

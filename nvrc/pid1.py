@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from nvrc.life import Life
 
 WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
+# Nothing runs yet that could go on, unlike when a daemon is lost later.
+LOST_EARLY = ("read its last lines above; a SIGKILL that nobody sent is the kernel's, for want of memory; start the VM "
+              "again with its GPUs reset")
 FORWARDED = {LogLevel.OFF: -1, LogLevel.ERROR: 3, LogLevel.WARN: 4, LogLevel.INFO: 6, LogLevel.DEBUG: 7,
              LogLevel.TRACE: 7}
 
@@ -206,7 +209,7 @@ class Init:
                 if running.is_critical and pid == running.pid:
                     what = f"{running.service.name} {ChildEnded(pid, status).text()} during the boot"
                     raise BootError(Record(name=running.service.step, outcome=FAILED, code="E_SERVICE_LOST",
-                                           detail=what, hint=BY_CODE["E_SERVICE_LOST"].remedy))
+                                           detail=what, hint=LOST_EARLY))
 
     def _stop(self, number: int) -> None:
         if self._closing is not None:

@@ -40,6 +40,8 @@ MATCH = "take the kernel modules, libraries, daemons and firmware from one drive
 
 # The first row whose words are all there counts, so what explains more stands above what follows from it.
 SIGNATURES: tuple[Signature, ...] = (
+    Signature("out-of-memory", KERNEL, ("Out of memory: Killed process",), "",
+              "the VM ran out of memory and the kernel killed a process", "give the VM more memory", PLATFORM),
     Signature("kernel-crypto", KERNEL, ("libspdm expects LKCA but found stubs",), "E_GPU_ATTACH",
               "the guest kernel lacks crypto that the secure session with the GPU needs", CRYPTO, PLATFORM),
     Signature("kernel-crypto-backend", KERNEL, ("SPDM cannot boot without proper crypto backend",), "E_GPU_ATTACH",

@@ -11,7 +11,7 @@ import os
 from _queue import SimpleQueue
 
 from guest_cdi.light import TYPE_CHECKING, Iterator, NamedTuple, Protocol, Self, TypeVar
-from nvrc.signals import signal_name
+from nvrc.signals import signal, signal_name
 
 if TYPE_CHECKING:
     from nvrc.journal import Journal, Line
@@ -28,6 +28,10 @@ class ChildEnded(NamedTuple):
     @property
     def is_success(self) -> bool:
         return self.status == 0
+
+    @property
+    def is_killed(self) -> bool:
+        return os.WIFSIGNALED(self.status) and os.WTERMSIG(self.status) == signal.SIGKILL
 
     def text(self) -> str:
         """`ended with status 3` or `was killed by SIGSEGV`."""

@@ -147,6 +147,7 @@ def test_a_critical_daemon_that_dies_while_the_boot_goes_on_ends_it(run: Run) ->
     guest.finish()
     (line,) = guest.found("FATAL")
     assert 'code=E_SERVICE_LOST step=persistenced what="nvidia-persistenced was killed by SIGKILL during the boot"' in line
+    assert "start the VM again with its GPUs reset" in line
     assert not guest.found("READY")
 
 

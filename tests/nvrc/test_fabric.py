@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.daemons import FIRST_PID, Stage, exited, management
+from nvrc import launch
 from nvrc.errors import NvrcError
 from nvrc.fabric import bring_up
 from nvrc.fabric_config import edit, items
@@ -180,6 +181,23 @@ def test_ready_is_the_marker_after_the_start_from_root(stage: Stage) -> None:
     (manager,) = facts.services
     assert (manager.pid, manager.started_pid, manager.since_s) == (FIRST_PID, FIRST_PID, 100)
     assert step.tell(facts) == "nv-fabricmanager"
+
+
+def test_a_kill_is_explained_by_who_kills_before_the_agent_runs(stage: Stage) -> None:
+    stage.ends(2, int(signal.SIGKILL))
+    with pytest.raises(NvrcError) as caught:
+        bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
+    assert "was killed by SIGKILL" in caught.value.what
+    assert caught.value.hint == launch.KILLED
+    assert "give the VM more memory" in caught.value.hint
+
+
+def test_what_the_lines_explain_is_better_than_the_signal_alone(stage: Stage) -> None:
+    stage.says(1, "fabric manager config file item: LOG_LEVEL has an invalid value")
+    stage.ends(2, int(signal.SIGKILL))
+    with pytest.raises(NvrcError) as caught:
+        bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
+    assert "stock fabricmanager.cfg" in caught.value.hint
 
 
 @pytest.mark.parametrize(("status", "how"), [
