@@ -17,7 +17,7 @@ from nvrc_build.disk import write_disk
 from nvrc_build.tree import Origin, Tree
 from nvrc_build.verity import parse_parameters
 from nvrc_lab.cmdline import make_cmdline
-from nvrc_lab.faults import Effects, collect_effects
+from nvrc_lab.faults import WAIT_MS, Effects, collect_effects
 from nvrc_lab.hardware import Placed, describe_functions, describe_nvml, place_gpus
 from nvrc_lab.image import BootFiles
 from nvrc_lab.kit import DRIVER_LIBRARIES, EXTENSION, VERITY, versioned
@@ -79,7 +79,8 @@ def compose(scenario: Scenario, image: BootFiles, parts: Mapping[str, Path], fol
     join_archives(layers, tree, initrd)
     disks, words = make_extensions(scenario, parts, folder)
     return Machine(kernel=image.kernel, initrd=initrd, memory_mib=scenario.machine.memory_mib,
-                   cpus=scenario.machine.cpus, disks=disks, cmdline=make_line(scenario, words))
+                   cpus=scenario.machine.cpus, numa=scenario.machine.numa, disks=disks,
+                   cmdline=make_line(scenario, words))
 
 
 def join_archives(layers: Sequence[Path], last: Tree, target: Path) -> None:
@@ -99,6 +100,8 @@ def make_tree(scenario: Scenario, effects: Effects, gpus: Sequence[Placed], fore
     texts = scenario_texts(scenario, effects, gpus, early)
     for path, text in (move_out(texts) if route is Route.B else texts).items():
         tree.add_file(path, text.encode(), _ORIGIN)
+    for path, text in effects.scripts.items():
+        tree.add_file(path, text.encode(), _ORIGIN, mode=0o755)
     for path, target in {**effects.links, **_left_out(effects.without)}.items():
         tree.add_link(path, target, _ORIGIN)
     if has_clocks:
@@ -121,7 +124,10 @@ def scenario_texts(scenario: Scenario, effects: Effects, gpus: Sequence[Placed],
         texts[NVML] = describe_nvml(gpus, DRIVER_VERSION, effects.nvml)
     if modules:
         texts["/lab/modules"] = _lines(modules)
-    looks = probe_commands([gpu.minor for gpu in gpus]) if scenario.driver == REAL and gpus else ()
+    near = [f"/sys/bus/pci/devices/{gpu.bdf}/numa_node" for gpu in gpus if gpu.gpu.numa is not None]
+    looks = [line for path in near for line in (f"wait {path} {WAIT_MS}", f"cat {path}")]
+    if scenario.driver == REAL and gpus:
+        looks += probe_commands([gpu.minor for gpu in gpus])
     if effects.events or looks:
         texts["/lab/events"] = _lines((*looks, *effects.events))
     if scenario.policy:

@@ -22,7 +22,7 @@ from nvrc_lab.watch import Ending
 POWER_OFF_S = 15.0
 ANYTHING = "*"
 # That the report is wanted on the console is known once the command line was read.
-BEFORE_REPORT = ("filesystems", "parameters")
+BEFORE_REPORT = ("filesystems", "journal", "parameters")
 GPU_MAJOR = 195
 _NAMES = ("name", "bdf", "uuid")
 _GPU_NODE = re.compile(r"nvidia\d+")

@@ -17,11 +17,12 @@ examples:
   nvrc-lab explain gpu-8-nvswitch       machine, faults, expectation, command line
   nvrc-lab explain ./mine.yaml          the same for a file
   nvrc-lab explain faults               every fault there is
+  nvrc-lab explain fault-table          which scenarios break which step, and kill which daemon when
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="a scenario, a file, or the word 'faults'")
+    parser.add_argument("name", help="a scenario, a file, or the word 'faults' or 'fault-table'")
     parser.add_argument("--json", action="store_true", help="print one object")
 
 
@@ -31,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.name == "faults":
         return _print_faults(is_json=args.json)
+    if args.name == "fault-table":
+        return _print_fault_table(is_json=args.json)
     scenario = read_scenario(find_scenario(args.name, checkout().scenarios))
     lines = tuple(describe(scenario))
     print(json.dumps({"name": scenario.name, "summary": scenario.summary, "text": lines}, indent=1) if args.json
@@ -48,6 +51,17 @@ def _print_faults(*, is_json: bool) -> int:
     for name, row in FAULTS.items():
         needs = f" (needs {', '.join(row.needs)})" if row.needs else ""
         print(f"{name:<22} {row.about}{needs}")
+    return 0
+
+
+def _print_fault_table(*, is_json: bool) -> int:
+    from nvrc_lab.fault_table import daemon_table, render, step_table  # noqa: PLC0415
+    from nvrc_lab.places import checkout  # noqa: PLC0415
+    from nvrc_lab.scenario import list_scenarios, read_scenario  # noqa: PLC0415
+
+    scenarios = [read_scenario(path) for path in list_scenarios(checkout().scenarios)]
+    print(json.dumps({"steps": step_table(scenarios), "daemons": daemon_table(scenarios)}, indent=1) if is_json
+          else render(scenarios), end="\n" if is_json else "")
     return 0
 
 

@@ -26,20 +26,28 @@ PROGRAMS: Mapping[str, str] = {
 READY_FILES: Mapping[str, str] = {
     "nvidia-persistenced": "/var/run/nvidia-persistenced/socket", "nv-fabricmanager": "/var/run/nvidia-lab-fabric",
     "nvlsm": "/var/run/nvidia-fabricmanager/fm_sm_ipc.socket", "nv-hostengine": "/var/run/nv-hostengine.pid",
+    "dcgm-exporter": "/var/run/nvidia-lab-exporter",
 }
+PERSISTENCED, PERSISTENCED_PID = "nvidia-persistenced", "/var/run/nvidia-persistenced/nvidia-persistenced.pid"
+AGENT_RUNS = "/run/lab-agent"
 CDI = "/var/run/cdi/nvidia.yaml"
-WAIT_MS = 30000
+# For a busy host, too; a hand whose machine is gone goes with it.
+WAIT_MS = 120000
+# With this file /lab/init mounts /dev before the init and the hand start.
+DEVICES_FIRST = "/lab/devtmpfs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effects:
-    """What a scenario's faults come to. `links` replace files by links that lead nowhere; `without` names kit parts."""
+    """What a scenario's faults come to. `scripts` are texts that may be executed; `links` replace files by links that
+    lead nowhere; `without` names kit parts."""
 
     keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     programs: tuple[str, ...] = ()
     nvml: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
+    scripts: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     without: tuple[str, ...] = ()
 
@@ -77,9 +85,23 @@ def _missing_program(fault: Fault, _gpu: Placed | None) -> Effects:
     return Effects(links={PROGRAMS.get(fault.program, fault.program): NOWHERE})
 
 
+# When a daemon is killed, by the word of scenarios: what the hand waits for, and how long it waits then. The first of
+# them holds the program back for as long as it takes to be found.
+HELD_BACK_MS = 3000
+PHASES: Mapping[str, Callable[[str], tuple[str, ...]]] = {
+    "starting": lambda program: (f"await {program} {WAIT_MS}", "sleep 300"),
+    "attaching": lambda _program: (f"wait {PERSISTENCED_PID} {WAIT_MS}", "sleep 1000"),
+    "booting": lambda program: (f"wait {READY_FILES[program]} {WAIT_MS}", "sleep 700"),
+    "running": lambda _program: (f"wait {AGENT_RUNS} {WAIT_MS}", "sleep 300"),
+}
+
+
 def _kill(fault: Fault, _gpu: Placed | None) -> Effects:
-    """Once it is up, SIGKILL; nobody that is killed can say goodbye."""
-    return Effects(events=(f"wait {READY_FILES[fault.program]} {WAIT_MS}", "sleep 100", f"kill {fault.program} 9"))
+    """SIGKILL; nobody that is killed can say goodbye."""
+    held = (f"{fault.program}.slow_ms={HELD_BACK_MS}",) if fault.value == "starting" else ()
+    # With the clocks on, the agent leaves a file when it starts.
+    clocks = {"/lab/clock": ""} if fault.value == "running" else {}
+    return Effects(programs=held, texts=clocks, events=(*PHASES[fault.value](fault.program), f"kill {fault.program} 9"))
 
 
 def _early_client(_fault: Fault, _gpu: Placed | None) -> Effects:
@@ -106,6 +128,20 @@ def _driver_line(fault: Fault, _gpu: Placed | None) -> Effects:
 
 def _run_full(_fault: Fault, _gpu: Placed | None) -> Effects:
     return Effects(events=(f"wait /run/nvrc {WAIT_MS}", "fill /run/lab-fill"))
+
+
+def _node_taken(fault: Fault, _gpu: Placed | None) -> Effects:
+    """/dev is there before the init, and something else in the place of the node."""
+    return Effects(texts={DEVICES_FIRST: ""}, events=(f"mount tmpfs {fault.value}",))
+
+
+def _log_taken(_fault: Fault, _gpu: Placed | None) -> Effects:
+    return Effects(texts={DEVICES_FIRST: ""}, events=("syslog",))
+
+
+def _root_busy(_fault: Fault, _gpu: Placed | None) -> Effects:
+    """The hand has it for as long as it lives."""
+    return Effects(texts={"/lab/held": ""}, events=("hold /lab/held", f"sleep {WAIT_MS}"))
 
 
 def _silent_vpd(fault: Fault, _gpu: Placed | None) -> Effects:
@@ -143,7 +179,10 @@ FAULTS: Mapping[str, Row] = {
                            make=_program("crash_after_ms")),
     "program-exits": Row(about="the daemon ends with 0 `value` ms after it is up", needs=("program", "value"),
                          make=_program("exit_after_ms")),
-    "program-killed": Row(about="the daemon is killed once it is up", needs=("program",), make=_kill),
+    "program-killed": Row(about="the daemon is killed: before it is ready (`starting`), once it is ready and the boot "
+                                "goes on (`booting`), once the agent runs (`running`), or at work on a GPU "
+                                "(`attaching`)",
+                          needs=("program", "value"), make=_kill),
     "program-missing": Row(about="the image lacks the program", needs=("program",), make=_missing_program),
     "no-marker": Row(about="the fabric manager never says that it started", needs=(),
                      make=lambda _fault, _gpu: Effects(programs=("nv-fabricmanager.no_marker=1",))),
@@ -155,6 +194,14 @@ FAULTS: Mapping[str, Row] = {
                          make=lambda _fault, _gpu: Effects(links={AGENT: NOWHERE})),
     "agent-not-executable": Row(about="the agent is a file without execute permission", needs=(),
                                 make=lambda _fault, _gpu: Effects(texts={AGENT: "no program\n"})),
+    "agent-no-program": Row(about="the agent may be executed and is no ELF program", needs=(),
+                            make=lambda _fault, _gpu: Effects(scripts={AGENT: "no program\n"})),
+    "log-taken": Row(about="another program has bound /dev/log before the init does", needs=(), make=_log_taken),
+    "loopback-gone": Row(about="there is no network interface of the name lo", needs=(),
+                         make=lambda _fault, _gpu: Effects(events=("rename lo elsewhere",))),
+    "node-taken": Row(about="in the place of the device node `value` there is a folder", needs=("value",),
+                      make=_node_taken),
+    "root-busy": Row(about="a program holds a file of the root open for writing", needs=(), make=_root_busy),
     "file-missing": Row(about="the image lacks the file `value`", needs=("value",),
                         make=lambda fault, _gpu: Effects(links={fault.value: NOWHERE})),
     "part-missing": Row(about="the driver's files lack those whose path has `value` in it", needs=("value",),
@@ -191,8 +238,10 @@ def check_fault(fault: Fault, scenario: Scenario) -> Iterator[str]:
         yield f"gpu {fault.gpu}: the machine has {count}, counted from 0"
     if fault.program and fault.program not in PROGRAMS:
         yield f"program {fault.program!r} is none of {', '.join(PROGRAMS)}"
-    elif fault.name == "program-killed" and fault.program and fault.program not in READY_FILES:
-        yield f"nothing shows when {fault.program} is up; give it program-exits"
+    if fault.name == "program-killed" and fault.value and fault.value not in PHASES:
+        yield f"value {fault.value!r} is none of {', '.join(PHASES)}"
+    if fault.value == "attaching" and fault.name == "program-killed" and fault.program != PERSISTENCED:
+        yield f"{fault.program} attaches no GPU, only {PERSISTENCED} does"
 
 
 def collect_effects(scenario: Scenario) -> Effects:
@@ -212,4 +261,5 @@ def _join(one: Effects, other: Effects) -> Effects:
             known[key] = f"{known[key]}+{value}" if key == "faults" and key in known else value
     merged = {row.name: (*getattr(one, row.name), *getattr(other, row.name)) for row in fields(Effects)
               if row.name in ("programs", "nvml", "events", "without")}
-    return Effects(keys=keys, texts={**one.texts, **other.texts}, links={**one.links, **other.links}, **merged)
+    return Effects(keys=keys, texts={**one.texts, **other.texts},
+                   scripts={**one.scripts, **other.scripts}, links={**one.links, **other.links}, **merged)

@@ -101,6 +101,8 @@ def _gpu_row(placed: Placed, extra: Mapping[str, str]) -> str:
     }
     if placed.gpu.mig:
         keys["mig"] = "+".join(f"{instance}.0" for instance in range(1, len(placed.gpu.mig) + 1))
+    if placed.gpu.numa is not None:
+        keys["numa"] = str(placed.gpu.numa)
     return f"{placed.bdf}/10de:{placed.product.device:04x}/{placed.product.pci_class:06x}{_keys(keys)}"
 
 

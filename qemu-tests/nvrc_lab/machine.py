@@ -51,6 +51,7 @@ class Machine:
     firmware: Path | None = None
     memory_mib: int = 512
     cpus: int = 1
+    numa: int = 1
     disks: tuple[Disk, ...] = ()
     devices: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
@@ -63,6 +64,7 @@ def make_argv(machine: Machine, program: str, accel: Accel) -> tuple[str, ...]:
         program, "-M", "q35", *_ACCEL[accel], "-m", f"{machine.memory_mib}M", "-smp", str(machine.cpus),
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
     ]
+    words += _memory_nodes(machine)
     for option, path in (("-kernel", machine.kernel), ("-initrd", machine.initrd), ("-bios", machine.firmware)):
         if path is not None:
             words += [option, str(path)]
@@ -75,6 +77,19 @@ def make_argv(machine: Machine, program: str, accel: Accel) -> tuple[str, ...]:
     if machine.qmp_socket is not None:
         words += ["-qmp", f"unix:{escape(machine.qmp_socket)},server=on,wait=off"]
     return (*words, *machine.extra)
+
+
+def _memory_nodes(machine: Machine) -> list[str]:
+    """Memory and processors divided over nodes; the first ones get what is left over."""
+    words: list[str] = []
+    if machine.numa < 2:
+        return words
+    for node in range(machine.numa):
+        size = machine.memory_mib // machine.numa + (machine.memory_mib % machine.numa if node == 0 else 0)
+        own = "".join(f",cpus={cpu}" for cpu in range(machine.cpus) if cpu % machine.numa == node)
+        words += ["-object", f"memory-backend-ram,id=memory{node},size={size}M",
+                  "-numa", f"node,nodeid={node},memdev=memory{node}{own}"]
+    return words
 
 
 def _disk(number: int, disk: Disk) -> list[str]:

@@ -61,7 +61,10 @@ class Damage(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One GPU, or `count` equal ones. `minor` counts up from the number given; absent: the driver decides."""
+    """One GPU, or `count` equal ones. `minor` counts up from the number given; absent: the driver decides.
+
+    `numa`: the memory node that it is near to.
+    """
 
     product: str
     count: int = 1
@@ -71,6 +74,7 @@ class Gpu:
     attach_ms: int = 20
     confidential: Confidential = Confidential.OFF
     mig: tuple[str, ...] = ()
+    numa: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +85,8 @@ class Extension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """`displays`: another vendor's display adapters; `nics`: ordinary ConnectX functions; `numa`: memory nodes.
+    """`displays`: another vendor's display adapters; `nics`: ordinary ConnectX functions; `numa`: memory nodes,
+    over which memory and processors are divided.
 
     `bridged`: each GPU behind a bridge of its own, as on a real board.
     """
@@ -95,6 +100,7 @@ class Hardware:
     bridged: bool = False
     memory_mib: int = 512
     cpus: int = 1
+    numa: int = 1
     extensions: tuple[Extension, ...] = ()
 
 
@@ -208,8 +214,11 @@ def check_scenario(scenario: Scenario) -> Iterator[str]:
         yield from _unknown(f"machine.gpus[{index}].product", gpu.product, tuple(PRODUCTS))
         if gpu.count < 1 or (gpu.count > 1 and (gpu.uuid or gpu.at)):
             yield f"machine.gpus[{index}]: count {gpu.count}; one GPU each, where uuid or at is given"
+        if gpu.numa is not None and not 0 <= gpu.numa < machine.numa:
+            yield f"machine.gpus[{index}].numa: {gpu.numa}; machine.numa is {machine.numa}, counted from 0"
     yield from _unknown("machine.switch_product", machine.switch_product, tuple(SWITCHES))
     for key, number in (("machine.memory_mib", machine.memory_mib), ("machine.cpus", machine.cpus),
+                        ("machine.numa", machine.numa),
                         ("deadline_s", scenario.deadline_s)):
         if number <= 0:
             yield f"{key}: {number} is not above zero"

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define PID_FILE "/var/run/nv-hostengine.pid"
+#define EXPORTER_UP "/var/run/nvidia-lab-exporter"	/* for the hand that waits for it */
 
 enum { ENGINE_PORT = 5555, EXPORTER_PORT = 9400 };
 
@@ -69,6 +70,7 @@ int exporter_main(int argc, char **argv)
 		return 1;
 	}
 	fprintf(stderr, "level=INFO msg=\"Starting webserver\" address=:%d\n", EXPORTER_PORT);
+	write_text(EXPORTER_UP, "", 0644);
 	stay_forever();
 	return 0;
 }

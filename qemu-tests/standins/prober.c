@@ -26,6 +26,8 @@
  *   syslog                     take /dev/log from here on             -> probe: syslog <30>... for each datagram
  *   kmsg TEXT                  lines of the kernel log with TEXT      -> probe: kmsg LINE
  *   loopback                   bring lo up                            -> probe: loopback lo ok | error NAME
+ *   await NAME MS              until a process of that /proc/PID/comm exists -> probe: await NAME ok ms=12 | error NAME
+ *   rename OLD NEW             another name for a network interface -> probe: rename OLD ok | error NAME
  *   sleep MS | wait PATH MS (until PATH exists) | kill NAME SIGNAL (all others of that /proc/PID/comm) | say TEXT | poweroff
  */
 #define _GNU_SOURCE
@@ -69,6 +71,7 @@ static const struct {
 	{ "say", do_say },           { "poweroff", do_poweroff }, { "grep", do_cat },
 	{ "spawn", do_spawn },       { "syslog", do_syslog },     { "loopback", do_loopback },
 	{ "peek", do_peek },	     { "stat", do_stat },         { "fill", do_fill },
+	{ "await", do_await },	     { "rename", do_rename },
 };
 
 static void split(struct line *line, char *text)

@@ -42,6 +42,7 @@ void do_rmmod(const struct line *line);
 void do_loopback(const struct line *line);
 void do_sleep(const struct line *line);
 void do_wait(const struct line *line);
+void do_rename(const struct line *line);
 void do_say(const struct line *line);
 void do_poweroff(const struct line *line);
 
@@ -49,6 +50,7 @@ void do_poweroff(const struct line *line);
 void do_run(const struct line *line);
 void do_spawn(const struct line *line);
 void do_kill(const struct line *line);
+void do_await(const struct line *line);
 void do_kmsg(const struct line *line);
 void do_syslog(const struct line *line);
 

@@ -40,7 +40,8 @@ void do_spawn(const struct line *line)
 	report("spawn", word(line, 1), start_program(line) > 0, -1);
 }
 
-void do_kill(const struct line *line)
+/* How many other processes have that name and could be sent the signal; 0 only asks. */
+static int signal_all(const char *wanted, int number)
 {
 	char path[64], name[WORD_MAX];
 	DIR *folder = opendir("/proc");
@@ -51,12 +52,27 @@ void do_kill(const struct line *line)
 		if (!isdigit((unsigned char)*entry->d_name) || atoi(entry->d_name) == getpid() || read_text(path, name, sizeof(name)) < 0)
 			continue;
 		name[strcspn(name, "\n")] = '\0';
-		if (!strncmp(name, word(line, 1), 15) && kill(atoi(entry->d_name), atoi(word(line, 2))) == 0)
+		if (!strncmp(name, wanted, 15) && kill(atoi(entry->d_name), number) == 0)
 			hit++;
 	}
 	if (folder)
 		closedir(folder);
-	printf("probe: kill %s %s hit=%d\n", word(line, 1), word(line, 2), hit);
+	return hit;
+}
+
+void do_kill(const struct line *line)
+{
+	printf("probe: kill %s %s hit=%d\n", word(line, 1), word(line, 2), signal_all(word(line, 1), atoi(word(line, 2))));
+}
+
+void do_await(const struct line *line)
+{
+	long start = now_ms(), limit = line->count > 2 ? atol(word(line, 2)) : 10000;
+	bool there;
+
+	while (!(there = signal_all(word(line, 1), 0) > 0) && now_ms() - start < limit)
+		sleep_ms(20);
+	report("await", word(line, 1), there, now_ms() - start);
 }
 
 /* The stamp of syslog(3) differs from run to run and says nothing here: `Nov 21 10:00:00 ` is cut out. */

@@ -48,6 +48,18 @@ void do_loopback(const struct line *line)
 		close(fd);
 }
 
+void do_rename(const struct line *line)
+{
+	struct ifreq request = { 0 };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", word(line, 1));
+	snprintf(request.ifr_newname, sizeof(request.ifr_newname), "%s", word(line, 2));
+	report("rename", word(line, 1), fd >= 0 && ioctl(fd, SIOCSIFNAME, &request) == 0, -1);
+	if (fd >= 0)
+		close(fd);
+}
+
 void do_sleep(const struct line *line)
 {
 	sleep_ms(atol(word(line, 1)));

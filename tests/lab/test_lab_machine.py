@@ -20,6 +20,9 @@ ROWS = {
         ("-kernel /k -initrd /i", "-append console=ttyS0 a=\"b c\"")),
     "firmware of its own": (Machine(firmware=Path("/f")), ("-bios /f",)),
     "memory and processors": (Machine(memory_mib=8192, cpus=4), ("-m 8192M", "-smp 4")),
+    "memory and processors over two nodes": (Machine(memory_mib=513, cpus=2, numa=2), (
+        "-object memory-backend-ram,id=memory0,size=257M -numa node,nodeid=0,memdev=memory0,cpus=0 "
+        "-object memory-backend-ram,id=memory1,size=256M -numa node,nodeid=1,memdev=memory1,cpus=1",)),
     "a disk is read-only and has a serial": (
         Machine(disks=(Disk(path=Path("/a,b.img"), serial="gpu"),)),
         ("-drive if=none,id=disk0,format=raw,readonly=on,file=/a,,b.img -device virtio-blk-pci,drive=disk0,serial=gpu",)),
@@ -41,7 +44,7 @@ def test_a_machine_means_this_command_line(machine: Machine, expected: tuple[str
 
 def test_nothing_is_passed_that_was_not_asked_for() -> None:
     argv = make_argv(Machine(), "qemu", Accel.TCG)
-    for word in ("-kernel", "-initrd", "-bios", "-append", "-drive", "-device", "-qmp"):
+    for word in ("-kernel", "-initrd", "-bios", "-append", "-drive", "-device", "-qmp", "-numa", "-object"):
         assert word not in argv
 
 

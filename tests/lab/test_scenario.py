@@ -39,7 +39,11 @@ def test_the_smallest_scenario() -> None:
     pytest.param("faults: [{name: attach-fails, gpu: 3}]", "gpu 3: the machine has 0", id="no-such-gpu"),
     pytest.param(f"{GPU}\nfaults: [{{name: attach-fails, gpu: 0, value: x}}]", "attach-fails takes no value", id="fault-takes"),
     pytest.param("faults: [{name: program-hangs, program: bash}]", "program 'bash' is none of", id="program"),
-    pytest.param("faults: [{name: program-killed, program: dcgm-exporter}]", "nothing shows when dcgm-exporter is up", id="killed"),
+    pytest.param("faults: [{name: program-killed, program: nvlsm}]", "program-killed needs value", id="killed-when"),
+    pytest.param("faults: [{name: program-killed, program: nvlsm, value: later}]", "value 'later' is none of starting, ", id="killed"),
+    pytest.param("faults: [{name: program-killed, program: nvlsm, value: attaching}]", "nvlsm attaches no GPU", id="attaching"),
+    pytest.param("machine: {gpus: [{product: H100, numa: 1}]}", "machine.gpus[0].numa: 1; machine.numa is 1", id="memory-node"),
+    pytest.param("machine: {numa: 0}", "machine.numa: 0 is not above zero", id="memory-nodes"),
     pytest.param("container: {devices: [nvidia.com/gpu=0]}", "container and expect.container belong together", id="container"),
     pytest.param("machin: {}", "machin: unknown key; did you mean machine?", id="unknown-key"),
 ])

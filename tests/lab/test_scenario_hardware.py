@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields
 
 import pytest
 
-from nvrc_lab.compose import make_line, needed_parts, scenario_texts
-from nvrc_lab.faults import FAULTS, collect_effects
+from nvrc_lab.compose import make_line, make_tree, needed_parts, scenario_texts
+from nvrc_lab.faults import FAULTS, Effects, collect_effects
 from nvrc_lab.hardware import describe_functions, describe_nvml, make_uuid, place_gpus
 from nvrc_lab.scenario import Confidential, Extension, Fault, Gpu, Hardware, Scenario, parse_scenario
 
@@ -119,10 +120,35 @@ def test_faults_of_one_gpu_are_joined() -> None:
 def test_every_fault_has_an_effect() -> None:
     sample = {"gpu": "gpu: 0", "program": "program: nvidia-persistenced", "call": "call: nvmlInit", "value": "value: '1'"}
     for name, row in FAULTS.items():
-        words = ", ".join([f"name: {name}", *(sample[need] for need in row.needs)])
+        value = {"program-killed": "value: running"}.get(name, sample["value"])
+        words = ", ".join([f"name: {name}", *(value if need == "value" else sample[need] for need in row.needs)])
         one = scenario(f"machine: {{gpus: [{{product: H100}}], management_nics: 2}}\nfaults: [{{{words}}}]")
         effects = collect_effects(one)
-        assert any((effects.keys, effects.programs, effects.nvml, effects.events, effects.texts, effects.links, effects.without)), name
+        assert any(getattr(effects, field.name) for field in fields(Effects)), name
+
+
+@pytest.mark.parametrize(("phase", "programs", "events"), [
+    ("starting", ("nvlsm.slow_ms=3000",), ("await nvlsm 120000", "sleep 300", "kill nvlsm 9")),
+    ("booting", (), ("wait /var/run/nvidia-fabricmanager/fm_sm_ipc.socket 120000", "sleep 700", "kill nvlsm 9")),
+    ("running", (), ("wait /run/lab-agent 120000", "sleep 300", "kill nvlsm 9")),
+])
+def test_when_a_daemon_is_killed(phase: str, programs: tuple[str, ...], events: tuple[str, ...]) -> None:
+    effects = collect_effects(scenario(f"faults: [{{name: program-killed, program: nvlsm, value: {phase}}}]"))
+    assert (effects.programs, effects.events) == (programs, events)
+    assert ("/lab/clock" in effects.texts) is (phase == "running")  # the agent says that it runs only where it is timed
+
+
+def test_a_faulty_agent_can_be_executed() -> None:
+    one = scenario("faults: [{name: agent-no-program}]")
+    (entry,) = [entry for entry in make_tree(one, collect_effects(one), (), None) if entry.path == "/usr/bin/kata-agent"]
+    assert (entry.mode, entry.read()) == (0o755, b"no program\n")
+
+
+def test_memory_nodes_are_asked_for_in_the_guest() -> None:
+    one = scenario("machine: {gpus: [{product: H100, numa: 1}], numa: 2}")
+    texts = scenario_texts(one, collect_effects(one), place_gpus(one.machine))
+    assert "/numa=1" in texts["/lab/modules"]
+    assert texts["/lab/events"].splitlines()[-1] == "cat /sys/bus/pci/devices/0000:40:00.0/numa_node"
 
 
 def test_what_is_laid_over_an_image() -> None:
