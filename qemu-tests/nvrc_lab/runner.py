@@ -107,7 +107,8 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
 def _compose(lab: Lab, scenario: Scenario, folder: Path) -> Machine:
     parts = {name: lab.kit[name] for name in needed_parts(scenario, lab.foreign)}
     try:
-        return compose(scenario, lab.image, parts, folder, foreign=lab.foreign, events=lab.events, route=lab.route, early=lab.early)
+        return compose(scenario, lab.image, parts, folder, foreign=lab.foreign, events=lab.events, route=lab.route,
+                       early=lab.early)
     except OSError as err:
         raise LabError(f"the machine of {scenario.name} could not be made: {err.strerror} ({err.filename or folder})",
                        "it takes some 100 MB where TMPDIR points to, /tmp by default") from err

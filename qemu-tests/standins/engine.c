@@ -7,6 +7,8 @@
  *   2. A kind that no file has is waited for, one try a second (agent.cdi_timeout, 100); a device that its kind lacks is
  *      fatal at once.
  *   3. The edits go into config.json (the image's own guest-cdi does this), then crun runs the bundle with its hooks.
+ * Every start of guest-cdi costs an emulated machine a second, so injecting is what tells whether the files are good;
+ * which of the two it was that failed is asked afterwards.
  * Every line begins with `engine: `; the container's own lines are qemu-tests/container/look.c's.
  *   engine: refused WHY          engine: injected N ms=M          engine: ended status=N ms=M
  *   engine: gpu ROW              a row of /proc/nvidia-lab: who attached the GPU, and how often
@@ -28,9 +30,9 @@
 #define BUNDLE "/run/kata-containers/lab"
 #define SPECS "/var/run/cdi"
 
-enum { WORDS = 80, REFUSED = 65, TRIES = 100, NAME_SIZE = 256 };
+enum { WORDS = 160, MOST = 40, REFUSED = 65, TRIES = 100, NAME_SIZE = 256 };
 
-static char devices[WORDS][NAME_SIZE], specs[WORDS][NAME_SIZE * 2];
+static char devices[MOST][NAME_SIZE], specs[MOST][NAME_SIZE * 2];
 static int device_count, spec_count;
 
 static void refuse(const char *why, const char *which)
@@ -58,7 +60,7 @@ static void read_request(void)
 
 	if (read_text(REQUEST, text, sizeof(text)) < 0)
 		refuse("no request in", REQUEST);
-	for (char *line = strtok(text, ",\n"); line && device_count < WORDS / 2; line = strtok(NULL, ",\n"))
+	for (char *line = strtok(text, ",\n"); line && device_count < MOST; line = strtok(NULL, ",\n"))
 		snprintf(devices[device_count++], NAME_SIZE, "%s", line);
 	if (!device_count)
 		refuse("no CDI annotations, no devices to inject", "");
@@ -77,7 +79,7 @@ static void list_specs(void)
 	int count = scandir(SPECS, &names, is_spec, alphasort);
 
 	spec_count = 0;
-	for (int i = 0; i < count && spec_count < WORDS / 2; i++)
+	for (int i = 0; i < count && spec_count < MOST; i++)
 		snprintf(specs[spec_count++], sizeof(*specs), SPECS "/%s", names[i]->d_name);
 }
 
@@ -115,11 +117,11 @@ static void await_kinds(void)
 		int missing = 0;
 
 		list_specs();
-		check_specs();
 		for (int j = 0; j < device_count; j++)
 			missing += !has_kind(devices[j]);
 		if (!missing)
 			return;
+		check_specs();
 		printf("engine: waiting for CDI spec(s) to be generated (%ld of %ld max tries)\n", i, tries);
 	}
 	refuse("failed to inject devices after CDI timeout of", *limit ? limit : "100");
@@ -138,14 +140,21 @@ static void make_bundle(void)
 
 static void inject(void)
 {
-	char *argv[WORDS] = { "/usr/bin/guest-cdi", "inject", "--bundle", BUNDLE, "--spec-dir", SPECS };
+	char *argv[WORDS] = { "/usr/bin/guest-cdi", "inject", "--bundle", BUNDLE };
 	char *environment[] = { NULL };
 	long start = now_ms();
+	int at = 4;
 
+	for (int i = 0; i < spec_count; i++) {	/* a file that is named must be good, one in a folder need not be */
+		argv[at++] = "--spec";
+		argv[at++] = specs[i];
+	}
 	for (int i = 0; i < device_count; i++)
-		argv[6 + i] = devices[i];
-	if (run(argv, environment) != 0)
+		argv[at++] = devices[i];
+	if (run(argv, environment) != 0) {
+		check_specs();
 		refuse("CDI device(s) do not exist:", devices[0]);
+	}
 	printf("engine: injected %d ms=%ld\n", device_count, now_ms() - start);
 }
 

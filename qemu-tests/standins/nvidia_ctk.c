@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * nvidia-ctk cdi generate --output=FILE: a small CDI document with a device for each GPU, by index and by UUID, and
- * the control nodes. No libraries and no hooks: enough for a foreign init to boot, not a reference for ours. Like the
- * real one it opens every GPU.
+ * nvidia-ctk cdi generate --output=FILE: a CDI document with a device for each GPU, by index and by UUID, the control
+ * nodes, the driver's libraries, and the hooks that make a container's loader find them: enough for a foreign init to
+ * boot and for a container to start, not a reference for ours. Like the real one it opens every GPU.
  */
 #include "nvidia.h"
 #include "common.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
 #include <unistd.h>
+
+#define LIBRARIES "/usr/lib/x86_64-linux-gnu"
+#define HOOK "/usr/bin/nvidia-cdi-hook"
 
 static struct gpu gpus[GPUS_MAX];
 
@@ -27,6 +31,38 @@ static void write_all(FILE *out, int count)
 	for (int i = 0; i < count; i++)
 		if (gpus[i].fd >= 0)
 			fprintf(out, "            - path: /dev/nvidia%d\n", gpus[i].minor);
+}
+
+/* lib*.so.550.163.01: what has a release for a version is the driver's. */
+static int is_library(const struct dirent *entry)
+{
+	const char *version = strstr(entry->d_name, ".so.");
+	const char *dot = version ? strchr(version + 4, '.') : NULL;
+
+	return dot && strchr(dot + 1, '.') && (!strncmp(entry->d_name, "libcuda", 7) || !strncmp(entry->d_name, "libnvidia", 9));
+}
+
+static void write_hook(FILE *out, const char *name, const char *option_name, const char *value)
+{
+	fprintf(out, "        - hookName: createContainer\n          path: " HOOK "\n          args:\n            - nvidia-cdi-hook\n"
+		"            - %s\n            - %s\n            - %s\n", name, option_name, value);
+}
+
+static void write_libraries(FILE *out)
+{
+	struct dirent **names;
+	int count = scandir(LIBRARIES, &names, is_library, alphasort);
+
+	if (count < 1)
+		return;
+	fprintf(out, "    hooks:\n");
+	write_hook(out, "create-symlinks", "--link", "libcuda.so.1::" LIBRARIES "/libcuda.so");
+	write_hook(out, "update-ldcache", "--folder", LIBRARIES);
+	fprintf(out, "    mounts:\n");
+	for (int i = 0; i < count; i++)
+		fprintf(out, "        - hostPath: " LIBRARIES "/%s\n          containerPath: " LIBRARIES "/%s\n          options:\n"
+			"            - ro\n            - nosuid\n            - nodev\n            - rbind\n            - rprivate\n",
+			names[i]->d_name, names[i]->d_name);
 }
 
 static void write_document(FILE *out, int count)
@@ -47,6 +83,7 @@ static void write_document(FILE *out, int count)
 	for (size_t i = 0; i < sizeof(nodes) / sizeof(*nodes); i++)
 		if (access(nodes[i], F_OK) == 0)
 			fprintf(out, "        - path: %s\n", nodes[i]);
+	write_libraries(out);
 }
 
 static bool make_parent(const char *path)
