@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("words", nargs="*", metavar="WORD", help="only scenarios with one of these in their name")
     add("--folder", type=Path, metavar="DIR", help="another folder of scenarios")
     add("--real-driver", action="store_true", help="the scenarios with NVIDIA's own driver, in the image nvidia")
-    add("--workers", type=int, default=0, metavar="N", help="machines at a time (default: one for each processor)")
+    add("--workers", type=int, default=0, metavar="N", help="machines at a time (default: one more than processors)")
     add("--keep", action="store_true", help="keep the consoles of good scenarios, too")
     add("--agent", type=Path, metavar="FILE", help="program to put at /usr/bin/kata-agent of every machine")
     add("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="auto tries KVM on a tiny guest first")
@@ -77,6 +77,7 @@ def _run_machines(args: argparse.Namespace, scenarios: Sequence[Scenario]) -> li
     from nvrc_lab.qemu import find_qemu  # noqa: PLC0415
     from nvrc_lab.real_driver import image_for  # noqa: PLC0415
     from nvrc_lab.runner import choose_or_take, default_workers, open_lab, run_all  # noqa: PLC0415
+    from nvrc_lab.unpack import lighten  # noqa: PLC0415
 
     if args.agent is not None:
         check_agent(args.agent)
@@ -86,6 +87,7 @@ def _run_machines(args: argparse.Namespace, scenarios: Sequence[Scenario]) -> li
     image = image_for(scenarios, places)
     folder.mkdir(parents=True, exist_ok=True)
     try:
+        image = lighten(image, scenarios, choice.accel, places)
         if args.agent is not None:
             image = put_agent(image, args.agent, folder)
         lab = open_lab(places, qemu, image, scenarios, choice=choice)
@@ -105,9 +107,12 @@ def _run_machines(args: argparse.Namespace, scenarios: Sequence[Scenario]) -> li
     return sorted(results, key=lambda one: one.scenario.name)
 
 
-def weight(scenario: Scenario) -> int:
-    """How long it may take, roughly: containers and many GPUs do."""
-    return (10 if scenario.container else 0) + sum(gpu.count for gpu in scenario.machine.gpus) + len(scenario.faults)
+def weight(scenario: Scenario) -> float:
+    """The seconds that it takes beyond an empty machine, roughly: what is started, and what is waited for."""
+    gpus = sum(gpu.count * (0.2 + gpu.attach_ms / 1000) for gpu in scenario.machine.gpus)
+    waits = sum(int(fault.value) / 1000 for fault in scenario.faults if fault.name.endswith("-slow"))
+    kills = 3.0 * any(fault.name == "program-killed" for fault in scenario.faults)
+    return (5.0 if scenario.container else 0.0) + gpus + waits + kills + scenario.agent.seconds + len(scenario.faults)
 
 
 def tell(result: Result) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from nvrc_lab.accel import Choice, choose_accel
 from nvrc_lab.image import BootFiles, check_agent, check_files, put_agent
+from nvrc_lab.machine import Accel
 from nvrc_lab.matrix import as_json
 from nvrc_lab.newer_qemu import find_newer_qemu
 from nvrc_lab.places import Places
@@ -20,6 +21,7 @@ from nvrc_lab.real_driver import image_for
 from nvrc_lab.route_b import Route
 from nvrc_lab.runner import Result, open_lab, run_scenario
 from nvrc_lab.scenario import Scenario, find_scenario, read_scenario
+from nvrc_lab.unpack import lighten
 from nvrc_lab.verdict import judge
 from nvrc_lab.view import choose_view
 
@@ -37,7 +39,7 @@ def rehearse(word: str, order: Order, qemu: Qemu, places: Places) -> int:
     if route is Route.B:
         qemu = find_newer_qemu(places)
     scratch = places.runs / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    image = find_image(order, scratch, scenario, places)
+    image = find_image(order, scratch, scenario, choice.accel, places)
     try:
         lab = open_lab(places, qemu, image, [scenario], choice=choice, route=route)
         console = order.console or scratch.with_suffix(".console")
@@ -53,7 +55,7 @@ def rehearse(word: str, order: Order, qemu: Qemu, places: Places) -> int:
     return 0 if result.ok else 1
 
 
-def find_image(order: Order, scratch: Path, scenario: Scenario, places: Places) -> BootFiles:
+def find_image(order: Order, scratch: Path, scenario: Scenario, accel: Accel, places: Places) -> BootFiles:
     if order.agent is not None:
         check_agent(order.agent)
     if order.kernel is None or order.initrd is None:
@@ -61,6 +63,8 @@ def find_image(order: Order, scratch: Path, scenario: Scenario, places: Places) 
     else:
         files = BootFiles(kernel=order.kernel, initrd=order.initrd)
         check_files(files)
+    if order.route == Route.A.value:  # the bridges of the other were tried with the image as it is
+        files = lighten(files, [scenario], accel, places)
     return files if order.agent is None else put_agent(files, order.agent, scratch)
 
 

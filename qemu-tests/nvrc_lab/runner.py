@@ -148,4 +148,5 @@ def choose_or_take(word: str, qemu: Qemu, places: Places) -> Choice:
 
 
 def default_workers() -> int:
-    return max(1, os.cpu_count() or 1)
+    """One more than there are processors: a third of its time a machine waits, for a GPU, a deadline or its agent."""
+    return len(os.sched_getaffinity(0)) + 1

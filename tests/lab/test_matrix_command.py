@@ -106,6 +106,19 @@ def test_long_scenarios_go_first() -> None:
     assert matrix.weight(eight) > matrix.weight(CPU)
 
 
+@pytest.mark.parametrize(("text", "weight"), [
+    pytest.param("", 0.0, id="empty"),
+    pytest.param("agent: {seconds: 4}", 4.0, id="its-agent-waits"),
+    pytest.param("machine: {gpus: [{product: H100, count: 2, attach_ms: 1800}]}", 4.0, id="gpus-attach"),
+    pytest.param("machine: {gpus: [{product: H100, attach_ms: 0}]}\nfaults: [{name: attach-slow, gpu: 0, value: '2000'}]", 3.2,
+                 id="a-slow-attach"),
+    pytest.param("faults: [{name: program-killed, program: nvlsm, value: starting}]", 4.0, id="held-back-to-be-killed"),
+])
+def test_what_a_scenario_waits_for_is_in_its_weight(text: str, weight: float) -> None:
+    scenario = parse_scenario(f"summary: s\nexpect: {{verdict: ready}}\n{text}", "mine", "mine.yaml")
+    assert matrix.weight(scenario) == pytest.approx(weight)
+
+
 def fake_lab(tmp_path: Path, program: str) -> Lab:
     """A QEMU that is a shell script, and an image of empty files."""
     qemu = tmp_path / "qemu"

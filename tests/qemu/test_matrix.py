@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from nvrc_lab.accel import choose_accel
 from nvrc_lab.image import build_image
 from nvrc_lab.matrix import choose, weight
 from nvrc_lab.places import checkout
 from nvrc_lab.qemu import find_qemu
 from nvrc_lab.runner import Result, default_workers, open_lab, run_all
 from nvrc_lab.scenario import list_scenarios
+from nvrc_lab.unpack import lighten
 
 pytestmark = pytest.mark.qemu
 ONE_OF_A_KIND = (
@@ -31,10 +33,12 @@ NAMES = ALL if os.environ.get("NVRC_WHOLE_MATRIX") else ONE_OF_A_KIND
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Result]:
-    """All machines in one go, as many at a time as there are processors."""
+    """All machines in one go, as many at a time as the lab runs by default."""
     places = checkout()
     scenarios = sorted(choose(places.scenarios, NAMES), key=weight, reverse=True)
-    lab = open_lab(places, find_qemu(), build_image(), scenarios)
+    qemu = find_qemu()
+    choice = choose_accel(qemu, places.accel)
+    lab = open_lab(places, qemu, lighten(build_image(), scenarios, choice.accel, places), scenarios, choice=choice)
     folder: Path = tmp_path_factory.mktemp("consoles")
     return {one.scenario.name: one for one in run_all(lab, scenarios, folder, default_workers())}
 
