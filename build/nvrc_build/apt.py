@@ -107,8 +107,9 @@ def download(archive: Archive, packages: Sequence[Package], debs: Path) -> None:
     except BuildError as failed:
         gone = tuple(line for line in failed.findings if _NOT_FOUND.match(line))
         if gone:
-            raise VanishedError("the archive no longer has a locked package version", "run: nvrc-image lock",
-                                findings=gone) from failed
+            raise VanishedError("the archive no longer has a locked package version",
+                                "run: nvrc-image lock, and review what changed; or give --mirror a snapshot of the "
+                                "archive from before", findings=gone) from failed
         raise
     for package in missing:
         adopt(package, partial, debs)
