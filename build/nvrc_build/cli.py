@@ -25,6 +25,7 @@ EPILOG = """examples:
   nvrc-image diff old/manifest.json lab     what changed
   nvrc-image measure lab --firmware OVMF.amdsev.fd --cmdline "console=hvc0" -o reference-values.json
   nvrc-image overlay disk.img fixes/ -o fixed.img
+  nvrc-image enrol nvidia --vars OVMF_VARS_4M.fd -o vars.fd
   nvrc-image kata-config nvidia --runtime-class kata-qemu-nvidia-gpu -d config.d
   nvrc-image lock                           take today's package versions into rootfs/locks
 
@@ -153,6 +154,8 @@ COMMANDS = (
             arguments=trust.measure_arguments, run=trust.run_measure),
     Command(name="overlay", help="add or replace files in a verity image; print the new parameters",
             arguments=trust.overlay_arguments, run=trust.run_overlay),
+    Command(name="enrol", help="put the key of an image's modules into db of an OVMF variable store",
+            arguments=trust.enrol_arguments, run=trust.run_enrol),
     Command(name="kata-config", help="the runtime configuration and a Pod that boot an image",
             arguments=trust.kata_arguments, run=trust.run_kata),
     Command(name="lock", help="take today's package versions into the locks", arguments=lock_arguments, run=run_lock),

@@ -62,8 +62,8 @@ def make_driver(job: Job, work: Work) -> Path:
                                                                  jobs=os.cpu_count() or 1))
 
 
-_REMEDY = ("the kernel is a distribution's and trusts that distribution's keys; enrol signing.x509 as a machine owner "
-           "key or in the firmware's db, or boot a kernel built with it, before module.sig_enforce=1")
+_REMEDY = ("boot a kernel built with signing.x509; or, where a machine has a variable store of its own, put it into "
+           "the firmware's db: nvrc-image enrol")
 
 
 def module_trust(config: Mapping[str, str]) -> dict[str, object]:
@@ -71,8 +71,11 @@ def module_trust(config: Mapping[str, str]) -> dict[str, object]:
     if config.get("CONFIG_MODULE_SIG_FORCE") == "y":
         raise BuildError("the image's kernel loads only modules signed by its own keys, and the driver's are not",
                          "use a kernel without CONFIG_MODULE_SIG_FORCE, or modules signed where the kernel is built")
-    return {"enforced_by_this_kernel": False, "key_carried_by_this_kernel": False,
-            "with_module_sig_enforce": "these modules are refused", "remedy": _REMEDY}
+    takes = all(config.get(f"CONFIG_{name}") == "y" for name in ("INTEGRITY_PLATFORM_KEYRING", "LOAD_UEFI_KEYS"))
+    refused = "these modules are refused"
+    return {"enforced_by_this_kernel": False, "key_carried_by_this_kernel": False, "takes_keys_from_firmware": takes,
+            "with_module_sig_enforce": f"{refused} unless the firmware's db has signing.x509" if takes else refused,
+            "remedy": _REMEDY}
 
 
 def copy_signing(job: Job, work: Work, out: Path) -> dict[str, object] | None:

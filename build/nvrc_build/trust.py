@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands about a finished image: its expected launch measurement, files laid over it, what runs it."""
+"""Commands about a finished image: its launch measurement, files laid over it, its key in a firmware, what runs it."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
 
-from nvrc_build import kata, measure, overlay, supply
+from nvrc_build import kata, measure, overlay, supply, varstore
 from nvrc_build.errors import BuildError
 from nvrc_build.inventory import Inventory, find_manifest, read_inventory
 from nvrc_build.job import EPOCH, open_supply
@@ -69,6 +70,28 @@ def run_overlay(args: argparse.Namespace) -> int:
                           "changes": list(done.changes)}))
     else:
         print("".join(f"{line}\n" for line in done.changes) + done.verity.parameters())
+    return 0
+
+
+def enrol_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", help="an image with driver modules: its name, folder, or manifest.json")
+    parser.add_argument("--vars", type=Path, required=True, metavar="FILE", help="OVMF_VARS*.fd; it is not changed")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the new variable store")
+
+
+def run_enrol(args: argparse.Namespace) -> int:
+    """Put the certificate that the image's modules are signed with into `db` of a copy of a variable store."""
+    certificate = _read(args).folder / "signing.x509"
+    if not certificate.is_file():
+        raise BuildError(f"image {args.image} has no signing.x509", "only an image with driver modules has one")
+    der = certificate.read_bytes()
+    fresh = varstore.enrol(args.vars.read_bytes(), der)
+    args.output.write_bytes(fresh)
+    keys, sha256 = len(varstore.certificates(fresh)), hashlib.sha256(der).hexdigest()
+    if args.json:
+        print(json.dumps({"store": str(args.output), "certificate_sha256": sha256, "certificates": keys}))
+    else:
+        print(f"{args.output}: db has {keys} certificates, one of them signing.x509 (sha256 {sha256})")
     return 0
 
 

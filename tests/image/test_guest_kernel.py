@@ -109,9 +109,20 @@ def test_a_signature_is_seen(tmp_path: Path) -> None:
     assert (is_signed(tmp_path / "a.ko"), is_signed(tmp_path / "b.ko")) == (True, False)
 
 
-def test_the_report_says_what_a_kernel_without_the_key_does_with_the_modules() -> None:
-    said = module_trust({"CONFIG_MODULE_SIG": "y"})
-    assert (said["key_carried_by_this_kernel"], said["with_module_sig_enforce"]) == (False, "these modules are refused")
-    assert "enrol signing.x509" in str(said["remedy"])
+@pytest.mark.parametrize(("config", "takes", "said"), [
+    ({}, False, "these modules are refused"),
+    ({"CONFIG_LOAD_UEFI_KEYS": "y"}, False, "these modules are refused"),
+    ({"CONFIG_LOAD_UEFI_KEYS": "y", "CONFIG_INTEGRITY_PLATFORM_KEYRING": "y"}, True,
+     "these modules are refused unless the firmware's db has signing.x509"),
+], ids=["plain", "no-keyring", "keys-of-firmware"])
+def test_the_report_says_what_a_kernel_without_the_key_does_with_the_modules(config: dict[str, str], takes: bool,
+                                                                             said: str) -> None:
+    report = module_trust(config)
+    assert (report["key_carried_by_this_kernel"], report["takes_keys_from_firmware"]) == (False, takes)
+    assert report["with_module_sig_enforce"] == said
+    assert "nvrc-image enrol" in str(report["remedy"])
+
+
+def test_a_kernel_that_takes_its_own_keys_only_is_refused() -> None:
     with pytest.raises(BuildError, match="loads only modules signed by its own keys"):
         module_trust({"CONFIG_MODULE_SIG_FORCE": "y"})
