@@ -22,8 +22,10 @@ from nvrc_build.errors import BuildError
 from nvrc_build.job import EPOCH, open_supply
 from nvrc_build.overlay import overlay
 from nvrc_build.pack import detect_filesystem, read_filesystem, write_filesystem
+from nvrc_build.run import clean_env, run
+from nvrc_build.sandbox import sandbox_argv
 from nvrc_build.tree import Origin, Tree
-from nvrc_build.verity import parse_parameters
+from nvrc_build.verity import Verity, parse_parameters
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE = CHECKOUT / "out/cache"
@@ -112,7 +114,7 @@ def test_ext4_has_a_clean_journal_because_kata_mounts_it_with_data_ordered(tmp_p
 @both
 def test_an_overlay_adds_and_replaces_and_keeps_all_else(kind: FileSystem, tmp_path: Path, tools: Path) -> None:
     image = make_disk(kind, tmp_path / "a", tools)
-    before, was = file_sha256(image), parse_parameters(_verify(image, tmp_path / "v1"))
+    before, was = file_sha256(image), parse_parameters(_verify(image, tmp_path / "v1", tools))
     over = tmp_path / "over"
     (over / "etc/new").mkdir(parents=True)
     (over / "etc/motd").write_bytes(b"after, and longer\n")
@@ -129,24 +131,47 @@ def test_an_overlay_adds_and_replaces_and_keeps_all_else(kind: FileSystem, tmp_p
     assert {path for path in new if old.get(path) != new[path]} == {"/etc/motd", "/etc/new", "/etc/new/tool"}
     assert new["/etc/new/tool"].startswith("100755 ")
     assert os.getxattr(root / "usr/bin/ping", "security.capability") == CAPABILITY
-    assert _verify(tmp_path / "new.img", tmp_path / "v2") == done.verity.parameters()
+    assert _verify(tmp_path / "new.img", tmp_path / "v2", tools) == done.verity.parameters()
     again = overlay(image, over, tmp_path / "again.img", tools=tools, epoch=EPOCH)
     assert again == done
     assert file_sha256(tmp_path / "again.img") == file_sha256(tmp_path / "new.img")
 
 
-def _verify(image: Path, folder: Path) -> str:
-    """The parameters of a disk; where veritysetup is installed it must agree that data and hashes belong together."""
+def _verify(image: Path, folder: Path, tools: Path) -> str:
+    """The parameters of a disk, when a second computation and veritysetup agree that data and hashes belong together."""
     folder.mkdir()
     disk.read_partition(image, 1, folder / "data")
     disk.read_partition(image, 2, folder / "hashes")
     found = disk.write_disk(folder / "data", folder / "copy")
     assert file_sha256(folder / "copy") == file_sha256(image)
-    if shutil.which("veritysetup") is not None:
-        subprocess.run([
-            "veritysetup", "verify", "--no-superblock", "--salt", found.salt, "--data-blocks", str(found.data_blocks),
-            folder / "data", folder / "hashes", found.root_hash], check=True, capture_output=True)
+    veritysetup("verify", found, folder, tools)
     return found.parameters()
+
+
+def veritysetup(action: str, verity: Verity, folder: Path, tools: Path) -> str:
+    """The pinned one, over `folder`/data and `folder`/hashes; what it does not accept is an error."""
+    argv = ["/usr/sbin/veritysetup", action, "--no-superblock", "--salt", verity.salt,
+            "--data-blocks", str(verity.data_blocks), "/out/data", "/out/hashes"]
+    argv += [verity.root_hash] if action == "verify" else []
+    return run(sandbox_argv(tools, argv, env=clean_env(), writable={"/out": folder}), what="veritysetup")
+
+
+def test_veritysetup_accepts_the_disk_makes_the_same_tree_and_sees_a_flipped_bit(kata_base: pipeline.Image,
+                                                                                tmp_path: Path, tools: Path) -> None:
+    for number, name in ((1, "data"), (2, "hashes")):
+        disk.read_partition(kata_base.disk, number, tmp_path / name)
+    verity = parse_parameters(kata_base.verity.read_text(encoding="ascii"))
+    veritysetup("verify", verity, tmp_path, tools)
+    ours = (tmp_path / "hashes").read_bytes()
+    (tmp_path / "hashes").write_bytes(b"")
+    assert f"Root hash:      \t{verity.root_hash}" in veritysetup("format", verity, tmp_path, tools)
+    theirs = (tmp_path / "hashes").read_bytes()
+    assert ours == theirs.ljust(len(ours), b"\0")
+    damaged = bytearray((tmp_path / "data").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "data").write_bytes(damaged)
+    with pytest.raises(BuildError, match="veritysetup failed"):
+        veritysetup("verify", verity, tmp_path, tools)
 
 
 def test_an_overlay_that_cannot_be_laid_names_why_and_writes_nothing(tmp_path: Path, tools: Path) -> None:
@@ -183,6 +208,8 @@ def test_katas_image_builder_would_accept_the_root(kata_base: pipeline.Image, tm
     assert name.resolve().is_relative_to(root)
     # It touches etc/machine-id: that must change nothing.
     assert (root / "etc/machine-id").read_bytes() == b""
+    # It copies with `cp -a ROOT/*`, which leaves out what begins with a dot.
+    assert not list(root.glob(".*"))
 
 
 def test_katas_initrd_builder_would_accept_the_root(kata_base: pipeline.Image, tmp_path: Path, tools: Path) -> None:
