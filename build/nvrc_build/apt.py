@@ -63,7 +63,7 @@ class Archive:
 def update(archive: Archive) -> None:
     if not archive.keyring.is_file():
         raise BuildError(f"keyring {archive.keyring} is missing", "install the package debian-archive-keyring")
-    for folder in ("lists/partial", "cache/archives/partial"):
+    for folder in ("lists/partial", "cache/archives/partial", "tmp"):
         (archive.state / folder).mkdir(parents=True, exist_ok=True)
     (archive.state / "status").touch()
     (archive.state / "archive.sources").write_text(
@@ -74,7 +74,8 @@ def update(archive: Archive) -> None:
 
 def _apt(archive: Archive, words: Sequence[str], *, cwd: Path | None = None, what: str) -> str:
     argv = [find("apt-get", "apt"), *archive.options(), "-q", *words]
-    return run(argv, env=clean_env(network=True), cwd=cwd, timeout_s=1200, what=what)
+    env = clean_env({"TMPDIR": str(archive.state / "tmp")}, network=True)
+    return run(argv, env=env, cwd=cwd, timeout_s=1200, what=what)
 
 
 def resolve(archive: Archive, names: Sequence[str]) -> tuple[Package, ...]:

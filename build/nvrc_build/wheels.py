@@ -7,6 +7,7 @@ They are unpacked into a folder and never run here; the freezer sees that folder
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 from nvrc_build.run import clean_env, run
@@ -20,11 +21,14 @@ def lock_path(checkout: Path) -> Path:
 
 
 def install(lock: Path, target: Path) -> None:
+    """pip's own cache and temporary files stay out of the caller's home and /tmp."""
     platforms = [word for platform in _PLATFORMS for word in ("--platform", platform)]
     argv: list[str | Path] = [
-        sys.executable, "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
-        "--no-compile", "--require-hashes", "--only-binary=:all:", "--python-version", PYTHON,
+        sys.executable, "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir",
+        "--no-deps", "--no-compile", "--require-hashes", "--only-binary=:all:", "--python-version", PYTHON,
         "--implementation", "cp", "--abi", f"cp{PYTHON.replace('.', '')}", "--abi", "abi3", "--abi", "none",
         *platforms, "--target", target, "--requirement", lock,
     ]
-    run(argv, env=clean_env({"HOME": str(Path.home())}, network=True), timeout_s=600, what="fetching Python packages")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unfinished-pip-") as scratch:
+        env = clean_env({"HOME": str(Path.home()), "TMPDIR": scratch}, network=True)
+        run(argv, env=env, timeout_s=600, what="fetching Python packages")
