@@ -52,7 +52,8 @@ def _declare(row: Slice, tree: Tree, files: Path) -> None:
 def _take(row: Slice, tree: Tree, pool: Pool, findings: list[str]) -> None:
     for take in row.takes:
         if take.package not in pool.packages:
-            findings.append(f"slice {row.name!r}: package {take.package} is not among the image's packages")
+            findings.append(f"slice {row.name!r}: package {take.package} is not among the image's packages; "
+                            "run: nvrc-image lock")
             continue
         found: dict[str, Item] = {}
         for pattern in take.paths:
@@ -93,6 +94,7 @@ def _mode(item: Item) -> int:
 def close_libraries(tree: Tree, pool: Pool, below: Tree | None) -> list[str]:
     """Add every library that an ELF file of the tree needs and that neither the tree nor the one below has."""
     findings: list[str] = []
+    known: dict[str, elf.Needs] = {}
     places = _Places(tree=tree, below=below)
     waiting = [entry for entry in tree if entry.kind is Kind.FILE]
     while waiting:
@@ -100,12 +102,35 @@ def close_libraries(tree: Tree, pool: Pool, below: Tree | None) -> list[str]:
         needs = elf.read_needs(entry.read(), entry.path)
         if needs is None:
             continue
-        folders = (*needs.run_path, *elf.LIBRARY_FOLDERS)
-        wanted = [tuple(posixpath.join(folder, name) for folder in folders) for name in needs.libraries]
+        known[entry.path] = needs
+        wanted = [_candidates(name, needs) for name in needs.libraries]
         wanted += [(needs.interpreter,)] if needs.interpreter else []
         for candidates in wanted:
             waiting += _provide(candidates, entry, places, pool, findings)
-    return findings
+    return [*findings, *missing_versions(known, places)]
+
+
+def _candidates(library: str, needs: elf.Needs) -> tuple[str, ...]:
+    return tuple(posixpath.join(folder, library) for folder in (*needs.run_path, *elf.LIBRARY_FOLDERS))
+
+
+def missing_versions(known: Mapping[str, elf.Needs], places: _Places) -> list[str]:
+    """A program from elsewhere finds every library, and still does not start: it was linked against newer ones."""
+    found = []
+    defined: dict[str, frozenset[str]] = {}
+    for path, needs in sorted(known.items()):
+        for library, versions in needs.versions.items():
+            provider = next(filter(None, map(places.get, _candidates(library, needs))), None)
+            if provider is None:
+                continue
+            if provider.path not in defined:
+                has = known.get(provider.path) or elf.read_needs(provider.read(), provider.path)
+                defined[provider.path] = has.defines if has is not None else frozenset()
+            lacks = sorted(set(versions) - defined[provider.path]) if defined[provider.path] else []
+            if lacks:
+                found.append(f"slice {places.slice_of(path)!r}: {path} needs {', '.join(lacks)} of {library}, which "
+                             f"{provider.path} does not have; take one that was built for the image's distribution")
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +141,17 @@ class _Places:
     below: Tree | None
 
     def has(self, path: str) -> bool:
-        return has_path(self.tree, path) or (self.below is not None and has_path(self.below, path))
+        return self.get(path) is not None
+
+    def get(self, path: str) -> Entry | None:
+        """What a path leads to, in the image or in the one below it."""
+        normal = posixpath.normpath(path)
+        return next((entry for tree in (self.tree, self.below) if tree is not None
+                     if (entry := tree.get(follow(tree, normal))) is not None), None)
+
+    def slice_of(self, path: str) -> str:
+        entry = self.get(path)
+        return entry.origin.slice if entry is not None else ""
 
 
 def has_path(tree: Tree, path: str) -> bool:
@@ -167,7 +202,23 @@ def _is_runtime(path: str) -> bool:
 
 def check_tree(slices: Sequence[Slice], tree: Tree, below: Tree | None) -> list[str]:
     return [*tree.conflicts, *dangling_links(tree, below), *missing_expectations(slices, tree, below),
-            *missing_config_paths(slices, tree, below)]
+            *missing_config_paths(slices, tree, below), *strange_programs(tree, below)]
+
+
+def strange_programs(tree: Tree, below: Tree | None = None) -> list[str]:
+    """What has the execute bit and cannot be started: another machine's, a script without interpreter, mere data."""
+    found = []
+    for entry in tree:
+        if entry.kind is not Kind.FILE or not entry.mode & 0o111:
+            continue
+        head = entry.read()[:256]
+        if head[:2] == b"#!":
+            name = "".join(head[2:].split(b"\n")[0].decode("utf-8", "replace").split()[:1])
+            reason = "" if _exists(name, tree, below) else f"is a script for {name!r}, which is not in the image"
+        else:
+            reason = "" if elf.is_program(head) else "has the execute bit and is no ELF file for x86-64"
+        found += [f"slice {entry.origin.slice!r}: {entry.path} {reason}"] if reason else []
+    return found
 
 
 def dangling_links(tree: Tree, below: Tree | None = None) -> list[str]:

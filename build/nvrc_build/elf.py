@@ -9,23 +9,34 @@ from __future__ import annotations
 
 import io
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSegment, DynamicTag
 from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerDefSection, GNUVerNeedSection
 from elftools.elf.segments import InterpSegment
 
+_WEAK = 2  # VER_FLG_WEAK: the loader does not insist
 LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
+    """`versions`: of which library which symbol versions are needed; `defines`: those that the file itself has."""
+
     libraries: tuple[str, ...]
     run_path: tuple[str, ...]
     interpreter: str
     soname: str
+    versions: Mapping[str, tuple[str, ...]]
+    defines: frozenset[str]
+
+
+def is_program(head: bytes) -> bool:
+    """By its header: 64 bits, little-endian, executable or shared, x86-64."""
+    return head[:6] == b"\x7fELF\x02\x01" and head[16:18] in (b"\x02\0", b"\x03\0") and head[18:20] == b"\x3e\0"
 
 
 def read_needs(data: bytes, path: str) -> Needs | None:
@@ -39,6 +50,7 @@ def read_needs(data: bytes, path: str) -> Needs | None:
         segments = list(elf.iter_segments())
         interpreter = next((one.get_interp_name() for one in segments if isinstance(one, InterpSegment)), "")
         tags = [tag for one in segments if isinstance(one, DynamicSegment) for tag in one.iter_tags()]
+        versions, defines = _needed_versions(elf), _defined_versions(elf)
     except ELFError:
         return None
     origin = posixpath.dirname(path)
@@ -49,7 +61,19 @@ def read_needs(data: bytes, path: str) -> Needs | None:
                        for row in run_path for part in row.split(":") if part),
         interpreter=interpreter,
         soname="".join(_values(tags, "DT_SONAME", "soname")[:1]),
+        versions=versions, defines=defines,
     )
+
+
+def _needed_versions(elf: ELFFile) -> Mapping[str, tuple[str, ...]]:
+    return {str(need.name): tuple(sorted(row.name for row in rows if not row["vna_flags"] & _WEAK))
+            for section in elf.iter_sections() if isinstance(section, GNUVerNeedSection)
+            for need, rows in section.iter_versions()}
+
+
+def _defined_versions(elf: ELFFile) -> frozenset[str]:
+    return frozenset(next(names).name for section in elf.iter_sections() if isinstance(section, GNUVerDefSection)
+                     for _, names in section.iter_versions())
 
 
 def _values(tags: Sequence[DynamicTag], kind: str, attribute: str) -> tuple[str, ...]:

@@ -64,8 +64,8 @@ def assemble(job: Job, work: Work) -> Work:
     below = job.declared.slices_of(job.declared.image(job.image.over)) if job.image.over else ()
     findings += unexplained_scripts((*job.slices, *below), used, work.packages, job.cache.debs)
     if findings:
-        raise BuildError(f"image {job.image.name} cannot be assembled, {len(findings)} findings",
-                         findings=tuple(findings))
+        number = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+        raise BuildError(f"image {job.image.name} cannot be assembled, {number}", findings=tuple(findings))
     return work
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _BASE = 64 + 3 * 56
 _NEEDED, _STRTAB, _SONAME, _RPATH, _STRSZ, _RUNPATH = 1, 5, 14, 15, 10, 29
@@ -34,6 +34,47 @@ def make_elf(needed: Sequence[str] = (), *, soname: str = "", runpath: str = "",
 
 def _segment(kind: int, offset: int, size: int) -> bytes:
     return struct.pack("<IIQQQQQQ", kind, 4, offset, offset, offset, size, size, 8)
+
+
+def with_versions(elf: bytes, *, needs: Mapping[str, Sequence[str]] | None = None, defines: Sequence[str] = (),
+                  weak: bool = False) -> bytes:
+    """The same with sections that say which symbol versions it needs of its libraries, and which it defines itself."""
+    strings = bytearray(b"\0.dynstr\0.gnu.version_r\0.gnu.version_d\0")
+    rows = _version_needs(needs or {}, strings, 2 if weak else 0)
+    own = _version_definitions(defines, strings)
+    at = len(elf)
+    sections = [(1, 3, at + len(rows) + len(own), len(strings), 0, 0)]
+    sections += [(9, 0x6FFFFFFE, at, len(rows), 1, len(needs))] if needs else []
+    sections += [(24, 0x6FFFFFFD, at + len(rows), len(own), 1, len(defines))] if defines else []
+    table = bytes(64) + b"".join(struct.pack("<IIQQQQIIQQ", name, kind, 0, 0, place, size, link, info, 1, 0)
+                                 for name, kind, place, size, link, info in sections)
+    body = rows + own + bytes(strings)
+    head = bytearray(elf)
+    struct.pack_into("<Q", head, 40, at + len(body))
+    struct.pack_into("<HHH", head, 58, 64, len(sections) + 1, 1)
+    return bytes(head) + body + table
+
+
+def _add(strings: bytearray, text: str) -> int:
+    strings += text.encode() + b"\0"
+    return len(strings) - len(text) - 1
+
+
+def _version_needs(needs: Mapping[str, Sequence[str]], strings: bytearray, flags: int) -> bytes:
+    rows = b""
+    for number, (library, versions) in enumerate(needs.items(), start=1):
+        size = 16 + 16 * len(versions)
+        rows += struct.pack("<HHIII", 1, len(versions), _add(strings, library), 16, size if number < len(needs) else 0)
+        for index, version in enumerate(versions, start=1):
+            rows += struct.pack("<IHHII", 0, flags, index + 1, _add(strings, version),
+                                16 if index < len(versions) else 0)
+    return rows
+
+
+def _version_definitions(defines: Sequence[str], strings: bytearray) -> bytes:
+    return b"".join(
+        struct.pack("<HHHHIII", 1, 0, index, 1, 0, 20, 28 if index < len(defines) else 0)
+        + struct.pack("<II", _add(strings, version), 0) for index, version in enumerate(defines, start=1))
 
 
 def make_module(name: str, depends: str = "") -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from image.elves import make_elf
+from image.elves import make_elf, with_versions
 from nvrc_build.assemble import check_tree, close_libraries, missing_config_paths, select_tree
 from nvrc_build.declared import FileList, Folder, Link, Slice, Take, Text, User
 from nvrc_build.elf import read_needs
@@ -44,7 +44,7 @@ def pool(tmp_path: Path) -> Pool:
     put(tmp_path / "libc", f"{LIB}/libc.so.6", make_elf(soname="libc.so.6"))
     put(tmp_path / "libc", "/usr/lib64/ld.so", "../lib/x86_64-linux-gnu/ld.so")
     put(tmp_path / "libc", f"{LIB}/ld.so", make_elf(soname="ld.so"), 0o755)
-    put(tmp_path / "old", "/bin/old", b"#!", 0o755)
+    put(tmp_path / "old", "/bin/old", make_elf(), 0o755)
     return Pool({path.name: path for path in tmp_path.iterdir()})
 
 
@@ -105,7 +105,7 @@ def test_old_places_of_a_package_are_where_they_are_now(pool: Pool) -> None:
 
 @pytest.mark.parametrize(("row", "expected"), [
     pytest.param(replace(EMPTY, takes=(take("gone", "/usr/bin/x"),)),
-                 "slice 'one': package gone is not among the image's packages", id="package"),
+                 "slice 'one': package gone is not among the image's packages; run: nvrc-image lock", id="package"),
     pytest.param(replace(EMPTY, takes=(take("tool", "/usr/bin/none*"),)),
                  "slice 'one': tool has nothing at /usr/bin/none*", id="matches-nothing"),
     pytest.param(replace(EMPTY, takes=(take("libc", f"{LIB}/*", count=3),)),
@@ -135,6 +135,47 @@ def test_a_missing_library_names_who_needs_it(tmp_path: Path) -> None:
     put(tmp_path / "tool", "/usr/bin/tool", make_elf(["libgone.so.3"]), 0o755)
     _, findings = build(Pool({"tool": tmp_path / "tool"}), replace(EMPTY, takes=(take("tool", "/usr/bin/tool"),)))
     assert findings == ["slice 'one': /usr/bin/tool needs libgone.so.3, which no package of the image has"]
+
+
+@pytest.mark.parametrize(("program", "expected"), [
+    (b"root:x:0:0\n", ["slice 'one': /usr/bin/x has the execute bit and is no ELF file for x86-64"]),
+    (b"", ["slice 'one': /usr/bin/x has the execute bit and is no ELF file for x86-64"]),
+    (make_elf()[:18] + b"\xb7\0" + make_elf()[20:],
+     ["slice 'one': /usr/bin/x has the execute bit and is no ELF file for x86-64"]),
+    (b"#!", ["slice 'one': /usr/bin/x is a script for '', which is not in the image"]),
+    (b"#!/bin/sh -e\n", ["slice 'one': /usr/bin/x is a script for '/bin/sh', which is not in the image"]),
+    (b"#! /usr/bin/y\n", []),
+    (make_elf(), []),
+], ids=["text", "empty", "other-machine", "script-for-nothing", "script-without-shell", "script", "program"])
+def test_what_may_be_executed_can_be(tmp_path: Path, program: bytes, expected: list[str]) -> None:
+    put(tmp_path / "x", "/usr/bin/x", program, 0o755)
+    put(tmp_path / "x", "/usr/bin/y", make_elf(), 0o755)
+    put(tmp_path / "x", "/usr/share/y", b"#!/bin/sh\n", 0o644)
+    row = replace(EMPTY, takes=(take("x", "/usr/bin/x", "/usr/bin/y", "/usr/share/y"),))
+    assert build(Pool({"x": tmp_path / "x"}), row)[1] == expected
+
+
+@pytest.mark.parametrize(("tool", "libc", "expected"), [
+    (with_versions(make_elf(["libc.so.6"]), needs={"libc.so.6": ["GLIBC_2.34", "GLIBC_2.43"]}),
+     with_versions(make_elf(soname="libc.so.6"), defines=["libc.so.6", "GLIBC_2.34", "GLIBC_2.41"]),
+     [f"slice 'one': /usr/bin/tool needs GLIBC_2.43 of libc.so.6, which {LIB}/libc.so.6 does not have; take one that was "
+      "built for the image's distribution"]),
+    (with_versions(make_elf(["libc.so.6"]), needs={"libc.so.6": ["GLIBC_2.34"]}),
+     with_versions(make_elf(soname="libc.so.6"), defines=["libc.so.6", "GLIBC_2.34"]), []),
+    (with_versions(make_elf(["libc.so.6"]), needs={"libc.so.6": ["GLIBC_2.43"]}, weak=True),
+     with_versions(make_elf(soname="libc.so.6"), defines=["GLIBC_2.34"]), []),
+    (with_versions(make_elf(["libc.so.6"]), needs={"libc.so.6": ["X_1"]}), make_elf(soname="libc.so.6"), []),
+], ids=["too-new", "fits", "weak", "library-without-versions"])
+@pytest.mark.parametrize("is_below", [False, True], ids=["same-image", "image-below"])
+def test_a_program_that_needs_newer_libraries_than_the_image_has_is_refused(
+        tmp_path: Path, tool: bytes, libc: bytes, expected: list[str], is_below: bool) -> None:
+    """As the loader would at boot: version `GLIBC_2.43' not found (required by ...)."""
+    put(tmp_path / "tool", "/usr/bin/tool", tool, 0o755)
+    put(tmp_path / "libc", f"{LIB}/libc.so.6", libc)
+    pool = Pool({path.name: path for path in tmp_path.iterdir()})
+    below = select_tree([replace(EMPTY, takes=(take("libc", f"{LIB}/libc.so.6"),))], pool, tmp_path)[0]
+    row = replace(EMPTY, takes=(take("tool", "/usr/bin/tool"),))
+    assert build(pool, row, below=below if is_below else None)[1] == expected
 
 
 def test_links_into_folders_that_are_filled_at_run_time_are_good(pool: Pool) -> None:
