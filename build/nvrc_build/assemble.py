@@ -258,10 +258,17 @@ def missing_config_paths(slices: Sequence[Slice], tree: Tree, below: Tree | None
             if entry is None or entry.kind is not Kind.FILE:
                 found.append(f"slice {row.name!r}: configuration {path} must exist and does not")
                 continue
-            named = sorted(set(_SETTING.findall(entry.read().decode("utf-8", "replace"))))
+            named = sorted(set(map(_plain_path, _SETTING.findall(entry.read().decode("utf-8", "replace")))) - {""})
             found += [f"slice {row.name!r}: {path} names {name}, which will not exist" for name in named
                       if not _exists(name, tree, below)]
     return found
+
+
+def _plain_path(found: str) -> str:
+    """What follows a colon may be the rest of a URL: a host after two slashes, a path of this machine after three."""
+    if found.startswith("//") and not found.startswith("///"):
+        return ""
+    return f"/{found.lstrip('/')}"
 
 
 def weigh(tree: Tree) -> Mapping[str, tuple[int, int]]:

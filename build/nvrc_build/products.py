@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nvrc_build import compile as compiler
+from nvrc_build import components, given, supply, wheels
 from nvrc_build import freeze as freezer
-from nvrc_build import given, supply, wheels
 from nvrc_build import kernel as kernels
 from nvrc_build.apt import file_sha256
 from nvrc_build.cache import digest, digest_files
@@ -142,8 +142,14 @@ def make_components(job: Job, _work: Work) -> Path:
     if job.components is None:
         raise BuildError(f"image {job.image.name} needs the confidential guest components", "give --components")
     source = given.open_given(job.components, job.cache, job.supply.progress)
-    key = digest(given.identify(source), _code("given.py"))
-    return job.cache.get("components", key, lambda out: given.unpack("components", source, out))
+    key = digest(given.identify(source), _code("given.py", "components.py"))
+
+    def make(out: Path) -> None:
+        given.unpack("components", source, out)
+        components.arrange(out)
+        components.check(out)
+
+    return job.cache.get("components", key, make)
 
 
 MODULES: Mapping[str, Maker] = {"@modules": make_modules}

@@ -91,7 +91,7 @@ def run_enrol(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"store": str(args.output), "certificate_sha256": sha256, "certificates": keys}))
     else:
-        print(f"{args.output}: db has {keys} certificates, one of them signing.x509 (sha256 {sha256})")
+        print(f"{args.output}: db holds signing.x509 (sha256 {sha256}) and {keys - 1} more")
     return 0
 
 

@@ -185,7 +185,7 @@ def test_links_into_folders_that_are_filled_at_run_time_are_good(pool: Pool) -> 
 
 def test_a_configuration_must_not_name_a_path_that_will_not_exist() -> None:
     text = ("# /not/a/setting\nLOG=/run/x.log\nTOPOLOGY_FILE_PATH=/usr/share/gone\n  key: '/etc/there'\n"
-            "other /usr/also-gone\n")
+            "other /usr/also-gone\nkbs = https://host.test/path\n")
     row = replace(EMPTY, configs=("/etc/app.cfg", "/etc/missing.cfg"), texts=(
         Text(path="/etc/app.cfg", content=text, source="", mode=0o644),
         Text(path="/etc/there", content="", source="", mode=0o644)))
@@ -195,6 +195,21 @@ def test_a_configuration_must_not_name_a_path_that_will_not_exist() -> None:
         "slice 'one': /etc/app.cfg names /usr/share/gone, which will not exist",
         "slice 'one': configuration /etc/missing.cfg must exist and does not",
     ]
+
+
+@pytest.mark.parametrize(("text", "named"), [
+    # The one that the guest components' repository has: a socket below /run, which is made at run time.
+    ('{\n  "key-providers": {\n    "attestation-agent": {\n'
+     '      "ttrpc": "unix:///run/confidential-containers/cdh.sock"\n    }\n  }\n}', ()),
+    ('{\n  "a": {"grpc": "http://127.0.0.1:50000"}}', ()),
+    ('{\n  "a": {"ttrpc": "unix:///var/cdh.sock"}}', ("/var/cdh.sock",)),
+    ('{\n  "a": {"cmd": {"path": "/usr/bin/gone"}}}', ("/usr/bin/gone",)),
+], ids=["as-published", "address", "socket-elsewhere", "program"])
+def test_the_key_providers_configuration_names_sockets_as_urls(text: str, named: tuple[str, ...]) -> None:
+    row = replace(EMPTY, configs=("/etc/x.json",), texts=(Text(path="/etc/x.json", content=text, source="", mode=0o644),))
+    tree, _ = select_tree((row,), Pool({}), Path("/nonexistent"))
+    assert missing_config_paths((row,), tree) == [
+        f"slice 'one': /etc/x.json names {path}, which will not exist" for path in named]
 
 
 def test_users_of_all_slices_become_accounts_without_a_shell() -> None:

@@ -97,4 +97,4 @@ def test_the_command_leaves_the_given_store_alone(tmp_path: Path, capsys: pytest
     assert main(words) == 0
     assert (tmp_path / "vars.fd").read_bytes() == make_store()
     assert certificates((tmp_path / "new.fd").read_bytes()) == (CERTIFICATE,)
-    assert "db has 1 certificates" in capsys.readouterr().out
+    assert "db holds signing.x509 (sha256 " in capsys.readouterr().out
