@@ -67,9 +67,14 @@ def _compare_file(path: str, old: File | None, new: File | None) -> tuple[Change
 
 
 def render(found: Difference) -> str:
-    """For people: packages, then files with their weight, then the sum by slice."""
-    lines = [f"part {name} differs" for name in found.parts]
+    """For people: parts and packages, files with what they weigh more or less, then the sum by slice and in all."""
+    if not found:
+        return "no difference\n"
+    lines = [f"parts that differ: {', '.join(found.parts)}"] if found.parts else []
     lines += [f"package {line}" for line in found.packages]
-    lines += [f"{change.bytes_more:+12d}  {change.path}  {change.what}" for change in found.changes]
-    lines += [f"{size:+12d}  in slice {name}" for name, size in found.by_slice().items()]
-    return "".join(line + "\n" for line in lines) or "no difference\n"
+    lines += [f"{change.bytes_more:+14,}  {change.path}  {change.what}" for change in found.changes]
+    sums = sorted(found.by_slice().items(), key=lambda item: (-abs(item[1]), item[0]))
+    lines += [f"{size:+14,}  in slice {name}" for name, size in sums if size]
+    total = sum(change.bytes_more for change in found.changes)
+    lines += [f"{total:+14,}  bytes unpacked, {len(found.changes)} entries"] if found.changes else []
+    return "".join(line + "\n" for line in lines)

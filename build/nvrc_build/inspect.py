@@ -23,6 +23,8 @@ def summarise(image: Inventory) -> str:
         path = image.folder / part
         if path.is_file():
             lines.append(f"  part {part:<19} {'':>6} {megabytes(path.stat().st_size):>10}  {image.parts[part][:16]}")
+    if image.signing:
+        lines.append(f"  driver modules have a key of this build: under module.sig_enforce=1 {image.signing}")
     return "\n".join(lines) + "\n"
 
 

@@ -32,6 +32,8 @@ class Inventory:
     parts: Mapping[str, str]
     packages: Mapping[str, str]
     files: Mapping[str, File]
+    # What the image's kernel makes of the driver modules under module.sig_enforce=1; empty without a driver.
+    signing: str
     folder: Path
 
     def weights(self) -> dict[str, tuple[int, int]]:
@@ -64,6 +66,7 @@ def read_inventory(path: Path) -> Inventory:
             parts={str(name): str(value) for name, value in document["parts"].items()},
             packages={str(row["name"]): str(row["version"]) for row in document["packages"]},
             files={str(row["path"]): _file(row) for row in document["files"]},
+            signing=str(document.get("module_signing", {}).get("with_module_sig_enforce", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as wrong:
         raise BuildError(f"{path} is no manifest of an image: {wrong!r}", "build the image again") from wrong

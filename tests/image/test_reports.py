@@ -45,6 +45,16 @@ def test_a_summary_names_every_slice_heaviest_first(tmp_path: Path) -> None:
     assert inspect.list_heaviest(image).splitlines()[0].split() == ["5.0", "MB", "/c", "(nvrc,", "declared)"]
 
 
+def test_a_summary_says_what_becomes_of_modules_that_the_kernel_does_not_know(tmp_path: Path) -> None:
+    image = inventory(tmp_path / "a", row("/a", 1))
+    assert "driver modules" not in inspect.summarise(image)
+    document = json.loads((tmp_path / "a/manifest.json").read_text())
+    document["module_signing"] = {"with_module_sig_enforce": "these modules are refused"}
+    (tmp_path / "a/manifest.json").write_text(json.dumps(document))
+    assert inspect.summarise(read_inventory(tmp_path / "a/manifest.json")).splitlines()[-1] == (
+        "  driver modules have a key of this build: under module.sig_enforce=1 these modules are refused")
+
+
 def test_a_table_for_a_document_has_every_slice_and_the_sum(tmp_path: Path) -> None:
     image = inventory(tmp_path / "a", row("/x/a", 2_000_000), row("/b", 600_000), row("/c", 5_000_000, "nvrc"))
     (tmp_path / "a/initrd").write_bytes(b"x" * 100_000)
@@ -62,7 +72,10 @@ def test_a_diff_says_what_entered_left_and_changed(tmp_path: Path) -> None:
     assert [(change.path, change.what, change.bytes_more) for change in found.changes] == [
         ("/gone", "removed", -10), ("/grew", "content", 50), ("/mode", "mode 0644 -> 0755", 0), ("/new", "added", 7)]
     assert found.by_slice() == {"base": 40, "x": 7}
-    assert "         +50  /grew  content\n" in diff.render(found)
+    assert diff.render(found).splitlines() == [
+        "package libc6: 1 -> 2", "package zlib1g: new, 1", "           -10  /gone  removed", "           +50  /grew  content",
+        "            +0  /mode  mode 0644 -> 0755", "            +7  /new  added", "           +40  in slice base",
+        "            +7  in slice x", "           +47  bytes unpacked, 4 entries"]
 
 
 def test_equal_images_have_no_difference(tmp_path: Path) -> None:
