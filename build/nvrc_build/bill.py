@@ -36,7 +36,7 @@ class Component:
     def purl(self) -> str:
         vendor = "debian/" if self.kind == "deb" else ""
         arch = f"?arch={self.arch}" if self.arch else ""
-        return f"pkg:{self.kind}/{vendor}{quote(self.name)}@{quote(self.version, safe='~')}{arch}"
+        return f"pkg:{self.kind}/{vendor}{quote(self.name)}@{quote(self.version, safe='~:')}{arch}"
 
 
 def read_licences(copyright_file: Path) -> tuple[str, ...]:
