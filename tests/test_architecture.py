@@ -36,7 +36,7 @@ class Rule:
 
 
 RULES = {
-    "nvrc": Rule(ours=frozenset({"nvrc", "guest_cdi"}), lazily=frozenset({"pynvml", "psutil", "pyroute2"})),
+    "nvrc": Rule(ours=frozenset({"nvrc", "guest_cdi"}), lazily=frozenset({"pynvml"})),
     "guest_cdi": Rule(ours=frozenset({"guest_cdi"}), lazily=frozenset({"pynvml", "yaml"})),
     "nvrc_build": Rule(ours=frozenset({"nvrc_build"}) | TABLES_OF_NVRC, freely=None),
     "nvrc_lab": Rule(ours=frozenset({"nvrc_lab", "nvrc_build"}) | TABLES_OF_NVRC,
@@ -112,11 +112,12 @@ def test_every_import_arrow_is_allowed(package: str) -> None:
 
 
 ARROWS = {
-    "PID 1 imports no package": ("nvrc", "import psutil", ["x:1 imports psutil"]),
+    "PID 1 imports no package": ("nvrc", "import pynvml", ["x:1 imports pynvml"]),
     "nor the factory": ("nvrc", "def f():\n    from nvrc_build import tree", ["x:2 imports nvrc_build.tree"]),
     "nor the lab": ("nvrc", "import nvrc_lab.console", ["x:1 imports nvrc_lab.console"]),
-    "but may do it late": ("nvrc", "def f():\n    import psutil", []),
-    "or for types": ("nvrc", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import psutil", []),
+    "but may do it late": ("nvrc", "def f():\n    import pynvml", []),
+    "or for types": ("nvrc", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pynvml", []),
+    "and never what is not frozen": ("nvrc", "def f():\n    import psutil", ["x:2 imports psutil"]),
     "and never yaml": ("nvrc", "def f():\n    import yaml", ["x:2 imports yaml"]),
     "guest_cdi stands alone": ("guest_cdi", "from nvrc import paths", ["x:1 imports nvrc.paths"]),
     "guest_cdi reads yaml late": ("guest_cdi", "import yaml", ["x:1 imports yaml"]),
