@@ -30,6 +30,9 @@ CLASSES: Mapping[str, bool] = {
     "kata-qemu-nvidia-gpu-tdx-runtime-rs": True,
     "kata-qemu-nvidia-cpu": True,
 }
+# What the classes' own configurations pass (Makefiles of both runtimes): a drop-in's kernel_params takes their place.
+_CLASS_PARAMETERS = "cgroup_no_v1=all pci=realloc pci=nocrs pci=assign-busses"
+_CONFIDENTIAL_PARAMETERS = f"{_CLASS_PARAMETERS} nvrc.smi.srs=1"
 _EXTENSION_NAME = re.compile(r"[A-Za-z0-9_-]{1,10}")
 
 
@@ -61,12 +64,17 @@ def write_config(image: Inventory, runtime_class: str, *, kernel: Path | None = 
     if '"' in kernel_params or "\n" in kernel_params:
         raise BuildError("kernel parameters with a quote or a line break cannot be passed on", "leave them out")
     rows = _boot_rows(image, kernel)
-    rows |= {"kernel_params": kernel_params} if kernel_params else {}
+    rows |= {"kernel_params": f"{class_parameters(runtime_class)} {kernel_params}"} if kernel_params else {}
     drop_in = "[hypervisor.qemu]\n" + "".join(f"{key} = {_quote(value)}\n" for key, value in rows.items())
     drop_in += "".join(_extension_table(row) for row in extensions)
     config = KataConfig(drop_in=drop_in, pod=_pod(image, runtime_class))
     validate(config)
     return config
+
+
+def class_parameters(runtime_class: str) -> str:
+    is_confidential = {"snp", "tdx"} & set(runtime_class.split("-"))
+    return _CONFIDENTIAL_PARAMETERS if is_confidential else _CLASS_PARAMETERS
 
 
 def _boot_rows(image: Inventory, kernel: Path | None) -> dict[str, str]:

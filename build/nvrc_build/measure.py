@@ -60,9 +60,11 @@ def snp_digest(launch: Launch) -> bytes:
 
 
 def check_launch(launch: Launch) -> None:
-    for name, path in (("firmware", launch.firmware), ("kernel", launch.kernel), ("initrd", launch.initrd)):
+    for name, path, remedy in (("firmware", launch.firmware, "give --firmware a file"),
+                               ("kernel", launch.kernel, "build the image first, or give --kernel the host's"),
+                               ("initrd", launch.initrd, "build the image first")):
         if path is not None and not path.is_file():
-            raise BuildError(f"{name} {path} does not exist", "build the image first, and give --firmware a file")
+            raise BuildError(f"{name} {path} does not exist", remedy)
     if not 1 <= launch.vcpus <= 4096:
         raise BuildError(f"{launch.vcpus} virtual CPUs cannot be", "give --vcpus a number from 1 to 4096")
 

@@ -101,7 +101,8 @@ def kata_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernel", type=Path, help="kernel on the host (default: the image's own)")
     parser.add_argument("--extension", action="append", default=[], metavar="NAME=IMAGE",
                         help="an extension image to cold-plug; may be given several times")
-    parser.add_argument("--kernel-params", default="", help="further kernel parameters of the class")
+    parser.add_argument("--kernel-params", default="",
+                        help="kernel parameters to add to those of the class; the last of a name wins")
     parser.add_argument("-d", "--directory", type=Path, metavar="DIR", help="write the files there")
 
 

@@ -165,11 +165,27 @@ def test_a_drop_in_sets_image_parameters_and_extensions(disk: Inventory) -> None
     config = kata.write_config(disk, "kata-qemu-nvidia-gpu-runtime-rs", extensions=(gpu,), kernel_params="nvrc.log=info")
     assert tomllib.loads(config.drop_in)["hypervisor"]["qemu"] == {
         "kernel": str(disk.folder / "vmlinuz"), "image": str(disk.folder / "disk.img"), "initrd": "",
-        "rootfs_type": "erofs", "kernel_verity_params": LINE, "kernel_params": "nvrc.log=info",
+        "rootfs_type": "erofs", "kernel_verity_params": LINE,
+        "kernel_params": "cgroup_no_v1=all pci=realloc pci=nocrs pci=assign-busses nvrc.log=info",
         "guest_extension_images": [{"name": "gpu", "path": str(disk.folder / "disk.img"), "verity_params": LINE}]}
     pod = yaml.safe_load(config.pod)
     assert pod["spec"]["runtimeClassName"] == "kata-qemu-nvidia-gpu-runtime-rs"
     assert pod["spec"]["containers"][0]["resources"] == {"limits": {"nvidia.com/pgpu": "1"}}
+
+
+@pytest.mark.parametrize(("runtime_class", "own"), [
+    ("kata-qemu-nvidia-cpu", "cgroup_no_v1=all pci=realloc pci=nocrs pci=assign-busses"),
+    ("kata-qemu-nvidia-gpu-snp", "cgroup_no_v1=all pci=realloc pci=nocrs pci=assign-busses nvrc.smi.srs=1"),
+    ("kata-qemu-nvidia-gpu-tdx-runtime-rs", "cgroup_no_v1=all pci=realloc pci=nocrs pci=assign-busses nvrc.smi.srs=1"),
+])
+def test_further_parameters_do_not_push_out_those_of_the_class(disk: Inventory, runtime_class: str, own: str) -> None:
+    """A drop-in's value takes the place of the class's whole line."""
+    def params(more: str) -> object:
+        drop_in = kata.write_config(disk, runtime_class, kernel_params=more).drop_in
+        return tomllib.loads(drop_in)["hypervisor"]["qemu"].get("kernel_params")
+
+    assert params("nvrc.log=info") == f"{own} nvrc.log=info"
+    assert params("") is None
 
 
 def test_a_drop_in_names_the_file_system_that_the_image_has(disk: Inventory) -> None:
