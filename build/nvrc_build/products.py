@@ -20,6 +20,7 @@ from nvrc_build.cache import digest, digest_files
 from nvrc_build.driver import build_driver
 from nvrc_build.errors import BuildError
 from nvrc_build.job import ENGINE, EPOCH, Job, Work
+from nvrc_build.progress import watched
 
 Maker = Callable[[Job, Work], Path]
 
@@ -58,8 +59,12 @@ def make_driver(job: Job, work: Work) -> Path:
         raise BuildError(f"kernel {release} and headers {compiler.headers_release(root)} are not of one release",
                          f"run: nvrc-image lock compile {job.image.name}")
     key = digest(repr(driver), package.name, root.name, _code("driver.py", "compile.py", "recipes/sign.mk"))
-    return job.cache.get("driver", key, lambda out: build_driver(driver, package, out, root=root,
-                                                                 jobs=os.cpu_count() or 1))
+
+    def make(out: Path) -> None:
+        with watched([out / "source" / name for name in driver.modules], job.supply.progress):
+            build_driver(driver, package, out, root=root, jobs=os.cpu_count() or 1)
+
+    return job.cache.get("driver", key, make)
 
 
 _REMEDY = ("boot a kernel built with signing.x509; or, where a machine has a variable store of its own, put it into "

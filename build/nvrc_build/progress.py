@@ -3,8 +3,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol, TextIO
+
+_LOOK_S = 0.5
 
 
 class Progress(Protocol):
@@ -27,9 +33,15 @@ class Terminal:
         if total == 0:
             self.close()
             self._stage, self._started = what, time.monotonic()
-        elif self._live:
+            self._write(f"{what:<10} ...")
+        else:
             bar = "#" * (20 * done // total)
-            self._stream.write(f"\r\x1b[K{self._stage:<10} [{bar:<20}] {what[:50]}")
+            self._write(f"{self._stage:<10} [{bar:<20}] {what[:50]}")
+
+    def _write(self, text: str) -> None:
+        """The one line that changes; a log gets finished stages only."""
+        if self._live:
+            self._stream.write(f"\r\x1b[K{text}")
             self._stream.flush()
 
     def close(self) -> None:
@@ -38,3 +50,23 @@ class Terminal:
             self._stream.write(f"{start}{self._stage:<10} {time.monotonic() - self._started:6.1f} s\n")
             self._stream.flush()
         self._stage = ""
+
+
+@contextmanager
+def watched(folders: Sequence[Path], progress: Progress) -> Iterator[None]:
+    """Minutes go by in one compilation: tell meanwhile how many sources of these folders have become objects."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK_S):
+            total, made = (sum(1 for folder in folders for _ in folder.glob(kind)) for kind in ("*.c", "*.o"))
+            if total:
+                progress(f"compile {min(made, total)} of {total} sources", min(made, total), total)
+
+    watcher = threading.Thread(target=look, name="compiler", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
