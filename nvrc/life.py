@@ -14,7 +14,7 @@ from nvrc.facts import Facts
 from nvrc.journal import Journal, Line
 from nvrc.loop import Loop
 from nvrc.signals import signal
-from nvrc.supervise import Ending, Supervisor
+from nvrc.supervise import Ending, Supervisor, is_deaf_to
 from nvrc.system import System
 from nvrc.verdict import Verdict
 
@@ -89,8 +89,15 @@ class Life:
 
     def stop_requested(self, number: int) -> None:
         if self.supervisor.stop_requested(number):
-            self._signal_agent(signal.SIGTERM)
+            self._signal_agent(signal.SIGKILL if self._is_agent_deaf() else signal.SIGTERM)
             self._loop.at(self._system.now() + self._settings.timeout_agent_stop_s, self._kill_agent)
+
+    def _is_agent_deaf(self) -> bool:
+        try:
+            status = self._system.read(f"/proc/{self.supervisor.agent_pid}/status")
+        except OSError:
+            return False
+        return self._settings.agent_pidns and is_deaf_to(signal.SIGTERM, status)
 
     def _kill_agent(self) -> None:
         if self.supervisor.stop_overdue():

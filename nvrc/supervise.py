@@ -2,8 +2,8 @@
 """Life after boot: what an event means for the VM. Decides only; PID 1 carries the decisions out.
 
 The agent's end is the VM's end. A request to stop (SIGTERM, SIGINT, ctrl-alt-del) ends it in order: the agent is
-asked, then killed when its time is up. kata-agent powers off by reboot(2), which inside a PID namespace shows as
-death by SIGINT (power off, halt) or SIGHUP (restart).
+asked, then killed when its time is up; one that cannot hear the question is killed at once. kata-agent powers off by
+reboot(2), which inside a PID namespace shows as death by SIGINT (power off, halt) or SIGHUP (restart).
 """
 
 from __future__ import annotations
@@ -84,6 +84,14 @@ class Supervisor:
         if not self._own_pid_namespace and status == 0:
             return Ending(code=ORDERLY, what="the agent exited with status 0")
         return Ending(code="E_AGENT_EXIT", what=f"{tell_status(status)} {after}")
+
+
+def is_deaf_to(number: int, status: bytes) -> bool:
+    """Whether PID 1 of a namespace does not get this signal, by its /proc/PID/status: the kernel drops what it leaves
+    to the default. kata-agent does so with SIGTERM."""
+    names = (b"SigBlk:", b"SigIgn:", b"SigCgt:")
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(names)]
+    return len(masks) == 3 and not any(mask >> (number - 1) & 1 for mask in masks)
 
 
 def tell_status(status: int) -> str:

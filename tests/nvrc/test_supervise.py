@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from nvrc.signals import signal_name
-from nvrc.supervise import Supervisor
+from nvrc.supervise import Supervisor, is_deaf_to
 
 AGENT = 50
 
@@ -91,6 +91,23 @@ def test_timers_of_a_stop_do_nothing_once_the_agent_has_ended() -> None:
     subject.give_up()
     assert subject.ending is before
     assert supervisor().stop_requested(signal.SIGTERM) is True
+
+
+@pytest.mark.parametrize(("masks", "expected"), [
+    pytest.param({}, True, id="left-to-the-default"),
+    pytest.param({"SigCgt": 1 << 14}, False, id="handled"),
+    pytest.param({"SigIgn": 1 << 14}, False, id="ignored-on-purpose"),
+    pytest.param({"SigBlk": 1 << 14}, False, id="blocked-and-waited-for"),
+    pytest.param({"SigCgt": 1 << 16}, True, id="another-signal"),
+])
+def test_who_does_not_get_sigterm(masks: dict[str, int], expected: bool) -> None:
+    status = "Name:\tkata-agent\n" + "".join(
+        f"{name}:\t{masks.get(name, 0):016x}\n" for name in ("SigPnd", "SigBlk", "SigIgn", "SigCgt"))
+    assert is_deaf_to(signal.SIGTERM, status.encode()) is expected
+
+
+def test_a_status_without_masks_tells_nothing() -> None:
+    assert not is_deaf_to(signal.SIGTERM, b"Name:\tkata-agent\n")
 
 
 def test_signals_without_a_name_have_their_number() -> None:

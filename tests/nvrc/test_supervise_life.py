@@ -148,6 +148,22 @@ def test_the_agent_is_asked_then_killed_then_given_up(world: World) -> None:
     assert life.ending.what == "the agent did not end after SIGKILL"
 
 
+def test_an_agent_that_cannot_hear_the_question_is_not_asked(world: World) -> None:
+    world.system.put(f"/proc/{AGENT}/status", "SigBlk:\t0\nSigIgn:\t0\nSigCgt:\t10000\n")
+    life = world.life(world.gpu_facts())
+    life.stop_requested(signal.SIGINT)
+    assert world.signals == [f"{AGENT} {int(signal.SIGKILL)}"]
+    life.child_ended(AGENT, int(signal.SIGKILL))
+    assert life.ending is not None
+    assert (life.ending.code, life.ending.what) == ("OK", "stopped by SIGINT to PID 1; the agent was killed by SIGKILL")
+
+
+def test_outside_a_namespace_of_its_own_every_agent_hears(world: World) -> None:
+    world.system.put(f"/proc/{AGENT}/status", "SigBlk:\t0\nSigIgn:\t0\nSigCgt:\t0\n")
+    world.life(world.gpu_facts("nvrc.agent.pidns=off")).stop_requested(signal.SIGINT)
+    assert world.signals == [f"{AGENT} {TERM}"]
+
+
 def test_an_agent_that_is_gone_already_needs_no_signal(world: World) -> None:
     life = world.life(world.gpu_facts())
     world.system.fail[f"signal {AGENT} {TERM}"] = ProcessLookupError(3, "No such process")
