@@ -220,7 +220,7 @@ def versioned(soname: str) -> str:
 
 
 def build_libraries(shop: Workshop, out: Path) -> None:
-    """Every library of the driver, NVML among them, and the container's program."""
+    """Every library of the driver, NVML among them, and the container's programs."""
     nvml, own = shop.programs / "nvml", shop.checkout / "qemu-tests/container"
     units = [f"/src/{path.name}" for path in sorted(nvml.glob("*.c"))]
     _gcc(shop, nvml, out, [*_shared("libnvidia-ml.so.1"), *NVML_FLAGS, *units, "-ldl"])
@@ -228,6 +228,7 @@ def build_libraries(shop: Workshop, out: Path) -> None:
         if soname != "libnvidia-ml.so.1":
             _gcc(shop, own, out, [*_shared(soname), "/src/libcuda.c"])
     _gcc(shop, own, out, ["-o", "/out/look", "/src/look.c", f"/out/{versioned('libcuda.so.1')}"])
+    _gcc(shop, own, out, ["-o", "/out/stay", "/src/stay.c"])
 
 
 def _shared(soname: str) -> list[str]:
@@ -251,7 +252,8 @@ def _container(bench: Bench, tree: Tree, work: Path) -> None:
     root = "/lab/bundle/rootfs"
     for name in ("dev", "etc", "proc", "run", "sys", "tmp", "usr/bin"):
         tree.add_folder(f"{root}/{name}", _ORIGIN)
-    tree.add_file(f"{root}/look", (work / "look").read_bytes(), _ORIGIN, mode=0o755)
+    for name in ("look", "stay"):
+        tree.add_file(f"{root}/{name}", (work / name).read_bytes(), _ORIGIN, mode=0o755)
     for name, folder in (("libc.so.6", LIBRARIES), ("ld-linux-x86-64.so.2", "/usr/lib64")):
         data = (bench.runtime / LIBRARIES.lstrip("/") / name).read_bytes()
         tree.add_file(f"{root}{folder}/{name}", data, _ORIGIN, mode=0o755)

@@ -77,6 +77,7 @@ def _run_machines(args: argparse.Namespace, scenarios: Sequence[Scenario]) -> li
     from nvrc_lab.qemu import find_qemu  # noqa: PLC0415
     from nvrc_lab.real_driver import image_for  # noqa: PLC0415
     from nvrc_lab.runner import choose_or_take, default_workers, open_lab, run_all  # noqa: PLC0415
+    from nvrc_lab.runtime_side import play_scenario  # noqa: PLC0415
     from nvrc_lab.unpack import lighten  # noqa: PLC0415
 
     if args.agent is not None:
@@ -90,7 +91,8 @@ def _run_machines(args: argparse.Namespace, scenarios: Sequence[Scenario]) -> li
         image = lighten(image, scenarios, choice.accel, places)
         if args.agent is not None:
             image = put_agent(image, args.agent, folder)
-        lab = open_lab(places, qemu, image, scenarios, choice=choice)
+        lab = open_lab(places, qemu, image, scenarios, choice=choice,
+                       runtime=play_scenario if args.agent is not None else None)
         _say(f"{len(scenarios)} scenarios, accelerator {choice.accel.value} ({choice.reason})", is_json=args.json)
         # The longest first, so that none is left alone at the end.
         order = sorted(scenarios, key=lambda one: -weight(one))

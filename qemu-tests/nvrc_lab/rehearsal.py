@@ -20,6 +20,7 @@ from nvrc_lab.qemu import Qemu
 from nvrc_lab.real_driver import image_for
 from nvrc_lab.route_b import Route
 from nvrc_lab.runner import Result, open_lab, run_scenario
+from nvrc_lab.runtime_side import play_scenario
 from nvrc_lab.scenario import Scenario, find_scenario, read_scenario
 from nvrc_lab.unpack import lighten
 from nvrc_lab.verdict import judge
@@ -41,7 +42,8 @@ def rehearse(word: str, order: Order, qemu: Qemu, places: Places) -> int:
     scratch = places.runs / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     image = find_image(order, scratch, scenario, choice.accel, places)
     try:
-        lab = open_lab(places, qemu, image, [scenario], choice=choice, route=route)
+        lab = open_lab(places, qemu, image, [scenario], choice=choice, route=route,
+                       runtime=play_scenario if order.agent is not None else None)
         console = order.console or scratch.with_suffix(".console")
         view = choose_view(sys.stdout, is_json=order.is_json, everything=order.everything)
         result = run_scenario(lab, scenario, console, tell=view.update)

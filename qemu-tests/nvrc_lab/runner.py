@@ -24,8 +24,10 @@ from nvrc_lab.outcome import Told, gather
 from nvrc_lab.places import Places
 from nvrc_lab.qemu import Qemu
 from nvrc_lab.route_b import Outside, Route, attach
+from nvrc_lab.runtime_side import Runtime, RuntimeSide, keep_said, play_beside, without_standin
 from nvrc_lab.scenario import Scenario
 from nvrc_lab.scratch import scratch_folder, sweep_folders
+from nvrc_lab.vsock_device import device_words
 from nvrc_lab.watch import Limits, watch
 
 SILENCE_S = 45.0
@@ -33,7 +35,9 @@ SILENCE_S = 45.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
-    """What all runs of one command share. `events`: a measuring hand, with the lab's clocks on; `early`: of compose."""
+    """What all runs of one command share. `events`: a measuring hand, with the lab's clocks on; `early`: of compose.
+    `runtime`: what Kata's runtime asks of the agent, when that is a real one.
+    """
 
     places: Places
     qemu: Qemu
@@ -44,6 +48,7 @@ class Lab:
     events: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
     route: Route = Route.A
+    runtime: Runtime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,21 +73,25 @@ class StoppedError(Exception):
 
 
 def open_lab(places: Places, qemu: Qemu, image: BootFiles, scenarios: Sequence[Scenario], *,
-             choice: Choice | None = None, foreign: Foreign | None = None, route: Route = Route.A) -> Lab:
+             choice: Choice | None = None, foreign: Foreign | None = None, route: Route = Route.A,
+             runtime: Runtime | None = None) -> Lab:
     sweep_folders()
     parts = dict.fromkeys(part for scenario in scenarios for part in needed_parts(scenario, foreign))
     return Lab(places=places, qemu=qemu, choice=choice or choose_accel(qemu, places.accel), image=image,
-               kit=find_kit(places, parts), foreign=foreign, route=route)
+               kit=find_kit(places, parts), foreign=foreign, route=route, runtime=runtime)
 
 
 def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Event | None = None,
                  tell: Callable[[Story, tuple[str, ...], float], None] | None = None) -> Result:
     """One machine from nothing to nothing; the console stays."""
+    scenario = scenario if lab.runtime is None else without_standin(scenario)
     heard: list[str] = []
     moments: list[float] = []
 
-    def listen(outside: Outside, story: Story, lines: tuple[str, ...], now_s: float) -> None:
+    def listen(outside: Outside, side: RuntimeSide | None, story: Story, lines: tuple[str, ...], now_s: float) -> None:
         outside.hear(lines)
+        if side is not None and story.ready is not None:
+            side.begin()
         if stop is not None and stop.is_set():
             raise StoppedError
         heard.extend(lines)
@@ -92,16 +101,18 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
             tell(story, lines, now_s)
 
     started = time.monotonic()
-    with scratch_folder() as folder, attach(lab.route, scenario, folder) as outside:
+    with (scratch_folder() as folder, attach(lab.route, scenario, folder) as outside,
+          play_beside(lab.runtime, scenario, folder) as side):
         machine = _compose(lab, scenario, folder)
-        machine = replace(machine, devices=(*machine.devices, *outside.devices))
+        machine = replace(machine, devices=(*machine.devices, *outside.devices),
+                          extra=device_words(side.device.path, machine.memory_mib) if side else ())
         limits = Limits(total_s=scenario.deadline_s, silence_s=min(SILENCE_S, scenario.deadline_s))
         run = watch(make_argv(machine, lab.qemu.program, lab.choice.accel), console, limits,
-                    partial(listen, outside))
-    told = gather(run, heard, moments[-1] if moments else None)
+                    partial(listen, outside, side))
+    told = gather(run, (*heard, *keep_said(side, console)), moments[-1] if moments else None)
     problems = compare(scenario, told) if lab.foreign is None else compare_foreign(told)
     return Result(scenario=scenario, seconds=time.monotonic() - started, verdict=verdict_of(told), code=code_of(told),
-                  problems=problems, console=console, told=told)
+                  problems=(*problems, *(side.problems if side else ())), console=console, told=told)
 
 
 def _compose(lab: Lab, scenario: Scenario, folder: Path) -> Machine:

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real kata-agent under our PID 1, asked by the lab for what Kata's runtime asks: sandboxes, containers, their ends.
+
+NVRC_KATA_AGENT names the agent; docs/lab.md says how to build one. Without it these tests are skipped, as nothing
+that is not Kata's own program can say that Kata's own program is content.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nvrc_lab.image import BootFiles, build_image, put_agent
+from nvrc_lab.kata_agent import Agent, Container
+from nvrc_lab.places import checkout
+from nvrc_lab.qemu import find_qemu
+from nvrc_lab.runner import Result, Runtime, open_lab, run_scenario
+from nvrc_lab.runtime_side import CALL_S, CGROUPS_PATH, play_scenario
+from nvrc_lab.scenario import Scenario, find_scenario, parse_scenario, read_scenario
+
+AGENT = os.environ.get("NVRC_KATA_AGENT", "")
+pytestmark = [pytest.mark.qemu, pytest.mark.skipif(
+    not AGENT, reason="no kata-agent given: name one with NVRC_KATA_AGENT; docs/lab.md says how to build it")]
+
+# A machine whose image has the container's root; what its container sees is another test's matter.
+POD = """
+summary: One GPU, and a runtime that does more than start one container.
+machine: {gpus: [{product: H100}]}
+container: {devices: [nvidia.com/gpu=0]}
+expect: {verdict: %s, container: {gpus: [0], nodes: [nvidiactl]}}
+"""
+DEADLINE_S = 240.0  # the kernel unpacks a large program, and nothing here is about speed
+Boot = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> BootFiles:
+    return put_agent(build_image(), Path(AGENT), tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture
+def boot(image: BootFiles, tmp_path: Path) -> Boot:
+    def run(scenario: Scenario, runtime: Runtime = play_scenario, events: tuple[str, ...] = ()) -> Result:
+        scenario = replace(scenario, deadline_s=DEADLINE_S)
+        lab = open_lab(checkout(), find_qemu(), image, [scenario], runtime=runtime)
+        return run_scenario(replace(lab, events=events), scenario, tmp_path / "console")
+
+    return run
+
+
+def tail(result: Result) -> str:
+    return "\n".join([*result.problems, *result.console.read_text(errors="replace").splitlines()[-40:]])
+
+
+def said(result: Result, prefix: str) -> list[str]:
+    assert result.told is not None
+    return [line.partition(prefix)[2] for line in result.told.lines if line.startswith(prefix)]
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu-1", "gpu-mig", "extension-gpu", "container-refused", "agent-missing"])
+def test_a_scenario_goes_as_with_the_stand_in(boot: Boot, name: str) -> None:
+    scenario = read_scenario(find_scenario(name, checkout().scenarios))
+    went = boot(scenario)
+    assert went.ok, tail(went)
+    if went.verdict == "ready":
+        assert [line.partition(" init=")[2] for line in said(went, "runtime: agent ")] == ["yes"], "it believes it is PID 1"
+        assert said(went, "runtime: serving=") == ["yes"]
+
+
+def read_until(agent: Agent, name: str, text: bytes) -> bytes:
+    """What a process that stays has said so far."""
+    output = b""
+    while text not in output:
+        piece = agent.read_some(name, name, CALL_S)
+        assert piece, f"{name} ended after {output!r}"
+        output += piece
+    return output
+
+
+def stay(name: str, *args: str, shares_pids: bool = False) -> Container:
+    return Container(name=name, args=("/stay", *args), annotations={}, cgroups_path=CGROUPS_PATH.replace(":lab", f":{name}"),
+                     shares_pids=shares_pids)
+
+
+def live(_scenario: Scenario, agent: Agent) -> Iterator[str]:
+    """A pod's life: a container that stays, one in its PID namespace, a program in it, both ways to stop it."""
+    agent.create_sandbox("pod")
+    agent.create(stay("main"))
+    agent.start("main")
+    yield from lines("main", read_until(agent, "main", b"stays\n"))
+    agent.create(stay("beside", "go", "4", shares_pids=True))
+    agent.start("beside")
+    yield from lines("beside", agent.read_output("beside", "beside", CALL_S))
+    yield f"beside: status {agent.wait('beside', 'beside', CALL_S)}"
+    agent.execute("main", "exec", ["/stay", "go", "7"])
+    yield from lines("exec", agent.read_output("main", "exec", CALL_S))
+    yield f"exec: status {agent.wait('main', 'exec', CALL_S)}"
+    agent.kill("main", "main", signal.SIGTERM)
+    yield from lines("main", agent.read_output("main", "main", CALL_S))
+    yield f"main: status {agent.wait('main', 'main', CALL_S)}"
+    agent.create(stay("killed"))
+    agent.start("killed")
+    read_until(agent, "killed", b"stays\n")
+    agent.kill("killed", "", signal.SIGKILL)
+    yield f"killed: status {agent.wait('killed', 'killed', CALL_S)}"
+    for name in ("main", "beside", "killed"):
+        agent.remove(name)
+    agent.destroy_sandbox()
+
+
+def lines(name: str, output: bytes) -> Iterator[str]:
+    yield from (f"{name}: {line.removeprefix('container: ')}" for line in output.decode().splitlines())
+
+
+def test_the_life_of_a_pod(boot: Boot) -> None:
+    # A container has a cgroup namespace, so where it is can be seen from outside only; `beside` begins when `main` runs.
+    folder = f"/sys/fs/cgroup/{CGROUPS_PATH.removesuffix(':lab').replace(':', '/')}"
+    members = f"{folder}/main/cgroup.procs"
+    went = boot(parse_scenario(POD % "ready", "pod", "pod"), live, (f"wait {folder}/beside 120000", f"cat {members}"))
+    assert not [problem for problem in went.problems if not problem.startswith("container:")], tail(went)
+    assert went.verdict == "ready", tail(went)
+    assert went.told is not None
+    found = [line.partition("cgroup.procs: ")[2] for line in went.told.lines if f"probe: cat {members}" in line]
+    assert [pid for pid in found if pid.isdigit()], f"a systemd path, without systemd: {found}"
+    main, beside, executed = (said(went, f"{name}: ") for name in ("main", "beside", "exec"))
+    assert main[:3] == ["pid 1", "process 1 stay", "cgroup 0::/"]
+    assert main[-3:] == ["stays", "SIGTERM, ending", "status 0"]
+    assert "process 1 stay" in beside, "the first container's PID namespace is shared"
+    assert "pid 1" not in beside
+    assert beside[-1] == "status 4"
+    assert "process 1 stay" in executed
+    assert executed[-1] == "status 7"
+    assert said(went, "killed: ") == ["status 137"]
+
+
+def stand_by(_scenario: Scenario, agent: Agent) -> Iterator[str]:
+    """A pod that goes on until something happens to the machine, which ends the call."""
+    agent.create_sandbox("pod")
+    agent.create(stay("main"))
+    agent.start("main")
+    read_until(agent, "main", b"stays\n")
+    yield "runtime: the container stays"
+    agent.wait("main", "main", CALL_S)
+
+
+def test_a_crash_of_the_agent_ends_the_machine_and_is_told(boot: Boot) -> None:
+    went = boot(parse_scenario(POD % "lost, code: E_AGENT_EXIT, what: [SIGKILL]", "crash", "crash"), stand_by,
+                ("wait /run/kata-containers/main 60000", "sleep 3000", "kill kata-agent 9"))
+    assert (went.verdict, went.code) == ("lost", "E_AGENT_EXIT"), tail(went)
+    assert said(went, "runtime: the container ") == ["stays"]
+
+
+def test_a_machine_that_is_asked_to_stop_stops_at_once(boot: Boot) -> None:
+    """kata-agent takes no SIGTERM: as PID 1 of its namespace it does not even get it."""
+    went = boot(parse_scenario(POD % "ready", "stop", "stop"), stand_by,
+                ("wait /run/kata-containers/main 60000", "sleep 3000", "kill init 2"))
+    assert (went.verdict, went.code) == ("ready", "OK"), tail(went)
+    assert said(went, "runtime: the container ") == ["stays"]
