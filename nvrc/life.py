@@ -8,7 +8,7 @@ published status. Whatever goes wrong in here is said and passed over: a healthy
 from __future__ import annotations
 
 from guest_cdi.light import TYPE_CHECKING, Callable
-from nvrc import console
+from nvrc import console, paths
 from nvrc.executor import unforeseen
 from nvrc.facts import Facts
 from nvrc.journal import Journal, Line
@@ -85,7 +85,7 @@ class Life:
                 return
         except Exception as err:
             self._say(f"supervision: {unforeseen(err)}")
-        self.supervisor.child_ended(pid, status, self._system.now())
+        self.supervisor.child_ended(pid, status, self._system.now(), had_sandbox=self._system.exists(paths.SANDBOX))
 
     def stop_requested(self, number: int) -> None:
         if self.supervisor.stop_requested(number):

@@ -25,6 +25,9 @@ CTRL_ALT_DEL = "/proc/sys/kernel/ctrl-alt-del"
 PCI_DEVICES = "/sys/bus/pci/devices"
 CGROUP = "/sys/fs/cgroup"
 
+# kata-agent makes it with its first sandbox; /run is one and the same in its namespaces and in ours.
+SANDBOX = "/run/kata-containers"
+
 EXTENSIONS = "/run/kata-extensions"
 GPU_EXTENSION = "/run/kata-extensions/gpu"
 FIRMWARE = "/lib/firmware/nvidia"

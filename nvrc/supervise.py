@@ -15,6 +15,7 @@ from nvrc.errors import BY_CODE
 from nvrc.signals import signal, signal_name
 
 ORDERLY = "OK"
+GAVE_UP = "it gave up: check the agent.* parameters and guest components; agent.log=debug shows how far it got"
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGPWR})
 
 
@@ -47,12 +48,12 @@ class Supervisor:
         self.ending: Ending | None = None
         self.orphans_reaped = 0
 
-    def child_ended(self, pid: int, status: int, now: float) -> None:
+    def child_ended(self, pid: int, status: int, now: float, *, had_sandbox: bool = True) -> None:
         """A child was reaped: the agent, or an orphan that nobody waits for."""
         if pid != self.agent_pid:
             self.orphans_reaped += 1
         elif self.ending is None:
-            self.ending = self._agent_ended(status, now)
+            self.ending = self._agent_ended(status, now, had_sandbox=had_sandbox)
 
     def stop_requested(self, number: int) -> bool:
         """A signal asked PID 1 to stop; True when this is the first time and the agent has to be told."""
@@ -70,7 +71,7 @@ class Supervisor:
         if self.ending is None:
             self.ending = Ending(code="E_AGENT_STOP", what="the agent did not end after SIGKILL")
 
-    def _agent_ended(self, status: int, now: float) -> Ending:
+    def _agent_ended(self, status: int, now: float, *, had_sandbox: bool) -> Ending:
         after = f"{now - self.started_s:.1f} s after its start"
         if self._killed:
             what = f"the agent ignored the request to stop ({self._stop_reason}) and was killed"
@@ -78,6 +79,10 @@ class Supervisor:
         if self._stop_reason:
             return Ending(code=ORDERLY, what=f"stopped by {self._stop_reason}; {tell_status(status)}")
         if os.WIFSIGNALED(status) and self._own_pid_namespace and os.WTERMSIG(status) == signal.SIGINT:
+            if not had_sandbox:
+                # kata-agent also powers off when it cannot start, and says nothing of the reason.
+                what = f"the agent powered off {after}, without ever having had a sandbox"
+                return Ending(code="E_AGENT_EXIT", what=what, hint=GAVE_UP)
             return Ending(code=ORDERLY, what="the agent powered off")
         if os.WIFSIGNALED(status) and self._own_pid_namespace and os.WTERMSIG(status) == signal.SIGHUP:
             return Ending(code=ORDERLY, what="the agent asked for a restart; the VM powers off")

@@ -161,3 +161,13 @@ def test_a_machine_that_is_asked_to_stop_stops_at_once(boot: Boot) -> None:
                 ("wait /run/kata-containers/main 60000", "sleep 3000", "kill init 2"))
     assert (went.verdict, went.code) == ("ready", "OK"), tail(went)
     assert said(went, "runtime: the container ") == ["stays"]
+
+
+def test_an_agent_that_cannot_start_is_no_orderly_end(boot: Boot) -> None:
+    """It says nothing and powers off, as after a pod's last day."""
+    text = "{summary: An address nobody knows., cmdline: agent.server_addr=nonsense, expect: {verdict: lost, code: E_AGENT_EXIT}}"
+    went = boot(parse_scenario(text, "no-address", "no-address"))
+    assert (went.verdict, went.code) == ("lost", "E_AGENT_EXIT"), tail(went)
+    assert went.told is not None
+    assert went.told.run.story.failure is not None
+    assert "without ever having had a sandbox" in went.told.run.story.failure.what

@@ -11,6 +11,7 @@
 #include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -128,7 +129,10 @@ int main(int argc, char **argv)
 			printf("agent: holding\n");
 			for (;;)
 				pause();
-		} else if (!strcmp(word, "power-off") && getpid() == 1)
+		} else if (!strcmp(word, "power-off") && getpid() == 1) {
+			mkdir("/run/kata-containers", 0755); /* as with a first sandbox */
+			reboot(RB_POWER_OFF);
+		} else if (!strcmp(word, "give-up") && getpid() == 1)
 			reboot(RB_POWER_OFF);
 		else if (!strcmp(word, "restart") && getpid() == 1)
 			reboot(RB_AUTOBOOT);

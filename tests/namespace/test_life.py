@@ -118,6 +118,7 @@ def test_the_report_and_the_status_are_published(run: Run, guest_root: FakeSyste
 
 @pytest.mark.parametrize(("behaviour", "cmdline", "line"), [
     pytest.param("power-off", "", 'nvrc: END code=OK what="the agent powered off"', id="power-off"),
+    pytest.param("give-up", "", 'FATAL code=E_AGENT_EXIT step=supervise what="the agent powered off 0.', id="give-up"),
     pytest.param("restart", "", 'nvrc: END code=OK what="the agent asked for a restart', id="restart"),
     pytest.param("exit:0", "", 'FATAL code=E_AGENT_EXIT step=supervise what="the agent exited with status 0', id="exit-0"),
     pytest.param("exit:3", "", 'FATAL code=E_AGENT_EXIT step=supervise what="the agent exited with status 3', id="exit-3"),

@@ -73,6 +73,16 @@ def test_an_agent_that_ignores_the_request_is_killed_and_named() -> None:
     assert "ignored the request to stop (SIGTERM to PID 1)" in subject.ending.what
 
 
+def test_an_agent_that_powers_off_before_there_was_a_sandbox_has_failed() -> None:
+    """kata-agent 4.1.0 with agent.server_addr=nonsense: not a word, then reboot(2)."""
+    subject = supervisor()
+    subject.child_ended(AGENT, int(signal.SIGINT), 11.5, had_sandbox=False)
+    assert subject.ending is not None
+    assert subject.ending.code == "E_AGENT_EXIT"
+    assert subject.ending.what == "the agent powered off 1.5 s after its start, without ever having had a sandbox"
+    assert subject.ending.advice.startswith("it gave up: check the agent.* parameters")
+
+
 def test_an_agent_that_survives_the_kill_is_given_up() -> None:
     subject = supervisor()
     subject.stop_requested(signal.SIGTERM)

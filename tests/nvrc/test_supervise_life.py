@@ -69,10 +69,18 @@ def test_a_cpu_machine_has_nothing_to_watch_but_the_agent(world: World) -> None:
     life.child_ended(9, 0)
     assert life.supervisor.orphans_reaped == 1
     life.stop_daemons()
+    world.system.put("/run/kata-containers/.keep")
     life.child_ended(AGENT, int(signal.SIGINT))
     assert life.ending is not None
     assert life.ending.is_orderly
     assert world.verdicts == []
+
+
+def test_an_agent_that_never_had_a_sandbox_did_not_end_in_order(world: World) -> None:
+    life = world.life(world.stage.facts(Mode.CPU, gpus=0))
+    life.child_ended(AGENT, int(signal.SIGINT))
+    assert life.ending is not None
+    assert life.ending.code == "E_AGENT_EXIT"
 
 
 def test_a_daemon_that_dies_degrades_at_once(world: World) -> None:
@@ -223,6 +231,7 @@ def test_whatever_goes_wrong_is_said_and_passed_over(world: World) -> None:
     world.pass_time(1)
     life._daemons.stop = explode  # type: ignore[method-assign]
     life.stop_daemons()
+    world.system.put("/run/kata-containers/.keep")
     life.child_ended(AGENT, int(signal.SIGINT))
     assert life.ending is not None
     assert [line.split(" at ")[0] for line in world.warned] == ["supervision: RuntimeError: on purpose"] * 4
