@@ -30,7 +30,7 @@ examples:
   nvrc-lab boot gpu-1                               a scenario of this checkout: machine, faults, expectation
   nvrc-lab boot ./mine.yaml                         a scenario file from anywhere
   nvrc-lab boot --cmdline "nvrc.log=debug"          with further kernel parameters
-  nvrc-lab boot --agent ./kata-agent                with a real agent in the stand-in's place
+  nvrc-lab boot gpu-1 --agent ./kata-agent          with a real agent, which is asked for the container over vsock
   nvrc-lab boot --kernel vmlinuz --initrd initrd    some other image
   nvrc-lab boot --json                              the result for a program
 """
@@ -63,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--kernel", type=Path, metavar="FILE", help="bzImage; needs --initrd (default: the lab image's)")
     add("--initrd", type=Path, metavar="FILE", help="initial root file system; needs --kernel")
     add("--agent", type=Path, metavar="FILE",
-        help=f"program to put at /usr/bin/kata-agent; stopped {AGENT_LINGER_S:g} s after READY (--linger)")
+        help="program to put at /usr/bin/kata-agent; with SCENARIO the lab asks it for a pod as Kata's runtime does, "
+        f"without, it is stopped {AGENT_LINGER_S:g} s after READY (--linger)")
     add("--cmdline", default="", metavar="TEXT", help="kernel parameters to add; the last value of a key wins")
     add("--accel", choices=("auto", *(accel.value for accel in Accel)), default="auto",
         help="auto tries KVM on a tiny guest first")

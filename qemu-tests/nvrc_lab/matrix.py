@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--real-driver", action="store_true", help="the scenarios with NVIDIA's own driver, in the image nvidia")
     add("--workers", type=int, default=0, metavar="N", help="machines at a time (default: one more than processors)")
     add("--keep", action="store_true", help="keep the consoles of good scenarios, too")
-    add("--agent", type=Path, metavar="FILE", help="program to put at /usr/bin/kata-agent of every machine")
+    add("--agent", type=Path, metavar="FILE", help="a kata-agent for every machine, asked for pods over vsock")
     add("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="auto tries KVM on a tiny guest first")
     add("--slow", type=float, default=1.0, metavar="X", help="multiply every deadline, for a busy machine")
     add("--json", action="store_true", help="print the results as one JSON object")
