@@ -23,6 +23,7 @@ from nvrc_lab.image import BootFiles
 from nvrc_lab.kit import DRIVER_LIBRARIES, EXTENSION, VERITY, versioned
 from nvrc_lab.kit_texts import LIBRARIES
 from nvrc_lab.machine import Disk, Machine
+from nvrc_lab.module_damage import OTHER_RELEASE
 from nvrc_lab.node_numbers import probe_commands
 from nvrc_lab.route_b import Route, move_out
 from nvrc_lab.scenario import REAL, Damage, Extension, Scenario
@@ -64,7 +65,12 @@ def needed_parts(scenario: Scenario, foreign: Foreign | None = None) -> tuple[st
         parts.append(f"driver@{scenario.driver}" if scenario.driver else "driver")
     if scenario.container:
         parts.append("container")
-    return (*parts, *(["foreign"] if foreign else []), *([EXTENSION] if machine.extensions else []))
+    disks = dict.fromkeys(_disk_of(row) for row in machine.extensions)
+    return (*parts, *(["foreign"] if foreign else []), *collect_effects(scenario).parts, *disks)
+
+
+def _disk_of(extension: Extension) -> str:
+    return f"{EXTENSION}@{OTHER_RELEASE}" if extension.damage is Damage.OTHER_KERNEL else EXTENSION
 
 
 def compose(scenario: Scenario, image: BootFiles, parts: Mapping[str, Path], folder: Path, *,
@@ -74,7 +80,7 @@ def compose(scenario: Scenario, image: BootFiles, parts: Mapping[str, Path], fol
     effects, gpus = collect_effects(scenario), place_gpus(scenario.machine)
     effects = replace(effects, events=(*effects.events, *events))
     initrd = folder / "initrd"
-    layers = [image.initrd, *(path for name, path in parts.items() if name != EXTENSION)]
+    layers = [image.initrd, *(path for name, path in parts.items() if not name.startswith(EXTENSION))]
     tree = make_tree(scenario, effects, gpus, foreign, has_clocks=bool(events), route=route, early=early)
     join_archives(layers, tree, initrd)
     disks, words = make_extensions(scenario, parts, folder)
@@ -162,7 +168,7 @@ def make_extensions(scenario: Scenario, parts: Mapping[str, Path], folder: Path)
     disks: list[Disk] = []
     words: list[str] = []
     for extension in scenario.machine.extensions:
-        more, line = _make_extension(extension, parts[EXTENSION], folder)
+        more, line = _make_extension(extension, parts[_disk_of(extension)], folder)
         disks += more
         words += line
     return tuple(disks), words
@@ -171,7 +177,7 @@ def make_extensions(scenario: Scenario, parts: Mapping[str, Path], folder: Path)
 def _make_extension(extension: Extension, source: Path, folder: Path) -> tuple[list[Disk], list[str]]:
     damage = extension.damage
     path, parameters = source, (source.parent / VERITY).read_text(encoding="ascii").strip()
-    if damage is not Damage.NONE:
+    if damage not in (Damage.NONE, Damage.OTHER_KERNEL):
         path = folder / f"{extension.name}.img"
         parameters = damage_disk(source, parameters, damage, path)
     disk = Disk(path=path, serial=f"extension-{extension.name}")

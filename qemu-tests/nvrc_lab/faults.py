@@ -30,6 +30,7 @@ READY_FILES: Mapping[str, str] = {
 }
 PERSISTENCED, PERSISTENCED_PID = "nvidia-persistenced", "/var/run/nvidia-persistenced/nvidia-persistenced.pid"
 AGENT_RUNS = "/run/lab-agent"
+MODULES = ("nvidia", "nvidia-uvm", "mlx5_ib", "ib_umad")
 CDI = "/var/run/cdi/nvidia.yaml"
 # For a busy host, too; a hand whose machine is gone goes with it.
 WAIT_MS = 120000
@@ -40,7 +41,8 @@ DEVICES_FIRST = "/lab/devtmpfs"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effects:
     """What a scenario's faults come to. `scripts` are texts that may be executed; `links` replace files by links that
-    lead nowhere; `without` names kit parts."""
+    lead nowhere; `without` names libraries; `parts` are parts of the kit that lie over all others.
+    """
 
     keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     programs: tuple[str, ...] = ()
@@ -50,6 +52,7 @@ class Effects:
     scripts: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 Make = Callable[["Fault", Placed | None], Effects]
@@ -144,6 +147,10 @@ def _root_busy(_fault: Fault, _gpu: Placed | None) -> Effects:
     return Effects(texts={"/lab/held": ""}, events=("hold /lab/held", f"sleep {WAIT_MS}"))
 
 
+def _module(damage: str) -> Make:
+    return lambda fault, _gpu: Effects(parts=(f"module@{fault.value}.{damage}",))
+
+
 def _silent_vpd(fault: Fault, _gpu: Placed | None) -> Effects:
     return Effects(keys={f"0000:{MANAGEMENT_BUS:02x}:{int(fault.value):02x}.0": {"vpd-error": "1"}})
 
@@ -215,6 +222,18 @@ FAULTS: Mapping[str, Row] = {
     "gpu-lost": Row(about="the GPU falls off the bus after the boot", needs=("gpu",), make=_lost),
     "xid": Row(about="the driver reports Xid `value` for the GPU after the boot", needs=("gpu", "value"), make=_xid),
     "run-full": Row(about="there is no room left below /run from the moment it is mounted", needs=(), make=_run_full),
+    "module-missing": Row(about="modules.dep lists the kernel module `value`, and its file is not there",
+                          needs=("value",), make=_module("missing")),
+    "module-other-kernel": Row(about="the kernel module `value` was built for a kernel of another release",
+                               needs=("value",), make=_module("other-kernel")),
+    "module-other-config": Row(about="the kernel module `value` was built for another configuration of this kernel",
+                               needs=("value",), make=_module("other-config")),
+    "module-bad-signature": Row(about="the signature of the kernel module `value` is garbage", needs=("value",),
+                                make=_module("bad-signature")),
+    "module-lacks-symbol": Row(about="the kernel module `value` needs a symbol that this driver does not have",
+                               needs=("value",), make=_module("lacks-symbol")),
+    "modules-must-be-signed": Row(about="the kernel takes signed modules only, and those of the driver are not",
+                                  needs=(), make=lambda _fault, _gpu: Effects(texts={"/lab/enforce": ""})),
     "driver-says": Row(about="the driver prints the line `value` as it loads", needs=("value",), make=_driver_line),
 }
 # A row may narrow itself to a GPU or a value that it does not need.
@@ -236,6 +255,8 @@ def check_fault(fault: Fault, scenario: Scenario) -> Iterator[str]:
     count = sum(gpu.count for gpu in scenario.machine.gpus)
     if fault.gpu is not None and not 0 <= fault.gpu < count:
         yield f"gpu {fault.gpu}: the machine has {count}, counted from 0"
+    if fault.name.startswith("module-") and fault.value not in MODULES:
+        yield f"module {fault.value!r} is none of {', '.join(MODULES)}"
     if fault.program and fault.program not in PROGRAMS:
         yield f"program {fault.program!r} is none of {', '.join(PROGRAMS)}"
     if fault.name == "program-killed" and fault.value and fault.value not in PHASES:
@@ -260,6 +281,6 @@ def _join(one: Effects, other: Effects) -> Effects:
         for key, value in words.items():
             known[key] = f"{known[key]}+{value}" if key == "faults" and key in known else value
     merged = {row.name: (*getattr(one, row.name), *getattr(other, row.name)) for row in fields(Effects)
-              if row.name in ("programs", "nvml", "events", "without")}
+              if row.name in ("programs", "nvml", "events", "without", "parts")}
     return Effects(keys=keys, texts={**one.texts, **other.texts},
                    scripts={**one.scripts, **other.scripts}, links={**one.links, **other.links}, **merged)

@@ -5,7 +5,9 @@
     pci        virtual PCI functions, and nothing else: for an image that has a driver of its own
     hardware   virtual PCI functions, InfiniBand modules, accounts, ldconfig
     driver     emulated driver, module tree, libraries, firmware, programs; `driver@VERSION`: its modules say that
-    extension  the same as a disk with dm-verity, in the form in which Kata attaches it
+    extension  the same as a disk with dm-verity, in the form in which Kata attaches it; `extension@RELEASE`: with a
+               module tree for that kernel
+    module     one module file with something wrong: `module@NAME.DAMAGE` (module_damage.py)
     container  crun with its libraries, the engine that imitates kata-agent's CDI, and a container's root
     foreign    modprobe, for an init that starts it
 
@@ -26,13 +28,13 @@ from nvrc_build import disk, pack, pipeline, supply
 from nvrc_build import job as jobs
 from nvrc_build.cache import Cache, digest, digest_files
 from nvrc_build.cpio import write_cpio
-from nvrc_build.elf import LIBRARY_FOLDERS, read_needs
 from nvrc_build.errors import BuildError
 from nvrc_build.progress import silent
 from nvrc_build.run import clean_env, run
 from nvrc_build.sandbox import sandbox_argv
 from nvrc_build.tree import Kind, Origin, Tree
-from nvrc_lab import kit_texts, standins
+from nvrc_lab import kit_texts, module_damage, standins
+from nvrc_lab.closure import closure
 from nvrc_lab.errors import LabError
 from nvrc_lab.kit_texts import CONTAINER_CONFIG, DRIVER_TEXTS, IMAGE_TEXTS, LIBRARIES
 from nvrc_lab.places import Places
@@ -87,7 +89,7 @@ def _key(places: Places, name: str) -> str:
     folders = [places.root / "qemu-tests" / part for part in ("kernel", "standins", "standins/nvml", "container")]
     sources = tuple(sorted(path for folder in folders for path in folder.iterdir() if path.is_file()))
     locks = tuple(places.root / "rootfs/locks" / f"{lock}.toml" for lock in ("root-compile", "root-lab", "image-lab"))
-    own = (Path(module).read_bytes() for module in (__file__, kit_texts.__file__))
+    own = (Path(module).read_bytes() for module in (__file__, kit_texts.__file__, module_damage.__file__))
     return digest(name, DRIVER_VERSION, digest_files((*sources, *locks), places.root), *own)
 
 
@@ -104,10 +106,10 @@ def _make(bench: Bench, name: str, out: Path) -> None:
     tree, work = Tree(), out / "work"
     work.mkdir()
     if kind == EXTENSION:
-        _extension(bench, tree, work)
+        _extension(bench, tree, work, version)
         _write_disk(bench, tree, out)
     else:
-        make = partial(_driver, version=version) if version else PARTS[kind]
+        make = partial(VARIANTS[kind], version) if version else PARTS[kind]
         make(bench, tree, work)
         with (out / FILES[kind]).open("wb") as stream:
             size = sum(stream.write(piece) for piece in write_cpio(tree, jobs.EPOCH))
@@ -147,22 +149,32 @@ def _hardware(bench: Bench, tree: Tree, work: Path) -> None:
     _add_modules(bench, tree, work, {name: built.files[name] for name in _INFINIBAND})
 
 
-def _driver(bench: Bench, tree: Tree, work: Path, version: str = "") -> None:
+def _module(which: str, bench: Bench, tree: Tree, _work: Path) -> None:
+    name, _, damage = which.partition(".")
+    path = f"/usr/lib/modules/{compiler.headers_release(bench.shop.root)}/updates/{name}.ko"
+    if damage == "missing":
+        tree.add_link(path, "/lab/nothing", _ORIGIN)
+    else:
+        image = standins.build_modules(bench.shop).files[name.replace("-", "_")].read_bytes()
+        tree.add_file(path, module_damage.DAMAGES[damage](image), _ORIGIN)
+
+
+def _driver(version: str, bench: Bench, tree: Tree, work: Path) -> None:
     """The driver in the image itself. `version`: what the modules say, while everything else stays as it is."""
     add_driver(bench, tree, work)
     tree.add_file("/etc/ld.so.cache", make_cache(bench, tree, work), _ORIGIN)
-    built = standins.build_modules(bench.shop, version or DRIVER_VERSION)
+    built = standins.build_modules(bench.shop, version)
     _add_modules(bench, tree, work, {name: built.files[name] for name in (*_INFINIBAND, *_NVIDIA)})
 
 
-def _extension(bench: Bench, tree: Tree, work: Path) -> None:
-    """The driver as an extension's file system: the same files, a module tree of its own."""
+def _extension(bench: Bench, tree: Tree, work: Path, release: str) -> None:
+    """The driver as an extension's file system: the same files, a module tree of its own, or of another `release`."""
     for name in ("bin", "lib", "sbin"):
         tree.add_link(f"/{name}", f"usr/{name}", _ORIGIN)
     tree.add_folder("/usr/sbin", _ORIGIN)
     add_driver(bench, tree, work)
     built = standins.build_modules(bench.shop)
-    _add_modules(bench, tree, work, {name: built.files[name] for name in _NVIDIA}, over_image=False)
+    _add_modules(bench, tree, work, {name: built.files[name] for name in _NVIDIA}, over_image=False, release=release)
 
 
 def add_driver(bench: Bench, tree: Tree, work: Path) -> None:
@@ -178,9 +190,10 @@ def add_driver(bench: Bench, tree: Tree, work: Path) -> None:
     _add_libraries(bench, tree, work)
 
 
-def _add_modules(bench: Bench, tree: Tree, work: Path, files: Mapping[str, Path], *, over_image: bool = True) -> None:
+def _add_modules(bench: Bench, tree: Tree, work: Path, files: Mapping[str, Path], *, over_image: bool = True,
+                 release: str = "") -> None:
     """Modules into the kernel's tree, whose indexes are made anew, with those of the image's own modules in them."""
-    base = Path("usr/lib/modules") / compiler.headers_release(bench.shop.root)
+    base = Path("usr/lib/modules") / (release or compiler.headers_release(bench.shop.root))
     if over_image:
         shutil.copytree(bench.modules / base, work / base)
     (work / base / "updates").mkdir(parents=True, exist_ok=True)
@@ -269,31 +282,10 @@ def _foreign(bench: Bench, tree: Tree, _work: Path) -> None:
     tree.add_file("/usr/bin/nvidia-ctk", standins.build_program(bench.shop, "nvidia"), _ORIGIN, mode=0o755)
 
 
-PARTS: Mapping[str, Part] = {"base": _base, "pci": _pci, "hardware": _hardware, "driver": _driver,
-                             "container": _container, "foreign": _foreign}
+PARTS: Mapping[str, Part] = {"base": _base, "pci": _pci, "hardware": _hardware,
+                             "driver": partial(_driver, DRIVER_VERSION), "container": _container, "foreign": _foreign}
+VARIANTS: Mapping[str, Callable[[str, Bench, Tree, Path], None]] = {"driver": _driver, "module": _module}
 
 
 EXTENSION, VERITY = "extension", "verity.txt"
-FILES: Mapping[str, str] = {**dict.fromkeys(PARTS, "part.cpio"), EXTENSION: "disk.img"}
-
-
-def closure(root: Path, program: str) -> tuple[Path, ...]:
-    """The libraries a program of a root needs, directly or not, as files of the root."""
-    found: dict[str, Path] = {}
-    waiting = [(root / program.lstrip("/"), program)]
-    while waiting:
-        file, path = waiting.pop()
-        needs = read_needs(file.read_bytes(), path)
-        for name in needs.libraries if needs else ():
-            if name not in found:
-                found[name] = _find_library(root, name, program)
-                waiting.append((found[name], f"{LIBRARIES}/{name}"))
-    return tuple(found.values())
-
-
-def _find_library(root: Path, name: str, program: str) -> Path:
-    for folder in LIBRARY_FOLDERS:
-        path = root / folder.lstrip("/") / name
-        if path.exists():
-            return path
-    raise BuildError(f"{program} needs {name}, which is not in {root.name}", "run: nvrc-image lock lab")
+FILES: Mapping[str, str] = {**dict.fromkeys((*PARTS, *VARIANTS), "part.cpio"), EXTENSION: "disk.img"}

@@ -57,6 +57,7 @@ class Damage(Enum):
     NO_PARAMETERS = "no-parameters"
     TWO_DISKS = "two-disks"
     NOT_EROFS = "not-erofs"
+    OTHER_KERNEL = "other-kernel"          # whole, but with the modules of another kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

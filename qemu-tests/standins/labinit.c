@@ -9,6 +9,7 @@
  *   /lab/clock     if it exists, one line on the console: `labinit: clock start=US exec=US cpu=US`, by the boot
  *                  clock; cpu: what PID 1 had used by then, most of it the kernel's own start
  *   /lab/devtmpfs  if it exists, /dev is mounted, as a kernel does that boots from a disk: some inits count on it
+ *   /lab/enforce   if it exists, the kernel takes signed modules only, from after the virtual hardware on
  */
 #include "common.h"
 
@@ -71,6 +72,22 @@ static void mount_devices(void)
 		give_up("mount", "/dev");
 }
 
+/* What module.sig_enforce=1 does on the kernel command line, but for the lab's own modules, which nobody has signed. */
+static void enforce_signatures(void)
+{
+	if (access(LAB_DIR "/enforce", F_OK) < 0)
+		return;
+	if (mount("sysfs", LAB_DIR, "sysfs", 0, NULL) < 0)
+		give_up("mount sysfs on", LAB_DIR);
+	int fd = open(LAB_DIR "/module/module/parameters/sig_enforce", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		give_up("write", "sig_enforce");
+	close(fd);
+	if (umount(LAB_DIR) < 0)
+		give_up("unmount", LAB_DIR);
+}
+
 /* A grandchild: when the init under test starts, it has an orphan, as it may at any time, but no child of its own. */
 static void start_events(void)
 {
@@ -100,6 +117,7 @@ int main(int argc, char **argv)
 		target[strcspn(target, "\n")] = '\0';
 	mount_devices();
 	load_modules();
+	enforce_signatures();
 	start_events();
 	if (access(LAB_DIR "/clock", F_OK) == 0) {
 		struct rusage used;

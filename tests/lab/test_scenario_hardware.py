@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 from nvrc_lab.compose import make_line, make_tree, needed_parts, scenario_texts
+from nvrc_lab.errors import LabError
 from nvrc_lab.faults import FAULTS, Effects, collect_effects
 from nvrc_lab.hardware import describe_functions, describe_nvml, make_uuid, place_gpus
-from nvrc_lab.scenario import Confidential, Extension, Fault, Gpu, Hardware, Scenario, parse_scenario
+from nvrc_lab.module_damage import OTHER_RELEASE
+from nvrc_lab.scenario import Confidential, Damage, Extension, Fault, Gpu, Hardware, Scenario, parse_scenario
 
 
 def scenario(text: str) -> Scenario:
@@ -121,6 +123,7 @@ def test_every_fault_has_an_effect() -> None:
     sample = {"gpu": "gpu: 0", "program": "program: nvidia-persistenced", "call": "call: nvmlInit", "value": "value: '1'"}
     for name, row in FAULTS.items():
         value = {"program-killed": "value: running"}.get(name, sample["value"])
+        value = "value: nvidia-uvm" if name.startswith("module-") else value
         words = ", ".join([f"name: {name}", *(value if need == "value" else sample[need] for need in row.needs)])
         one = scenario(f"machine: {{gpus: [{{product: H100}}], management_nics: 2}}\nfaults: [{{{words}}}]")
         effects = collect_effects(one)
@@ -157,6 +160,15 @@ def test_what_is_laid_over_an_image() -> None:
     assert needed_parts(scenario("machine: {gpus: [{product: T4}]}\ndriver: 1.2")) == ("base", "hardware", "driver@1.2")
     machine = Hardware(gpus=(Gpu(product="H100"),), extensions=(Extension(name="gpu"),))
     assert needed_parts(Scenario(summary="", expect=scenario("").expect, machine=machine)) == ("base", "hardware", "extension")
+    broken = scenario("machine: {gpus: [{product: T4}]}\nfaults: [{name: module-lacks-symbol, value: nvidia-uvm}]")
+    assert needed_parts(broken)[-1] == "module@nvidia-uvm.lacks-symbol"
+    other = replace(machine, extensions=(Extension(name="gpu", damage=Damage.OTHER_KERNEL),))
+    assert needed_parts(replace(broken, machine=other, faults=()))[-1] == f"extension@{OTHER_RELEASE}"
+
+
+def test_a_module_fault_names_a_module_of_the_lab() -> None:
+    with pytest.raises(LabError, match="module 'nvidia-drm' is none of nvidia, nvidia-uvm"):
+        scenario("machine: {gpus: [{product: T4}]}\nfaults: [{name: module-missing, value: nvidia-drm}]")
 
 
 def test_files_of_a_scenario() -> None:
