@@ -74,6 +74,7 @@ struct proc_dir_entry *nv_proc_file(const char *name, umode_t mode, struct proc_
 int nv_caps_init(struct proc_dir_entry *nvidia);
 void nv_caps_exit(void);
 void nv_caps_add_gpu(struct nv_gpu *gpu);
+void nv_caps_set(struct nv_gpu *gpu, const u8 *compute);
 void nv_caps_remove_gpu(struct nv_gpu *gpu);
 /* One capability file; `minor` is the number of its node below /dev/nvidia-caps. */
 void nv_caps_file(const char *name, struct proc_dir_entry *folder, int minor, int mode);

@@ -85,15 +85,15 @@ static void add_instance(struct proc_dir_entry *mig, int gpu, int gi, u8 compute
 	}
 }
 
-void nv_caps_add_gpu(struct nv_gpu *gpu)
+/* Instead of the instances there were: their compute instances as bits, as in the mailbox. */
+void nv_caps_set(struct nv_gpu *gpu, const u8 *compute)
 {
-	u8 compute[LAB_MIG_INSTANCES];
 	struct proc_dir_entry *folder;
 	char name[16];
 	int gi;
 
-	nv_mailbox_bytes(gpu, LAB_MIG, compute, sizeof(compute));
-	if (!memchr_inv(compute, 0, sizeof(compute)))
+	nv_caps_remove_gpu(gpu);
+	if (!memchr_inv(compute, 0, LAB_MIG_INSTANCES))
 		return;	/* a GPU without instances has no folder */
 	snprintf(name, sizeof(name), "gpu%d", gpu->minor);
 	folder = proc_mkdir(name, capabilities);
@@ -101,6 +101,14 @@ void nv_caps_add_gpu(struct nv_gpu *gpu)
 	for (gi = 0; gi < LAB_MIG_INSTANCES; gi++)
 		if (compute[gi])
 			add_instance(folder, gpu->minor, gi, compute[gi]);
+}
+
+void nv_caps_add_gpu(struct nv_gpu *gpu)
+{
+	u8 compute[LAB_MIG_INSTANCES];
+
+	nv_mailbox_bytes(gpu, LAB_MIG, compute, sizeof(compute));
+	nv_caps_set(gpu, compute);
 }
 
 void nv_caps_remove_gpu(struct nv_gpu *gpu)

@@ -3,6 +3,7 @@
  * /proc/nvidia-lab, the lab's door into the emulated driver; NVIDIA's has nothing like it. Reading gives one line per
  * GPU: who opened it first, how many opens, attaches and failures. Writing makes the driver speak:
  *   xid BDF NUMBER TEXT   |   sxid INDEX BDF NUMBER TEXT   |   line TEXT
+ * or cuts a GPU, as NVML calls do: `mig BDF GI.CI GI.CI ...` are its compute instances from now on.
  */
 #include "nv.h"
 
@@ -20,6 +21,38 @@ static int show(struct seq_file *out, void *unused)
 	}
 	mutex_unlock(&nv_gpus_lock);
 	return 0;
+}
+
+static int read_instances(const char *words, u8 *compute)
+{
+	unsigned int gi, ci;
+	int at = 0;
+
+	for (; sscanf(words, " %u.%u%n", &gi, &ci, &at) == 2; words += at) {
+		if (gi >= LAB_MIG_INSTANCES || ci >= LAB_MIG_COMPUTE)
+			return -EINVAL;
+		compute[gi] |= 1 << ci;
+	}
+	return *words ? -EINVAL : 0;
+}
+
+static int cut(const char *text)
+{
+	u8 compute[LAB_MIG_INSTANCES] = { 0 };
+	struct nv_gpu *gpu;
+	char bdf[32];
+	int at = 0, rc = -ENODEV;
+
+	if (sscanf(text, "mig %31s%n", bdf, &at) != 1 || read_instances(text + at, compute))
+		return -EINVAL;
+	mutex_lock(&nv_gpus_lock);
+	list_for_each_entry(gpu, &nv_gpus, entry)
+		if (!strcmp(pci_name(gpu->pdev), bdf)) {
+			nv_caps_set(gpu, compute);
+			rc = 0;
+		}
+	mutex_unlock(&nv_gpus_lock);
+	return rc;
 }
 
 static int speak(const char *text)
@@ -46,7 +79,8 @@ static ssize_t command(struct file *file, const char __user *from, size_t size, 
 	if (size >= sizeof(text) || copy_from_user(text, from, size))
 		return -EINVAL;
 	text[size] = 0;
-	rc = speak(strim(text));
+	strim(text);
+	rc = strncmp(text, "mig ", 4) ? speak(text) : cut(text);
 	return rc ?: size;
 }
 

@@ -24,6 +24,8 @@ ANYTHING = "*"
 # That the report is wanted on the console is known once the command line was read.
 BEFORE_REPORT = ("filesystems", "journal", "parameters")
 GPU_MAJOR = 195
+# As in nv_caps.c and lab_mailbox.h: instances of a GPU, compute instances of each, and the minor of the very first.
+INSTANCES, COMPUTE_INSTANCES, FIRST_INSTANCE = 15, 8, 3
 _NAMES = ("name", "bdf", "uuid")
 _GPU_NODE = re.compile(r"nvidia\d+")
 
@@ -206,6 +208,10 @@ def _check_seen(seen: Seen, container: Container) -> Iterator[str]:
     found = {node.minor for name, node in container.nodes.items() if _GPU_NODE.fullmatch(name)}
     if found != set(seen.gpus):
         yield f"container: GPU minors expected {sorted(seen.gpus)}, found {sorted(found)}"
+    capabilities = {name for name in container.nodes if name.startswith("nvidia-caps/")}
+    due = {name for instance in seen.instances for name in capability_nodes(instance)}
+    if capabilities != due:
+        yield f"container: capability nodes expected {sorted(due)}, found {sorted(capabilities)}"
     for name, node in container.nodes.items():
         if node.opened != "ok":
             yield f"container: {name} cannot be opened: {node.opened}"
@@ -217,6 +223,13 @@ def _check_seen(seen: Seen, container: Container) -> Iterator[str]:
                 for name, due in seen.env.items() if container.env.get(name) != due)
     if not container.cached:
         yield "container: its loader cache does not have libcuda.so.1"
+
+
+def capability_nodes(instance: str) -> tuple[str, str]:
+    """The nodes of a GPU instance and of its compute instance; numbered as in nv_caps.c."""
+    minor, gi, ci = map(int, instance.split("/"))
+    first = FIRST_INSTANCE + (minor * INSTANCES + gi) * (1 + COMPUTE_INSTANCES)
+    return f"nvidia-caps/nvidia-cap{first}", f"nvidia-caps/nvidia-cap{first + 1 + ci}"
 
 
 def _check_attaches(scenario: Scenario, told: Told) -> Iterator[str]:

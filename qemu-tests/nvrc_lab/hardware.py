@@ -116,7 +116,7 @@ def _escape(text: str) -> str:
 
 
 def describe_nvml(gpus: Sequence[Placed], version: str, faults: Sequence[str]) -> str:
-    lines = [f"driver {version}", "nodes /dev", "state /run/lab-nvml-state"]
+    lines = [f"driver {version}", "nodes /dev", "state /run/lab-nvml-state", "door /proc/nvidia-lab"]
     mode = _common_mode(gpus)
     if mode is not None:
         lines.append(f"cc {NVML_MODES[mode]} cpu=snp gpus=capable ready=off")
@@ -137,6 +137,7 @@ def _nvml_gpu(placed: Placed) -> str:
         f"pci=10de:{product.device:04x} memory={product.memory_gib * GIB}",
         f"compute-capability={product.capability[0]},{product.capability[1]}",
         f"mig={'on' if placed.gpu.mig else 'off' if product.has_mig else 'unsupported'}",
+        *(["mig-needs-reset=on"] if product.has_mig and product.capability < (9, 0) else []),
         *(["cc=on"] if placed.gpu.confidential is not Confidential.OFF else []),
     ]
     return " ".join(words)

@@ -7,6 +7,7 @@ wrong before a machine is made is an error of the file: unknown keys, products, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -133,9 +134,13 @@ class Container:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What the container must see. `gpus`: minors of the GPU nodes, exactly these. `refused`: it must not start."""
+    """What the container must see. `gpus`: minors of the GPU nodes, exactly these. `refused`: it must not start.
+
+    `instances`: MIG instances as `MINOR/GI/CI`; it has the capability nodes of exactly these.
+    """
 
     gpus: tuple[int, ...] = ()
+    instances: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
@@ -229,6 +234,9 @@ def check_scenario(scenario: Scenario) -> Iterator[str]:
     if expect.step:
         yield from _unknown("expect.step", expect.step, STEPS)
     yield from _check_verdict(expect)
+    for instance in expect.container.instances if expect.container else ():
+        if not re.fullmatch(r"\d+/\d+/\d+", instance):
+            yield f"expect.container.instances: {instance!r} is not MINOR/GI/CI"
     if (expect.container is None) != (scenario.container is None):
         yield "container and expect.container belong together"
 

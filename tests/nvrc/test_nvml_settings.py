@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fakes.gpu_guest import GpuGuest, MakeGuest
@@ -133,6 +135,13 @@ def test_mig_devices_are_in_the_document_and_their_nodes_are_made(gpu_guest: Mak
     facts = guest.boot()
     assert facts.cdi is not None and facts.cdi.devices == 4  # 0:0, 0:1, 1 and all
     assert "node /dev/nvidia-caps/nvidia-cap147 c 511:147 444 0:0" in guest.system.effects
+
+
+def test_the_driver_is_told_of_every_instance(gpu_guest: MakeGuest, tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    guest = gpu_guest("nvrc.mig=1:3g.40gb*2", keys="mig-gb=80", text=f"door {door}")
+    guest.boot(1)
+    assert door.read_text() == "mig 0000:1b:00.0 1.0 2.0", "the last of the lines, each written over the one before"
 
 
 def test_a_layout_that_was_there_makes_no_nodes(gpu_guest: MakeGuest) -> None:

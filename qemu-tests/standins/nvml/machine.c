@@ -134,11 +134,35 @@ static void save_gpu(FILE *stream, unsigned index)
 				ci_slices(mig->profile), mig->uuid);
 }
 
+/* The kernel's side of a MIG layout: NVIDIA's library has its module make the capabilities of an instance. */
+static void tell_driver(const struct gpu *gpu)
+{
+	char line[512];
+	int at = snprintf(line, sizeof line, "mig %04x:%02x:%02x.0", gpu->domain, gpu->bus, gpu->device);
+	FILE *stream = fopen(machine.door, "we");
+
+	for (const struct mig_device *mig = gpu->migs; mig < gpu->migs + MAX_MIG && at < (int)sizeof line; mig++)
+		if (mig->present)
+			at += snprintf(line + at, sizeof line - (size_t)at, " %u.%u", mig->gi, mig->ci);
+	if (stream == NULL || fputs(line, stream) < 0 || fflush(stream) != 0)
+		fprintf(stderr, "nvml stand-in: %s: %s\n", machine.door, strerror(errno));
+	if (stream)
+		fclose(stream);
+}
+
+static void tell_drivers(void)
+{
+	for (const struct gpu *gpu = machine.gpus; *machine.door && gpu < machine.gpus + machine.gpu_count; gpu++)
+		if (gpu->mig != MIG_UNSUPPORTED)
+			tell_driver(gpu);
+}
+
 void machine_save(void)
 {
 	char scratch[PATH_MAX + 16];
 	FILE *stream;
 
+	tell_drivers();
 	if (*machine.state == '\0')
 		return;
 	snprintf(scratch, sizeof scratch, "%s.%d", machine.state, (int)getpid());

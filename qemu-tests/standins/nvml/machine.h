@@ -64,7 +64,7 @@ struct machine {
 	unsigned cuda;
 	bool cc_supported;
 	unsigned environment, feature, devtools, multigpu, cpu, gpus_capable, ready;
-	char nodes[PATH_MAX], log[PATH_MAX], state[PATH_MAX];
+	char nodes[PATH_MAX], log[PATH_MAX], state[PATH_MAX], door[PATH_MAX];
 	unsigned gpu_count;
 	struct gpu gpus[MAX_GPUS];
 	unsigned fault_count;
@@ -75,7 +75,7 @@ extern struct machine machine;
 
 bool machine_load(void);                        /* description, then state; false and a line on stderr when unusable */
 bool machine_refresh(void);                     /* the same, only where a file changed since */
-void machine_save(void);                        /* what calls have changed, to the state file where one is named */
+void machine_save(void);                        /* what calls have changed, to state file and door where they are named */
 
 /* parse.c: one line of the grammar; NULL, or what is wrong with it. */
 const char *parse_line(char *line, const char *directory);

@@ -402,7 +402,7 @@ static const struct directive { const char *name; const char *(*run)(char **word
 };
 static const struct { const char *name; size_t offset; } PLACES[] = {
 	{ "log", offsetof(struct machine, log) }, { "state", offsetof(struct machine, state) },
-	{ "nodes", offsetof(struct machine, nodes) }, { NULL, 0 },
+	{ "nodes", offsetof(struct machine, nodes) }, { "door", offsetof(struct machine, door) }, { NULL, 0 },
 };
 
 /* Split in place. Quotes may begin inside a word (name="two words") and are dropped. */
