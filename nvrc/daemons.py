@@ -44,12 +44,14 @@ class Watched:
 
 class Daemons:
     def __init__(self, system: System, running: Iterable[Running], *, is_confidential: bool, is_strict: bool,
-                 later: Later, changed: Callable[[str], None]) -> None:
+                 later: Later, changed: Callable[[str], None],
+                 restarted: Callable[[str, bool], None] = lambda _name, _is_up: None) -> None:
         self._system = system
         self._is_confidential = is_confidential
         self._is_strict = is_strict
         self._later = later
         self._changed = changed
+        self._restarted = restarted  # called when a daemon is started again, and when that one is up
         self._stopping = False
         self.ending: Ending | None = None
         self._all = [Watched(one, one.started_pid, one.pid, one.since_s) for one in running]
@@ -127,6 +129,7 @@ class Daemons:
             return
         one.restarts += 1
         one.since_s = self._system.now()
+        self._restarted(one.name, False)
         try:
             one.starter = self._system.start(one.running.program)
         except OSError as err:
@@ -141,6 +144,7 @@ class Daemons:
         one.pid = None if pid == one.stale_pid else pid
         one.state = ServiceState.RUNNING
         self._changed(f"{one.name} runs again")
+        self._restarted(one.name, True)
 
     # Stopping
 

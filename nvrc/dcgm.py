@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from nvrc import paths
 from nvrc.errors import NvrcError
-from nvrc.facts import Facts, replace
+from nvrc.facts import Facts, FailedWithFacts, replace
 from nvrc.launch import launch
 from nvrc.services import EXPORTER, HOST_ENGINE, Service
 from nvrc.system import System
@@ -36,7 +36,7 @@ def bring_up(system: System, facts: Facts) -> Facts:
         else:
             return replace(found, services=(*found.services, exporter))
     if facts.parameters.settings.strict:
-        raise NvrcError("E_DCGM", f"no DCGM exporter: {lacking}")
+        raise FailedWithFacts(NvrcError("E_DCGM", f"no DCGM exporter: {lacking}"), found)
     return replace(found, warnings=(*found.warnings, f"no DCGM exporter: {lacking}"))
 
 

@@ -8,7 +8,7 @@ lines of our grammar are believed, and a missing verdict is a finding of its own
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from guest_cdi.light import Enum
@@ -16,6 +16,7 @@ from nvrc.console import EndLine, FatalLine, ReadyLine, StepLine, WarningLine, p
 from nvrc.errors import find_code
 from nvrc.report import Failure, Report
 from nvrc.status import Status
+from nvrc.trouble import list_troubles, make_trouble, read_trouble
 from nvrc.verdict import Outcome, Verdict
 
 ORDERLY = "OK"
@@ -40,6 +41,7 @@ class Diagnosis:
     meaning: str = ""
     remedy: str = ""
     who: str = ""
+    also: tuple[Failure, ...] = ()
     finished_steps: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -64,7 +66,7 @@ def diagnose_console(lines: Iterable[str]) -> Diagnosis:
 
 
 def diagnose_report(report: Report) -> Diagnosis:
-    degraded = [step for step in report.steps if step.outcome is Outcome.WARN]
+    troubles = list_troubles(report.steps, report.gpus)
     finished = tuple(f"{step.name} {step.outcome.value}" for step in report.steps
                      if step.outcome not in (Outcome.PENDING, Outcome.RUNNING))
     if report.failure:
@@ -72,17 +74,20 @@ def diagnose_report(report: Report) -> Diagnosis:
     elif report.verdict is Verdict.BOOTING:
         running = ", ".join(step.name for step in report.steps if step.outcome is Outcome.RUNNING)
         found = Diagnosis(state=State.UNFINISHED, summary=f"no verdict yet; running: {running or 'nothing'}")
-    elif degraded:
-        step = degraded[0]
-        found = _explained(Diagnosis(state=State.DEGRADED, summary="the boot went on without a helper"), Failure(
-            code=step.code, step=step.name, what=step.detail, hint=""))
+    elif troubles:
+        found = _degraded(f"mode {report.mode or 'not decided'}", troubles)
     else:
         found = _by_verdict(report.verdict, report.mode)
     return replace(found, finished_steps=finished, warnings=report.warnings)
 
 
 def diagnose_status(status: Status) -> Diagnosis:
-    found = _failed(status.failure) if status.failure else _by_verdict(status.verdict, status.mode)
+    if status.failure:
+        found = _failed(status.failure)
+    elif status.degraded_by:
+        found = _degraded(f"mode {status.mode or 'not decided'}", status.degraded_by)
+    else:
+        found = _by_verdict(status.verdict, status.mode)
     services = tuple(f"{service.name} {service.state.value}" for service in status.services)
     return replace(found, finished_steps=services, warnings=status.warnings)
 
@@ -108,19 +113,38 @@ def _console_state(console: _Console) -> Diagnosis:
         return _failed(Failure(**console.end._asdict()))
     if console.end is not None and console.end.code != ORDERLY:
         return _failed(Failure(code=console.end.code, step="supervise", what=console.end.what, hint=""))
-    if console.end is not None:
-        return Diagnosis(state=State.ENDED, summary=f"the VM went down in order: {console.end.what}")
-    if console.last_words:
+    if console.last_words and console.end is None:
         return Diagnosis(state=State.FAILED, summary=console.last_words)
+    troubles = tuple(_told_troubles(console)) if console.ready else ()
+    if console.end is not None:
+        summary = f"the VM went down in order: {console.end.what}"
+        return _degraded(summary, troubles) if troubles else Diagnosis(state=State.ENDED, summary=summary)
     if console.ready is not None:
         ready = console.ready
-        return Diagnosis(state=State.READY, summary=f"ready in {ready.seconds:.3f} s, mode {ready.mode}, "
-                                                    f"{ready.gpus} GPUs, {ready.cdi} CDI devices")
+        summary = (f"ready in {ready.seconds:.3f} s, mode {ready.mode}, {ready.gpus} GPUs, "
+                   f"{ready.cdi} CDI devices")
+        return _degraded(summary, troubles) if troubles else Diagnosis(state=State.READY, summary=summary)
     if console.steps:
         return Diagnosis(state=State.UNFINISHED, summary=(
             f"no verdict; the last step that finished is {console.steps[-1].name}. What comes after it in the table "
             "hangs, or the VM was ended from outside"))
     return Diagnosis(state=State.UNFINISHED, summary="no line of this init: it never ran, or this is another log")
+
+
+def _told_troubles(console: _Console) -> Iterator[Failure]:
+    """Of steps that the boot went on without, and of what PID 1 said with a code afterwards."""
+    for step in console.steps:
+        if step.outcome == Outcome.WARN.value:
+            told = read_trouble(step.detail)
+            yield make_trouble(told.code, step.name, told.what) if told else make_trouble("", step.name, step.detail)
+    yield from filter(None, map(read_trouble, console.warnings))
+
+
+def _degraded(summary: str, troubles: tuple[Failure, ...]) -> Diagnosis:
+    """The first trouble is explained, the others are named."""
+    codes = ", ".join(dict.fromkeys(trouble.code or f"step {trouble.step}" for trouble in troubles))
+    found = Diagnosis(state=State.DEGRADED, summary=f"{summary}; degraded by {codes}", also=troubles[1:])
+    return _explained(found, troubles[0]) if troubles[0].code else replace(found, failure=troubles[0])
 
 
 def _by_verdict(verdict: Verdict, mode: str) -> Diagnosis:

@@ -8,7 +8,7 @@ import posixpath
 from nvrc import paths
 from nvrc.claims import fabric_mode, rail_policy
 from nvrc.errors import NvrcError
-from nvrc.facts import Facts, replace
+from nvrc.facts import Facts, FailedWithFacts, replace
 from nvrc.launch import launch
 from nvrc.services import FABRIC_MANAGER, SUBNET_MANAGER, Running
 from nvrc.system import System
@@ -29,8 +29,12 @@ def bring_up(system: System, facts: Facts) -> Facts:
         guid = find_port(system, tuple(function.bdf for function in facts.topology.management_nics))
         _make_folder(system)
         services = (launch(system, facts, SUBNET_MANAGER, subnet_limit_s(facts), {"guid": guid}),)
-    manager = launch(system, facts, FABRIC_MANAGER, fabric_limit_s(facts), {"guid": guid})
-    return replace(facts, services=(*facts.services, *services, manager))
+    found = replace(facts, services=(*facts.services, *services))
+    try:
+        manager = launch(system, facts, FABRIC_MANAGER, fabric_limit_s(facts), {"guid": guid})
+    except NvrcError as err:
+        raise FailedWithFacts(err, found) from err  # the subnet manager is up, and has to be stopped
+    return replace(found, services=(*found.services, manager))
 
 
 def _make_folder(system: System) -> None:

@@ -61,6 +61,17 @@ class GpuHealth:
         elif found := _SWITCH.search(line.text):
             self._tell(found[2], int(found[3]), f"NVSwitch {found[1]} at {found[2]}: SXid {found[3]}: {found[4]}")
 
+    def attached_again(self, heard: tuple[GpuRecord, ...]) -> None:
+        """What nvidia-persistenced said of the GPUs that it held before it had to be started again."""
+        for record in heard:
+            known = self._records[record.bdf]
+            if record.code and not known.code:
+                self._records[record.bdf] = replace(known, state=GpuState.FAILED, code=record.code)
+        lost = [record for record in heard if record.code]
+        for record in lost:
+            self._changed(f"{record.code} GPU {record.bdf}: not attached again by nvidia-persistenced")
+        self._changed(f"nvidia-persistenced has attached {len(heard) - len(lost)} of {len(heard)} GPUs again")
+
     def _name(self, place: str) -> str:
         """The bus id as the ledger has it: Xid lines leave the function out."""
         place = place.lower()

@@ -12,7 +12,7 @@ import os
 
 from guest_cdi.light import Callable, NamedTuple, deque
 from nvrc import paths
-from nvrc.system import KERN_INFO, System
+from nvrc.system import System
 
 RING_LINES = 512
 LINE_BYTES = 4096
@@ -124,7 +124,7 @@ class Journal:
         self._ring.append(line)
         if level <= self._forward_at_most and self._forwarded < FORWARD_LINES:
             self._forwarded += 1
-            self._system.say(f"nvrc: log {text[:FORWARD_CHARS]}", KERN_INFO)
+            self._system.say(f"nvrc: log {text[:FORWARD_CHARS]}")  # whoever asked for it is shown it, `quiet` or not
         for heard in self._listeners:
             heard(line)
 

@@ -19,10 +19,12 @@ from nvrc.system import System
 from nvrc.verdict import Verdict
 
 if TYPE_CHECKING:
+    from nvrc.ledger import Ledger
     from nvrc.report import GpuRecord
     from nvrc.status import ServiceRecord
 
 KILL_DEADLINE_S = 5.0
+LAST_WORDS_S = 1.0  # lines that were sent before a process ended are read after
 MOST_NEWS = 100  # kept for the status; the console has all
 
 
@@ -42,10 +44,12 @@ class Life:
 
     def _watch_gpus(self, facts: Facts) -> None:
         self._health = None
+        self._again: Ledger | None = None
         if facts.ledger is not None:
+            from nvrc.gpu_count import ledger_of
             from nvrc.health import GpuHealth
 
-            self._health = GpuHealth(facts.ledger, self._changed)
+            self._health = GpuHealth(ledger_of(facts) or (), self._changed)
             self._journal.listen(self._heard)
 
     def _watch_daemons(self, facts: Facts) -> None:
@@ -54,7 +58,8 @@ class Life:
             from nvrc.daemons import Daemons
 
             self._daemons = Daemons(self._system, facts.services, is_confidential=is_confidential(facts),
-                                    is_strict=self._settings.strict, later=self._later, changed=self._changed)
+                                    is_strict=self._settings.strict, later=self._later, changed=self._changed,
+                                    restarted=self._restarted)
 
     # What is known
 
@@ -114,8 +119,27 @@ class Life:
         try:
             if self._health is not None:
                 self._health.hear(line)
+            if self._again is not None:
+                self._again.hear(line, self._system.now())
         except Exception as err:
             self._say(f"supervision: {unforeseen(err)}")
+
+    def _restarted(self, name: str, is_up: bool) -> None:
+        """nvidia-persistenced has to attach its GPUs anew, and only its lines say whether it could."""
+        if name != "nvidia-persistenced" or self._health is None:
+            return
+        if is_up:
+            self._later(LAST_WORDS_S, self._attached_again)
+        else:
+            from nvrc.ledger import Ledger
+
+            self._again = Ledger(record.bdf for record in self._health.records if not record.code)
+
+    def _attached_again(self) -> None:
+        ledger, self._again = self._again, None
+        if ledger is not None and self._health is not None:
+            ledger.close()
+            self._health.attached_again(ledger.records)
 
     def _later(self, after_s: float, act: Callable[[], None]) -> None:
         def expired() -> None:

@@ -109,7 +109,8 @@ class Init:
     def _step_finished(self, record: Record, facts: Facts) -> None:
         if self._closing is not None:
             return  # a step that overran while daemons stop: the boot has had its verdict
-        self.system.say(console.step_line(record.name, record.outcome, record.seconds, record.detail))
+        detail = f"{record.code}: {record.detail}" if record.outcome == DEGRADED else record.detail
+        self.system.say(console.step_line(record.name, record.outcome, record.seconds, detail))
         for text in facts.warnings[self.warnings_told:]:
             self.system.say(console.warning_line(text))
         self.warnings_told = len(facts.warnings)
@@ -252,7 +253,9 @@ class Init:
 
 
 def count_gpus(facts: Facts) -> int:
-    """Those that are attached; on the bus, where nothing attaches them."""
+    """Those that containers can be given; on the bus, where nothing attaches them."""
     if facts.ledger is not None:
-        return sum(1 for record in facts.ledger if not record.code)
+        from nvrc.gpu_count import ledger_of
+
+        return sum(1 for record in ledger_of(facts) or () if not record.code)
     return len(facts.topology.gpus) if facts.topology else 0

@@ -7,11 +7,13 @@ from guest_cdi.light import Iterable, Protocol
 from nvrc import __version__, paths, report, status
 from nvrc.executor import Executor, Record
 from nvrc.facts import Facts
+from nvrc.gpu_count import ledger_of
 from nvrc.journal import Journal
 from nvrc.report import Failure, GpuRecord, ParameterRecord, Report, StepRecord
 from nvrc.status import ServiceRecord, ServiceState, Status
 from nvrc.supervise import Ending, Supervisor
 from nvrc.system import System
+from nvrc.trouble import list_troubles
 from nvrc.verdict import Outcome, Verdict
 
 INIT_MESSAGE = b"Run /init as init process"
@@ -87,7 +89,7 @@ def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict
         steps=tuple(_step(record) for record in records),
         parameters=_parameters(facts),
         topology=report.record_topology(facts.topology) if facts.topology else (),
-        gpus=facts.ledger or (),
+        gpus=ledger_of(facts) or (),
         warnings=facts.warnings,
         log=log_tail,
     )
@@ -95,6 +97,7 @@ def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict
 
 def describe_life(boot: Report, journal: Journal, life: Living | None, now: float) -> Status:
     supervisor = life.supervisor if life else None
+    gpus = (life.gpus if life else ()) or boot.gpus
     return Status(
         program=boot.program,
         verdict=boot.verdict,
@@ -102,8 +105,9 @@ def describe_life(boot: Report, journal: Journal, life: Living | None, now: floa
         updated_s=now,
         resident_kib=boot.resident_kib,
         failure=_failure_of_life(life) or boot.failure,
+        degraded_by=list_troubles(boot.steps, gpus, life.services, life.news) if life else (),
         services=(_agent(life.supervisor), *life.services) if life else (),
-        gpus=(life.gpus if life else ()) or boot.gpus,
+        gpus=gpus,
         orphans_reaped=supervisor.orphans_reaped if supervisor else 0,
         log_messages=journal.serial,
         log_dropped=journal.file_losses,

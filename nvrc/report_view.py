@@ -36,6 +36,7 @@ def show_status(status: Status) -> str:
              + ("" if status.resident_kib is None else f", {status.resident_kib} KiB resident")]
     if status.failure:
         lines += ["", *_failure(status.failure)]
+    lines += section("degraded by", [line for trouble in status.degraded_by for line in _failure(trouble)])
     lines += section("services", align([
         (s.name, s.state.value, f"pid {s.pid}" if s.pid is not None else "", f"{s.restarts} restarts",
          f"since {s.since_s:.3f} s", s.detail) for s in status.services]))

@@ -37,6 +37,7 @@ class Status:
     updated_s: float
     resident_kib: int | None = None
     failure: Failure | None = None
+    degraded_by: tuple[Failure, ...] = ()
     services: tuple[ServiceRecord, ...] = ()
     gpus: tuple[GpuRecord, ...] = ()
     orphans_reaped: int = 0

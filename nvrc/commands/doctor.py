@@ -61,6 +61,8 @@ def show(diagnosis: Diagnosis) -> Iterator[str]:
         if text and text not in told:
             yield f"  {name:8} {printable(text)}"
             told.add(text)
+    for trouble in diagnosis.also:
+        yield printable(f"  {'also':8} {trouble.code} {trouble.what}: {trouble.hint}")
     if diagnosis.finished_steps:
         yield f"  {'steps':8} {printable(', '.join(diagnosis.finished_steps))}"
     for text in diagnosis.warnings:

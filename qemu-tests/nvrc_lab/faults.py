@@ -36,6 +36,8 @@ CDI = "/var/run/cdi/nvidia.yaml"
 WAIT_MS = 120000
 # With this file /lab/init mounts /dev before the init and the hand start.
 DEVICES_FIRST = "/lab/devtmpfs"
+# The document is there, and the agent soon after it.
+AFTER_THE_BOOT = (f"wait {CDI} {WAIT_MS}", "sleep 500")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,10 @@ def _kill(fault: Fault, _gpu: Placed | None) -> Effects:
     return Effects(programs=held, texts=clocks, events=(*PHASES[fault.value](fault.program), f"kill {fault.program} 9"))
 
 
+def _attach_later(_fault: Fault, gpu: Placed | None) -> Effects:
+    return Effects(events=(*AFTER_THE_BOOT, f"write /proc/lab-pci set {_bdf(gpu)} faults 1"))
+
+
 def _early_client(_fault: Fault, _gpu: Placed | None) -> Effects:
     """nvidia-smi while nvidia-persistenced is still on its way: on a confidential GPU it takes the one attach."""
     return Effects(programs=("nvidia-persistenced.slow_ms=1500",),
@@ -116,13 +122,12 @@ def _early_client(_fault: Fault, _gpu: Placed | None) -> Effects:
 def _lost(_fault: Fault, gpu: Placed | None) -> Effects:
     """After the boot, when the agent runs already."""
     bdf = _bdf(gpu)
-    return Effects(events=(f"wait {CDI} {WAIT_MS}", "sleep 500", f"write /proc/lab-pci off {bdf}",
+    return Effects(events=(*AFTER_THE_BOOT, f"write /proc/lab-pci off {bdf}",
                            f"write /proc/nvidia-lab xid {bdf} 79 pid=0, name=, GPU has fallen off the bus."))
 
 
 def _xid(fault: Fault, gpu: Placed | None) -> Effects:
-    return Effects(events=(f"wait {CDI} {WAIT_MS}", "sleep 500",
-                           f"write /proc/nvidia-lab xid {_bdf(gpu)} {fault.value} told by the lab"))
+    return Effects(events=(*AFTER_THE_BOOT, f"write /proc/nvidia-lab xid {_bdf(gpu)} {fault.value} told by the lab"))
 
 
 def _driver_line(fault: Fault, _gpu: Placed | None) -> Effects:
@@ -190,6 +195,8 @@ FAULTS: Mapping[str, Row] = {
                                 "goes on (`booting`), once the agent runs (`running`), or at work on a GPU "
                                 "(`attaching`)",
                           needs=("program", "value"), make=_kill),
+    "attach-fails-later": Row(about="from after the boot on the GPU does not attach again", needs=("gpu",),
+                              make=_attach_later),
     "program-missing": Row(about="the image lacks the program", needs=("program",), make=_missing_program),
     "no-marker": Row(about="the fabric manager never says that it started", needs=(),
                      make=lambda _fault, _gpu: Effects(programs=("nv-fabricmanager.no_marker=1",))),

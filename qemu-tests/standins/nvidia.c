@@ -106,6 +106,24 @@ bool has_option(int argc, char **argv, const char *name)
 	return false;
 }
 
+/* As the real daemons do, say goodbye: the order in which they are asked can then be read in the log. */
+static void await_stop(void)
+{
+	struct sigaction own;
+	sigset_t stop;
+	int number;
+
+	if (sigaction(SIGTERM, NULL, &own) == 0 && own.sa_handler != SIG_DFL)
+		for (;;)
+			pause();	/* it has its own way to go */
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTERM);
+	sigprocmask(SIG_BLOCK, &stop, NULL);
+	sigwait(&stop, &number);
+	syslog(LOG_INFO, "stopped by SIGTERM");
+	exit(0);
+}
+
 void stay_forever(void)
 {
 	long ms, status = 0;
@@ -119,8 +137,7 @@ void stay_forever(void)
 		sleep_ms(ms);
 		exit((int)status);
 	}
-	for (;;)
-		pause();
+	await_stop();
 }
 
 void suffer_early_faults(void)

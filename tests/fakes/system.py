@@ -30,6 +30,7 @@ class FakeSystem(LinuxSystem):
     root: str
     effects: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    levels: list[int] = field(default_factory=list)
     fail: dict[str, OSError] = field(default_factory=dict)
     clock: float = 100.0
     programs: list[Program] = field(default_factory=list)
@@ -182,6 +183,7 @@ class FakeSystem(LinuxSystem):
 
     def say(self, line: str, level: int = KERN_EMERG) -> None:
         self.said.append(line)
+        self.levels.append(level)
 
 
 @dataclass

@@ -8,6 +8,7 @@ import pytest
 
 from fakes.daemons import FIRST_PID, Stage, exited
 from nvrc.errors import NvrcError
+from nvrc.facts import FailedWithFacts
 from nvrc.steps import dcgm as step
 from nvrc.steps.dcgm import bring_up
 
@@ -80,8 +81,9 @@ def test_without_an_exporter_the_host_engine_runs_alone(stage: Stage, lacking: s
 def test_without_an_exporter_strict_ends_the_boot(stage: Stage) -> None:
     os.unlink(stage.system.real_path("/bin/dcgm-exporter"))
     stage.ends(2)
-    with pytest.raises(NvrcError, match="no DCGM exporter: /bin/dcgm-exporter is not in the image"):
+    with pytest.raises(FailedWithFacts, match="no DCGM exporter: /bin/dcgm-exporter is not in the image") as caught:
         bring_up(stage.system, stage.facts(cmdline="nvrc.strict=on"))
+    assert [running.service.name for running in caught.value.facts.services] == ["nv-hostengine"], "it has to be stopped"
 
 
 @pytest.mark.parametrize(("status", "line", "what"), [

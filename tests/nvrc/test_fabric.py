@@ -14,7 +14,7 @@ from nvrc import launch
 from nvrc.errors import NvrcError
 from nvrc.fabric import bring_up
 from nvrc.fabric_config import edit, items
-from nvrc.facts import Mode
+from nvrc.facts import FailedWithFacts, Mode
 from nvrc.steps import fabric as step
 from nvrc.subnet import natural
 
@@ -247,6 +247,17 @@ def test_nvlink_5_starts_the_subnet_manager_first_on_the_right_port(stage: Stage
     assert [running.service.name for running in facts.services] == ["nvlsm", "nv-fabricmanager"]
     assert facts.services[1].since_s == 105
     assert step.tell(facts) == "nvlsm, nv-fabricmanager"
+
+
+def test_a_subnet_manager_that_is_up_is_known_when_the_fabric_manager_fails(stage: Stage) -> None:
+    stage.program("/sbin/nvlsm")
+    put_port(stage, "mlx5_0", management(0).bdf)
+    stage.says(5, "nvlsm: SUBNET UP")
+    stage.ends(6, exited(1), pid=FIRST_PID + 1)
+    with pytest.raises(FailedWithFacts) as caught:
+        bring_up(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8))
+    assert caught.value.code == "E_FABRIC_START"
+    assert [running.service.name for running in caught.value.facts.services] == ["nvlsm"]
 
 
 def test_the_subnet_managers_socket_is_as_good_as_its_word(stage: Stage) -> None:

@@ -90,6 +90,7 @@ def test_only_what_is_urgent_enough_is_forwarded(system: FakeSystem, log: int, s
         sender.send(text)
     journal.drain()
     assert system.said == ["nvrc: log error", "nvrc: log warning"]
+    assert system.levels == [0, 0], "shown on a console that `quiet` keeps to what is urgent"
 
 
 @pytest.mark.parametrize(("datagram", "text"), [

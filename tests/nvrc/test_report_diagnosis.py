@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,11 +14,13 @@ from nvrc.diagnosis import Diagnosis, State, diagnose_console, diagnose_report, 
 from nvrc.errors import BY_CODE, CODES
 from nvrc.report import Failure, Report, StepRecord
 from nvrc.status import ServiceRecord, ServiceState, Status
+from nvrc.trouble import make_trouble
 from nvrc.verdict import Outcome, Verdict
 
 BANNER = "[    0.000000] Linux version 6.12.0-cloud-amd64 (builder@host) #1 SMP"
 STEP = step_line("filesystems", "ok", 0.1)
 READY = verdict_ready(1.2, "gpu", 8, 9, 87)
+END = end_line("OK", "the agent powered off")
 FATAL = verdict_fatal("E_TOPOLOGY", "topology", "3 GPUs", "pass four")
 CRASH = verdict_fatal("E_AGENT_EXIT", "supervise", "exit status 1", "read its lines")
 PANIC = "[    2.5] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"
@@ -85,6 +89,8 @@ def booted(**changes: object) -> Report:
     return Report(**{**values, **changes})  # type: ignore[arg-type]  # names and values are those of each case
 
 
+SERVICE_TROUBLE = make_trouble("E_SERVICE_LOST", "supervise", "nv-fabricmanager ended with status 0")
+GPU_TROUBLE = make_trouble("E_GPU_LOST", "supervise", "GPU 0000:41:00.0: Xid 79")
 OK_STEP = StepRecord(name="filesystems", outcome=Outcome.OK, start_s=1.0, end_s=1.1)
 WARN_STEP = StepRecord(name="dcgm", outcome=Outcome.WARN, start_s=1.1, end_s=1.2, code="E_STEP_DEADLINE", detail="slow")
 RUNNING = StepRecord(name="agent", outcome=Outcome.RUNNING, start_s=1.2)
@@ -107,8 +113,8 @@ FAILURE = Failure(code="E_TOPOLOGY", step="topology", what="3 GPUs", hint="pass 
         warnings=("w",), meaning=BY_CODE["E_TOPOLOGY"].meaning, remedy=BY_CODE["E_TOPOLOGY"].remedy,
         who=BY_CODE["E_TOPOLOGY"].who), id="failed"),
     pytest.param(booted(verdict=Verdict.DEGRADED, steps=(OK_STEP, WARN_STEP)), Diagnosis(
-        state=State.DEGRADED, summary="the boot went on without a helper",
-        failure=Failure(code="E_STEP_DEADLINE", step="dcgm", what="slow", hint=""),
+        state=State.DEGRADED, summary="mode gpu; degraded by E_STEP_DEADLINE",
+        failure=Failure(code="E_STEP_DEADLINE", step="dcgm", what="slow", hint=BY_CODE["E_STEP_DEADLINE"].remedy),
         finished_steps=("filesystems ok", "dcgm warn"), meaning=BY_CODE["E_STEP_DEADLINE"].meaning,
         remedy=BY_CODE["E_STEP_DEADLINE"].remedy, who=BY_CODE["E_STEP_DEADLINE"].who), id="degraded"),
 ])
@@ -123,9 +129,35 @@ def test_status() -> None:
     assert diagnose_status(live) == Diagnosis(
         state=State.DEGRADED, summary="degraded, mode gpu", finished_steps=("agent running", "dcgm failed"),
         warnings=("w",))
+    told = diagnose_status(replace(live, degraded_by=(SERVICE_TROUBLE, GPU_TROUBLE)))
+    assert told.summary == "mode gpu; degraded by E_SERVICE_LOST, E_GPU_LOST"
+    assert (told.state, told.failure, told.remedy, told.also) == (
+        State.DEGRADED, SERVICE_TROUBLE, BY_CODE["E_SERVICE_LOST"].remedy, (GPU_TROUBLE,))
     lost = Status(program="nvrc 0.1.0", verdict=Verdict.FAILED, updated_s=9.0, failure=Failure(
         code="E_AGENT_EXIT", step="supervise", what="signal 9", hint=""))
     assert diagnose_status(lost).summary == "E_AGENT_EXIT after the boot"
+
+
+def test_a_console_that_was_degraded_says_by_what() -> None:
+    lines = [STEP, step_line("dcgm", "warn", 0.1, "E_DCGM: no DCGM: /bin/nv-hostengine is not in the image"), READY]
+    found = diagnose_console(lines)
+    assert found.state is State.DEGRADED
+    assert found.summary.endswith("degraded by E_DCGM")
+    assert found.failure is not None and (found.failure.step, found.remedy) == ("dcgm", BY_CODE["E_DCGM"].remedy)
+    later = diagnose_console([*lines, warning_line("E_GPU_LOST GPU 0000:41:00.0: Xid 79, fell off the bus"), END])
+    assert later.summary == "the VM went down in order: the agent powered off; degraded by E_DCGM, E_GPU_LOST"
+    assert [trouble.what for trouble in later.also] == ["GPU 0000:41:00.0: Xid 79, fell off the bus"]
+
+
+def test_a_warning_is_a_trouble_only_with_a_code_of_ours() -> None:
+    for text in ("E_FROM_THE_FUTURE gone", "no DCGM exporter", "E_", ""):
+        assert diagnose_console([READY, warning_line(text)]).state is State.READY
+
+
+def test_a_step_that_an_older_init_warned_of_without_a_code() -> None:
+    found = diagnose_console([step_line("dcgm", "warn", 0.1, "no DCGM"), READY])
+    assert (found.state, found.meaning) == (State.DEGRADED, "")
+    assert found.summary.endswith("degraded by step dcgm")
 
 
 @given(st.lists(st.text() | st.sampled_from([BANNER, STEP, READY, FATAL, CRASH, PANIC]), max_size=8))

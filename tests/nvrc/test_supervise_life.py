@@ -16,6 +16,7 @@ from nvrc.confidential import Mode as CcState
 from nvrc.facts import Facts, Mode
 from nvrc.life import Life, is_confidential
 from nvrc.loop import Loop
+from nvrc.nvml_answers import NvmlGpu
 from nvrc.report import GpuRecord, GpuState
 from nvrc.services import EXPORTER, FABRIC_MANAGER, PERSISTENCED, Running, describe
 from nvrc.verdict import Verdict
@@ -139,6 +140,50 @@ def test_persistenced_comes_back_where_nothing_is_confidential(world: World) -> 
     life = world.life(facts)
     life.child_ended(54, 0)
     assert life.services[0].state.value == "restarting"
+
+
+PERSISTENCED_SAYS = "nvidia-persistenced: device 0000:40:00.0 - "
+
+
+@pytest.mark.parametrize(("said", "state", "code", "news"), [
+    (("registered", "persistence mode enabled."), GpuState.ATTACHED, "", ()),
+    (("registered", "failed to open."), GpuState.FAILED, "E_GPU_ATTACH",
+     ("E_GPU_ATTACH GPU 0000:40:00.0: not attached again by nvidia-persistenced",)),
+    ((), GpuState.FAILED, "E_GPU_ATTACH", ("E_GPU_ATTACH GPU 0000:40:00.0: not attached again by nvidia-persistenced",)),
+], ids=["attached", "failed", "silent"])
+def test_a_daemon_that_came_back_has_to_attach_again(world: World, said: tuple[str, ...], state: GpuState, code: str,
+                                                     news: tuple[str, ...]) -> None:
+    world.stage.program("/bin/nvidia-persistenced")
+    facts = replace(world.gpu_facts("", running(PERSISTENCED, 54)), confidential=Confidential(CcState.OFF, "read"))
+    life = world.life(facts)
+    life.child_ended(54, exited(0))
+    world.pass_time(1)
+    for text in said:
+        world.stage.journal._hear(0, 6, PERSISTENCED_SAYS + text)
+    life.child_ended(4711, exited(0))
+    world.pass_time(1)
+    assert (life.gpus[0].state, life.gpus[0].code) == (state, code)
+    held = 0 if code else 1
+    assert tuple(world.warned[-1 - len(news):]) == (*news, f"nvidia-persistenced has attached {held} of 1 GPUs again")
+    assert life.verdict is (Verdict.DEGRADED if code else Verdict.READY)
+
+
+def test_what_others_say_of_a_gpu_meanwhile_counts_for_nothing(world: World) -> None:
+    world.stage.program("/bin/nvidia-persistenced")
+    facts = replace(world.gpu_facts("", running(PERSISTENCED, 54)), confidential=Confidential(CcState.OFF, "read"))
+    life = world.life(facts)
+    life.child_ended(54, exited(0))
+    world.pass_time(1)
+    world.stage.journal._hear(1000, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.")
+    life.child_ended(4711, exited(0))
+    world.pass_time(1)
+    assert life.gpus[0].code == "E_GPU_ATTACH"
+
+
+def test_gpus_that_the_boot_went_on_without_are_not_whole(world: World) -> None:
+    gpus = (NvmlGpu(0, ATTACHED.bdf, "", "", 0, "nvmlDeviceGetUUID returned 15"),)
+    life = world.life(replace(world.gpu_facts(), gpus=gpus))
+    assert (life.gpus[0].code, life.verdict) == ("E_GPU_NVML", Verdict.DEGRADED)
 
 
 # The stop

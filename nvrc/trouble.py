@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a VM that is up lacks: helpers not started, daemons ended, GPUs failed. With codes and advice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from nvrc.errors import find_code
+from nvrc.report import Failure, GpuRecord, StepRecord
+from nvrc.status import ServiceRecord, ServiceState
+from nvrc.verdict import Outcome
+
+AFTER_THE_BOOT = "supervise"
+SERVICE_LOST = "E_SERVICE_LOST"
+AGENT = "agent"
+
+
+def list_troubles(steps: Iterable[StepRecord], gpus: Iterable[GpuRecord], services: Iterable[ServiceRecord] = (),
+                  news: tuple[str, ...] = ()) -> tuple[Failure, ...]:
+    """In the order in which the boot and the life after it have them. `news`: sentences that begin with a code."""
+    return (*_of_steps(steps), *_of_services(services), *_of_gpus(gpus, news))
+
+
+def read_trouble(sentence: str) -> Failure | None:
+    """A sentence that begins with one of our codes, as `E_GPU_LOST GPU 0000:41:00.0: Xid 79, fell off the bus`."""
+    code, _, what = sentence.partition(" ")
+    code = code.rstrip(":")
+    return make_trouble(code, AFTER_THE_BOOT, what) if code.startswith("E_") and find_code(code) else None
+
+
+def make_trouble(code: str, step: str, what: str) -> Failure:
+    row = find_code(code)
+    return Failure(code=code, step=step, what=what, hint=row.remedy if row else "")
+
+
+def _of_steps(steps: Iterable[StepRecord]) -> Iterator[Failure]:
+    yield from (make_trouble(step.code, step.name, step.detail) for step in steps if step.outcome is Outcome.WARN)
+
+
+def _of_services(services: Iterable[ServiceRecord]) -> Iterator[Failure]:
+    for service in services:
+        if service.state is ServiceState.FAILED and service.name != AGENT:
+            yield make_trouble(SERVICE_LOST, AFTER_THE_BOOT, f"{service.name} {service.detail}")
+
+
+def _of_gpus(gpus: Iterable[GpuRecord], news: tuple[str, ...]) -> Iterator[Failure]:
+    for gpu in gpus:
+        if not gpu.code:
+            continue
+        start = f"{gpu.code} GPU {gpu.bdf}"
+        told = next((text for text in news if text.startswith(start)), f"{start} {gpu.state.value}")
+        step = AFTER_THE_BOOT if told in news else next(iter(_step_of(gpu.code)), AFTER_THE_BOOT)
+        yield make_trouble(gpu.code, step, told.partition(" ")[2])
+
+
+def _step_of(code: str) -> tuple[str, ...]:
+    row = find_code(code)
+    return (row.step,) if row else ()
