@@ -8,54 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
+from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest, bus_id
+from fakes.nvml_calls import CALLS, EVERYTHING, Call
 from nvrc.errors import NvrcError
 
 pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
-# A boot that asks for everything: GPU 1 is cut anew, GPU 0 stays whole.
-EVERYTHING = "nvrc.smi.lgc=1500 nvrc.smi.lmc=2619 nvrc.smi.pl=500 nvrc.mig=1:3g.40gb*2;0:off nvrc.smi.srs=1 nvrc.cc=on"
 MACHINE = f"{CONFIDENTIAL}\nmig gpu=1 gi=9 ci=0 profile=1g.10gb"
-
-# Call, the code its failure ends in, and words of the message.
-CALLS = (
-    ("nvmlInitWithFlags",                             "E_NVML",         "nvmlInit returned"),
-    ("nvmlDeviceGetCount_v2",                         "E_NVML",         ""),
-    ("nvmlDeviceGetHandleByIndex_v2",                 "E_GPU_NVML",     "GPU 1: "),
-    ("nvmlDeviceGetName",                             "E_GPU_NVML",     "GPU 1: "),
-    ("nvmlDeviceGetPciInfo_v3",                       "E_GPU_NVML",     "GPU 1: "),
-    ("nvmlDeviceGetUUID",                             "E_GPU_NVML",     "GPU 1 0000:1b:00.0: "),
-    ("nvmlDeviceGetMinorNumber",                      "E_GPU_NVML",     "GPU 1 0000:1b:00.0: "),
-    ("nvmlDeviceGetMigMode",                          "E_GPU_NVML",     "GPU 1 0000:1b:00.0: "),
-    ("nvmlDeviceGetMaxMigDeviceCount",                "E_GPU_NVML",     "GPU 1 0000:1b:00.0: "),
-    ("nvmlDeviceGetMigDeviceHandleByIndex",           "E_GPU_NVML",     "GPU 1 0000:1b:00.0: "),
-    ("nvmlDeviceGetGpuInstanceId",                    "E_GPU_NVML",     "GPU 1 0000:1b:00.0: "),
-    ("nvmlDeviceGetComputeInstanceId",                "E_GPU_NVML",     "GPU 1 0000:1b:00.0: "),
-    ("nvmlDeviceSetMemoryLockedClocks",               "E_GPU_SETTING",  "GPU 1 0000:1b:00.0: nvrc.smi.lmc=2619: "),
-    ("nvmlDeviceSetGpuLockedClocks",                  "E_GPU_SETTING",  "GPU 1 0000:1b:00.0: nvrc.smi.lgc=1500: "),
-    ("nvmlDeviceGetClockInfo",                        "E_GPU_SETTING",  "GPU 1 0000:1b:00.0: nvrc.smi.lgc=1500: "),
-    ("nvmlDeviceGetPowerManagementLimitConstraints",  "E_GPU_SETTING",  "GPU 1 0000:1b:00.0: nvrc.smi.pl=500: "),
-    ("nvmlDeviceSetPowerManagementLimit",             "E_GPU_SETTING",  "GPU 1 0000:1b:00.0: nvrc.smi.pl=500: "),
-    ("nvmlDeviceGetPowerManagementLimit",             "E_GPU_SETTING",  "GPU 1 0000:1b:00.0: nvrc.smi.pl=500: "),
-    ("nvmlDeviceSetMigMode",                          "E_MIG",          "GPU 0 0000:1a:00.0: "),
-    ("nvmlDeviceGetGpuInstanceProfileInfoV",          "E_MIG",          "GPU 1 0000:1b:00.0: "),
-    ("nvmlDeviceGetGpuInstances",                     "E_MIG",          "GPU 1 0000:1b:00.0: "),
-    ("nvmlGpuInstanceGetComputeInstanceProfileInfoV", "E_MIG",          "GPU 1 0000:1b:00.0: "),
-    ("nvmlGpuInstanceGetComputeInstances",            "E_MIG",          "GPU 1 0000:1b:00.0: "),
-    ("nvmlComputeInstanceDestroy",                    "E_MIG",          "GPU 1 0000:1b:00.0: "),
-    ("nvmlGpuInstanceDestroy",                        "E_MIG",          "GPU 1 0000:1b:00.0: "),
-    ("nvmlDeviceGetGpuInstancePossiblePlacements_v2", "E_MIG",          "GPU 1 0000:1b:00.0: "),
-    ("nvmlDeviceCreateGpuInstanceWithPlacement",      "E_MIG",          "GPU 1 0000:1b:00.0: "),
-    ("nvmlGpuInstanceCreateComputeInstance",          "E_MIG",          "GPU 1 0000:1b:00.0: "),
-    ("nvmlSystemGetConfComputeState",                 "E_CC_UNKNOWN",   ""),
-    ("nvmlSystemGetConfComputeCapabilities",          "E_CC_UNKNOWN",   ""),
-    ("nvmlSystemGetConfComputeSettings",              "E_CC_UNKNOWN",   ""),
-    ("nvmlDeviceGetConfComputeMemSizeInfo",           "E_CC_UNKNOWN",   ""),
-    ("nvmlSystemGetDriverVersion",                    "E_CDI_NVML",     ""),
-    ("nvmlSystemGetConfComputeGpusReadyState",        "E_READY_STATE",  ""),
-    ("nvmlSystemSetConfComputeGpusReadyState",        "E_READY_STATE",  ""),
-)
-NAMES = [call for call, _code, _words in CALLS]
+UNPLACED = ("nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetName", "nvmlDeviceGetPciInfo_v3")
+NAMES = [call.name for call in CALLS]
 
 
 @pytest.fixture
@@ -70,16 +31,18 @@ def test_the_table_names_every_call_of_a_boot(everything: Callable[[str], GpuGue
     assert facts.warnings == ()
 
 
-@pytest.mark.parametrize(("call", "code", "words"), CALLS)
-def test_a_failing_call_ends_in_its_code(everything: Callable[[str], GpuGuest], call: str, code: str, words: str) -> None:
-    about = f" gpu={words[4]}" if words.startswith("GPU ") else ""
-    guest = everything(f"fail {call}{about} 999")
+@pytest.mark.parametrize("call", CALLS, ids=NAMES)
+def test_a_failing_call_ends_in_its_code(everything: Callable[[str], GpuGuest], call: Call) -> None:
+    guest = everything(f"fail {call.name} {'' if call.gpu is None else f'gpu={call.gpu} '}999")
     with pytest.raises(NvrcError) as caught:
         guest.boot()
-    assert caught.value.code == code
-    assert words in caught.value.what
+    assert caught.value.code == call.code
+    assert call.words in caught.value.what
+    assert call.gpu is None or f"GPU {call.gpu}" in caught.value.what
+    # Before its bus id is known a GPU has a number only.
+    assert call.gpu is None or bus_id(call.gpu) in caught.value.what or call.name in UNPLACED
     assert "NVML_ERROR_UNKNOWN (999)" in caught.value.what
-    assert call.partition("_")[0].removesuffix("WithFlags").removesuffix("V") in caught.value.what
+    assert call.name.partition("_")[0].removesuffix("WithFlags").removesuffix("V") in caught.value.what
     assert guest.facts.ready is None
 
 
