@@ -23,12 +23,13 @@ OK, SKIPPED, FAILED, DEGRADED, RUNNING, PENDING = "ok", "skip", "fail", "warn", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What became of one step; times are those of the boot clock."""
+    """What became of one step; times are those of the boot clock. `waited_s`: for driver, daemons and library."""
 
     name: str
     outcome: str = PENDING
     start_s: float = 0.0
     end_s: float = 0.0
+    waited_s: float = 0.0
     detail: str = ""
     code: str = ""
     hint: str = ""
@@ -63,7 +64,7 @@ class Executor:
         self._records = {step.name: Record(name=step.name) for step in table}
         self._facts = Facts()
         self._failure: Record | None = None
-        self._results: list[tuple[Step, Facts, Facts | Exception]] = []
+        self._results: list[tuple[Step, Facts, Facts | Exception, float]] = []
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -113,13 +114,14 @@ class Executor:
 
     def _run_here(self, step: Step, given: Facts) -> None:
         self._alarm(step.deadline(given))
+        self._system.waits.take()
         try:
             returned: Facts | Exception = step.run(self._system, given)
         except Exception as err:
             returned = err
         finally:
             self._alarm(0)
-        self._conclude(step, given, returned)
+        self._conclude(step, given, returned, self._system.waits.take())
         self._loop.turn()
 
     def _run_beside(self, step: Step, given: Facts) -> None:
@@ -132,7 +134,7 @@ class Executor:
                 returned: Facts | Exception = step.run(self._system, given)
             except Exception as err:
                 returned = err
-            self._results.append((step, given, returned))
+            self._results.append((step, given, returned, self._system.waits.take()))
             os.close(done)
 
         def wake() -> None:
@@ -140,7 +142,7 @@ class Executor:
             os.close(ready)
 
         def expire() -> None:
-            if self._records[step.name].outcome == RUNNING and all(step is not done for done, _, _ in self._results):
+            if self._records[step.name].outcome == RUNNING and all(step is not row[0] for row in self._results):
                 self._conclude(step, given, DeadlineError())
 
         self._loop.watch(ready, wake)
@@ -149,11 +151,12 @@ class Executor:
 
     def _collect(self) -> None:
         while self._results:
-            step, given, returned = self._results.pop(0)
+            step, given, returned, waited_s = self._results.pop(0)
             if self._records[step.name].outcome == RUNNING:
-                self._conclude(step, given, returned)
+                self._conclude(step, given, returned, waited_s)
 
-    def _conclude(self, step: Step, given: Facts, returned: Facts | Exception) -> None:
+    def _conclude(self, step: Step, given: Facts, returned: Facts | Exception, waited_s: float = 0.0) -> None:
+        self._records[step.name] = replace(self._records[step.name], waited_s=waited_s)
         if isinstance(returned, Exception):
             if isinstance(returned, FailedWithFacts):
                 self._facts = merge(self._facts, given, returned.facts)

@@ -15,7 +15,7 @@ from guest_cdi.light import TYPE_CHECKING, Iterator, TypeVar
 from nvrc import linux, paths
 from nvrc.children import Children, Ended, nobody, work
 from nvrc.program import Program, start
-from nvrc.system import KERN_EMERG, Node, Output, Task
+from nvrc.system import KERN_EMERG, Node, Output, Task, Waits
 
 if TYPE_CHECKING:
     from nvrc.uevents import Events
@@ -30,7 +30,7 @@ class LinuxSystem:
 
     def __init__(self, root: str = "/", console: int = 2) -> None:
         self._root = root.rstrip("/")
-        self._children = Children()
+        self._children, self.waits = Children(), Waits()
         self.output: Output = lambda descriptor, _name: os.close(descriptor)
         self._console = console
         self._kmsg = -1
@@ -187,10 +187,11 @@ class LinuxSystem:
         if isinstance(image, bytes):
             linux.init_module(image, options)
             return
-        descriptor = os.open(self.real_path(image), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor, began_s = os.open(self.real_path(image), os.O_RDONLY | os.O_CLOEXEC), self.now()
         try:
             linux.finit_module(descriptor, options, linux.MODULE_INIT_COMPRESSED_FILE if compressed else 0)
         finally:
+            self.waits.add(self.now() - began_s)
             os.close(descriptor)
 
     def ioctl(self, path: str, request: int, data: bytes) -> bytes:
@@ -258,10 +259,13 @@ class LinuxSystem:
 
     def wait(self, queue: SimpleQueue[T], limit_s: float) -> T | None:
         """The next thing that another thread puts into the queue; None when the time is up first."""
+        began_s = self.now()
         try:
             return queue.get(timeout=max(0.0, limit_s))
         except Empty:
             return None
+        finally:
+            self.waits.add(self.now() - began_s)
 
     def say(self, line: str, level: int = KERN_EMERG) -> None:
         """One line for the console: through the kernel's ring buffer, so that no kernel message breaks into it.

@@ -9,13 +9,14 @@ from nvrc.executor import Executor, Record
 from nvrc.facts import Facts
 from nvrc.gpu_count import ledger_of
 from nvrc.journal import Journal
-from nvrc.report import Failure, GpuRecord, ParameterRecord, Report, StepRecord
+from nvrc.report import Failure, GpuRecord, ParameterRecord, Report, SpanRecord, StepRecord
 from nvrc.status import ServiceRecord, ServiceState, Status
 from nvrc.supervise import Ending, Supervisor
 from nvrc.system import System
 from nvrc.trouble import list_troubles
 from nvrc.verdict import Outcome, Verdict
 
+LIBRARY_SCAN = "library scan"
 INIT_MESSAGE = b"Run /init as init process"
 
 
@@ -87,6 +88,7 @@ def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict
         resident_kib=resident_kib,
         ended_s=max((record.end_s for record in records), default=None),
         steps=tuple(_step(record) for record in records),
+        beside=_beside(facts),
         parameters=_parameters(facts),
         topology=report.record_topology(facts.topology) if facts.topology else (),
         gpus=ledger_of(facts) or (),
@@ -132,7 +134,14 @@ def _failure_of_life(life: Living | None) -> Failure | None:
 def _step(record: Record) -> StepRecord:
     begun = record.outcome != Outcome.PENDING.value
     return StepRecord(name=record.name, outcome=Outcome(record.outcome), start_s=record.start_s if begun else None,
-                      end_s=record.end_s if begun else None, detail=record.detail, code=record.code)
+                      end_s=record.end_s if begun else None, waited_s=record.waited_s if begun else None,
+                      detail=record.detail, code=record.code)
+
+
+def _beside(facts: Facts) -> tuple[SpanRecord, ...]:
+    """What went on beside the steps, where somebody has told of it."""
+    warmed = facts.worker.warmed if facts.worker else None
+    return (SpanRecord(name=LIBRARY_SCAN, start_s=warmed[0], end_s=warmed[1]),) if warmed else ()
 
 
 def _parameters(facts: Facts) -> tuple[ParameterRecord, ...]:

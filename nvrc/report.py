@@ -16,7 +16,7 @@ from nvrc.verdict import Outcome, Verdict
 
 __all__ = [
     "LOG_TAIL_LINES", "SCHEMA", "Failure", "FunctionRecord", "GpuRecord", "GpuState", "Outcome", "ParameterRecord",
-    "Report", "Role", "StepRecord", "Verdict", "from_json", "record_topology", "to_json",
+    "Report", "Role", "SpanRecord", "StepRecord", "Verdict", "from_json", "record_topology", "to_json",
 ]
 
 SCHEMA = 1
@@ -44,8 +44,16 @@ class StepRecord:
     outcome: Outcome = Outcome.PENDING
     start_s: float | None = None
     end_s: float | None = None
+    waited_s: float | None = None
     detail: str = ""
     code: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanRecord:
+    name: str
+    start_s: float
+    end_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +101,7 @@ class Report:
     cpu_s: float | None = None
     resident_kib: int | None = None
     steps: tuple[StepRecord, ...] = ()
+    beside: tuple[SpanRecord, ...] = ()
     parameters: tuple[ParameterRecord, ...] = ()
     topology: tuple[FunctionRecord, ...] = ()
     gpus: tuple[GpuRecord, ...] = ()

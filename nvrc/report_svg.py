@@ -14,13 +14,14 @@ from math import floor, log10
 from typing import NamedTuple
 
 from nvrc.console import printable
-from nvrc.report import GpuState, Report, StepRecord
+from nvrc.report import GpuState, Report, SpanRecord, StepRecord
 from nvrc.verdict import Outcome, Verdict
 
 WIDTH, MARGIN, LABELS, ROOM_RIGHT = 1120, 24, 150, 170
-LANES_TOP, LANE, BAR = 208, 26, 16
+LANES_TOP, LANE, BAR, WAIT_BAR = 208, 26, 16, 5
 TEXT, FAINT, GRID = "#1f2733", "#5c6675", "#e1e5ea"
 KERNEL, INTERPRETER, OWN = "#8a94a3", "#8063b8", "#2f74c0"
+WAITED, BESIDE = "#a9cbef", "#5b9e6f"
 COLOURS = {
     Outcome.OK: OWN, Outcome.SKIP: "#b4bcc7", Outcome.WARN: "#d88a00", Outcome.FAIL: "#c62f1d",
     Outcome.RUNNING: "#7fb0e3", Outcome.PENDING: "#b4bcc7",
@@ -56,10 +57,11 @@ def render_svg(report: Report) -> str:
     last = max([report.started_s, *(m for step in report.steps for m in (step.start_s, step.end_s) if m is not None)])
     ended_s = last if report.ended_s is None else max(report.ended_s, report.started_s)
     own = Axis(report.started_s, max(ended_s, last), MARGIN + LABELS, WIDTH - MARGIN - ROOM_RIGHT)
-    bottom = LANES_TOP + LANE * len(report.steps)
+    bottom = LANES_TOP + LANE * (len(report.steps) + len(report.beside))
     remarks = list(_remarks(report))
     height = bottom + 52 + 20 * len(remarks)
-    lanes = enumerate(report.steps)
+    lanes = list(enumerate(report.steps))
+    below = list(enumerate(report.beside, start=len(report.steps)))
     return "\n".join((
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
         f'role="img" font-family="{_FONT}" font-size="13" fill="{TEXT}">',
@@ -70,6 +72,7 @@ def render_svg(report: Report) -> str:
         *_grid(own, bottom),
         *_verdict_mark(report, own, bottom),
         *(part for index, step in lanes for part in _lane(step, own, LANES_TOP + LANE * index, ended_s)),
+        *(part for index, span in below for part in _span(span, own, LANES_TOP + LANE * index)),
         *(_text(MARGIN, bottom + 58 + 20 * index, line, fill=colour) for index, (line, colour) in enumerate(remarks)),
         "</svg>", ""))
 
@@ -80,8 +83,10 @@ def _clamped(report: Report) -> Report:
         return None if value_s is None else min(max(value_s, 0.0), _LONGEST_S)
 
     steps = tuple(replace(step, start_s=moment(step.start_s), end_s=moment(step.end_s)) for step in report.steps)
-    return replace(report, steps=steps, started_s=moment(report.started_s) or 0.0, ended_s=moment(report.ended_s),
-                   interpreter_s=moment(report.interpreter_s))
+    beside = tuple(replace(span, start_s=moment(span.start_s) or 0.0, end_s=moment(span.end_s) or 0.0)
+                   for span in report.beside)
+    return replace(report, steps=steps, beside=beside, started_s=moment(report.started_s) or 0.0,
+                   ended_s=moment(report.ended_s), interpreter_s=moment(report.interpreter_s))
 
 
 def _headline(report: Report) -> str:
@@ -115,6 +120,8 @@ def _overview(report: Report, own: Axis) -> Iterator[str]:
 
 def _grid(axis: Axis, bottom: int) -> Iterator[str]:
     yield _text(MARGIN, LANES_TOP - 16, "step", fill=FAINT)
+    yield _bar(MARGIN + 40, LANES_TOP - 20, 26, WAIT_BAR, colour=WAITED, tip="")
+    yield _text(MARGIN + 71, LANES_TOP - 16, "waited", fill=FAINT, size=12)
     for moment_s in axis.ticks():
         x = axis.x(moment_s)
         yield f'<line x1="{x:.1f}" y1="{LANES_TOP - 8}" x2="{x:.1f}" y2="{bottom + 4}" stroke="{GRID}"/>'
@@ -138,8 +145,21 @@ def _lane(step: StepRecord, axis: Axis, top: int, ended_s: float) -> Iterator[st
     yield _text(MARGIN, top + 18, printable(step.name, _NAME_CHARS), weight=weight)
     yield _bar(left, top + 5, width, BAR, colour=COLOURS[step.outcome],
                tip=f"{step.name}: {label} {step.detail}".rstrip())
+    if step.waited_s and end_s > step.start_s:
+        share = min(1.0, max(0.0, step.waited_s) / (end_s - step.start_s))
+        yield _bar(left, top + 5 + BAR - WAIT_BAR, width * share, WAIT_BAR, colour=WAITED,
+                   tip=f"{step.name} waited {_duration(step.waited_s)} for driver, daemons or NVIDIA's library")
     yield _bar_label(left, left + width, top + 18, printable(label, _LABEL_CHARS), weight=weight,
                      colour=COLOURS[step.outcome] if trouble else TEXT)
+
+
+def _span(span: SpanRecord, axis: Axis, top: int) -> Iterator[str]:
+    """What another process did meanwhile."""
+    label = _duration(max(0.0, span.end_s - span.start_s))
+    left, width = axis.x(span.start_s), max(2.5, axis.x(span.end_s) - axis.x(span.start_s))
+    yield _text(MARGIN, top + 18, printable(span.name, _NAME_CHARS), fill=FAINT)
+    yield _bar(left, top + 5, width, BAR, colour=BESIDE, tip=f"{span.name}, in the worker: {label}")
+    yield _bar_label(left, left + width, top + 18, label, weight="normal", colour=TEXT)
 
 
 def _bar_label(left: float, right: float, y: int, label: str, *, weight: str, colour: str) -> str:

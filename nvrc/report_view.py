@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from nvrc.boot import BOOT
 from nvrc.console import printable
+from nvrc.critical_path import own_seconds
 from nvrc.report import Failure, GpuRecord, Report, Role, StepRecord
 from nvrc.status import Status
 
@@ -14,10 +16,13 @@ _DEFAULT_SOURCE = "default"
 
 def show_report(report: Report) -> str:
     lines = [_headline(report.program, report.verdict.value, report.mode), timing(report), ""]
-    lines += align([("step", "outcome", "start", "seconds", "detail"),
+    lines += align([("step", "outcome", "start", "seconds", "waited", "detail"),
                     *(_step_row(step, report.started_s) for step in report.steps)])
     if report.failure:
         lines += ["", *_failure(report.failure)]
+    lines += section("beside the steps", align([
+        (span.name, f"{span.start_s - report.started_s:+.3f}", f"{span.end_s - span.start_s:.3f} s")
+        for span in report.beside]))
     lines += section("GPUs", align(list(map(_gpu_row, report.gpus))))
     lines += section("PCI functions that decide the mode", align(
         [(f.role.value, f.bdf, f"{f.ids} class {f.pci_class}") for f in report.topology if f.role is not Role.OTHER]))
@@ -54,6 +59,9 @@ def timing(report: Report) -> str:
     if report.ended_s is not None:
         processor = "" if report.cpu_s is None else f" ({report.cpu_s:.3f} s of processor time)"
         parts.append(f"boot {report.ended_s - report.started_s:.3f} s{processor}")
+    own_s = own_seconds(report, {step.name: step.needs for step in BOOT})
+    if own_s is not None:
+        parts.append(f"of it {own_s:.3f} s own work on the longest chain of steps, the rest waiting for others")
     if report.resident_kib is not None:
         parts.append(f"{report.resident_kib} KiB resident")
     return ", ".join(parts)
@@ -73,7 +81,8 @@ def _headline(program: str, verdict: str, mode: str) -> str:
 def _step_row(step: StepRecord, started_s: float) -> tuple[str, ...]:
     start = "" if step.start_s is None else f"{step.start_s - started_s:+.3f}"
     took = "" if step.start_s is None or step.end_s is None else f"{step.end_s - step.start_s:.3f}"
-    return step.name, step.outcome.value, start, took, ": ".join(filter(None, (step.code, step.detail)))
+    waited = "" if step.waited_s is None else f"{step.waited_s:.3f}"
+    return step.name, step.outcome.value, start, took, waited, ": ".join(filter(None, (step.code, step.detail)))
 
 
 def _gpu_row(gpu: GpuRecord) -> tuple[str, ...]:

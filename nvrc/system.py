@@ -7,6 +7,7 @@ is a real directory plus a journal of effects; `LinuxSystem` (linux_system.py) i
 
 from __future__ import annotations
 
+import _thread
 from _queue import SimpleQueue
 
 from guest_cdi.light import TYPE_CHECKING, Callable, Iterator, NamedTuple, Protocol, TypeVar
@@ -34,6 +35,21 @@ class Node(NamedTuple):
     gid: int = 0
 
 
+class Waits:
+    """Seconds that each thread has spent waiting for the driver, for daemons, for NVIDIA's library."""
+
+    def __init__(self) -> None:
+        self._spent: dict[int, float] = {}
+
+    def add(self, seconds: float) -> None:
+        thread = _thread.get_ident()
+        self._spent[thread] = self._spent.get(thread, 0.0) + seconds
+
+    def take(self) -> float:
+        """Those of this thread since it last asked."""
+        return self._spent.pop(_thread.get_ident(), 0.0)
+
+
 class System(Protocol):
     """What a step may do. Everything raises OSError as the kernel gives it; the step says what that means.
 
@@ -41,6 +57,7 @@ class System(Protocol):
     """
 
     output: Output
+    waits: Waits
 
     def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
     def write(self, path: str, data: bytes) -> None: ...

@@ -12,6 +12,8 @@ from guest_cdi.light import TYPE_CHECKING, Callable, Protocol
 if TYPE_CHECKING:
     import socket
 
+    from nvrc.system import Waits
+
 NETLINK_KOBJECT_UEVENT = 15
 KERNEL_GROUP = 1
 
@@ -53,6 +55,8 @@ def listen() -> Uevents:
 class Machine(Protocol):
     """The part of System that waiting needs."""
 
+    waits: Waits
+
     def now(self) -> float: ...
     def listen_uevents(self) -> Events: ...
 
@@ -62,7 +66,7 @@ def wait_until_complete(system: Machine, missing: Callable[[], tuple[str, ...]],
     left = missing()
     if not left:
         return left
-    events = system.listen_uevents()
+    events, began_s = system.listen_uevents(), system.now()
     try:
         left = missing()  # what came before the subscription
         give_up = system.now() + patience_s
@@ -74,4 +78,5 @@ def wait_until_complete(system: Machine, missing: Callable[[], tuple[str, ...]],
             left = now_left
         return left
     finally:
+        system.waits.add(system.now() - began_s)
         events.close()

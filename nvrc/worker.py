@@ -11,6 +11,7 @@ from __future__ import annotations
 import _thread
 import os
 import select
+import time
 from _queue import SimpleQueue
 
 from guest_cdi.jsonvalue import read_json
@@ -33,6 +34,7 @@ class Worker:
     system: System
     socket: int
     pid: int
+    warmed: tuple[float, float] | None = None  # when it loaded its code and read the driver's directories
     reaper_s: float = 1.0  # until one that closed its socket by dying has been reaped
     _statuses: SimpleQueue[int] = field(default_factory=SimpleQueue)
     _turn: _thread.LockType = field(default_factory=_thread.allocate_lock)
@@ -40,13 +42,23 @@ class Worker:
     def ask(self, name: str, deadline_s: float, **given: Value) -> Value:
         """The answer to a request, or NvrcError: the request's own, E_NVML_CRASH or E_NVML_HANG."""
         text = encode_line({"ask": name, "given": given})
+        began_s = self.system.now()
         with self._turn:
             try:
                 os.write(self.socket, text)
             except OSError as err:
                 raise self._died(name) from err
-            reply = self._read_answer(name, deadline_s)
-        return _unwrap(name, reply)
+            reply = _read_reply(name, self._read_answer(name, deadline_s))
+        self._account(reply, self.system.now() - began_s)
+        return _unwrap(reply)
+
+    def _account(self, reply: Mapping[str, Value], took_s: float) -> None:
+        """Processor time of the worker is our own work for the most part; the rest was waiting for the driver."""
+        used_s = reply.get("cpu_s")
+        self.system.waits.add(max(0.0, took_s - used_s) if isinstance(used_s, float) else took_s)
+        match reply.get("warmed"):
+            case [float(began_s), float(ended_s)]:
+                self.warmed = (began_s, ended_s)
 
     def stop(self) -> None:
         """Close the conversation; the worker ends by itself when it hears no more."""
@@ -97,26 +109,35 @@ class Worker:
 def start_worker(system: System, requests: Callable[[], Mapping[str, Request]]) -> Worker:
     """Fork one that answers `requests()`; the mapping is made in the child, which imports what it needs."""
     worker = Worker(system, -1, -1)
-    worker.pid, worker.socket = system.fork(lambda talking: serve(talking, requests()), worker.ended)
+
+    def task(talking: int) -> None:
+        began_s = system.now()
+        rows = requests()
+        serve(talking, rows, (began_s, system.now()))
+
+    worker.pid, worker.socket = system.fork(task, worker.ended)
     return worker
 
 
-def serve(talking: int, requests: Mapping[str, Request]) -> None:
+def serve(talking: int, requests: Mapping[str, Request], warmed: tuple[float, float] | None = None) -> None:
     """The worker's end: answer until the other side is closed."""
     with os.fdopen(talking, "rb", closefd=False) as lines:
         for line in lines:
-            os.write(talking, answer(line, requests))
+            os.write(talking, answer(line, requests, warmed))
 
 
-def answer(line: bytes, requests: Mapping[str, Request]) -> bytes:
+def answer(line: bytes, requests: Mapping[str, Request], warmed: tuple[float, float] | None = None) -> bytes:
+    """With what it cost, and when the worker got ready for it."""
+    began_s = time.process_time()
     name, given = _read_request(line)
+    reply: Mapping[str, Value]
     try:
-        return encode_line({"ok": requests[name](given)})
+        reply = {"ok": requests[name](given)}
     except NvrcError as err:
-        reply: Mapping[str, Value] = {"code": err.code, "what": err.what, "hint": err.hint}
+        reply = {"code": err.code, "what": err.what, "hint": err.hint}
     except Exception as err:
         reply = {"code": "E_INTERNAL", "what": f"{name}: {err!r}", "hint": ""}
-    return encode_line(reply)
+    return encode_line({**reply, "cpu_s": time.process_time() - began_s, "warmed": warmed})
 
 
 def _read_request(line: bytes) -> tuple[str, Mapping[str, Value]]:
@@ -125,15 +146,20 @@ def _read_request(line: bytes) -> tuple[str, Mapping[str, Value]]:
     return asked["ask"], asked["given"]
 
 
-def _unwrap(name: str, line: bytes) -> Value:
+def _read_reply(name: str, line: bytes) -> Mapping[str, Value]:
     try:
         reply = read_json(line)
         if not isinstance(reply, dict):
             raise TypeError("no object")
-        if "ok" in reply:
-            value: Value = reply["ok"]
-            return value
-        code, what, hint = str(reply["code"]), str(reply["what"]), str(reply["hint"])
+        if "ok" not in reply:
+            reply["code"], reply["what"], reply["hint"]
     except (ValueError, TypeError, KeyError) as err:
         raise NvrcError("E_NVML_CRASH", f"the worker's answer to {name!r} is not one: {line[:80]!r}") from err
+    return reply
+
+
+def _unwrap(reply: Mapping[str, Value]) -> Value:
+    if "ok" in reply:
+        return reply["ok"]
+    code, what, hint = str(reply["code"]), str(reply["what"]), str(reply["hint"])
     raise NvrcError(code if find_code(code) else "E_INTERNAL", what, hint)

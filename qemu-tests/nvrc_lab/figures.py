@@ -12,6 +12,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from nvrc.boot import BOOT
+from nvrc.critical_path import own_seconds
 from nvrc.report import Report
 from nvrc_lab.outcome import Told
 
@@ -39,7 +41,7 @@ class Spread:
 
 # In the order in which they are shown, with their unit.
 MEASURES: Mapping[str, str] = {
-    "kernel": "ms", "init_to_agent": "ms", "agent_to_container": "ms", "total": "ms",
+    "kernel": "ms", "init_to_agent": "ms", "agent_to_container": "ms", "total": "ms", "own": "ms",
     "pid1_cpu": "ms", "children_cpu": "ms", "pid1_rss": "KiB",
 }
 ABOUT: Mapping[str, str] = {
@@ -47,6 +49,8 @@ ABOUT: Mapping[str, str] = {
     "init_to_agent": "exec of the init to exec of the agent",
     "agent_to_container": "exec of the agent to the container's first line",
     "total": "kernel entry to the agent, or to the container where there is one",
+    "own": "of init_to_agent, the init's own work on its longest chain of steps: without the interpreter's start, and "
+           "without what each step says that it waited for driver, daemons and NVIDIA's library",
     "pid1_cpu": "processor time of PID 1 from the exec of the init until the agent runs",
     "children_cpu": "the same of its ended children",
     "pid1_rss": "resident memory of PID 1 when the agent runs",
@@ -57,6 +61,10 @@ def measure(told: Told) -> dict[str, float]:
     """What this run gave; a measure that it did not give is absent."""
     clocks = {found[1]: (int(found[2]), int(found[3] or 0)) for found in map(_CLOCK.search, told.lines) if found}
     figures = _moments(clocks)
+    if told.report is not None:
+        own_s = own_seconds(told.report, {step.name: step.needs for step in BOOT})
+        if own_s is not None:
+            figures["own"] = own_s * 1000
     text = "\n".join(told.lines)
     if found := _STAT.search(text):
         fields = found[1].split()

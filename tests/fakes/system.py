@@ -17,7 +17,7 @@ from typing import TypeVar
 from nvrc.children import Ended, nobody
 from nvrc.linux_system import LinuxSystem
 from nvrc.program import Program
-from nvrc.system import KERN_EMERG, Node
+from nvrc.system import KERN_EMERG, Node, Waits
 
 T = TypeVar("T")
 
@@ -31,6 +31,7 @@ class FakeSystem(LinuxSystem):
     effects: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     levels: list[int] = field(default_factory=list)
+    waits: Waits = field(default_factory=Waits)
     fail: dict[str, OSError] = field(default_factory=dict)
     clock: float = 100.0
     programs: list[Program] = field(default_factory=list)
@@ -169,6 +170,13 @@ class FakeSystem(LinuxSystem):
         return self.clock
 
     def wait(self, queue: SimpleQueue[T], limit_s: float) -> T | None:
+        began_s = self.clock
+        try:
+            return self._pass_time_until_filled(queue, limit_s)
+        finally:
+            self.waits.add(self.clock - began_s)
+
+    def _pass_time_until_filled(self, queue: SimpleQueue[T], limit_s: float) -> T | None:
         """Time jumps to whatever happens next until there is something in the queue; nobody sleeps."""
         until_s = self.clock + max(0.0, limit_s)
         while queue.empty():

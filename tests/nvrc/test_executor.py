@@ -57,6 +57,19 @@ def failing(error: Exception) -> Action:
     return run
 
 
+@pytest.mark.parametrize("blocks", [False, True], ids=["here", "beside"])
+def test_a_record_says_how_long_the_step_waited_for_others(system: FakeSystem, loop: Loop, blocks: bool) -> None:
+    def wait(given: System, facts: Facts) -> Facts:
+        given.waits.add(1.5)
+        given.waits.add(0.5)
+        return facts
+
+    system.waits.add(9.0)  # by this thread, before there was a step
+    run = executor(system, loop, step("waits", wait, blocks=lambda _facts: blocks), step("quick", needs=("waits",)))
+    run.run()
+    assert [(record.name, record.waited_s) for record in run.records] == [("waits", 2.0), ("quick", 0.0)]
+
+
 def test_the_boot_in_the_order_in_which_it_runs() -> None:
     assert order(BOOT) == (
         "filesystems", "journal", "parameters", "extensions", "identity", "loopback", "topology", "modules", "device-nodes",

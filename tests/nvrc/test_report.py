@@ -27,6 +27,7 @@ from nvrc.report import (
     ParameterRecord,
     Report,
     Role,
+    SpanRecord,
     StepRecord,
     Verdict,
     record_topology,
@@ -74,8 +75,8 @@ def test_layout_is_one_line_per_field_and_item() -> None:
     value = Report(program="0.1.0", started_s=0.5, steps=(StepRecord(name="a"), StepRecord(name="b")))
     lines = encode(value).decode().splitlines()
     assert lines[:4] == ["{", '  "schema": 1,', '  "program": "0.1.0",', '  "verdict": "booting",']
-    assert ('    {"name": "a", "outcome": "pending", "start_s": null, "end_s": null, "detail": "", "code": ""},'
-            in lines)
+    assert ('    {"name": "a", "outcome": "pending", "start_s": null, "end_s": null, "waited_s": null, "detail": "", '
+            '"code": ""},' in lines)
 
 
 @settings(max_examples=50)
@@ -104,7 +105,7 @@ def without(name: str) -> bytes:
     return json.dumps(document).encode()
 
 
-STEP = {"name": "a", "outcome": "ok", "start_s": 1, "end_s": None, "detail": "", "code": ""}
+STEP = {"name": "a", "outcome": "ok", "start_s": 1, "end_s": None, "waited_s": 0.5, "detail": "", "code": ""}
 
 
 @pytest.mark.parametrize(("data", "problems"), [
@@ -183,7 +184,7 @@ def documented(heading: str) -> list[str]:
 
 
 @pytest.mark.parametrize("record", [Report, StepRecord, ParameterRecord, FunctionRecord, GpuRecord, Failure, Status,
-                                    ServiceRecord], ids=lambda record: record.__name__)
+                                    ServiceRecord, SpanRecord], ids=lambda record: record.__name__)
 def test_the_page_lists_every_field_in_order(record: type) -> None:
     assert is_dataclass(record)
     assert documented(record.__name__) == [field.name for field in fields(record)]

@@ -19,6 +19,7 @@ from nvrc.report import (
     ParameterRecord,
     Report,
     Role,
+    SpanRecord,
     StepRecord,
 )
 from nvrc.report_svg import COLOURS, WIDTH, Axis, render_svg
@@ -37,10 +38,11 @@ BOOT = Report(
         StepRecord(name="loopback", outcome=Outcome.OK, start_s=2.5, end_s=4.5),
         StepRecord(name="extensions", outcome=Outcome.WARN, start_s=2.5, end_s=3.5, code="E_MOUNT"),
         StepRecord(name="fabric", outcome=Outcome.SKIP, start_s=2.5, end_s=2.5),
-        StepRecord(name="modules", outcome=Outcome.FAIL, start_s=2.5, end_s=6.0, code="E_STEP_DEADLINE"),
+        StepRecord(name="modules", outcome=Outcome.FAIL, start_s=2.5, end_s=6.0, waited_s=3.0, code="E_STEP_DEADLINE"),
         StepRecord(name="cdi", outcome=Outcome.RUNNING, start_s=3.0, end_s=3.0),
         StepRecord(name="agent"),
     ),
+    beside=(SpanRecord(name="library scan", start_s=2.6, end_s=3.1),),
     parameters=(ParameterRecord(name="nvrc.log", value="debug", source="command line"),
                 ParameterRecord(name="nvrc.strict", value="off", source="default")),
     topology=(FunctionRecord(bdf="0000:41:00.0", ids="10de:2330", pci_class="030200", role=Role.GPU),
@@ -55,17 +57,20 @@ def test_table_of_a_whole_report() -> None:
 nvrc 0.1.0: failed, mode gpu
 kernel 1.960 s, interpreter 0.040 s, boot 4.000 s
 
-step         outcome  start   seconds  detail
-filesystems  ok       +0.000  0.500    6 mounts
+step         outcome  start   seconds  waited  detail
+filesystems  ok       +0.000  0.500            6 mounts
 loopback     ok       +0.500  2.000
-extensions   warn     +0.500  1.000    E_MOUNT
+extensions   warn     +0.500  1.000            E_MOUNT
 fabric       skip     +0.500  0.000
-modules      fail     +0.500  3.500    E_STEP_DEADLINE
+modules      fail     +0.500  3.500    3.000   E_STEP_DEADLINE
 cdi          running  +1.000  0.000
 agent        pending
 
 E_STEP_DEADLINE in step modules: did not finish
   raise it
+
+beside the steps:
+  library scan  +0.600  0.500 s
 
 GPUs:
   0000:41:00.0  attached  3.100 s  GPU-1
@@ -90,7 +95,7 @@ last log lines:
 
 def test_table_of_an_empty_report() -> None:
     assert show_report(Report(program="nvrc 0.1.0", started_s=2.0)) == (
-        "nvrc 0.1.0: booting\nkernel 2.000 s\n\nstep  outcome  start  seconds  detail\n")
+        "nvrc 0.1.0: booting\nkernel 2.000 s\n\nstep  outcome  start  seconds  waited  detail\n")
 
 
 def test_table_of_a_status_with_a_failure() -> None:
@@ -156,11 +161,11 @@ def test_picture_is_plain_svg() -> None:
 
 def test_bars_stand_where_the_times_say() -> None:
     bars = Picture(BOOT).bars()
-    assert list(bars) == ["filesystems", "loopback", "extensions", "modules", "cdi"]
+    assert list(bars) == ["filesystems", "loopback", "extensions", "modules", "cdi", "library scan, in the worker"]
     origin, _ = span(bars["filesystems"])
     per_second = (span(bars["loopback"])[1] - span(bars["loopback"])[0]) / 2
     expected = {"filesystems": (0, 0.5), "loopback": (0.5, 2.5), "extensions": (0.5, 1.5), "modules": (0.5, 4.0),
-                "cdi": (1.0, 4.0)}
+                "cdi": (1.0, 4.0), "library scan, in the worker": (0.6, 1.1)}
     for name, times in expected.items():
         assert span(bars[name]) == pytest.approx([origin + t * per_second for t in times], abs=0.2), name
     tops = [float(bar.get("y", "")) for bar in bars.values()]
@@ -171,6 +176,14 @@ def test_bars_have_the_colour_of_their_outcome() -> None:
     bars = Picture(BOOT).bars()
     assert [bars[name].get("fill") for name in ("loopback", "extensions", "modules", "cdi")] == [
         COLOURS[o] for o in (Outcome.OK, Outcome.WARN, Outcome.FAIL, Outcome.RUNNING)]
+
+
+def test_waiting_is_a_strip_of_its_share_at_the_foot_of_the_bar() -> None:
+    picture = Picture(BOOT)
+    strips = [rect for rect in picture.root.iter(f"{SVG}rect")
+              if "waited 3.00 s for driver" in (rect.findtext(f"{SVG}title") or "")]
+    left, right = span(picture.bars()["modules"])
+    assert [span(strip) for strip in strips] == [pytest.approx((left, left + (right - left) * 3 / 3.5), abs=0.2)]
 
 
 def test_overview_shows_the_time_before_pid_1() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -170,5 +171,21 @@ def test_serving_in_this_process() -> None:
     with ours, theirs:
         ours.send(b'{"ask": "echo", "given": {"a": 1}}\n')
         ours.shutdown(socket.SHUT_WR)
-        serve(theirs.fileno(), REQUESTS)
-        assert ours.recv(100) == b'{"ok": {"a": 1}}\n'
+        serve(theirs.fileno(), REQUESTS, (1.0, 2.5))
+        reply = json.loads(ours.recv(200))
+    assert (reply["ok"], reply["warmed"]) == ({"a": 1}, [1.0, 2.5])
+    assert 0 <= reply["cpu_s"] < 1
+
+
+@pytest.mark.parametrize(("reply", "waited_s", "warmed"), [
+    ({"ok": 1, "cpu_s": 0.25, "warmed": [1.5, 2.0]}, 1.75, (1.5, 2.0)),
+    ({"ok": 1, "cpu_s": 9.0, "warmed": None}, 0.0, None),
+    ({"ok": 1, "cpu_s": "many", "warmed": ["a", 1.0]}, 2.0, None),
+    ({"ok": 1}, 2.0, None),
+], ids=["honest", "more-than-it-took", "nonsense", "silent"])
+def test_what_a_worker_says_of_its_time_is_taken_as_far_as_it_makes_sense(
+        reply: Mapping[str, Value], waited_s: float, warmed: tuple[float, float] | None) -> None:
+    worker = Worker(LinuxSystem(), -1, -1)
+    worker._account(reply, 2.0)
+    assert (worker.system.waits.take(), worker.warmed) == (waited_s, warmed)
+    assert worker.system.waits.take() == 0.0
