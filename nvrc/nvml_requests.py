@@ -15,6 +15,7 @@ from nvrc.worker import Request, Value
 
 if TYPE_CHECKING:
     from guest_cdi.host import Host
+    from guest_cdi.nvml import RefusedError
 
 Action = Callable[[Session, Mapping[str, Value]], Value]
 
@@ -35,6 +36,7 @@ REQUESTS: tuple[tuple[str, Action, str], ...] = (
 
 # What guest-cdi says about the library before there is any talk of a document, and advice that suits a boot.
 OWN_CODES = {"E_CDI_NVML": "E_NVML", "E_CDI_NVML_LIBRARY": "E_NVML_LIBRARY"}
+VERSION_MISMATCH = 18  # of NVML, whichever call it is that finds out
 WITHOUT_IT = "read the kernel's NVRM and Xid lines of that GPU; nvrc.gpus=min:N goes on without it"
 OWN_HINTS = {"E_CDI_GPU": WITHOUT_IT, "E_CDI_GPU_NODE": WITHOUT_IT}
 
@@ -56,11 +58,17 @@ def _bind(session: Session, action: Action, code: str) -> Request:
         try:
             return action(session, given)
         except RefusedError as err:
-            raise NvrcError(code, str(err), err.remedy) from err
+            raise NvrcError(_code_of(err, code), str(err), err.remedy) from err
         except CdiError as err:
+            if isinstance(err.__cause__, RefusedError) and err.__cause__.code == VERSION_MISMATCH:
+                raise NvrcError("E_DRIVER_VERSION", err.what, err.hint) from err
             raise NvrcError(_own_code(err.code, code), err.what, OWN_HINTS.get(err.code, err.hint)) from err
 
     return request
+
+
+def _code_of(refused: RefusedError, code: str) -> str:
+    return "E_DRIVER_VERSION" if refused.code == VERSION_MISMATCH else code
 
 
 def _own_code(code: str, of_request: str) -> str:

@@ -84,7 +84,7 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature("old-driver", KERNEL, ("is not supported by the", "driver release"), "",
               "the driver release does not know this GPU", "build the image with a release that lists the GPU",
               PLATFORM),
-    Signature("api-mismatch", KERNEL, ("API mismatch: the client",), "",
+    Signature("api-mismatch", KERNEL, ("API mismatch: the client",), "E_DRIVER_VERSION",
               "a program's NVIDIA library and the loaded kernel module are of different releases", MATCH, PLATFORM),
     Signature("other-driver", KERNEL, ("probe routine was not called for",), "",
               "another kernel driver holds a GPU", "keep nouveau, nvidiafb and vfio-pci out of the guest kernel",

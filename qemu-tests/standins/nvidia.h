@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#define DRIVER_VERSION "550.163.01"
+
 enum { GPUS_MAX = 64 };
 
 struct gpu {

@@ -131,7 +131,7 @@ static void come_up(void)
 	const char *socket_path = item("FM_CMD_UNIX_SOCKET_PATH", "");
 	long start_ms = START_MS, told;
 
-	tell(LOG_INFO, "Fabric Manager version is : %s, fabric mode %s, rail policy %s", "550.163.01", item("FABRIC_MODE", "0"),
+	tell(LOG_INFO, "Fabric Manager version is : %s, fabric mode %s, rail policy %s", DRIVER_VERSION, item("FABRIC_MODE", "0"),
 	     item("PARTITION_RAIL_POLICY", ""));
 	if (!listen_on_loopback(PORT)) {
 		complain("failed to bind to 127.0.0.1:%d: %s", PORT, strerror(errno));

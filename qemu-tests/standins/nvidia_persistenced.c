@@ -113,8 +113,23 @@ static void enable_uvm(const struct gpu *gpu)
 		       gpu->place, FABRIC_NOT_READY);
 }
 
+/* What the module says to a client of another release; the open of a GPU then fails. */
+static bool is_of_our_release(void)
+{
+	char text[4096], line[256];
+
+	if (read_text("/proc/driver/nvidia/version", text, sizeof(text)) < 0 || strstr(text, "  " DRIVER_VERSION "  "))
+		return true;
+	snprintf(line, sizeof(line), "line API mismatch: the client has the version %s, but", DRIVER_VERSION);
+	write_text("/proc/nvidia-lab", line, 0600);
+	write_text("/proc/nvidia-lab", "line this kernel module has another version.  Please", 0600);
+	return false;
+}
+
 static bool attach_devices(void)
 {
+	bool is_ours = is_of_our_release();
+
 	gpu_count = list_gpus(gpus);
 	if (gpu_count < 0) {
 		syslog(LOG_ERR, "Failed to query NVIDIA devices. Please ensure that the NVIDIA device files (/dev/nvidia*) exist, "
@@ -128,7 +143,7 @@ static bool attach_devices(void)
 	make_nodes(gpus, gpu_count);
 	for (int i = 0; i < gpu_count; i++) {
 		say_verbose(LOG_DEBUG, "device %s - registered", gpus[i].place);
-		if (!open_gpu(&gpus[i])) {
+		if (!is_ours || !open_gpu(&gpus[i])) {
 			syslog(LOG_ERR, "device %s - failed to open.", gpus[i].place);
 			continue;	/* and the daemon goes on as if nothing had happened */
 		}

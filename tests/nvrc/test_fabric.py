@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from nvrc.fabric import bring_up
 from nvrc.fabric_config import edit, items
 from nvrc.facts import FailedWithFacts, Mode
 from nvrc.steps import fabric as step
-from nvrc.subnet import natural
+from nvrc.subnet import find_port, natural
 
 STOCK = """# Fabric Manager
 LOG_LEVEL=4
@@ -336,6 +337,41 @@ def test_an_empty_class_is_told_as_well(stage: Stage) -> None:
     os.makedirs(stage.system.real_path("/sys/class/infiniband"))
     with pytest.raises(NvrcError, match="no InfiniBand device"):
         bring_up(stage.system, stage.facts(Mode.SERVICE_NVL5, gpus=0))
+
+
+class AnySysfs:
+    """Every attribute of one port, of one device at a management function, is whatever a test says."""
+
+    def __init__(self, names: list[str], attributes: dict[str, bytes]) -> None:
+        self.names, self.attributes = tuple(names), attributes
+
+    def list_dir(self, path: str) -> tuple[str, ...]:
+        if not self.names:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return self.names
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        name = path.partition("/ports/1/")[2]
+        if name not in self.attributes:
+            raise OSError(5, "Input/output error", path)
+        return self.attributes[name][:limit]
+
+
+ATTRIBUTES = st.dictionaries(
+    st.sampled_from(["cap_mask", "state", "gids/0"]),
+    st.binary(max_size=100) | st.sampled_from([b"0x2651e848\n", b"4: ACTIVE\n", b"fe80:0:0:0:1:2:3:4\n", b"0x\n", b"\xff"]))
+
+
+@given(st.lists(st.text(min_size=1, max_size=255), max_size=3, unique=True), ATTRIBUTES)
+def test_any_sysfs_gives_a_guid_or_an_error_with_a_code(names: list[str], attributes: dict[str, bytes]) -> None:
+    try:
+        guid = find_port(AnySysfs(names, attributes), (management(0).bdf,))
+    except NvrcError as err:
+        assert err.code == "E_NVLSM"
+    else:
+        assert re.fullmatch("0x[0-9a-fA-F]{16}", guid)
+        assert attributes.get("state", b"4: ACTIVE").strip() == b"4: ACTIVE"
+        assert not int(attributes["cap_mask"], 16) >> 10 & 1
 
 
 def test_devices_sort_by_their_number() -> None:

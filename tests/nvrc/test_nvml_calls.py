@@ -46,6 +46,16 @@ def test_a_failing_call_ends_in_its_code(everything: Callable[[str], GpuGuest], 
     assert guest.facts.ready is None
 
 
+@pytest.mark.parametrize("call", ["nvmlInitWithFlags", "nvmlDeviceGetCount_v2", "nvmlSystemGetDriverVersion"])
+def test_a_library_of_another_release_is_told_as_such_whichever_call_finds_out(
+        everything: Callable[[str], GpuGuest], call: str) -> None:
+    with pytest.raises(NvrcError) as caught:
+        everything(f"fail {call} 18").boot()
+    assert caught.value.code == "E_DRIVER_VERSION"
+    assert "NVML_ERROR_LIB_RM_VERSION_MISMATCH (18)" in caught.value.what
+    assert "install one version" in caught.value.hint
+
+
 @pytest.mark.parametrize("call", NAMES)
 def test_a_crash_in_any_call_is_a_failed_step(everything: Callable[[str], GpuGuest], call: str) -> None:
     guest = everything(f"crash {call}")

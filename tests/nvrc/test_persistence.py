@@ -147,6 +147,17 @@ def test_success_with_a_gpu_that_failed_is_a_failure_that_says_why(stage: Stage)
     assert "reset it from the host" in caught.value.hint
 
 
+def test_a_driver_of_two_releases_is_the_reason_not_the_gpu(stage: Stage) -> None:
+    stage.says(1, f"{TAG} device {BDFS[0]} - registered")
+    stage.kernel_says(2, "NVRM: API mismatch: the client has the version 550.163.01, but")
+    stage.says(2.5, f"{TAG} device {BDFS[0]} - failed to open.")
+    stage.ends(3)
+    with pytest.raises(NvrcError) as caught:
+        attach(stage.system, stage.facts())
+    assert caught.value.code == "E_DRIVER_VERSION"
+    assert BDFS[0] in caught.value.what
+
+
 @pytest.mark.parametrize(("wanted", "holds"), [("all", False), ("min:1", True), ("min:2", False), ("2", False), ("1", False)])
 def test_how_many_gpus_are_enough_is_the_command_lines_to_say(stage: Stage, wanted: str, holds: bool) -> None:
     fail_one_of_two(stage)
