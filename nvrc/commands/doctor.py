@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TextIO
 
 from nvrc import paths, report, status
+from nvrc.commands.status import find_status
 from nvrc.console import printable
 from nvrc.diagnosis import Diagnosis, State, diagnose_console, diagnose_report, diagnose_status
 from nvrc.document import read_as, read_input
@@ -17,7 +19,7 @@ NAME = "doctor"
 HELP = "explain a boot report or a console log: what failed, why, who must act"
 EPILOG = """\
 examples:
-  nvrc doctor                      this VM's own boot
+  nvrc doctor                      this VM: its boot, and what has happened since
   nvrc doctor console.log          what the host kept of the serial console
   kubectl logs ... | nvrc doctor - any text with the console's lines in it
   nvrc doctor boot.json --json     for machines
@@ -26,14 +28,13 @@ Exit status 1 if something failed, degraded or never finished."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", nargs="?", default=paths.REPORT,
-                        help="report, status or console log (%(default)s), - for stdin")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="report, status or console log, - for stdin "
+                        f"(default: {paths.REPORT} and the live status)")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
-    path: str = args.file
-    diagnosis = diagnose(path, read_input(path))
+    diagnosis = diagnose(args.file, read_input(args.file)) if args.file else diagnose_vm()
     if args.json:
         out.write(encode(diagnosis).decode())
     else:
@@ -49,6 +50,18 @@ def diagnose(path: str, data: bytes) -> Diagnosis:
     if b'"services"' in data:
         return diagnose_status(read_as(status.from_json, path, data))
     return diagnose_report(read_as(report.from_json, path, data))
+
+
+def diagnose_vm(report_path: str = paths.REPORT, socket: str = paths.CONTROL,
+                status_path: str = paths.STATUS) -> Diagnosis:
+    """The boot of the VM that this runs in, unless something has happened to it since."""
+    booted = diagnose(report_path, read_input(report_path))
+    try:
+        path, data = find_status(socket, status_path)
+    except OSError:
+        return booted
+    lives = diagnose_status(read_as(status.from_json, path, data))
+    return booted if lives.state is State.READY else replace(lives, finished_steps=booted.finished_steps)
 
 
 def show(diagnosis: Diagnosis) -> Iterator[str]:

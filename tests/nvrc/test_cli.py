@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,7 +186,8 @@ def test_output_that_fails(error: BaseException, status: int, said: str) -> None
 def test_arguments_are_the_commands_own() -> None:
     parser = argparse.ArgumentParser()
     load_command("doctor").add_arguments(parser)
-    assert parser.parse_args([]).file == "/run/nvrc/boot.json"
+    assert parser.parse_args([]).file is None
+    assert parser.parse_args(["console.log"]).file == "console.log"
 
 
 # Commands over files --------------------------------------------------------------------------------------------------
@@ -310,6 +312,31 @@ def test_doctor_does_not_repeat_a_hint_that_is_the_remedy() -> None:
     log = f'nvrc: FATAL code=E_TOPOLOGY step=topology what="3 GPUs" hint="{remedy}"\n'
     lines = list(doctor.show(doctor.diagnose("x", log.encode())))
     assert sum(remedy in line for line in lines) == 1
+
+
+def test_doctor_in_a_vm_knows_what_has_happened_since_the_boot(tmp_path: Path) -> None:
+    boot, live, nobody = stored(tmp_path, report.to_json(READY)), tmp_path / "status.json", str(tmp_path / "no.sock")
+    assert doctor.diagnose_vm(boot, nobody, str(live)).state.value == "ready", "without a status the boot's word stands"
+    live.write_bytes(status.to_json(LIVE))
+    assert doctor.diagnose_vm(boot, nobody, str(live)).summary == "ready, mode gpu"
+    lost = replace(LIVE, verdict=Verdict.DEGRADED, degraded_by=(Failure(
+        code="E_GPU_LOST", step="supervise", what="GPU 0000:41:00.0: Xid 79", hint="check it"),))
+    live.write_bytes(status.to_json(lost))
+    found = doctor.diagnose_vm(boot, nobody, str(live))
+    assert (found.state.value, found.summary) == ("degraded", "mode gpu; degraded by E_GPU_LOST")
+    assert found.finished_steps == ("filesystems ok",)
+    assert "  what     GPU 0000:41:00.0: Xid 79" in list(doctor.show(found))
+
+
+def test_doctor_names_further_troubles(tmp_path: Path) -> None:
+    troubles = tuple(Failure(code=code, step="supervise", what=f"{code} what", hint="do") for code in ("E_GPU_LOST", "E_SERVICE_LOST"))
+    live = replace(LIVE, verdict=Verdict.DEGRADED, degraded_by=troubles)
+    code, out, _ = call("doctor", stored(tmp_path, status.to_json(live)))
+    assert code == 1
+    assert "  also     E_SERVICE_LOST E_SERVICE_LOST what: do" in out.splitlines()
+    code, out, _ = call("status", "--file", stored(tmp_path, status.to_json(live)))
+    assert code == 1
+    assert "degraded by:\n  E_GPU_LOST in step supervise: E_GPU_LOST what\n    do\n" in out
 
 
 def test_a_form_feed_does_not_begin_a_line() -> None:
