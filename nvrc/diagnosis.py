@@ -66,7 +66,7 @@ def diagnose_console(lines: Iterable[str]) -> Diagnosis:
 
 
 def diagnose_report(report: Report) -> Diagnosis:
-    troubles = list_troubles(report.steps, report.gpus)
+    troubles = list_troubles(report.steps, report.gpus, news=report.warnings)
     finished = tuple(f"{step.name} {step.outcome.value}" for step in report.steps
                      if step.outcome not in (Outcome.PENDING, Outcome.RUNNING))
     if report.failure:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nvrc.facts import Facts
     from nvrc.report import GpuRecord
 
-SILENT, NOT_DESCRIBED = "E_GPU_NVML", "E_CDI_GPU"
+SILENT, NOT_DESCRIBED = "E_GPU_NVML", "E_CDI_GPU_NODE"
 
 
 def check_count(gpus: tuple[NvmlGpu, ...], on_bus: tuple[str, ...], rule: GpuCount) -> tuple[str, ...]:
@@ -33,8 +33,8 @@ def check_count(gpus: tuple[NvmlGpu, ...], on_bus: tuple[str, ...], rule: GpuCou
     ready = len(gpus) - len(faulty)
     if not rule.holds(ready, len(on_bus)):
         raise _refusal(faulty, missing, ready, len(on_bus), rule)
-    return (*(f"{gpu.label} is left out: {gpu.error}" for gpu in faulty),
-            *((f"NVIDIA's library does not list {', '.join(missing)}",) if missing else ()))
+    return (*(f"{SILENT} {gpu.label} is left out: {gpu.error}" for gpu in faulty),
+            *((f"{SILENT} NVIDIA's library does not list {', '.join(missing)}",) if missing else ()))
 
 
 def _refusal(faulty: list[NvmlGpu], missing: list[str], ready: int, on_bus: int, rule: GpuCount) -> NvrcError:

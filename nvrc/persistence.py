@@ -122,7 +122,7 @@ def judge(ledger: Ledger, said: list[str], wanted: GpuCount, now: float,
         + (": the driver's own options exclude it" if bdf in excluded else f": {why.cause}" if why else "")
         for bdf, why in about.items())
     if wanted.holds(len(ledger.attached), len(bdfs)):
-        return sentences
+        return tuple(f"E_GPU_ATTACH {sentence}" for sentence in sentences)
     if not failed:
         raise NvrcError("E_GPU_COUNT", f"{len(bdfs)} GPUs are there and attached, and nvrc.gpus={wanted.text()} wants "
                                        "otherwise", "correct nvrc.gpus, or the devices that are passed to the VM")

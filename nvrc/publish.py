@@ -107,7 +107,7 @@ def describe_life(boot: Report, journal: Journal, life: Living | None, now: floa
         updated_s=now,
         resident_kib=boot.resident_kib,
         failure=_failure_of_life(life) or boot.failure,
-        degraded_by=list_troubles(boot.steps, gpus, life.services, life.news) if life else (),
+        degraded_by=list_troubles(boot.steps, gpus, life.services, boot.warnings + life.news) if life else (),
         services=(_agent(life.supervisor), *life.services) if life else (),
         gpus=gpus,
         orphans_reaped=supervisor.orphans_reaped if supervisor else 0,

@@ -17,7 +17,7 @@ AGENT = "agent"
 
 def list_troubles(steps: Iterable[StepRecord], gpus: Iterable[GpuRecord], services: Iterable[ServiceRecord] = (),
                   news: tuple[str, ...] = ()) -> tuple[Failure, ...]:
-    """In the order in which the boot and the life after it have them. `news`: sentences that begin with a code."""
+    """Of steps, daemons, GPUs. `news`: sentences of which some begin with a code and name a GPU."""
     return (*_of_steps(steps), *_of_services(services), *_of_gpus(gpus, news))
 
 
@@ -25,7 +25,8 @@ def read_trouble(sentence: str) -> Failure | None:
     """A sentence that begins with one of our codes, as `E_GPU_LOST GPU 0000:41:00.0: Xid 79, fell off the bus`."""
     code, _, what = sentence.partition(" ")
     code = code.rstrip(":")
-    return make_trouble(code, AFTER_THE_BOOT, what) if code.startswith("E_") and find_code(code) else None
+    row = find_code(code) if code.startswith("E_") else None
+    return make_trouble(code, row.step, what) if row else None
 
 
 def make_trouble(code: str, step: str, what: str) -> Failure:
@@ -47,12 +48,6 @@ def _of_gpus(gpus: Iterable[GpuRecord], news: tuple[str, ...]) -> Iterator[Failu
     for gpu in gpus:
         if not gpu.code:
             continue
-        start = f"{gpu.code} GPU {gpu.bdf}"
-        told = next((text for text in news if text.startswith(start)), f"{start} {gpu.state.value}")
-        step = AFTER_THE_BOOT if told in news else next(iter(_step_of(gpu.code)), AFTER_THE_BOOT)
-        yield make_trouble(gpu.code, step, told.partition(" ")[2])
-
-
-def _step_of(code: str) -> tuple[str, ...]:
-    row = find_code(code)
-    return (row.step,) if row else ()
+        told = next((text for text in news if text.startswith(f"{gpu.code} ") and gpu.bdf in text),
+                    f"{gpu.code} GPU {gpu.bdf} {gpu.state.value}")
+        yield read_trouble(told) or make_trouble(gpu.code, AFTER_THE_BOOT, told.partition(" ")[2])

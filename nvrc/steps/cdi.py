@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def publish(_system: System, facts: Facts) -> Facts:
+    from nvrc.gpu_count import NOT_DESCRIBED
     from nvrc.gpu_worker import ask, settings_of
     from nvrc.nvml_answers import CdiMade, read_record
     from nvrc.values import CountRule
@@ -20,7 +21,9 @@ def publish(_system: System, facts: Facts) -> Facts:
     rule = settings_of(facts).gpus
     made = read_record(CdiMade, ask(facts, "cdi", keep_going=rule.rule is CountRule.AT_LEAST))
     _check_rest(facts, made, rule)
-    left_out = tuple(f"not in the CDI document: {text}" for text in made.left_out)
+    told = tuple(gpu.error for gpu in facts.gpus or () if gpu.error)
+    left_out = tuple(f"{NOT_DESCRIBED} not in the CDI document: {text}" for text in made.left_out
+                     if not any(error in text for error in told))
     return replace(facts, cdi=made, warnings=facts.warnings + left_out + _renumbered(facts))
 
 

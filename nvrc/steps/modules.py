@@ -102,7 +102,7 @@ def _wait_for_gpus(system: System, facts: Facts) -> tuple[str, ...]:
     assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
     if not facts.parameters.settings.gpus.holds(len(on_bus) - len(left), len(on_bus)):
         raise NvrcError("E_GPU_PROBE", what, details=_kernel_words(system))
-    return (what,)
+    return (f"E_GPU_PROBE {what}",)
 
 
 def _state(system: System, bdf: str) -> str:

@@ -110,7 +110,7 @@ def test_success_with_a_failed_gpu_ends_the_boot(run: Run) -> None:
 def test_fewer_gpus_than_there_are_degrade_where_that_is_wanted(run: Run, root: FakeSystem) -> None:
     guest = run("power-off", "nvrc.gpus=min:1", f"fails={BDFS[1]}")
     guest.finish()
-    assert guest.found(f"nvrc: warn GPU {BDFS[1]} failed to attach")
+    assert guest.found(f"nvrc: warn E_GPU_ATTACH GPU {BDFS[1]} failed to attach")
     assert guest.found("READY")[0].split()[5] == "gpus=1"
     assert json.loads(root.read("/run/nvrc/boot.json"))["verdict"] == "degraded"
 

@@ -87,7 +87,7 @@ def test_a_gpu_without_a_node_is_left_out_where_fewer_suffice(gpu_guest: MakeGue
     guest.lose_node("/dev/nvidia0")
     facts = guest.boot()
     assert facts.cdi is not None and facts.cdi.faulty == (1,) and facts.cdi.devices == 2
-    assert any(text.startswith("not in the CDI document: GPU 1") for text in facts.warnings)
+    assert any(text.startswith("E_CDI_GPU_NODE not in the CDI document: GPU 1") for text in facts.warnings)
 
 
 def test_a_gpu_without_a_node_counts_as_down(gpu_guest: MakeGuest) -> None:
@@ -119,9 +119,9 @@ def test_a_gpu_less_where_fewer_suffice(gpu_guest: MakeGuest) -> None:
     guest = gpu_guest("nvrc.gpus=min:1", gpus=3, on_bus=4, text="fail nvmlDeviceGetName gpu=1 15")
     facts = guest.boot()
     assert facts.warnings[:2] == (
-        "GPU 1 is left out: nvmlDeviceGetName returned NVML_ERROR_GPU_IS_LOST (15); the GPU fell off the bus; read the "
+        "E_GPU_NVML GPU 1 is left out: nvmlDeviceGetName returned NVML_ERROR_GPU_IS_LOST (15); the GPU fell off the bus; read the "
         "kernel log for its Xid lines and reset it or restart the VM",
-        "NVIDIA's library does not list 0000:1b:00.0, 0000:1d:00.0")
+        "E_GPU_NVML NVIDIA's library does not list 0000:1b:00.0, 0000:1d:00.0")
     assert facts.warnings[-1] == "GPU numbers in CDI names count the 3 GPUs that the driver lists, not the 4 of the VM"
     assert facts.cdi is not None and facts.cdi.devices == 3
     document = yaml.safe_load(guest.text("/run/cdi/nvidia.yaml"))

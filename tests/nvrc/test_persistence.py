@@ -171,7 +171,7 @@ def test_how_many_gpus_are_enough_is_the_command_lines_to_say(stage: Stage, want
     assert [(record.state, record.code) for record in found.ledger] == [
         (GpuState.FAILED, "E_GPU_ATTACH"), (GpuState.ATTACHED, "")]
     assert len(found.warnings) == 1
-    assert found.warnings[0].startswith(f"GPU {BDFS[0]} failed to attach: a confidential GPU")
+    assert found.warnings[0].startswith(f"E_GPU_ATTACH GPU {BDFS[0]} failed to attach: a confidential GPU")
     assert step.tell(found) == "1 of 2 GPUs attached, slowest 3.0 s"
 
 
@@ -306,4 +306,4 @@ def test_a_gpu_that_the_driver_excludes_is_told_as_such(stage: Stage, said: str,
     stage.system.put(f"/proc/driver/nvidia/gpus/{BDFS[1]}/information", f"Model: \t H100\nGPU Excluded:\t {said}\n")
     stage.ends(all_attach(stage, 1))
     facts = attach(stage.system, stage.facts(gpus=2, cmdline="nvrc.gpus=min:1"))
-    assert facts.warnings == (f"GPU {BDFS[1]} was never tried{why}",)
+    assert facts.warnings == (f"E_GPU_ATTACH GPU {BDFS[1]} was never tried{why}",)

@@ -138,7 +138,7 @@ def test_how_many_gpus_are_enough_is_the_command_lines_to_say(system: FakeSystem
             modules.load(system, given)
         return
     assert modules.load(system, given).warnings == (
-        "the driver lists 1 of 2 GPUs after 50 s without progress; missing: 0000:40:00.0 (gone from the bus)",)
+        "E_GPU_PROBE the driver lists 1 of 2 GPUs after 50 s without progress; missing: 0000:40:00.0 (gone from the bus)",)
 
 
 def test_a_driver_without_a_gpu_fails_at_once_in_its_own_words(system: FakeSystem) -> None:
