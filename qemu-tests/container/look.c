@@ -9,6 +9,9 @@
  *   container: cached libcuda.so.1 yes | no           (in /etc/ld.so.cache)
  *   container: env NVIDIA_VISIBLE_DEVICES=void
  *   container: gpus 0000:40:00.0 ...                  (of /proc/driver/nvidia/gpus)
+ *   container: made nvidia0 open=ok                   (a GPU of somebody else's, by a node that it made itself)
+ *   container: made all                               (every other one was refused to it)
+ * Compiled with PLAIN it needs no library: for a container that asks for no device, and must have none.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -22,7 +25,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef PLAIN
 int cuda_answer(void);
+#endif
+
+enum { GPU_MAJOR = 195, GPU_MINORS = 16 };
 
 extern char **environ;
 
@@ -57,6 +64,27 @@ static void look_at_nodes(const char *folder, const char *shown)
 	for (int i = 0; i < count; i++)
 		if (*shown || !strncmp(names[i]->d_name, "nvidia", 6))
 			look_at_node(folder, names[i]->d_name, shown);
+}
+
+/* A device cgroup that lets no GPU in but those of the request holds also for nodes that a container makes itself. */
+static void make_own_nodes(void)
+{
+	for (int minor = 0; minor < GPU_MINORS; minor++) {
+		char given[64], own[64];
+		struct stat node;
+
+		snprintf(given, sizeof(given), "/dev/nvidia%d", minor);
+		snprintf(own, sizeof(own), "/dev/own%d", minor);
+		if (lstat(given, &node) == 0)
+			continue;
+		int fd = mknod(own, S_IFCHR | 0666, makedev(GPU_MAJOR, minor)) == 0 ? open(own, O_RDWR | O_CLOEXEC) : -1;
+
+		if (fd >= 0 || errno != EPERM)
+			printf("container: made nvidia%d open=%s\n", minor, fd >= 0 ? "ok" : strerrorname_np(errno));
+		if (fd >= 0)
+			close(fd);
+	}
+	printf("container: made all\n");
 }
 
 static void look_at_libraries(const char *folder)
@@ -106,7 +134,12 @@ int main(int argc, char **argv)
 
 	clock_gettime(CLOCK_BOOTTIME, &now);
 	printf("container: clock start=%ld\n", now.tv_sec * 1000000L + now.tv_nsec / 1000);
+#ifdef PLAIN
+	printf("container: plain\n");
+#else
 	printf("container: cuda %d\n", cuda_answer());
+#endif
+	make_own_nodes();
 	look_at_nodes("/dev", "");
 	look_at_nodes("/dev/nvidia-caps", "nvidia-caps/");
 	for (int i = 1; i < argc; i++)

@@ -31,6 +31,7 @@ from nvrc_lab.standins import DRIVER_VERSION
 
 POLICY, NVML = "/etc/nvrc/policy.toml", "/etc/nvml-mock.conf"
 GPU_EXTENSION = "gpu"
+NO_DEVICE = "none"
 # The document is there before the agent runs, or it will never be.
 CDI_PATIENCE = "agent.cdi_timeout=5"
 # Memory that the kernel leaves alone: the identity registers of the GPUs, for NVIDIA's own driver.
@@ -139,7 +140,7 @@ def scenario_texts(scenario: Scenario, effects: Effects, gpus: Sequence[Placed],
     if scenario.policy:
         texts[POLICY] = scenario.policy
     if scenario.container:
-        texts["/lab/container"] = _lines(scenario.container.devices)
+        texts["/lab/container"] = _lines(scenario.container.devices or (NO_DEVICE,))
     return texts
 
 

@@ -199,6 +199,10 @@ def _check_container(scenario: Scenario, told: Told) -> Iterator[str]:
             yield f"container: not refused with {seen.refused!r}: {list(container.said[-3:])}"
     else:
         yield from _check_seen(seen, container)
+        if scenario.container and not scenario.container.devices:
+            yield from (f"container: it asked for nothing and has {name}" for name in container.nodes)
+        elif not container.cached:
+            yield "container: its loader cache does not have libcuda.so.1"
 
 
 def _check_seen(seen: Seen, container: Container) -> Iterator[str]:
@@ -221,8 +225,7 @@ def _check_seen(seen: Seen, container: Container) -> Iterator[str]:
     yield from (f"container: no library {name}" for name in seen.libraries if name not in container.libraries)
     yield from (f"container: {name}: expected {due!r}, found {container.env.get(name)!r}"
                 for name, due in seen.env.items() if container.env.get(name) != due)
-    if not container.cached:
-        yield "container: its loader cache does not have libcuda.so.1"
+    yield from (f"container: the device cgroup let it through: {text}" for text in container.forbidden)
 
 
 def capability_nodes(instance: str) -> tuple[str, str]:

@@ -36,7 +36,7 @@ from nvrc_build.tree import Kind, Origin, Tree
 from nvrc_lab import kit_texts, module_damage, standins
 from nvrc_lab.closure import closure
 from nvrc_lab.errors import LabError
-from nvrc_lab.kit_texts import CONTAINER_CONFIG, DRIVER_TEXTS, IMAGE_TEXTS, LIBRARIES
+from nvrc_lab.kit_texts import CONTAINER_CONFIG, DRIVER_TEXTS, IMAGE_TEXTS, LIBRARIES, PLAIN_CONFIG
 from nvrc_lab.places import Places
 from nvrc_lab.standins import DRIVER_VERSION, Workshop
 
@@ -242,6 +242,7 @@ def build_libraries(shop: Workshop, out: Path) -> None:
             _gcc(shop, own, out, [*_shared(soname), "/src/libcuda.c"])
     _gcc(shop, own, out, ["-o", "/out/look", "/src/look.c", f"/out/{versioned('libcuda.so.1')}"])
     _gcc(shop, own, out, ["-o", "/out/stay", "/src/stay.c"])
+    _gcc(shop, own, out, ["-static", "-DPLAIN", "-o", "/out/look-plain", "/src/look.c"])
 
 
 def _shared(soname: str) -> list[str]:
@@ -261,11 +262,12 @@ def _container(bench: Bench, tree: Tree, work: Path) -> None:
     for path in closure(bench.runtime, "/usr/bin/crun"):
         if path.name not in _FROM_IMAGE:
             tree.add_file(f"/lab/crun/{path.name}", path.read_bytes(), _ORIGIN)
-    tree.add_file("/lab/bundle/config.json", json.dumps(CONTAINER_CONFIG, indent=1).encode(), _ORIGIN)
+    for name, config in (("config", CONTAINER_CONFIG), ("plain", PLAIN_CONFIG)):
+        tree.add_file(f"/lab/bundle/{name}.json", json.dumps(config, indent=1).encode(), _ORIGIN)
     root = "/lab/bundle/rootfs"
     for name in ("dev", "etc", "proc", "run", "sys", "tmp", "usr/bin"):
         tree.add_folder(f"{root}/{name}", _ORIGIN)
-    for name in ("look", "stay"):
+    for name in ("look", "look-plain", "stay"):
         tree.add_file(f"{root}/{name}", (work / name).read_bytes(), _ORIGIN, mode=0o755)
     for name, folder in (("libc.so.6", LIBRARIES), ("ld-linux-x86-64.so.2", "/usr/lib64")):
         data = (bench.runtime / LIBRARIES.lstrip("/") / name).read_bytes()

@@ -44,3 +44,6 @@ CONTAINER_CONFIG = {
         "resources": {"devices": [{"allow": False, "access": "rwm"}]},
     },
 }
+# For a container that is given nothing: a program that needs nothing.
+PLAIN_CONFIG = {**CONTAINER_CONFIG, "process": {"user": {"uid": 0, "gid": 0}, "args": ["/look-plain"], "cwd": "/",
+                                                "env": ["PATH=/"]}}

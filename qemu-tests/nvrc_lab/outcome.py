@@ -27,7 +27,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """What the container's program printed; `said` holds what the engine said about it."""
+    """What the container's program printed; `said` holds what the engine said about it.
+
+    `forbidden`: what was to be opened by nodes that the container made itself.
+    """
 
     ran: bool
     status: int | None
@@ -35,6 +38,7 @@ class Container:
     libraries: tuple[str, ...]
     env: Mapping[str, str]
     cached: bool
+    forbidden: tuple[str, ...]
     said: tuple[str, ...]
 
 
@@ -106,8 +110,10 @@ def _container(lines: Sequence[str]) -> Container | None:
              for found in map(_NODE.match, seen) if found}
     status = next((re.search(r"ended status=(-?\d+)", line) for line in said if line.startswith("ended")), None)
     return Container(
-        ran="cuda 42" in seen, status=int(status[1]) if status else None, nodes=nodes, said=said,
+        ran=bool({"cuda 42", "plain"} & set(seen)) and "made all" in seen,
+        status=int(status[1]) if status else None, nodes=nodes, said=said,
         libraries=tuple(line.split()[1] for line in seen if line.startswith("library ")),
         env=dict(line.removeprefix("env ").partition("=")[::2] for line in seen if line.startswith("env ")),
         cached="cached libcuda.so.1 yes" in seen,
+        forbidden=tuple(line for line in seen if line.startswith("made nvidia")),
     )

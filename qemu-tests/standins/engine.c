@@ -6,6 +6,7 @@
  *   1. /var/run/cdi is read as a whole: one file that cannot be used is fatal ("error refreshing cache").
  *   2. A kind that no file has is waited for, one try a second (agent.cdi_timeout, 100); a device that its kind lacks is
  *      fatal at once.
+ *      Without a device in the request (`none`) all this is left out, and a container is run that is not in need of any.
  *   3. The edits go into config.json (the image's own guest-cdi does this), then crun runs the bundle with its hooks.
  * Every start of guest-cdi costs an emulated machine a second, so injecting is what tells whether the files are good;
  * which of the two it was that failed is asked afterwards.
@@ -34,6 +35,7 @@ enum { WORDS = 160, MOST = 40, REFUSED = 65, TRIES = 100, NAME_SIZE = 256 };
 
 static char devices[MOST][NAME_SIZE], specs[MOST][NAME_SIZE * 2];
 static int device_count, spec_count;
+static const char *config = SOURCE "/config.json";
 
 static void refuse(const char *why, const char *which)
 {
@@ -64,6 +66,10 @@ static void read_request(void)
 		snprintf(devices[device_count++], NAME_SIZE, "%s", line);
 	if (!device_count)
 		refuse("no CDI annotations, no devices to inject", "");
+	if (!strcmp(devices[0], "none")) {
+		device_count = 0;
+		config = SOURCE "/plain.json";
+	}
 }
 
 static int is_spec(const struct dirent *entry)
@@ -134,7 +140,7 @@ static void make_bundle(void)
 
 	if (!make_folders(BUNDLE "/rootfs", 0755) || mount(SOURCE "/rootfs", BUNDLE "/rootfs", NULL, MS_BIND | MS_REC, NULL) < 0)
 		refuse("container root:", strerror(errno));
-	if (read_text(SOURCE "/config.json", text, sizeof(text)) < 0 || !write_text(BUNDLE "/config.json", text, 0600))
+	if (read_text(config, text, sizeof(text)) < 0 || !write_text(BUNDLE "/config.json", text, 0600))
 		refuse("config.json:", strerror(errno));
 }
 
@@ -185,9 +191,11 @@ int main(void)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	tell_attaches();
 	read_request();
-	await_kinds();
+	if (device_count)
+		await_kinds();
 	make_bundle();
-	inject();
+	if (device_count)
+		inject();
 	start();
 	return 0;
 }

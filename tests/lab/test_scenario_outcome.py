@@ -30,7 +30,7 @@ CONTAINER = (
     "engine: gpu 0000:40:00.0 minor=0 uuid=x cc=0 users=1 initialised=1 opens=2 attaches=1 failures=0 first=nvidia-persiste",
     "engine: injected 1 ms=900", "container: cuda 42", "container: node nvidia0 195:0 mode=666 open=ok",
     "container: node nvidiactl 195:255 mode=666 open=ok", "container: library libcuda.so.1 -> libcuda.so.550",
-    "container: cached libcuda.so.1 yes", "container: env NVIDIA_VISIBLE_DEVICES=void", "engine: ended status=0 ms=800")
+    "container: made all", "container: cached libcuda.so.1 yes", "container: env NVIDIA_VISIBLE_DEVICES=void", "engine: ended status=0 ms=800")
 
 
 def told(lines: Sequence[str], *, report: Report | None = REPORT, ending: Ending = Ending.GUEST, seconds: float = 5.0,
@@ -102,6 +102,10 @@ def test_a_run_as_it_should_be() -> None:
                  "capability nodes expected ['nvidia-caps/nvidia-cap12', 'nvidia-caps/nvidia-cap13'], found []", id="mig"),
     pytest.param(scenario(container=Seen(gpus=(0,))), (*READY_LINES, "container: node nvidia-caps/nvidia-cap12 511:12 mode=444 open=ok",
                  *CONTAINER, END), "expected [], found ['nvidia-caps/nvidia-cap12']", id="foreign-mig"),
+    pytest.param(scenario(container=Seen(gpus=(0,))), (*READY_LINES, *CONTAINER, "container: made nvidia3 open=ok", END),
+                 "the device cgroup let it through: made nvidia3 open=ok", id="own-node"),
+    pytest.param(replace(scenario(container=Seen(gpus=(0,))), container=Container(devices=())), (*READY_LINES, *CONTAINER, END),
+                 "it asked for nothing and has nvidiactl", id="plain"),
     pytest.param(scenario(container=Seen(gpus=(0,), nodes=("nvidia-uvm",))), (*READY_LINES, *CONTAINER, END), "no node nvidia-uvm", id="node"),
     pytest.param(scenario(container=Seen(gpus=(0,), libraries=("libx.so",))), (*READY_LINES, *CONTAINER, END), "no library libx.so", id="library"),
     pytest.param(scenario(container=Seen(gpus=(0,), env={"A": "b"})), (*READY_LINES, *CONTAINER, END), "A: expected 'b', found None", id="env"),

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.qemu
 ONE_OF_A_KIND = (
     "cpu", "gpu-1", "gpu-8", "gpu-8-nvswitch", "gpu-8-nvlink5", "gpu-mig", "servicevm-nvswitch", "extension-gpu",
     "extension-wrong-hash", "topology-2-switches", "attach-fails", "persistenced-lies", "cc-on", "cc-mismatch",
-    "nvml-hangs", "policy-denies",
+    "nvml-hangs", "policy-denies", "module-lacks-symbol", "mig-made", "container-plain",
 )
 ALL = tuple(path.stem for path in list_scenarios(checkout().scenarios))
 NAMES = ALL if os.environ.get("NVRC_WHOLE_MATRIX") else ONE_OF_A_KIND
