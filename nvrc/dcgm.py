@@ -16,10 +16,7 @@ from nvrc.system import System
 
 
 def bring_up(system: System, facts: Facts) -> Facts:
-    """Both, or the host engine alone with a warning; E_DCGM, which degrades, without a host engine.
-
-    Under nvrc.strict the executor takes E_DCGM for what it is, and a missing exporter is one as well.
-    """
+    """Both, or E_DCGM, which degrades. A host engine that runs without its exporter is looked after all the same."""
     assert facts.parameters is not None  # noqa: S101 - `needs` puts it before
     limit_s = float(facts.parameters.settings.timeout_command_s)
     lacking = what_is_missing(system, facts, HOST_ENGINE)
@@ -35,9 +32,7 @@ def bring_up(system: System, facts: Facts) -> Facts:
             lacking = err.what
         else:
             return replace(found, services=(*found.services, exporter))
-    if facts.parameters.settings.strict:
-        raise FailedWithFacts(NvrcError("E_DCGM", f"no DCGM exporter: {lacking}"), found)
-    return replace(found, warnings=(*found.warnings, f"no DCGM exporter: {lacking}"))
+    raise FailedWithFacts(NvrcError("E_DCGM", f"no DCGM exporter: {lacking}"), found)
 
 
 def what_is_missing(system: System, facts: Facts, service: Service) -> str:

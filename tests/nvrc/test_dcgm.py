@@ -69,21 +69,14 @@ def test_an_account_is_compared_whole(stage: Stage) -> None:
     ("/bin/dcgm-exporter", "no DCGM exporter: /bin/dcgm-exporter is not in the image"),
     ("/etc/dcgm-exporter/default-counters.csv", "no DCGM exporter: /etc/dcgm-exporter/default-counters.csv is not in the image"),
 ])
-def test_without_an_exporter_the_host_engine_runs_alone(stage: Stage, lacking: str, warning: str) -> None:
+def test_without_an_exporter_the_host_engine_runs_alone_and_degrades(stage: Stage, lacking: str, warning: str) -> None:
     os.unlink(stage.system.real_path(lacking))
     stage.ends(2)
-    facts = bring_up(stage.system, stage.facts())
-    assert facts.warnings == (warning,)
-    assert step.tell(facts) == "nv-hostengine"
+    with pytest.raises(FailedWithFacts) as caught:
+        bring_up(stage.system, stage.facts())
+    assert (caught.value.code, caught.value.what) == ("E_DCGM", warning)
+    assert step.tell(caught.value.facts) == "nv-hostengine", "it is looked after, and stopped in the end"
     assert stage.commands == [ENGINE]
-
-
-def test_without_an_exporter_strict_ends_the_boot(stage: Stage) -> None:
-    os.unlink(stage.system.real_path("/bin/dcgm-exporter"))
-    stage.ends(2)
-    with pytest.raises(FailedWithFacts, match="no DCGM exporter: /bin/dcgm-exporter is not in the image") as caught:
-        bring_up(stage.system, stage.facts(cmdline="nvrc.strict=on"))
-    assert [running.service.name for running in caught.value.facts.services] == ["nv-hostengine"], "it has to be stopped"
 
 
 @pytest.mark.parametrize(("status", "line", "what"), [
@@ -102,12 +95,13 @@ def test_the_host_engines_parent_has_to_end_well(stage: Stage, status: int, line
     assert caught.value.what.endswith(f"it last said: {line}")
 
 
-def test_an_exporter_that_ends_is_a_warning(stage: Stage) -> None:
+def test_an_exporter_that_ends_degrades(stage: Stage) -> None:
     stage.ends(2)
     stage.ends(3, exited(1), FIRST_PID + 1)
-    facts = bring_up(stage.system, stage.facts())
-    assert facts.warnings[0].startswith("no DCGM exporter: dcgm-exporter ended with status 1")
-    assert len(facts.services) == 1
+    with pytest.raises(FailedWithFacts) as caught:
+        bring_up(stage.system, stage.facts())
+    assert caught.value.what.startswith("no DCGM exporter: dcgm-exporter ended with status 1")
+    assert len(caught.value.facts.services) == 1
 
 
 def test_a_host_engine_that_hangs_runs_out_of_time(stage: Stage) -> None:
