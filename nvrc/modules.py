@@ -34,12 +34,23 @@ class ModuleSystem(Protocol):
     def load_module(self, image: str | bytes, options: str, *, compressed: bool = False) -> None: ...
 
 
+def read_release(system: ModuleSystem) -> str:
+    """The kernel's own name, which is that of a folder below lib/modules."""
+    try:
+        release = system.read(paths.OSRELEASE, 256).decode("ascii", "replace").strip()
+    except OSError as err:
+        raise NvrcError("E_MODULE_TREE", f"{paths.OSRELEASE}: {err.strerror}", "check that /proc is mounted") from err
+    if not release.isprintable() or "/" in release or release in ("", ".", ".."):
+        raise NvrcError("E_MODULE_TREE", f"{paths.OSRELEASE} reads {release[:40]!a}, no kernel release")
+    return release
+
+
 class Modules:
     """What this kernel can load, and what has been said about it. `remarks` grows with what went past in silence."""
 
     def __init__(self, system: ModuleSystem, *, gpu_root: str = "", options: tuple[ModuleOption, ...] = ()) -> None:
         self._system = system
-        self._release = system.read(paths.OSRELEASE, 256).decode("ascii", "replace").strip()
+        self._release = read_release(system)
         self._config = read_config(system, options)
         self._gpu_root = gpu_root
         self._image = read_tree(system, "", self._release)

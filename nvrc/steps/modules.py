@@ -90,7 +90,7 @@ def _wait_for_gpus(system: System, facts: Facts) -> tuple[str, ...]:
     on_bus = tuple(gpu.bdf for gpu in facts.topology.gpus) if facts.topology else ()
 
     def missing() -> tuple[str, ...]:
-        listed = system.list_dir(GPUS) if on_bus and system.exists(GPUS) else ()
+        listed = _listed(system) if on_bus else ()
         return tuple(bdf for bdf in on_bus if bdf not in listed)
 
     left = wait_until_complete(system, missing, patience_s(facts))
@@ -103,6 +103,15 @@ def _wait_for_gpus(system: System, facts: Facts) -> tuple[str, ...]:
     if not facts.parameters.settings.gpus.holds(len(on_bus) - len(left), len(on_bus)):
         raise NvrcError("E_GPU_PROBE", what, details=_kernel_words(system))
     return (f"E_GPU_PROBE {what}",)
+
+
+def _listed(system: System) -> tuple[str, ...]:
+    try:
+        return system.list_dir(GPUS)
+    except FileNotFoundError:
+        return ()
+    except OSError as err:
+        raise NvrcError("E_GPU_PROBE", f"the driver's list of GPUs, {GPUS}: {err.strerror}") from err
 
 
 def _state(system: System, bdf: str) -> str:

@@ -12,13 +12,21 @@ from nvrc.system import System
 
 
 def load(system: System, facts: Facts) -> Facts:
-    parsed = parse(system.read(paths.CMDLINE), _read_policy(system))
+    parsed = parse(_read_cmdline(system), _read_policy(system))
     problems = tuple(str(problem) for problem in parsed.problems)
     try:
         parsed.raise_on_error()
     except NvrcError as err:
         raise NvrcError(err.code, err.what, err.hint, problems) from err
     return replace(facts, parameters=parsed, warnings=facts.warnings + problems)
+
+
+def _read_cmdline(system: System) -> bytes:
+    try:
+        return system.read(paths.CMDLINE)
+    except OSError as err:
+        raise NvrcError("E_PARAMETERS", f"cannot read {paths.CMDLINE}: {err.strerror}",
+                        "check that /proc is mounted") from err
 
 
 def _read_policy(system: System) -> Policy:
