@@ -136,7 +136,8 @@ def _lane(step: StepRecord, axis: Axis, top: int, ended_s: float) -> Iterator[st
     if step.start_s is None or step.outcome in (Outcome.SKIP, Outcome.PENDING):
         at = axis.left if step.start_s is None else axis.x(step.start_s)
         yield _text(MARGIN, top + 18, printable(step.name, _NAME_CHARS), fill=FAINT)
-        yield _text(at + 6, top + 18, "skipped" if step.outcome is Outcome.SKIP else "not reached", fill=FAINT, size=12)
+        yield _text(at + 6, top + 18, "skipped" if step.outcome is Outcome.SKIP else "not reached", fill=FAINT, size=12,
+                    halo=True)
         return
     end_s = ended_s if step.end_s is None or step.outcome is Outcome.RUNNING else step.end_s
     took = _duration(max(0.0, end_s - step.start_s))

@@ -7,6 +7,7 @@ import argparse
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def test_what_a_run_did_not_tell_is_absent() -> None:
     assert measure(told(())) == {}
     assert measure(told(LINES[:2]))["total"] == 3500.0
     assert "agent_to_container" not in measure(told(LINES[:2]))
+
+
+def test_own_time_is_in_the_report_of_an_init_that_tells_its_waiting() -> None:
+    steps = (StepRecord(name="filesystems", outcome=Outcome.OK, start_s=1.0, end_s=1.25, waited_s=0.0),
+             StepRecord(name="journal", outcome=Outcome.OK, start_s=1.25, end_s=2.0, waited_s=0.5))
+    report = Report(program="1", started_s=0.75, ended_s=2.0, steps=steps)
+    assert measure(replace(told(()), report=report)) == {"own": 750.0}
+    silent = replace(report, steps=(replace(steps[0], waited_s=None),))
+    assert measure(replace(told(()), report=silent)) == {}
 
 
 def test_steps_that_ran() -> None:
