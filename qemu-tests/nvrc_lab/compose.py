@@ -26,11 +26,10 @@ from nvrc_lab.machine import Disk, Machine
 from nvrc_lab.module_damage import OTHER_RELEASE
 from nvrc_lab.node_numbers import probe_commands
 from nvrc_lab.route_b import Route, move_out
-from nvrc_lab.scenario import REAL, Damage, Extension, Scenario
+from nvrc_lab.scenario import GPU_EXTENSION, REAL, Damage, Extension, Scenario
 from nvrc_lab.standins import DRIVER_VERSION
 
 POLICY, NVML = "/etc/nvrc/policy.toml", "/etc/nvml-mock.conf"
-GPU_EXTENSION = "gpu"
 NO_DEVICE = "none"
 # The document is there before the agent runs, or it will never be.
 CDI_PATIENCE = "agent.cdi_timeout=5"

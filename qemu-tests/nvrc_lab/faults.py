@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from nvrc_lab.hardware import MANAGEMENT_BUS, Placed, place_gpus
+from nvrc_lab.scenario import GPU_EXTENSION, REAL
 
 if TYPE_CHECKING:
     from nvrc_lab.scenario import Fault, Scenario
@@ -262,14 +263,24 @@ def check_fault(fault: Fault, scenario: Scenario) -> Iterator[str]:
     count = sum(gpu.count for gpu in scenario.machine.gpus)
     if fault.gpu is not None and not 0 <= fault.gpu < count:
         yield f"gpu {fault.gpu}: the machine has {count}, counted from 0"
-    if fault.name.startswith("module-") and fault.value not in MODULES:
-        yield f"module {fault.value!r} is none of {', '.join(MODULES)}"
+    if fault.name.startswith("module-"):
+        yield from _check_module(fault.value, scenario)
     if fault.program and fault.program not in PROGRAMS:
         yield f"program {fault.program!r} is none of {', '.join(PROGRAMS)}"
     if fault.name == "program-killed" and fault.value and fault.value not in PHASES:
         yield f"value {fault.value!r} is none of {', '.join(PHASES)}"
     if fault.value == "attaching" and fault.name == "program-killed" and fault.program != PERSISTENCED:
         yield f"{fault.program} attaches no GPU, only {PERSISTENCED} does"
+
+
+def _check_module(name: str, scenario: Scenario) -> Iterator[str]:
+    """A file laid over the image, and so over nothing where the driver comes from elsewhere."""
+    if name not in MODULES:
+        yield f"module {name!r} is none of {', '.join(MODULES)}"
+    elif scenario.driver == REAL:
+        yield "NVIDIA's own modules are left alone"
+    elif name.startswith("nvidia") and any(row.name == GPU_EXTENSION for row in scenario.machine.extensions):
+        yield f"{name} comes from the GPU extension here; a module tree for another kernel is a damage of that"
 
 
 def collect_effects(scenario: Scenario) -> Effects:

@@ -23,6 +23,8 @@ from nvrc_lab.records import RecordError, read_record
 SUFFIX = ".yaml"
 # As `driver`: NVIDIA's own modules and programs, which the image has to have; else the release that the emulated says.
 REAL = "real"
+# An extension by this name has the driver.
+GPU_EXTENSION = "gpu"
 # What a verdict line may name: a step of the boot, or what a code's own row names, such as the time after the boot.
 STEPS = tuple(dict.fromkeys((*(step.name for step in BOOT), *(row.step for row in CODES))))
 

@@ -166,9 +166,14 @@ def test_what_is_laid_over_an_image() -> None:
     assert needed_parts(replace(broken, machine=other, faults=()))[-1] == f"extension@{OTHER_RELEASE}"
 
 
-def test_a_module_fault_names_a_module_of_the_lab() -> None:
-    with pytest.raises(LabError, match="module 'nvidia-drm' is none of nvidia, nvidia-uvm"):
-        scenario("machine: {gpus: [{product: T4}]}\nfaults: [{name: module-missing, value: nvidia-drm}]")
+@pytest.mark.parametrize(("machine", "module", "problem"), [
+    ("machine: {gpus: [{product: T4}]}", "nvidia-drm", "module 'nvidia-drm' is none of nvidia, nvidia-uvm"),
+    ("machine: {gpus: [{product: T4}]}\ndriver: real", "nvidia", "NVIDIA's own modules are left alone"),
+    ("machine: {gpus: [{product: T4}], extensions: [{name: gpu}]}", "nvidia", "comes from the GPU extension here"),
+])
+def test_a_module_fault_names_a_module_that_the_lab_lays_over_the_image(machine: str, module: str, problem: str) -> None:
+    with pytest.raises(LabError, match=problem):
+        scenario(f"{machine}\nfaults: [{{name: module-missing, value: {module}}}]")
 
 
 def test_files_of_a_scenario() -> None:
