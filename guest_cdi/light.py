@@ -8,6 +8,7 @@ names from here. A type checker sees the standard library's own; at run time the
     NamedTuple   tuples with names: defaults, keywords, `_fields`, `_replace`, `_asdict`; no `_make`
     dataclass    `frozen`, `slots` (always) and `kw_only`, `field(default_factory=)`, no `__post_init__`; `replace`.
                  `dataclasses.fields` and `is_dataclass` work on them
+    lru_cache    with `maxsize`; `partial` is the standard one
     Enum         plain members with `name` and `value`; an equal value makes an alias; no `Flag`, no `auto`
     the rest     names for annotations, which stay text, and so are nothing at all
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 __all__ = [
     "TYPE_CHECKING", "BinaryIO", "Callable", "Collection", "Enum", "Iterable", "Iterator", "Mapping", "NamedTuple",
     "NoReturn", "ParamSpec", "Protocol", "Self", "Sequence", "TextIO", "TypeAlias", "TypeVar", "assert_never", "cast",
-    "dataclass", "deque", "field", "replace",
+    "dataclass", "deque", "field", "lru_cache", "partial", "replace",
 ]
 
 TYPE_CHECKING = False
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from dataclasses import dataclass, field, replace
     from enum import Enum
+    from functools import lru_cache, partial
     from typing import (
         BinaryIO,
         NamedTuple,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 else:
     from _collections import _tuplegetter, deque
     from _collections_abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from _functools import _lru_cache_wrapper, partial
 
     _NOTHING = object()
     _set = object.__setattr__
@@ -59,6 +62,9 @@ else:
         return None
 
     ParamSpec = TypeVar
+
+    def lru_cache(*, maxsize):
+        return lambda function: _lru_cache_wrapper(function, maxsize, False, lambda *figures: figures)
 
     def cast(_kind, value):
         return value

@@ -8,10 +8,10 @@ was made.
 from __future__ import annotations
 
 import stat
-from functools import cache
 
 from guest_cdi.errors import CdiError
 from guest_cdi.host import Host
+from guest_cdi.light import lru_cache
 from guest_cdi.oci import apply_edits, join_edits
 from guest_cdi.spec import Spec, all_edits
 
@@ -24,7 +24,7 @@ def prove(spec: Spec, host: Host) -> None:
     everything = join_edits((spec.container_edits, *(device.container_edits for device in spec.devices)))
     problems = []
     try:
-        apply_edits(everything, {}, cache(host.lstat))
+        apply_edits(everything, {}, lru_cache(maxsize=None)(host.lstat))
     except CdiError as err:
         problems.append(err.what)
     problems += _missing_files(spec, host)

@@ -8,11 +8,10 @@ reference's. Strings are quoted wherever YAML 1.1 or 1.2 could read something el
 from __future__ import annotations
 
 import os
-from functools import lru_cache
 
 from guest_cdi import spec as cdi
 from guest_cdi.errors import CdiError
-from guest_cdi.light import TYPE_CHECKING, Iterable, Mapping, Protocol, Sequence, TypeAlias
+from guest_cdi.light import TYPE_CHECKING, Iterable, Mapping, Protocol, Sequence, TypeAlias, lru_cache
 from guest_cdi.spec import Spec
 
 if TYPE_CHECKING:

@@ -6,9 +6,7 @@ Compared by bus id, not by number: a GPU that another one stands in for would pa
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
+from guest_cdi.light import TYPE_CHECKING, replace
 from nvrc.errors import NvrcError
 from nvrc.nvml_answers import NvmlGpu
 from nvrc.values import CountRule, GpuCount

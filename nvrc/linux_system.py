@@ -222,9 +222,9 @@ class LinuxSystem:
 
     def fork(self, task: Task, ended: Ended = nobody) -> tuple[int, int]:
         """A copy of this process that does one task and is gone: its pid, and a socket to talk with it."""
-        import socket
+        from _socket import socketpair
 
-        ours, theirs = socket.socketpair()
+        ours, theirs = socketpair()
         reading, writing = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:  # pragma: no cover - the child

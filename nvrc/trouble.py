@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
+from guest_cdi.light import Iterable, Iterator
 from nvrc.errors import find_code
 from nvrc.report import Failure, GpuRecord, StepRecord
 from nvrc.status import ServiceRecord, ServiceState

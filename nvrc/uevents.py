@@ -10,7 +10,7 @@ from __future__ import annotations
 from guest_cdi.light import TYPE_CHECKING, Callable, Protocol
 
 if TYPE_CHECKING:
-    import socket
+    from _socket import socket
 
     from nvrc.system import Waits
 
@@ -26,7 +26,7 @@ class Events(Protocol):
 class Uevents:
     """An open subscription; events that came since the last wait end the next one at once."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket) -> None:
         self._socket = sock
 
     def wait(self, timeout_s: float) -> None:
@@ -45,9 +45,14 @@ class Uevents:
 
 
 def listen() -> Uevents:
-    import socket
+    from _socket import (  # the module socket makes enumerations of all its names
+        AF_NETLINK,
+        SOCK_CLOEXEC,
+        SOCK_RAW,
+        socket,
+    )
 
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
+    sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
     sock.bind((0, KERNEL_GROUP))
     return Uevents(sock)
 

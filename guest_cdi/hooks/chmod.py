@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from functools import partial
 
 from guest_cdi.errors import CdiError
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.root import Root
-from guest_cdi.light import Sequence
+from guest_cdi.light import Sequence, partial
 
 LARGEST_MODE = 0o777
 

@@ -11,13 +11,12 @@ import errno
 import os
 import posixpath
 import stat
-from functools import partial
 
 from guest_cdi.hooks import ldconf
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.elf_note import CompatNote, NoteError, read_note
 from guest_cdi.hooks.root import DIRECTORY, Root
-from guest_cdi.light import NamedTuple
+from guest_cdi.light import NamedTuple, partial
 
 LIBRARY_PREFIX = "libcuda.so."
 CONF_PREFIX = "00-compat-"

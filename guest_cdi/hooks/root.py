@@ -13,12 +13,11 @@ import errno
 import os
 import posixpath
 import stat
-from contextlib import contextmanager
 from types import TracebackType
 
 from guest_cdi import linux
 from guest_cdi.errors import CdiError
-from guest_cdi.light import Iterator, Self
+from guest_cdi.light import Self
 
 IN_ROOT = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
 DIRECTORY = os.O_PATH | os.O_DIRECTORY
@@ -184,13 +183,20 @@ def _rename(directory: Handle, temporary: str, name: str) -> None:
         raise
 
 
-@contextmanager
-def _naming(directory: Handle, name: str) -> Iterator[None]:
+class _naming:  # noqa: N801 - reads as the statement it is
     """Make errors name the whole path, of which the kernel was only told the last part."""
-    try:
-        yield
-    except OSError as err:
-        raise OSError(err.errno, err.strerror, posixpath.join(directory.path, name)) from err
+
+    __slots__ = ("_path",)
+
+    def __init__(self, directory: Handle, name: str) -> None:
+        self._path = posixpath.join(directory.path, name)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
+        if isinstance(err, OSError):
+            raise OSError(err.errno, err.strerror, self._path) from err
 
 
 def _lookup(dir_fd: int, path: str, flags: int, resolve: int) -> int:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import os
 import posixpath
-from functools import partial
 
 from guest_cdi.errors import CdiError
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.root import Handle, Root, clean, replace_link
-from guest_cdi.light import NamedTuple, Sequence
+from guest_cdi.light import NamedTuple, Sequence, partial
 
 
 class Link(NamedTuple):

@@ -236,10 +236,15 @@ def check_scenario(scenario: Scenario) -> Iterator[str]:
     if expect.step:
         yield from _unknown("expect.step", expect.step, STEPS)
     yield from _check_verdict(expect)
-    for instance in expect.container.instances if expect.container else ():
+    yield from _check_container(scenario)
+
+
+def _check_container(scenario: Scenario) -> Iterator[str]:
+    seen = scenario.expect.container
+    for instance in seen.instances if seen else ():
         if not re.fullmatch(r"\d+/\d+/\d+", instance):
             yield f"expect.container.instances: {instance!r} is not MINOR/GI/CI"
-    if (expect.container is None) != (scenario.container is None):
+    if (seen is None) != (scenario.container is None):
         yield "container and expect.container belong together"
 
 

@@ -225,6 +225,19 @@ def test_a_case_that_cannot_be_is_an_error() -> None:
     assert light.cast(int, "x") == "x"
 
 
+def test_a_cache_calls_once_and_forgets_the_oldest() -> None:
+    calls = []
+
+    @light.lru_cache(maxsize=2)
+    def double(number: int) -> int:
+        calls.append(number)
+        return number * 2
+
+    assert [double(number) for number in (1, 2, 1, 3, 1, 2)] == [2, 4, 2, 6, 2, 4]
+    assert calls == [1, 2, 3, 2]
+    assert light.partial(divmod, 7)(2) == (3, 1)
+
+
 def test_it_loads_nothing_heavy() -> None:
     root = Path(guest_cdi.__file__).parents[1]
     code = f"import sys; sys.path.insert(0, {str(root)!r}); import guest_cdi.light; print(*sys.modules)"

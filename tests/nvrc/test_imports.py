@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What PID 1 and its worker load on the way to the agent: every boot pays for each module.
+
+tests/qemu/boot_imports.txt holds what a boot without GPUs loads in a real guest; here is what must never come along, on
+any machine. A module that is only for a kind of machine or for mistakes may bring more: it is not listed here.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nvrc
+
+HEAVY = frozenset({"argparse", "collections", "copy", "ctypes.util", "dataclasses", "enum", "functools", "inspect", "json", "logging",
+                   "pathlib", "random", "re", "selectors", "shutil", "signal", "socket", "subprocess", "tempfile", "threading",
+                   "typing", "weakref", "yaml"})
+BEFORE_THE_AGENT = ("pid1", "worker", "gpu_worker", "device_nodes", "modules", "persistence", "ledger", "launch", "signatures",
+                    "services", "uevents", "gpu_count", "nvml_answers", "fabric", "fabric_config", "verity", "dm",
+                    "extension_disks", "jsontext", "confidential", "topology")
+IN_THE_WORKER = ("nvml_requests", "nvml_session", "nvml_cdi")
+IN_HOOKS = ("guest_cdi.hooks", "guest_cdi.hooks.state", "guest_cdi.hooks.symlinks", "guest_cdi.hooks.ldcache", "guest_cdi.generate",
+            "guest_cdi.render", "guest_cdi.discover.libraries")
+
+
+@pytest.mark.parametrize("names", [
+    pytest.param(tuple(f"nvrc.{name}" for name in BEFORE_THE_AGENT), id="pid1"),
+    pytest.param(tuple(f"nvrc.{name}" for name in IN_THE_WORKER), id="worker"),
+    pytest.param(IN_HOOKS, id="hooks-and-cdi"),
+])
+def test_nothing_heavy_is_loaded(names: tuple[str, ...]) -> None:
+    root = Path(nvrc.__file__).parents[1]
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); import {', '.join(names)}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert HEAVY & set(loaded.stdout.split()) == set()
