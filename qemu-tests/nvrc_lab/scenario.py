@@ -215,7 +215,8 @@ def _wrong(origin: str, problems: tuple[str, ...]) -> LabError:
 
 def check_scenario(scenario: Scenario) -> Iterator[str]:
     """Mistakes beyond the types: names that nothing has, numbers out of range, contradictions."""
-    from nvrc_lab.faults import FAULTS, check_fault  # noqa: PLC0415  (faults.py is about scenarios)
+    from nvrc_lab.fault_check import check_fault  # noqa: PLC0415  (both are about scenarios)
+    from nvrc_lab.faults import FAULTS  # noqa: PLC0415
 
     expect, machine = scenario.expect, scenario.machine
     for index, gpu in enumerate(machine.gpus):

@@ -95,7 +95,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_the_machine_comes_up_when_nobody_lies(root: str) -> None:
     system = Hostile(root)
     facts = bring_up(system)
-    assert facts.modules == ("nvidia", "nvidia-uvm", "overlay")
+    assert facts.modules == ("nvidia", "nvidia-uvm")
     assert facts.warnings == ("nvidia.NVreg_A: goes to the driver's module as it is",)
     assert {"/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl", "/dev/nvidia-caps/nvidia-cap1"} <= set(system.nodes)
 
