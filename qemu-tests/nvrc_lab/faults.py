@@ -135,7 +135,7 @@ def _driver_line(fault: Fault, _gpu: Placed | None) -> Effects:
 
 
 def _run_full(_fault: Fault, _gpu: Placed | None) -> Effects:
-    return Effects(events=(f"wait /run/nvrc {WAIT_MS}", "fill /run/lab-fill"))
+    return Effects(events=(f"wait /run/nvrc {WAIT_MS}", "shrink /run 256k", f"fill /run/lab-fill {WAIT_MS}"))
 
 
 def _node_taken(fault: Fault, _gpu: Placed | None) -> Effects:

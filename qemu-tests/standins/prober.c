@@ -20,7 +20,8 @@
  *   release PATH               close what hold opened                 -> probe: release PATH ok | error NAME
  *   parallel PATH PATH...      open all at the same time, close       -> probe: parallel ok=2 failed=0 ms=9
  *   write PATH TEXT            write TEXT and a newline               -> probe: write PATH ok | error NAME
- *   fill PATH                  a file that takes all room there is     -> probe: fill PATH ok ms=80 | error NAME
+ *   shrink PATH SIZE           a tmpfs has no more room than that     -> probe: shrink PATH ok | error NAME
+ *   fill PATH [MS]             a file that takes all room there is     -> probe: fill PATH ok ms=80 | error NAME
  *   run PATH ARGS...           run a program, report its exit         -> probe: run PATH exit=0 ms=31
  *   spawn PATH ARGS...         start a program and go on              -> probe: spawn PATH ok
  *   syslog                     take /dev/log from here on             -> probe: syslog <30>... for each datagram
@@ -71,7 +72,7 @@ static const struct {
 	{ "say", do_say },           { "poweroff", do_poweroff }, { "grep", do_cat },
 	{ "spawn", do_spawn },       { "syslog", do_syslog },     { "loopback", do_loopback },
 	{ "peek", do_peek },	     { "stat", do_stat },         { "fill", do_fill },
-	{ "await", do_await },	     { "rename", do_rename },
+	{ "await", do_await },	     { "rename", do_rename },     { "shrink", do_shrink },
 };
 
 static void split(struct line *line, char *text)

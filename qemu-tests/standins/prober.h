@@ -37,6 +37,7 @@ void do_parallel(const struct line *line);
 
 /* prober_system.c */
 void do_mount(const struct line *line);
+void do_shrink(const struct line *line);
 void do_insmod(const struct line *line);
 void do_rmmod(const struct line *line);
 void do_loopback(const struct line *line);

@@ -116,7 +116,8 @@ void do_write(const struct line *line)
 		close(fd);
 }
 
-/* Reserves in portions that get smaller; room, not content, is what runs out. */
+/* Reserves in portions that get smaller; room, not content, is what runs out. With a number of milliseconds behind the
+ * path, whatever others give back in that time is taken, too. */
 void do_fill(const struct line *line)
 {
 	int fd = open(word(line, 1), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
@@ -127,6 +128,11 @@ void do_fill(const struct line *line)
 		while (fallocate(fd, 0, size, portion) == 0)
 			size += portion;
 	report("fill", word(line, 1), fd >= 0 && errno == ENOSPC, now_ms() - start);
+	for (long until = start + atol(word(line, 2)); fd >= 0 && now_ms() < until;)
+		if (fallocate(fd, 0, size, 4096) == 0)
+			size += 4096;
+		else
+			sleep_ms(5);
 	if (fd >= 0)
 		close(fd);
 }

@@ -20,6 +20,14 @@ void do_mount(const struct line *line)
 	report("mount", word(line, 2), mount(word(line, 1), word(line, 2), word(line, 1), 0, NULL) == 0, -1);
 }
 
+void do_shrink(const struct line *line)
+{
+	char size[64];
+
+	snprintf(size, sizeof(size), "size=%s", word(line, 2));
+	report("shrink", word(line, 1), mount("", word(line, 1), "", MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC, size) == 0, -1);
+}
+
 void do_insmod(const struct line *line)
 {
 	int fd = open(word(line, 1), O_RDONLY | O_CLOEXEC);
