@@ -119,6 +119,7 @@ def check_imports(went: Booted) -> None:
     assert found, "nvrc.log=trace names what was imported"
     assert not found & {"pyroute2", "psutil", "yaml", "asyncio", "sqlite3", "ssl", "pynvml", "json", "argparse"}
     assert found - listed == set(), "loaded now, and not on the list of boot_imports.txt"
+    assert listed - found == set(), "on the list of boot_imports.txt, and not loaded any more"
 
 
 @pytest.mark.parametrize(("words", "code", "text"), [
