@@ -138,7 +138,8 @@ class Container:
 class Seen:
     """What the container must see. `gpus`: minors of the GPU nodes, exactly these. `refused`: it must not start.
 
-    `instances`: MIG instances as `MINOR/GI/CI`; it has the capability nodes of exactly these.
+    `instances`: MIG instances as `MINOR/GI/CI`; it has the capability nodes of exactly these. `is_confined`: nodes that
+    it makes itself of GPUs it was not given cannot be opened.
     """
 
     gpus: tuple[int, ...] = ()
@@ -147,6 +148,7 @@ class Seen:
     libraries: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     refused: str = ""
+    is_confined: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
