@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 SUMMARY = "run all scenarios and compare each with its expectation"
 EXAMPLES = """\
 examples:
-  nvrc-lab matrix                       every scenario of this checkout
+  nvrc-lab matrix                       the scenarios of this checkout without those that are variants of others
+  nvrc-lab matrix --all                 every scenario
   nvrc-lab matrix cc mig                those with one of the words in their name
   nvrc-lab matrix --workers 1 --keep    one after another, and keep every console
   nvrc-lab matrix --json                the results for a program
@@ -34,6 +35,7 @@ REAL_FOLDER = "real-driver"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("words", nargs="*", metavar="WORD", help="only scenarios with one of these in their name")
+    add("--all", action="store_true", help="with the scenarios that are variants of others")
     add("--folder", type=Path, metavar="DIR", help="another folder of scenarios")
     add("--real-driver", action="store_true", help="the scenarios with NVIDIA's own driver, in the image nvidia")
     add("--workers", type=int, default=0, metavar="N", help="machines at a time (default: one more than processors)")
@@ -53,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if not scenarios:
         what = f"has {' or '.join(args.words)} in its name" if args.words else f"is in {args.folder}"
         raise LabError(f"no scenario {what}", "nvrc-lab list shows this checkout's; files are named NAME.yaml")
+    if not (args.words or args.all):
+        scenarios = without_variants(scenarios, is_json=args.json)
     scenarios = [replace(one, deadline_s=one.deadline_s * args.slow) for one in scenarios]
     started = time.monotonic()
     results = _run_machines(args, scenarios)
@@ -69,6 +73,13 @@ def choose(folder: Path, words: Sequence[str]) -> list[Scenario]:
 
     return [read_scenario(path) for path in list_scenarios(folder)
             if not words or any(word in path.stem for word in words)]
+
+
+def without_variants(scenarios: Sequence[Scenario], *, is_json: bool) -> list[Scenario]:
+    chosen = [one for one in scenarios if not one.variant]
+    if left_out := len(scenarios) - len(chosen):
+        _say(f"{left_out} variants are left out; --all runs them, and so does a word of their names", is_json=is_json)
+    return chosen
 
 
 def _run_machines(args: argparse.Namespace, scenarios: Sequence[Scenario]) -> list[Result]:

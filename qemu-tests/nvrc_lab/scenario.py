@@ -177,6 +177,8 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
+    """`variant`: a neighbour of another scenario, which a plain `nvrc-lab matrix` leaves out."""
+
     summary: str
     expect: Expectation
     story: str = ""
@@ -188,6 +190,7 @@ class Scenario:
     agent: Agent = Agent()
     container: Container | None = None
     deadline_s: float = 60.0
+    variant: bool = False
     name: str = ""
 
 

@@ -202,3 +202,13 @@ def test_the_lab_starts_quickly() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     loaded = set(done.stdout.split())
     assert not loaded & {"yaml", "nvrc_build", "nvrc_build.pipeline", "nvrc.boot", "pytest"}, "what only some commands need"
+
+
+def test_variants_are_left_out_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    scenarios = matrix.choose(checkout().scenarios, ())
+    chosen = matrix.without_variants(scenarios, is_json=False)
+    assert len(chosen) >= 40
+    assert {one.name for one in scenarios if one.variant} == {one.name for one in scenarios} - {one.name for one in chosen}
+    assert f"{len(scenarios) - len(chosen)} variants are left out; --all runs them" in capsys.readouterr().out
+    assert matrix.without_variants(chosen, is_json=False) == chosen
+    assert not capsys.readouterr().out
