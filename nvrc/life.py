@@ -90,7 +90,9 @@ class Life:
                 return
         except Exception as err:
             self._say(f"supervision: {unforeseen(err)}")
-        self.supervisor.child_ended(pid, status, self._system.now(), had_sandbox=self._system.exists(paths.SANDBOX))
+        # Asked only of the agent: an orphan may be one of ten thousand.
+        had_sandbox = pid != self.supervisor.agent_pid or self._system.exists(paths.SANDBOX)
+        self.supervisor.child_ended(pid, status, self._system.now(), had_sandbox=had_sandbox)
 
     def stop_requested(self, number: int) -> None:
         if self.supervisor.stop_requested(number):
