@@ -7,7 +7,7 @@ import os
 import sys
 
 from guest_cdi.hooks import hook_arguments, run_and_exit
-from guest_cdi.light import Sequence
+from guest_cdi.lean.light import Sequence
 
 USAGE = """usage: guest-cdi COMMAND [OPTION...]
 

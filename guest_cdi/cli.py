@@ -20,7 +20,7 @@ from guest_cdi.errors import CdiError
 from guest_cdi.generate import Generated, Options, check_root, generate
 from guest_cdi.gpu import Nvml
 from guest_cdi.host import Host, LinuxHost
-from guest_cdi.light import Iterable, Sequence
+from guest_cdi.lean.light import Iterable, Sequence
 from guest_cdi.naming import ALL, NONE, Strategy
 from guest_cdi.nvml import OpenNvml
 from guest_cdi.prove import prove

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 
-from guest_cdi.light import Iterator, NamedTuple
+from guest_cdi.lean.light import Iterator, NamedTuple
 
 FIRST_READ = 4096               # holds the ELF header and, in every linker's output, the program headers
 MAX_HEADERS = 4096

@@ -7,7 +7,7 @@ docs/guest-cdi.md is made from these rows.
 
 from __future__ import annotations
 
-from guest_cdi.light import NamedTuple
+from guest_cdi.lean.light import NamedTuple
 
 PLATFORM = "platform engineer"
 AUTHOR = "pod author"

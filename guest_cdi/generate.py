@@ -21,7 +21,7 @@ from guest_cdi.errors import CdiError
 from guest_cdi.gpu import Nvml
 from guest_cdi.hooks import HOOK_PROGRAM
 from guest_cdi.host import Host, read_file
-from guest_cdi.light import Callable, Iterator, Mapping, dataclass, field, replace
+from guest_cdi.lean.light import Callable, Iterator, Mapping, dataclass, field, replace
 from guest_cdi.merge import concatenate, merge_devices, tidy
 from guest_cdi.naming import ALL, NONE, Strategy, Target, is_device_name, is_kind_part, name_device, select_targets
 from guest_cdi.spec import ContainerEdits, Device, Spec

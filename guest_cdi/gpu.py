@@ -7,7 +7,7 @@ the order of minor numbers nor that of the PCI scan.
 
 from __future__ import annotations
 
-from guest_cdi.light import Protocol, Sequence, dataclass
+from guest_cdi.lean.light import Protocol, Sequence, dataclass
 
 # Display-only boards that NVML lists beside the compute GPUs of a workstation; never offered to containers.
 DISPLAY_ONLY = frozenset({"DGX Display", "NVIDIA DGX Display"})

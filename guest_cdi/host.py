@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 
-from guest_cdi.light import Enum, Mapping, NamedTuple, Protocol
+from guest_cdi.lean.light import Enum, Mapping, NamedTuple, Protocol
 
 # The kernel's own limit (path_resolution(7)).
 MAX_LINKS = 40

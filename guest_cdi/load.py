@@ -11,7 +11,7 @@ import os
 import stat
 
 from guest_cdi.errors import printable
-from guest_cdi.light import TYPE_CHECKING, Iterator, Mapping, NamedTuple, TypeAlias, dataclass, field
+from guest_cdi.lean.light import TYPE_CHECKING, Iterator, Mapping, NamedTuple, TypeAlias, dataclass, field
 
 if TYPE_CHECKING:
     import yaml

@@ -6,7 +6,7 @@ Hooks and environment keep their order, which has a meaning: links must exist be
 
 from __future__ import annotations
 
-from guest_cdi.light import Iterable, TypeVar, replace
+from guest_cdi.lean.light import Iterable, TypeVar, replace
 from guest_cdi.spec import NO_EDITS, ContainerEdits, Device
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ between values can still be told about the rest of the document.
 
 from __future__ import annotations
 
-from guest_cdi.light import Iterator, Mapping, Sequence
+from guest_cdi.lean.light import Iterator, Mapping, Sequence
 from guest_cdi.load import Data
 from guest_cdi.spec import ContainerEdits, Device, DeviceNode, Hook, IntelRdt, Mount, NetDevice, Spec
 

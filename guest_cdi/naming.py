@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from guest_cdi.errors import CdiError
 from guest_cdi.gpu import DISPLAY_ONLY, Gpu, Mig
-from guest_cdi.light import Enum, Iterable, Iterator, Sequence, dataclass
+from guest_cdi.lean.light import Enum, Iterable, Iterator, Sequence, dataclass
 
 ALL = "all"
 NONE = "none"

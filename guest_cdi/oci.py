@@ -14,7 +14,7 @@ from posixpath import normpath
 
 from guest_cdi.errors import CdiError
 from guest_cdi.host import FileInfo
-from guest_cdi.light import TYPE_CHECKING, Callable, NamedTuple, TypeAlias
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, NamedTuple, TypeAlias
 from guest_cdi.spec import ContainerEdits, DeviceNode, Hook, IntelRdt, Mount
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import os
 
 from guest_cdi import spec as cdi
 from guest_cdi.errors import CdiError
-from guest_cdi.light import TYPE_CHECKING, Iterable, Mapping, Protocol, Sequence, TypeAlias, lru_cache
+from guest_cdi.lean.light import TYPE_CHECKING, Iterable, Mapping, Protocol, Sequence, TypeAlias, lru_cache
 from guest_cdi.spec import Spec
 
 if TYPE_CHECKING:

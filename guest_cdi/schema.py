@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from guest_cdi.light import Callable, Iterator, Mapping, TypeAlias, assert_never, dataclass
+from guest_cdi.lean.light import Callable, Iterator, Mapping, TypeAlias, assert_never, dataclass
 from guest_cdi.load import Bare, Data, Finding, Source, member
 from guest_cdi.naming import is_device_name, is_kind_part
 

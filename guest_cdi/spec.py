@@ -8,7 +8,7 @@ None is used only where zero and absent differ.
 
 from __future__ import annotations
 
-from guest_cdi.light import Iterator, dataclass
+from guest_cdi.lean.light import Iterator, dataclass
 
 NEWEST_VERSION = "1.1.0"
 OLDEST_VERSION = "0.3.0"

@@ -12,7 +12,7 @@ import sys
 
 from guest_cdi import spec as cdi
 from guest_cdi.errors import printable
-from guest_cdi.light import TYPE_CHECKING, Iterable, Iterator, Mapping, Sequence, TextIO, dataclass, field
+from guest_cdi.lean.light import TYPE_CHECKING, Iterable, Iterator, Mapping, Sequence, TextIO, dataclass, field
 from guest_cdi.load import Data, Finding, Source, parse_source, read_source
 from guest_cdi.model import as_mapping, as_sequence, to_spec
 from guest_cdi.schema import check_shape

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from guest_cdi.light import dataclass
+from guest_cdi.lean.light import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import sys
 
 def main() -> int:
     if os.getpid() == 1:
-        from nvrc.pid1 import main as boot
+        from nvrc.pid1.main import main as boot
 
         boot()
     name = os.path.basename(sys.argv[0])

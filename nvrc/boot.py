@@ -8,7 +8,8 @@ needs it.
 
 from __future__ import annotations
 
-from nvrc.conditions import always, has_devices, has_fabric, has_gpus, names_extensions, wants_dcgm
+from nvrc.engine.conditions import always, has_devices, has_fabric, has_gpus, names_extensions, wants_dcgm
+from nvrc.engine.table import DEGRADE, Step, Table, seconds
 from nvrc.steps import (
     agent,
     cc_check,
@@ -29,7 +30,6 @@ from nvrc.steps import (
     ready_state,
     topology,
 )
-from nvrc.table import DEGRADE, Step, Table, seconds
 
 SHORT, LONG = seconds(10), seconds(30)
 

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol, TextIO
 
-from nvrc.errors import NvrcError
-from nvrc.jsonread import FormatError
+from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.jsonread import FormatError
 
 COMMANDS = ("plan", "params", "report", "status", "doctor", "version")
 FINDING, USAGE, INTERRUPTED = 1, 2, 130

@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvrc_build import diff, inspect, manifest, pipeline, relock, trust
-from nvrc_build.errors import BuildError
-from nvrc_build.inventory import Inventory, find_manifest, read_inventory
-from nvrc_build.progress import Terminal
-from nvrc_build.treemap import render_treemap
+from nvrc_build import pipeline, relock
+from nvrc_build.after import trust
+from nvrc_build.declared import read as manifest
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.progress import Terminal
+from nvrc_build.papers import diff, inspect
+from nvrc_build.papers.inventory import Inventory, find_manifest, read_inventory
+from nvrc_build.papers.treemap import render_treemap
 
 EPILOG = """examples:
   nvrc-image build                          the lab image into out/images/lab

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nvrc_build.apt import Package
-from nvrc_build.cache import Cache
-from nvrc_build.declared import Declarations, Image, Slice
-from nvrc_build.errors import BuildError
-from nvrc_build.given import Given, check_given, parse_given
-from nvrc_build.manifest import load
-from nvrc_build.progress import Progress, silent
-from nvrc_build.supply import Supply
-from nvrc_build.tree import Tree
+from nvrc_build.declared.declared import Declarations, Image, Slice
+from nvrc_build.declared.read import load
+from nvrc_build.ground.cache import Cache
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.progress import Progress, silent
+from nvrc_build.supply.apt import Package
+from nvrc_build.supply.given import Given, check_given, parse_given
+from nvrc_build.supply.supply import Supply
+from nvrc_build.tree.tree import Tree
 
 # 2025-01-01; every time stamp in an image. A build has no other clock.
 EPOCH = 1735689600

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nvrc_build import stages, supply
-from nvrc_build.apt import file_sha256
-from nvrc_build.cache import digest, digest_files, hold
-from nvrc_build.errors import BuildError
-from nvrc_build.exchange import exchange
+from nvrc_build import stages
+from nvrc_build.ground.cache import digest, digest_files, hold
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.exchange import exchange
+from nvrc_build.ground.progress import Progress, silent
 from nvrc_build.job import CHECKOUT, ENGINE, Job, Work, open_job, open_supply
-from nvrc_build.progress import Progress, silent
+from nvrc_build.supply import supply
+from nvrc_build.supply.apt import file_sha256
 
 __all__ = ["CHECKOUT", "STAGES", "BuildError", "Image", "build", "headers", "make", "open_job", "publish"]
 

@@ -6,14 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nvrc_build import manifest, supply
-from nvrc_build.apt import Archive
-from nvrc_build.declared import Image, Root
-from nvrc_build.errors import BuildError
+from nvrc_build.declared import read as manifest
+from nvrc_build.declared.declared import Image, Root
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.progress import Progress
 from nvrc_build.job import open_supply
-from nvrc_build.lock import compare, read_lock, write_lock
-from nvrc_build.progress import Progress
-from nvrc_build.supply import lock_file
+from nvrc_build.supply import supply
+from nvrc_build.supply.apt import Archive
+from nvrc_build.supply.lock import compare, read_lock, write_lock
+from nvrc_build.supply.supply import lock_file
 
 
 def relock(names: Sequence[str], *, cache: Path, mirror: str | None, checkout: Path,

@@ -12,19 +12,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from nvrc_build import disk, products, supply
-from nvrc_build import kernel as kernels
-from nvrc_build import pack as packer
-from nvrc_build.apt import file_sha256
-from nvrc_build.assemble import check_tree, close_libraries, select_tree
-from nvrc_build.declared import Format, Image, Layout
-from nvrc_build.errors import BuildError
+from nvrc_build.declared.declared import Format, Image, Layout
+from nvrc_build.ground.errors import BuildError
 from nvrc_build.job import EPOCH, Job, Work
-from nvrc_build.kconfig import check_kernel
-from nvrc_build.papers import write_bills
-from nvrc_build.pool import Pool
-from nvrc_build.report import write_manifest
-from nvrc_build.scripts import unexplained_scripts
+from nvrc_build.output import disk
+from nvrc_build.output import pack as packer
+from nvrc_build.papers.manifest import write_manifest
+from nvrc_build.papers.papers import write_bills
+from nvrc_build.products import kernel as kernels
+from nvrc_build.products import products
+from nvrc_build.products.kconfig import check_kernel
+from nvrc_build.supply import supply
+from nvrc_build.supply.apt import file_sha256
+from nvrc_build.supply.scripts import unexplained_scripts
+from nvrc_build.tree.assemble import check_tree, close_libraries, select_tree
+from nvrc_build.tree.pool import Pool
 
 KERNEL, INITRD, DISK = "vmlinuz", "initrd", "disk.img"
 

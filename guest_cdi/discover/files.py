@@ -6,7 +6,7 @@ from __future__ import annotations
 from guest_cdi.discover.driver import READ_ONLY, Driver, Found
 from guest_cdi.discover.tree import Tree
 from guest_cdi.host import Host, read_file
-from guest_cdi.light import Iterable, Iterator
+from guest_cdi.lean.light import Iterable, Iterator
 from guest_cdi.spec import ContainerEdits, Mount
 
 FIRMWARE_PARAMETER = "/sys/module/firmware_class/parameters/path"

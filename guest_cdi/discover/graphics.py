@@ -9,7 +9,7 @@ from __future__ import annotations
 from guest_cdi.discover.driver import READ_ONLY, Driver, Found, basename, join, parent
 from guest_cdi.discover.files import find_named_programs
 from guest_cdi.discover.tree import Tree
-from guest_cdi.light import Iterator, NamedTuple
+from guest_cdi.lean.light import Iterator, NamedTuple
 from guest_cdi.spec import ContainerEdits, Mount
 from guest_cdi.versions import Release
 

@@ -11,7 +11,7 @@ from guest_cdi.discover.tree import Tree, clean
 from guest_cdi.errors import CdiError
 from guest_cdi.gpu import Gpu, Mig
 from guest_cdi.host import Host, read_file
-from guest_cdi.light import Iterable, Mapping, replace
+from guest_cdi.lean.light import Iterable, Mapping, replace
 from guest_cdi.spec import ContainerEdits, DeviceNode, Hook
 
 CONTROL_NODES = ("/dev/nvidia-modeset", "/dev/nvidia-uvm-tools", "/dev/nvidia-uvm", "/dev/nvidiactl")

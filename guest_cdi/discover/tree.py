@@ -14,7 +14,7 @@ import stat
 from guest_cdi import ldcache
 from guest_cdi.errors import CdiError
 from guest_cdi.host import Host, Kind, read_file
-from guest_cdi.light import Iterable, Iterator, Mapping
+from guest_cdi.lean.light import Iterable, Iterator, Mapping
 
 LIBRARY_DIRS = (
     "/",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from guest_cdi.light import TYPE_CHECKING, BinaryIO, NoReturn, Sequence
+from guest_cdi.lean.light import TYPE_CHECKING, BinaryIO, NoReturn, Sequence
 
 if TYPE_CHECKING:
     from guest_cdi.hooks.arguments import Call

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from guest_cdi.hooks.root import Root
-from guest_cdi.light import Callable, Mapping, Sequence
+from guest_cdi.lean.light import Callable, Mapping, Sequence
 
 Values = Mapping[str, tuple[str, ...]]
 """Option name to the values given for it, in order."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from guest_cdi.errors import CdiError
 from guest_cdi.hooks import RUN, SEPARATOR
-from guest_cdi.light import TYPE_CHECKING, Callable, NamedTuple, Sequence
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, NamedTuple, Sequence
 
 if TYPE_CHECKING:
     from guest_cdi.hooks.action import Action, Values

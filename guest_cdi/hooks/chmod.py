@@ -12,7 +12,7 @@ import stat
 from guest_cdi.errors import CdiError
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.root import Root
-from guest_cdi.light import Sequence, partial
+from guest_cdi.lean.light import Sequence, partial
 
 LARGEST_MODE = 0o777
 

@@ -16,7 +16,7 @@ from guest_cdi.hooks import ldconf
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.elf_note import CompatNote, NoteError, read_note
 from guest_cdi.hooks.root import DIRECTORY, Root
-from guest_cdi.light import NamedTuple, partial
+from guest_cdi.lean.light import NamedTuple, partial
 
 LIBRARY_PREFIX = "libcuda.so."
 CONF_PREFIX = "00-compat-"

@@ -14,9 +14,9 @@ import os
 import select
 import sys
 
-from guest_cdi import linux
 from guest_cdi.hooks.root import DIRECTORY, Handle, Root
-from guest_cdi.light import Callable, NamedTuple, NoReturn, Sequence
+from guest_cdi.lean import linux
+from guest_cdi.lean.light import Callable, NamedTuple, NoReturn, Sequence
 
 # Beside the PID namespace, which only a child can be in.
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET

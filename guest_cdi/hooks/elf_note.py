@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import struct
 
-from guest_cdi.jsonvalue import read_json
-from guest_cdi.light import NamedTuple
+from guest_cdi.lean.jsonvalue import read_json
+from guest_cdi.lean.light import NamedTuple
 
 SECTION = b".note.cuda.fwd_compatibility"
 OWNER = b"NVIDIA Corporation"

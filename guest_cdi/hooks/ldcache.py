@@ -13,12 +13,12 @@ import os
 import stat
 import struct
 
-from guest_cdi import linux
 from guest_cdi.errors import CdiError
 from guest_cdi.hooks import confine, ldconf
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.root import Handle, Root
-from guest_cdi.light import partial
+from guest_cdi.lean import linux
+from guest_cdi.lean.light import partial
 
 PREFERRED_SUFFIX = ".real"  # Ubuntu's ldconfig is a script around ldconfig.real
 CACHE = "/etc/ld.so.cache"

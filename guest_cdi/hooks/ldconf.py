@@ -12,7 +12,7 @@ import os
 import posixpath
 
 from guest_cdi.hooks.root import Root, create_file, random_name, write_all
-from guest_cdi.light import Iterable, Sequence
+from guest_cdi.lean.light import Iterable, Sequence
 
 CONF = "/etc/ld.so.conf"
 CONF_DIRECTORY = "/etc/ld.so.conf.d"

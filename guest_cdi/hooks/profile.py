@@ -12,7 +12,7 @@ import stat
 
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.root import DIRECTORY, Root, replace_file
-from guest_cdi.light import Iterable
+from guest_cdi.lean.light import Iterable
 
 PROFILE = "/etc/nvidia/nvidia-application-profiles-rc.d/10-container.conf"
 MASK_BITS = 64

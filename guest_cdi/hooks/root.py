@@ -15,9 +15,9 @@ import posixpath
 import stat
 from types import TracebackType
 
-from guest_cdi import linux
 from guest_cdi.errors import CdiError
-from guest_cdi.light import Self
+from guest_cdi.lean import linux
+from guest_cdi.lean.light import Self
 
 IN_ROOT = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
 DIRECTORY = os.O_PATH | os.O_DIRECTORY

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 
 from guest_cdi.errors import CdiError
-from guest_cdi.jsonvalue import read_json
-from guest_cdi.light import BinaryIO
+from guest_cdi.lean.jsonvalue import read_json
+from guest_cdi.lean.light import BinaryIO
 
 STATE_LIMIT_BYTES = 16 << 20
 CONFIG_LIMIT_BYTES = 64 << 20

@@ -14,7 +14,7 @@ import posixpath
 from guest_cdi.errors import CdiError
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.root import Handle, Root, clean, replace_link
-from guest_cdi.light import NamedTuple, Sequence, partial
+from guest_cdi.lean.light import NamedTuple, Sequence, partial
 
 
 class Link(NamedTuple):

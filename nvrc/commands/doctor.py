@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TextIO
 
-from nvrc import paths, report, status
 from nvrc.commands.status import find_status
-from nvrc.console import printable
-from nvrc.diagnosis import Diagnosis, State, diagnose_console, diagnose_report, diagnose_status
-from nvrc.document import read_as, read_input
-from nvrc.jsontext import encode
+from nvrc.report import report, status
+from nvrc.report.diagnosis import Diagnosis, State, diagnose_console, diagnose_report, diagnose_status
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.console import printable
+from nvrc.vocabulary.document import read_as, read_input
+from nvrc.vocabulary.jsontext import encode
 
 NAME = "doctor"
 HELP = "explain a boot report or a console log: what failed, why, who must act"

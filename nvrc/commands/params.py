@@ -12,12 +12,12 @@ import os
 import sys
 import typing
 
-from nvrc import paths
-from nvrc.nearmiss import closest
-from nvrc.param_table import PARAMS, Param, find
-from nvrc.params import Parsed, Source, parse
-from nvrc.policy import NO_POLICY, Policy, load_policy
-from nvrc.values import UNSET, text
+from nvrc.params.parse import Parsed, Source, parse
+from nvrc.params.policy import NO_POLICY, Policy, load_policy
+from nvrc.params.table import PARAMS, Param, find
+from nvrc.params.values import UNSET, text
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.nearmiss import closest
 
 NAME = "params"
 HELP = "list and explain kernel parameters, check a command line"

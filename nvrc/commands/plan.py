@@ -8,19 +8,19 @@ import os
 from dataclasses import dataclass
 from typing import TextIO
 
-from nvrc import paths
 from nvrc.boot import BOOT
-from nvrc.console import printable
-from nvrc.document import read_input
-from nvrc.errors import NvrcError
-from nvrc.jsontext import encode
-from nvrc.linux_system import LinuxSystem
-from nvrc.params import parse
-from nvrc.plan import Plan, PlannedProblem, PlannedStep, make_plan
-from nvrc.policy import NO_POLICY, Policy, load_policy
-from nvrc.report import Role
-from nvrc.report_view import align, section
-from nvrc.topology import PciReader
+from nvrc.hardware.topology import PciReader
+from nvrc.machine.linux_system import LinuxSystem
+from nvrc.params.parse import parse
+from nvrc.params.policy import NO_POLICY, Policy, load_policy
+from nvrc.report.plan import Plan, PlannedProblem, PlannedStep, make_plan
+from nvrc.report.report import Role
+from nvrc.report.view import align, section
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.console import printable
+from nvrc.vocabulary.document import read_input
+from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.jsontext import encode
 
 NAME = "plan"
 HELP = "show what a boot would do here, without doing it"

@@ -6,12 +6,12 @@ from __future__ import annotations
 import argparse
 from typing import TextIO
 
-from nvrc import paths
-from nvrc.document import find_report, read_as, read_input
-from nvrc.report import from_json, to_json
-from nvrc.report_svg import render_svg
-from nvrc.report_view import show_report
-from nvrc.verdict import Verdict
+from nvrc.report.report import from_json, to_json
+from nvrc.report.svg import render_svg
+from nvrc.report.view import show_report
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.document import find_report, read_as, read_input
+from nvrc.vocabulary.verdict import Verdict
 
 NAME = "report"
 HELP = "show a boot report as a table or a timeline"

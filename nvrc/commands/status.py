@@ -6,12 +6,12 @@ from __future__ import annotations
 import argparse
 from typing import TextIO
 
-from nvrc import paths
-from nvrc.control import ask
-from nvrc.document import read_as, read_input
-from nvrc.report_view import show_status
-from nvrc.status import from_json, to_json
-from nvrc.verdict import Verdict
+from nvrc.machine.control import ask
+from nvrc.report.status import from_json, to_json
+from nvrc.report.view import show_status
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.document import read_as, read_input
+from nvrc.vocabulary.verdict import Verdict
 
 NAME = "status"
 HELP = "show the live state: verdict, services, GPUs"

@@ -9,8 +9,8 @@ import sys
 from typing import TextIO
 
 import nvrc
-from nvrc.identity import EXECUTABLE, identity_line, program_hash
-from nvrc.jsontext import encode
+from nvrc.vocabulary.identity import EXECUTABLE, identity_line, program_hash
+from nvrc.vocabulary.jsontext import encode
 
 NAME = "version"
 HELP = "say which program this is"

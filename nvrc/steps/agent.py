@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import errno
 
-from nvrc import paths
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts, replace
-from nvrc.linux import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RELATIME
-from nvrc.program import PATH, Program
-from nvrc.system import System
+from nvrc.engine.facts import Facts, replace
+from nvrc.machine.linux import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RELATIME
+from nvrc.machine.program import PATH, Program
+from nvrc.machine.system import System
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.errors import NvrcError
 
 OPEN_FILES = 1048576
 OOM_SCORE_ADJ = -997

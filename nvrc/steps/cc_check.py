@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-from guest_cdi.light import TYPE_CHECKING
-from nvrc.facts import Facts, replace
+from guest_cdi.lean.light import TYPE_CHECKING
+from nvrc.engine.facts import Facts, replace
 
 if TYPE_CHECKING:
-    from nvrc.system import System
+    from nvrc.machine.system import System
 
 
 def check(_system: System, facts: Facts) -> Facts:
-    from nvrc.confidential import Mode, judge
-    from nvrc.errors import NvrcError
-    from nvrc.gpu_worker import ask, settings_of, usable
-    from nvrc.nvml_answers import CcMemory, CcSystem, read_record, read_records
+    from nvrc.nvml.answers import CcMemory, CcSystem, read_record, read_records
+    from nvrc.nvml.client import ask, settings_of, usable
+    from nvrc.nvml.judge import Mode, judge
+    from nvrc.vocabulary.errors import NvrcError
 
     answer = ask(facts, "cc", gpus=usable(facts))
     if not isinstance(answer, dict) or answer.keys() != {"system", "gpus"}:
@@ -31,7 +31,7 @@ def check(_system: System, facts: Facts) -> Facts:
 
 
 def deadline_s(facts: Facts) -> float:
-    from nvrc.gpu_worker import deadline_s as of_one_request
+    from nvrc.nvml.client import deadline_s as of_one_request
 
     return of_one_request(facts)
 

@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-from guest_cdi.light import TYPE_CHECKING
-from nvrc.facts import Facts, replace
+from guest_cdi.lean.light import TYPE_CHECKING
+from nvrc.engine.facts import Facts, replace
 
 if TYPE_CHECKING:
-    from nvrc.nvml_answers import CdiMade
-    from nvrc.system import System
-    from nvrc.values import GpuCount
+    from nvrc.machine.system import System
+    from nvrc.nvml.answers import CdiMade
+    from nvrc.params.values import GpuCount
 
 
 def publish(_system: System, facts: Facts) -> Facts:
-    from nvrc.gpu_count import NOT_DESCRIBED
-    from nvrc.gpu_worker import ask, settings_of
-    from nvrc.nvml_answers import CdiMade, read_record
-    from nvrc.values import CountRule
+    from nvrc.nvml.answers import CdiMade, read_record
+    from nvrc.nvml.client import ask, settings_of
+    from nvrc.nvml.count import NOT_DESCRIBED
+    from nvrc.params.values import CountRule
 
     rule = settings_of(facts).gpus
     made = read_record(CdiMade, ask(facts, "cdi", keep_going=rule.rule is CountRule.AT_LEAST))
@@ -28,7 +28,7 @@ def publish(_system: System, facts: Facts) -> Facts:
 
 
 def deadline_s(facts: Facts) -> float:
-    from nvrc.gpu_worker import deadline_s as of_one_request
+    from nvrc.nvml.client import deadline_s as of_one_request
 
     return of_one_request(facts)
 
@@ -43,8 +43,8 @@ def tell(facts: Facts) -> str:
 
 def _check_rest(facts: Facts, made: CdiMade, rule: GpuCount) -> None:
     """A GPU that answers and yet cannot be described, say for lack of a node, does not count as up."""
-    from nvrc.errors import NvrcError
-    from nvrc.gpu_worker import usable
+    from nvrc.nvml.client import usable
+    from nvrc.vocabulary.errors import NvrcError
 
     rest = [number for number in usable(facts) if number not in made.faulty]
     on_bus = len(facts.topology.gpus) if facts.topology else 0

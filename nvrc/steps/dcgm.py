@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from nvrc.facts import Facts
-from nvrc.system import System
+from nvrc.engine.facts import Facts
+from nvrc.machine.system import System
 
 SLACK_S = 10.0  # the step itself keeps time and says more than "deadline"
 
 
 def bring_up(system: System, facts: Facts) -> Facts:
-    from nvrc import dcgm
+    from nvrc.services import dcgm
 
     return dcgm.bring_up(system, facts)
 

@@ -6,13 +6,13 @@ The worker that will use them is forked here as well.
 
 from __future__ import annotations
 
-from nvrc import paths
-from nvrc.facts import Facts, replace
-from nvrc.system import System
+from nvrc.engine.facts import Facts, replace
+from nvrc.machine.system import System
+from nvrc.vocabulary import paths
 
 
 def make(system: System, facts: Facts) -> Facts:
-    from nvrc.device_nodes import make_nodes
+    from nvrc.hardware.device_nodes import make_nodes
 
     if facts.modules is not None and "nvidia" not in facts.modules:
         return replace(facts, device_nodes=())  # the service VM of NVLink 5 drives InfiniBand, and devtmpfs knows that
@@ -22,7 +22,7 @@ def make(system: System, facts: Facts) -> Facts:
     nodes = make_nodes(system, gpus)
     if not gpus:
         return replace(facts, device_nodes=nodes)
-    from nvrc.gpu_worker import prepare_worker
+    from nvrc.nvml.client import prepare_worker
 
     # Forked here, on the main thread, so that it warms up while the driver attaches the GPUs.
     return replace(facts, device_nodes=nodes, worker=prepare_worker(system, facts))

@@ -7,16 +7,16 @@ line names none. Disks that it names are waited for.
 
 from __future__ import annotations
 
-from guest_cdi.light import TYPE_CHECKING
-from nvrc import paths
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts, replace
-from nvrc.linux import MS_NODEV, MS_NOSUID, MS_RDONLY
-from nvrc.system import System
+from guest_cdi.lean.light import TYPE_CHECKING
+from nvrc.engine.facts import Facts, replace
+from nvrc.machine.linux import MS_NODEV, MS_NOSUID, MS_RDONLY
+from nvrc.machine.system import System
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.errors import NvrcError
 
 if TYPE_CHECKING:
-    from nvrc.extension_disks import Pair
-    from nvrc.settings import Settings
+    from nvrc.extensions.disks import Pair
+    from nvrc.params.settings import Settings
 
 # What a kernel needs for extensions and may have as modules; one that has it built in leaves no trace of some of it.
 STORAGE = ("virtio_blk", "dm_verity", "erofs")
@@ -27,7 +27,7 @@ GPU = "gpu"
 
 
 def attach(system: System, facts: Facts) -> Facts:
-    from nvrc.extension_disks import find_disks, reconcile
+    from nvrc.extensions.disks import find_disks, reconcile
 
     assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
     settings = facts.parameters.settings
@@ -36,7 +36,7 @@ def attach(system: System, facts: Facts) -> Facts:
     roots = {pair.extension.name: _mount(system, pair, settings) for pair in pairs}
     gpu_root = roots.get(GPU, "")
     if gpu_root:
-        from nvrc.gpu_extension import join
+        from nvrc.extensions.gpu import join
 
         join(system, gpu_root, settings.timeout_command_s)
     return replace(facts, extensions=tuple(roots), gpu_root=gpu_root, warnings=facts.warnings + remarks)
@@ -55,9 +55,9 @@ def tell(facts: Facts) -> str:
 
 def _await_disks(system: System, settings: Settings) -> tuple[str, ...]:
     """Load what disks need, and wait for those that are named; what there is to remark about it."""
-    from nvrc.extension_disks import absent, find_disks
-    from nvrc.modules import Modules
-    from nvrc.uevents import wait_until_complete
+    from nvrc.extensions.disks import absent, find_disks
+    from nvrc.hardware.modules import Modules
+    from nvrc.machine.uevents import wait_until_complete
 
     modules = Modules(system, options=settings.module_options)
     for name in STORAGE if settings.extensions else STORAGE[:1]:
@@ -82,7 +82,7 @@ def _attribute(system: System, function: str, name: str) -> str:
 
 def _mount(system: System, pair: Pair, settings: Settings) -> str:
     """Where the extension is mounted."""
-    from nvrc.verity import FOLDER, device_name, open_verity
+    from nvrc.extensions.verity import FOLDER, device_name, open_verity
 
     name = pair.extension.name
     first = open_verity(system, pair, settings.verity_corruption)

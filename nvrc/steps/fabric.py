@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-from nvrc.facts import Facts
-from nvrc.system import System
+from nvrc.engine.facts import Facts
+from nvrc.machine.system import System
 
 SLACK_S = 10.0  # the step itself keeps time and says more than "deadline"
 
 
 def bring_up(system: System, facts: Facts) -> Facts:
-    from nvrc import fabric
+    from nvrc.services import fabric
 
     return fabric.bring_up(system, facts)
 
 
 def deadline(facts: Facts) -> float:
-    from nvrc.fabric import fabric_limit_s, subnet_limit_s
+    from nvrc.services.fabric import fabric_limit_s, subnet_limit_s
 
     return SLACK_S + subnet_limit_s(facts) + fabric_limit_s(facts)
 

@@ -7,12 +7,12 @@ has the file system and the image has the directory; everything else is fatal.
 
 from __future__ import annotations
 
-from guest_cdi.light import NamedTuple
-from nvrc import paths
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts
-from nvrc.linux import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RELATIME
-from nvrc.system import System
+from guest_cdi.lean.light import NamedTuple
+from nvrc.engine.facts import Facts
+from nvrc.machine.linux import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RELATIME
+from nvrc.machine.system import System
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.errors import NvrcError
 
 STRICT = MS_NOSUID | MS_NOEXEC | MS_NODEV | MS_RELATIME
 

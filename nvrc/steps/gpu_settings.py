@@ -7,14 +7,14 @@ the boot, so that one boot shows every mistake.
 
 from __future__ import annotations
 
-from guest_cdi.light import TYPE_CHECKING
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts, replace
+from guest_cdi.lean.light import TYPE_CHECKING
+from nvrc.engine.facts import Facts, replace
+from nvrc.vocabulary.errors import NvrcError
 
 if TYPE_CHECKING:
-    from nvrc.mig import MigLayout
-    from nvrc.nvml_answers import Applied, MigMade, NvmlGpu
-    from nvrc.system import System
+    from nvrc.machine.system import System
+    from nvrc.nvml.answers import Applied, MigMade, NvmlGpu
+    from nvrc.params.mig import MigLayout
 
 # Field of Settings, parameter, unit.
 NAMES = {
@@ -25,9 +25,9 @@ NAMES = {
 
 
 def apply(system: System, facts: Facts) -> Facts:
-    from nvrc.gpu_count import check_count
-    from nvrc.gpu_worker import ask, settings_of
-    from nvrc.nvml_answers import NvmlGpu, read_records
+    from nvrc.nvml.answers import NvmlGpu, read_records
+    from nvrc.nvml.client import ask, settings_of
+    from nvrc.nvml.count import check_count
 
     gpus = read_records(NvmlGpu, ask(facts, "gpus"))
     on_bus = tuple(gpu.bdf for gpu in facts.topology.gpus) if facts.topology else ()
@@ -36,7 +36,7 @@ def apply(system: System, facts: Facts) -> Facts:
     applied = _set(facts)
     mig = _cut(facts)
     if any(row.changed for row in mig):
-        from nvrc.device_nodes import make_capability_nodes
+        from nvrc.hardware.device_nodes import make_capability_nodes
 
         make_capability_nodes(system)
     return replace(facts, gpu_settings=applied, mig=mig, warnings=facts.warnings + _remarks(applied))
@@ -44,7 +44,7 @@ def apply(system: System, facts: Facts) -> Facts:
 
 def deadline_s(facts: Facts) -> float:
     """Three requests: who is there, settings, MIG."""
-    from nvrc.gpu_worker import SPARE_S, patience_s
+    from nvrc.nvml.client import SPARE_S, patience_s
 
     return 3 * patience_s(facts) + SPARE_S
 
@@ -58,8 +58,8 @@ def tell(facts: Facts) -> str:
 
 
 def _set(facts: Facts) -> tuple[Applied, ...]:
-    from nvrc.gpu_worker import ask, settings_of, usable
-    from nvrc.nvml_answers import Applied, read_records
+    from nvrc.nvml.answers import Applied, read_records
+    from nvrc.nvml.client import ask, settings_of, usable
 
     settings = settings_of(facts)
     asked = {name: value for name in NAMES if (value := getattr(settings, name)) is not None}
@@ -73,8 +73,8 @@ def _set(facts: Facts) -> tuple[Applied, ...]:
 
 
 def _cut(facts: Facts) -> tuple[MigMade, ...]:
-    from nvrc.gpu_worker import ask, settings_of, usable
-    from nvrc.nvml_answers import MigMade, read_records
+    from nvrc.nvml.answers import MigMade, read_records
+    from nvrc.nvml.client import ask, settings_of, usable
 
     layout = settings_of(facts).mig
     if layout is None:

@@ -7,10 +7,10 @@ agent is present is asked here, before minutes of hardware work, not after.
 
 from __future__ import annotations
 
-from nvrc import paths
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts, replace
-from nvrc.system import System
+from nvrc.engine.facts import Facts, replace
+from nvrc.machine.system import System
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.errors import NvrcError
 
 LONGEST = 64  # __NEW_UTS_LEN
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from errno import EINVAL
 
-from nvrc import paths
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts, replace
-from nvrc.journal import Journal
-from nvrc.system import System
+from nvrc.engine.facts import Facts, replace
+from nvrc.machine.journal import Journal
+from nvrc.machine.system import System
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.errors import NvrcError
 
 # The socket sizes are those of the reference init. The queue length is ours: a Unix datagram socket is bounded by
 # the number of queued datagrams (10 by default), and a daemon blocks in syslog(3) when the queue is full.

@@ -9,11 +9,11 @@ What else the command line wants locked goes the same way: kexec, and the root o
 
 from __future__ import annotations
 
-from nvrc import paths
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts, replace
-from nvrc.linux import MS_RDONLY, MS_REMOUNT
-from nvrc.system import System
+from nvrc.engine.facts import Facts, replace
+from nvrc.machine.linux import MS_RDONLY, MS_REMOUNT
+from nvrc.machine.system import System
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.errors import NvrcError
 
 # What the agent needs when no module can be loaded any more, where the kernel has it as a module.
 FOR_THE_AGENT = ("overlay", "virtio_net", "vmw_vsock_virtio_transport")
@@ -43,7 +43,7 @@ def tell(facts: Facts) -> str:
 
 def _load_for_the_agent(system: System, facts: Facts) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those that were loaded, and remarks. The agent may do without one; if not, its own message comes later."""
-    from nvrc.modules import Modules
+    from nvrc.hardware.modules import Modules
 
     assert facts.parameters is not None  # noqa: S101 - as above
     modules = Modules(system, options=facts.parameters.settings.module_options)

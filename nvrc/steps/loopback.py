@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts, replace
-from nvrc.system import System
+from nvrc.engine.facts import Facts, replace
+from nvrc.machine.system import System
+from nvrc.vocabulary.errors import NvrcError
 
 
 def raise_interface(system: System, facts: Facts) -> Facts:

@@ -9,11 +9,11 @@ Loading returns when the driver has probed, but nothing promises that it lists a
 
 from __future__ import annotations
 
-from guest_cdi.light import Callable, NamedTuple
-from nvrc import paths
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts, Mode, replace
-from nvrc.system import System
+from guest_cdi.lean.light import Callable, NamedTuple
+from nvrc.engine.facts import Facts, Mode, replace
+from nvrc.machine.system import System
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.errors import NvrcError
 
 GPUS = f"{paths.NVIDIA_PROC}/gpus"
 
@@ -53,7 +53,7 @@ TABLE: tuple[Row, ...] = (
 
 
 def load(system: System, facts: Facts) -> Facts:
-    from nvrc.modules import Modules
+    from nvrc.hardware.modules import Modules
 
     assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
     modules = Modules(system, gpu_root=facts.gpu_root or "", options=facts.parameters.settings.module_options)
@@ -85,7 +85,7 @@ def tell(facts: Facts) -> str:
 
 def _wait_for_gpus(system: System, facts: Facts) -> tuple[str, ...]:
     """What to warn about when not every GPU came, and `nvrc.gpus` is content with those that did."""
-    from nvrc.uevents import wait_until_complete
+    from nvrc.machine.uevents import wait_until_complete
 
     on_bus = tuple(gpu.bdf for gpu in facts.topology.gpus) if facts.topology else ()
 
@@ -123,6 +123,6 @@ def _state(system: System, bdf: str) -> str:
 
 
 def _kernel_words(system: System) -> tuple[str, ...]:
-    from nvrc.module_failure import kernel_words
+    from nvrc.hardware.module_failure import kernel_words
 
     return kernel_words(system, "nvidia")

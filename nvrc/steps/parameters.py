@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from nvrc import paths
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts, replace
-from nvrc.params import parse
-from nvrc.policy import NO_POLICY, Policy, load_policy
-from nvrc.system import System
+from nvrc.engine.facts import Facts, replace
+from nvrc.machine.system import System
+from nvrc.params.parse import parse
+from nvrc.params.policy import NO_POLICY, Policy, load_policy
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.errors import NvrcError
 
 
 def load(system: System, facts: Facts) -> Facts:

@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
-from nvrc.facts import Facts
-from nvrc.system import System
+from nvrc.engine.facts import Facts
+from nvrc.machine.system import System
 
 SLACK_S = 10.0  # the step itself keeps time and says more than "deadline"
 
 
 def attach(system: System, facts: Facts) -> Facts:
-    from nvrc import persistence
+    from nvrc.services import persistence
 
     return persistence.attach(system, facts)
 
 
 def deadline(facts: Facts) -> float:
     """Every GPU may need its time, and so may the daemon before the first and after the last."""
-    from nvrc.persistence import patience_s
+    from nvrc.services.persistence import patience_s
 
     assert facts.topology is not None  # noqa: S101 - `needs` puts it before
     return SLACK_S + patience_s(facts) * (2 * len(facts.topology.gpus) + 1)

@@ -6,13 +6,13 @@ Everything that can end the boot because of a GPU has passed by now: count, mode
 
 from __future__ import annotations
 
-from guest_cdi.light import TYPE_CHECKING, Enum, NamedTuple
-from nvrc.facts import Facts, replace
+from guest_cdi.lean.light import TYPE_CHECKING, Enum, NamedTuple
+from nvrc.engine.facts import Facts, replace
 
 if TYPE_CHECKING:
-    from nvrc.confidential import Confidential
-    from nvrc.settings import Settings
-    from nvrc.system import System
+    from nvrc.machine.system import System
+    from nvrc.nvml.judge import Confidential
+    from nvrc.params.settings import Settings
 
 
 class Outcome(Enum):
@@ -38,8 +38,8 @@ class Wish(NamedTuple):
 
 
 def settle(_system: System, facts: Facts) -> Facts:
-    from nvrc.confidential import Mode
-    from nvrc.gpu_worker import settings_of
+    from nvrc.nvml.client import settings_of
+    from nvrc.nvml.judge import Mode
 
     settings, found = settings_of(facts), facts.confidential
     assert found is not None  # noqa: S101 - `needs` puts cc-check before
@@ -54,7 +54,7 @@ def settle(_system: System, facts: Facts) -> Facts:
 
 
 def decide(settings: Settings, found: Confidential) -> Wish:
-    from nvrc.values import ReadyRule, ReadyState
+    from nvrc.params.values import ReadyRule, ReadyState
 
     rule = settings.ready_rule
     asked = f"nvrc.ready={settings.ready.value}"
@@ -73,7 +73,7 @@ def decide(settings: Settings, found: Confidential) -> Wish:
 
 
 def deadline_s(facts: Facts) -> float:
-    from nvrc.gpu_worker import deadline_s as of_one_request
+    from nvrc.nvml.client import deadline_s as of_one_request
 
     return of_one_request(facts)
 
@@ -84,8 +84,8 @@ def tell(facts: Facts) -> str:
 
 def _not_applicable(settings: Settings) -> Ready:
     """Other programs of this kind power the VM off here, although runtimes ask for the state by default."""
-    from nvrc.errors import NvrcError
-    from nvrc.values import ReadyRule
+    from nvrc.params.values import ReadyRule
+    from nvrc.vocabulary.errors import NvrcError
 
     why = "no confidential mode, no ready state"
     asked = settings.ready_rule is not ReadyRule.NEVER or (
@@ -97,8 +97,8 @@ def _not_applicable(settings: Settings) -> Ready:
 
 
 def _make(facts: Facts, wish: Wish) -> Ready:
-    from nvrc.errors import NvrcError
-    from nvrc.gpu_worker import ask
+    from nvrc.nvml.client import ask
+    from nvrc.vocabulary.errors import NvrcError
 
     answer = ask(facts, "ready", ready=wish.state)
     if not isinstance(answer, list) or [type(item) for item in answer] != [bool, bool]:

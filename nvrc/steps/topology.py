@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from nvrc.claims import check_claims
-from nvrc.facts import Facts, replace
-from nvrc.topology import COLUMNS, PciReader, classify, counting, decide, scan
+from nvrc.engine.facts import Facts, replace
+from nvrc.hardware.topology import COLUMNS, PciReader, classify, counting, decide, scan
+from nvrc.params.claims import check_claims
 
 
 def detect(sys: PciReader, facts: Facts) -> Facts:

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
-from nvrc_lab.errors import LabError
+from nvrc_lab.ground.errors import LabError
 
 COMMANDS: Mapping[str, str] = {
-    "boot": "nvrc_lab.boot",
-    "list": "nvrc_lab.listing",
-    "matrix": "nvrc_lab.matrix",
-    "explain": "nvrc_lab.explain",
-    "bench": "nvrc_lab.bench",
+    "boot": "nvrc_lab.commands.boot",
+    "list": "nvrc_lab.commands.listing",
+    "matrix": "nvrc_lab.commands.matrix",
+    "explain": "nvrc_lab.commands.explain",
+    "bench": "nvrc_lab.commands.bench",
 }
 
 

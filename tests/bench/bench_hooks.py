@@ -32,7 +32,7 @@ from typing import NamedTuple
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, TOP)
 
-from guest_cdi import linux
+from guest_cdi.lean import linux
 
 FROM_SOURCES = (sys.executable, "-I", "-S", "-c",
                 "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv.pop(1); "

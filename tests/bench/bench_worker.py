@@ -24,8 +24,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).res
 from fakes import nvml
 from fakes.elf import shared_object
 from fakes.gpu_guest import CONFIDENTIAL, LIBRARIES, VERSION, GpuGuest, bus_id
-from nvrc.errors import NvrcError
-from nvrc.worker import Worker
+from nvrc.nvml.worker import Worker
+from nvrc.vocabulary.errors import NvrcError
 
 COUNTS = (1, 2, 4, 8, 16)
 REQUESTS = ("gpus", "settings", "cc", "cdi", "ready")

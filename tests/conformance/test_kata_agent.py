@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from nvrc_lab.image import BootFiles, build_image, put_agent
-from nvrc_lab.kata_agent import Agent, Container
-from nvrc_lab.places import checkout
-from nvrc_lab.qemu import find_qemu
-from nvrc_lab.runner import Result, Runtime, open_lab, run_scenario
-from nvrc_lab.runtime_side import CALL_S, CGROUPS_PATH, play_scenario
-from nvrc_lab.scenario import Scenario, find_scenario, parse_scenario, read_scenario
+from nvrc_lab.agent.kata_agent import Agent, Container
+from nvrc_lab.agent.runtime_side import CALL_S, CGROUPS_PATH, play_scenario
+from nvrc_lab.ground.places import checkout
+from nvrc_lab.kit.image import BootFiles, build_image, put_agent
+from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.run.runner import Result, Runtime, open_lab, run_scenario
+from nvrc_lab.scenario.scenario import Scenario, find_scenario, parse_scenario, read_scenario
 
 AGENT = os.environ.get("NVRC_KATA_AGENT", "")
 pytestmark = [pytest.mark.qemu, pytest.mark.skipif(

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from fakes.system import FakeSystem, bare_guest
-from nvrc.facts import Facts, Mode
-from nvrc.journal import Journal
-from nvrc.params import parse
-from nvrc.policy import NO_POLICY
-from nvrc.topology import PciFunction, Topology
+from nvrc.engine.facts import Facts, Mode
+from nvrc.hardware.topology import PciFunction, Topology
+from nvrc.machine.journal import Journal
+from nvrc.params.parse import parse
+from nvrc.params.policy import NO_POLICY
 
 FIRST_PID = 4711
 

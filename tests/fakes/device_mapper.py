@@ -14,7 +14,7 @@ from errno import EBUSY, EINVAL, EIO, ENXIO
 
 from fakes.modules import RELEASE
 from fakes.system import FakeSystem, bare_guest
-from nvrc.extension import VerityParams
+from nvrc.params.extension import VerityParams
 
 CREATE, REMOVE, RESUME, LOAD, STATUS = 3, 4, 6, 9, 12
 NAMES = {CREATE: "create", REMOVE: "remove", RESUME: "resume", LOAD: "load", STATUS: "status"}

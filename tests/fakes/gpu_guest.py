@@ -17,14 +17,14 @@ from fakes.machine import DescribedHost, Machine, Node, add_library
 from fakes.nvml import MockNvml
 from fakes.system import FakeSystem
 from guest_cdi.host import LinuxHost
-from nvrc.facts import Facts
-from nvrc.gpu_worker import prepare_worker
-from nvrc.linux_system import LinuxSystem
-from nvrc.params import parse
-from nvrc.policy import NO_POLICY
+from nvrc.engine.facts import Facts
+from nvrc.hardware.topology import PciFunction, Topology
+from nvrc.machine.linux_system import LinuxSystem
+from nvrc.nvml.client import prepare_worker
+from nvrc.nvml.worker import Worker
+from nvrc.params.parse import parse
+from nvrc.params.policy import NO_POLICY
 from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
-from nvrc.topology import PciFunction, Topology
-from nvrc.worker import Worker
 
 VERSION = "580.95.05"
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"

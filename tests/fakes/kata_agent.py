@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from nvrc_lab.protobuf import Fields, decode, encode, number_of, text_of
-from nvrc_lab.ttrpc import HEADER, RESPONSE
+from nvrc_lab.agent.protobuf import Fields, decode, encode, number_of, text_of
+from nvrc_lab.agent.ttrpc import HEADER, RESPONSE
 
 Answer = bytes | tuple[int, str] | Callable[[Fields], "bytes | tuple[int, str]"]
 

@@ -8,7 +8,7 @@ from typing import TypeVar, get_type_hints
 
 from hypothesis import strategies as st
 
-from guest_cdi.light import Enum
+from guest_cdi.lean.light import Enum
 
 T = TypeVar("T")
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from nvrc.children import Ended, nobody
-from nvrc.linux_system import LinuxSystem
-from nvrc.program import Program
-from nvrc.system import KERN_EMERG, Node, Waits
+from nvrc.machine.children import Ended, nobody
+from nvrc.machine.linux_system import LinuxSystem
+from nvrc.machine.program import Program
+from nvrc.machine.system import KERN_EMERG, Node, Waits
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ import socket
 import struct
 from pathlib import Path
 
-from nvrc_lab import vhost_user as wire
-from nvrc_lab.vhost_user import Request
-from nvrc_lab.vsock import GUEST, HEADER, HOST, Op, Packet
+from nvrc_lab.devices import vhost_user as wire
+from nvrc_lab.devices.vhost_user import Request
+from nvrc_lab.devices.vsock import GUEST, HEADER, HOST, Op, Packet
 
 SIZE, RING = 1 << 20, 8
 GUEST_AT, HOST_AT = 0x10_0000, 0x7F00_0000_0000

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from nvrc_build import pipeline
-from nvrc_build.apt import file_sha256
-from nvrc_build.inventory import read_inventory
+from nvrc_build.papers.inventory import read_inventory
+from nvrc_build.supply.apt import file_sha256
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SOURCES = ("nvrc", "guest_cdi", "rootfs", "build", "qemu-tests/standins")
@@ -76,7 +76,7 @@ def test_nothing_changed_takes_no_time_and_one_changed_file_of_the_init_little(f
     started = spent_s()
     before = digests(first.build())
     assert spent_s() - started < 3
-    module = first.checkout / "nvrc/errors.py"
+    module = first.checkout / "nvrc/vocabulary/errors.py"
     module.write_text(module.read_text(encoding="utf-8") + "\nCHANGED = 1\n", encoding="utf-8")
     started = spent_s()
     assert digests(first.build())["initrd"] != before["initrd"]

@@ -17,13 +17,15 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 
-from nvrc import linux, paths, pid1
 from nvrc.boot import BOOT
-from nvrc.children import Ended, nobody
-from nvrc.linux_system import LinuxSystem
-from nvrc.program import Program
-from nvrc.system import KERN_EMERG
-from nvrc.table import Step, Table
+from nvrc.engine.table import Step, Table
+from nvrc.machine import linux
+from nvrc.machine.children import Ended, nobody
+from nvrc.machine.linux_system import LinuxSystem
+from nvrc.machine.program import Program
+from nvrc.machine.system import KERN_EMERG
+from nvrc.pid1 import main as pid1
+from nvrc.vocabulary import paths
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child=SIGKILL", "--propagation=private",
@@ -124,7 +126,7 @@ def broken_step() -> Table:
 
 
 def hanging_step() -> Table:
-    from nvrc.table import seconds
+    from nvrc.engine.table import seconds
 
     def hang(_system: object, _facts: object) -> object:
         time.sleep(30)
@@ -148,8 +150,8 @@ def slow_thread() -> Table:
         time.sleep(1.5)
         return facts
 
-    from nvrc.conditions import always
-    from nvrc.table import seconds
+    from nvrc.engine.conditions import always
+    from nvrc.engine.table import seconds
 
     return (*BOOT[:-1], Step("linger", linger, seconds(5), needs=("parameters",), blocks=always),  # type: ignore[arg-type]
             replace(BOOT[-1], needs=(*BOOT[-1].needs, "linger")))
@@ -170,7 +172,7 @@ def flooded_boot() -> Table:
         system.start(Program(path="/usr/bin/kata-agent", args=("flood:100000",)))
         return facts
 
-    from nvrc.table import seconds
+    from nvrc.engine.table import seconds
 
     return (*BOOT[:2], Step("flood", flood, seconds(5), needs=("journal",)), *BOOT[2:])  # type: ignore[arg-type]
 

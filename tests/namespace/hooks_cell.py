@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from guest_cdi import hooks, linux
+from guest_cdi import hooks
+from guest_cdi.lean import linux
 
 CELL_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC
 TOP = str(Path(hooks.__file__).parents[2])

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from guest_cdi import hooks, linux
+from guest_cdi import hooks
 from guest_cdi.hooks import params
 from guest_cdi.hooks.profile import PROFILE, write_profile
 from guest_cdi.hooks.root import Root, create_file
+from guest_cdi.lean import linux
 from namespace.hooks_cell import in_cell, make_tree, run_program
 
 pytestmark = pytest.mark.namespace

@@ -21,11 +21,11 @@ import pytest
 from fakes.system import FakeSystem, bare_guest
 from namespace.guest import Guest, boot, may_raise_limits
 from nvrc.boot import BOOT
-from nvrc.conditions import always
-from nvrc.control import ask
-from nvrc.status import ServiceState, from_json
+from nvrc.engine.conditions import always
+from nvrc.machine.control import ask
+from nvrc.report.status import ServiceState, from_json
 from nvrc.steps.agent import OOM_SCORE_ADJ, OPEN_FILES
-from nvrc.verdict import Verdict
+from nvrc.vocabulary.verdict import Verdict
 
 pytestmark = [
     pytest.mark.namespace,

@@ -13,7 +13,7 @@ import pytest
 
 import guest_cdi.cli
 import guest_cdi.prove  # noqa: F401
-import nvrc.nvml_requests  # noqa: F401
+import nvrc.nvml.requests  # noqa: F401
 from fakes import nvml
 from fakes.gpu_guest import GpuGuest, MakeGuest
 

@@ -18,10 +18,11 @@ import nvrc
 HEAVY = frozenset({"argparse", "collections", "copy", "ctypes.util", "dataclasses", "enum", "functools", "inspect", "json", "logging",
                    "pathlib", "random", "re", "selectors", "shutil", "signal", "socket", "subprocess", "tempfile", "threading",
                    "typing", "weakref", "yaml"})
-BEFORE_THE_AGENT = ("pid1", "worker", "gpu_worker", "device_nodes", "modules", "persistence", "ledger", "launch", "signatures",
-                    "services", "uevents", "gpu_count", "nvml_answers", "fabric", "fabric_config", "verity", "dm",
-                    "extension_disks", "jsontext", "confidential", "topology")
-IN_THE_WORKER = ("nvml_requests", "nvml_session", "nvml_cdi")
+BEFORE_THE_AGENT = ("pid1.main", "nvml.worker", "nvml.client", "hardware.device_nodes", "hardware.modules", "services.persistence",
+                    "services.ledger", "services.launch", "services.signatures", "services.table", "machine.uevents", "nvml.count",
+                    "nvml.answers", "services.fabric", "services.fabric_config", "extensions.verity", "extensions.dm",
+                    "extensions.disks", "vocabulary.jsontext", "nvml.judge", "hardware.topology")
+IN_THE_WORKER = ("nvml.requests", "nvml.session", "nvml.cdi")
 IN_HOOKS = ("guest_cdi.hooks", "guest_cdi.hooks.state", "guest_cdi.hooks.symlinks", "guest_cdi.hooks.ldcache", "guest_cdi.generate",
             "guest_cdi.render", "guest_cdi.discover.libraries")
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from nvrc.report import from_json
-from nvrc_lab.console import Story
-from nvrc_lab.image import BootFiles, build_image
-from nvrc_lab.machine import Accel, Machine, make_argv
-from nvrc_lab.qemu import find_qemu
-from nvrc_lab.watch import Limits, watch
+from nvrc.report.report import from_json
+from nvrc_lab.kit.image import BootFiles, build_image
+from nvrc_lab.qemu.machine import Accel, Machine, make_argv
+from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.watch.console import Story
+from nvrc_lab.watch.watch import Limits, watch
 
 pytestmark = pytest.mark.qemu
 

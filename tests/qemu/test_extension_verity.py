@@ -17,12 +17,12 @@ from typing import Protocol
 import pytest
 
 from fakes.elf import shared_object
-from nvrc_build.disk import Partition, boot_record
-from nvrc_lab.console import Story
-from nvrc_lab.image import BootFiles, build_image
-from nvrc_lab.machine import Accel, Disk, Machine, escape, make_argv
-from nvrc_lab.qemu import find_qemu
-from nvrc_lab.watch import Limits, watch
+from nvrc_build.output.disk import Partition, boot_record
+from nvrc_lab.kit.image import BootFiles, build_image
+from nvrc_lab.qemu.machine import Accel, Disk, Machine, escape, make_argv
+from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.watch.console import Story
+from nvrc_lab.watch.watch import Limits, watch
 
 pytestmark = pytest.mark.qemu
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from nvrc_lab.accel import choose_accel
-from nvrc_lab.image import build_image
-from nvrc_lab.matrix import choose, weight
-from nvrc_lab.places import checkout
-from nvrc_lab.qemu import find_qemu
-from nvrc_lab.runner import Result, default_workers, open_lab, run_all
-from nvrc_lab.scenario import list_scenarios
-from nvrc_lab.unpack import lighten
+from nvrc_lab.commands.matrix import choose, weight
+from nvrc_lab.ground.places import checkout
+from nvrc_lab.kit.image import build_image
+from nvrc_lab.kit.unpacked_boot import lighten
+from nvrc_lab.qemu.accel import choose_accel
+from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.run.runner import Result, default_workers, open_lab, run_all
+from nvrc_lab.scenario.scenario import list_scenarios
 
 pytestmark = pytest.mark.qemu
 ONE_OF_A_KIND = (

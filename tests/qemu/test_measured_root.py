@@ -14,20 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from nvrc_build import kernel as kernels
 from nvrc_build import pipeline
-from nvrc_build.disk import read_partitions
-from nvrc_build.products import kernel_root
-from nvrc_build.verity import parse_parameters
-from nvrc_lab import standins
-from nvrc_lab.compose import damage_disk
-from nvrc_lab.console import Story
-from nvrc_lab.machine import Accel, Disk, Machine, make_argv
-from nvrc_lab.places import checkout
-from nvrc_lab.probing import Guest, write_initrd
-from nvrc_lab.qemu import find_qemu
-from nvrc_lab.scenario import Damage
-from nvrc_lab.watch import Limits, watch
+from nvrc_build.output.disk import read_partitions
+from nvrc_build.output.verity import parse_parameters
+from nvrc_build.products import kernel as kernels
+from nvrc_build.products.products import kernel_root
+from nvrc_lab.ground.places import checkout
+from nvrc_lab.kit import standins
+from nvrc_lab.qemu.machine import Accel, Disk, Machine, make_argv
+from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.run.compose import damage_disk
+from nvrc_lab.run.probing import Guest, write_initrd
+from nvrc_lab.scenario.scenario import Damage
+from nvrc_lab.watch.console import Story
+from nvrc_lab.watch.watch import Limits, watch
 
 CACHE = Path(__file__).resolve().parents[2] / "out/cache"
 # What a guest kernel for measured roots has built in.

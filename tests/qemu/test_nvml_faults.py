@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from fakes.nvml_calls import CALLS, EVERYTHING, Call
-from nvrc_lab.hardware import place_gpus
-from nvrc_lab.image import build_image
-from nvrc_lab.places import checkout
-from nvrc_lab.qemu import find_qemu
-from nvrc_lab.runner import Result, default_workers, open_lab, run_all
-from nvrc_lab.scenario import Expectation, Fault, Scenario, Verdict, parse_scenario
+from nvrc_lab.ground.places import checkout
+from nvrc_lab.kit.image import build_image
+from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.run.runner import Result, default_workers, open_lab, run_all
+from nvrc_lab.scenario.hardware import place_gpus
+from nvrc_lab.scenario.scenario import Expectation, Fault, Scenario, Verdict, parse_scenario
 
 pytestmark = pytest.mark.qemu
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from nvrc_lab.accel import Choice
-from nvrc_lab.errors import LabError
-from nvrc_lab.image import build_image
-from nvrc_lab.machine import Accel
-from nvrc_lab.newer_qemu import find_newer_qemu
-from nvrc_lab.places import checkout
-from nvrc_lab.qemu import Qemu
-from nvrc_lab.route_b import Route
-from nvrc_lab.runner import open_lab, run_scenario
-from nvrc_lab.scenario import find_scenario, read_scenario
+from nvrc_lab.ground.errors import LabError
+from nvrc_lab.ground.places import checkout
+from nvrc_lab.kit.image import build_image
+from nvrc_lab.qemu.accel import Choice
+from nvrc_lab.qemu.machine import Accel
+from nvrc_lab.qemu.newer_qemu import find_newer_qemu
+from nvrc_lab.qemu.qemu import Qemu
+from nvrc_lab.run.pci_route import Route
+from nvrc_lab.run.runner import open_lab, run_scenario
+from nvrc_lab.scenario.scenario import find_scenario, read_scenario
 
 pytestmark = pytest.mark.qemu
 

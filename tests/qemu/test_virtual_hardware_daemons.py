@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from nvrc_lab.probing import MOUNTS, probe, told
+from nvrc_lab.run.probing import MOUNTS, probe, told
 
 pytestmark = pytest.mark.qemu
 

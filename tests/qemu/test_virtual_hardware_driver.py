@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from nvrc_lab.probing import MOUNTS, probe, told
+from nvrc_lab.run.probing import MOUNTS, probe, told
 
 pytestmark = pytest.mark.qemu
 

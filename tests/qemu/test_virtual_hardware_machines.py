@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from nvrc_lab.machine import Machine
-from nvrc_lab.probing import MOUNTS, probe, told
+from nvrc_lab.qemu.machine import Machine
+from nvrc_lab.run.probing import MOUNTS, probe, told
 
 pytestmark = pytest.mark.qemu
 

@@ -10,10 +10,10 @@ import pytest
 
 from fakes.device_mapper import EROFS, ExtensionGuest, extension_guest, params
 from fakes.modules import add_module, loads
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts
-from nvrc.params import parse
+from nvrc.engine.facts import Facts
+from nvrc.params.parse import parse
 from nvrc.steps import extensions
+from nvrc.vocabulary.errors import NvrcError
 
 HASHES = {"gpu": "ab" * 32, "coco": "cd" * 32}
 ROOT = "/run/kata-extensions/gpu"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fakes.system import FakeSystem, bare_guest
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts
+from nvrc.engine.facts import Facts
 from nvrc.steps import filesystems
+from nvrc.vocabulary.errors import NvrcError
 
 ALL = ["/proc", "/sys", "/dev", "/run", "/tmp", "/dev/pts", "/dev/shm"]
 

@@ -11,11 +11,11 @@ import pytest
 
 from fakes.modules import TREE, add_module, loads, module_guest
 from fakes.system import FakeSystem
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts, Mode
-from nvrc.params import parse
+from nvrc.engine.facts import Facts, Mode
+from nvrc.hardware.topology import PciFunction, Topology
+from nvrc.params.parse import parse
 from nvrc.steps import lock_modules, modules
-from nvrc.topology import PciFunction, Topology
+from nvrc.vocabulary.errors import NvrcError
 
 GPUS = "/proc/driver/nvidia/gpus"
 

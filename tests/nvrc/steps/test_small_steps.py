@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fakes.system import FakeSystem, bare_guest
-from nvrc.errors import NvrcError
-from nvrc.facts import Facts
+from nvrc.engine.facts import Facts
 from nvrc.steps import agent, identity, journal, lock_modules, loopback, parameters
+from nvrc.vocabulary.errors import NvrcError
 
 
 @pytest.fixture

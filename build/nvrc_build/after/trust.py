@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands about a finished image: its launch measurement, files laid over it, its key in a firmware, what runs it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+from nvrc_build.after import kata, measure, overlay, varstore
+from nvrc_build.after.measure import Launch
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.progress import Terminal
+from nvrc_build.job import EPOCH, open_supply
+from nvrc_build.output.verity import parse_parameters
+from nvrc_build.papers.inventory import Inventory, find_manifest, read_inventory
+from nvrc_build.supply import supply
+
+
+def _read(args: argparse.Namespace) -> Inventory:
+    return read_inventory(find_manifest(args.image, args.out / "images"))
+
+
+def measure_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", help="an image in OUT/images, its folder, or its manifest.json")
+    parser.add_argument("--firmware", type=Path, required=True, help="OVMF with SEV metadata")
+    parser.add_argument("--cmdline", default="", help="kernel command line; a disk image's root parameters are added")
+    parser.add_argument("--kernel", type=Path, help="kernel (default: the image's own)")
+    parser.add_argument("--vcpus", type=int, default=1, help="virtual CPUs at start (default: 1)")
+    parser.add_argument("--vcpu-type", default="EPYC-v4", help="CPU model given to QEMU (default: EPYC-v4)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write reference values")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="compare with reference values; exit 1 if unequal")
+
+
+def run_measure(args: argparse.Namespace) -> int:
+    image = _read(args)
+    initrd = image.folder / "initrd" if image.format == "initrd" else None
+    words = [args.cmdline]
+    if initrd is None:
+        line = (image.folder / "verity.txt").read_text(encoding="ascii")
+        words.insert(0, parse_parameters(line.strip()).root_parameters(fstype=image.filesystem))
+    launch = Launch(firmware=args.firmware, kernel=args.kernel or image.folder / "vmlinuz", initrd=initrd,
+                    cmdline=" ".join(word for word in words if word), vcpus=args.vcpus, vcpu_type=args.vcpu_type)
+    values = measure.reference_values(image.image, launch)
+    text = json.dumps(values, indent=1, sort_keys=True) + "\n"
+    if args.output is not None:
+        args.output.write_text(text, encoding="utf-8")
+    print(text, end="")
+    differs = measure.compare_values(args.compare, values) if args.compare is not None else ()
+    for line in differs:
+        print(f"nvrc-image: {line}", file=sys.stderr)
+    return 1 if differs else 0
+
+
+def overlay_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", type=Path, help="a disk image with an EROFS partition and its hash tree")
+    parser.add_argument("folder", type=Path, help="what to lay over it, as it shall lie in the image")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the new disk image")
+
+
+def run_overlay(args: argparse.Namespace) -> int:
+    terminal = Terminal(sys.stderr)
+    things = open_supply(cache=args.cache or args.out / "cache", mirror=args.mirror, progress=terminal)
+    tools = supply.root(things, "tools")
+    done = overlay.overlay(args.image, args.folder, args.output, tools=tools, epoch=EPOCH)
+    terminal.close()
+    if args.json:
+        print(json.dumps({"image": str(args.output), "parameters": done.verity.parameters(),
+                          "changes": list(done.changes)}))
+    else:
+        print("".join(f"{line}\n" for line in done.changes) + done.verity.parameters())
+    return 0
+
+
+def enrol_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", help="an image with driver modules: its name, folder, or manifest.json")
+    parser.add_argument("--vars", type=Path, required=True, metavar="FILE", help="OVMF_VARS*.fd; it is not changed")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the new variable store")
+
+
+def run_enrol(args: argparse.Namespace) -> int:
+    """Put the certificate that the image's modules are signed with into `db` of a copy of a variable store."""
+    certificate = _read(args).folder / "signing.x509"
+    if not certificate.is_file():
+        raise BuildError(f"image {args.image} has no signing.x509", "only an image with driver modules has one")
+    der = certificate.read_bytes()
+    fresh = varstore.enrol(args.vars.read_bytes(), der)
+    args.output.write_bytes(fresh)
+    keys, sha256 = len(varstore.certificates(fresh)), hashlib.sha256(der).hexdigest()
+    if args.json:
+        print(json.dumps({"store": str(args.output), "certificate_sha256": sha256, "certificates": keys}))
+    else:
+        print(f"{args.output}: db holds signing.x509 (sha256 {sha256}) and {keys - 1} more")
+    return 0
+
+
+def kata_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", help="an image in OUT/images, its folder, or its manifest.json")
+    parser.add_argument("--runtime-class", default="kata-qemu-nvidia-gpu", help=f"one of {', '.join(kata.CLASSES)}")
+    parser.add_argument("--kernel", type=Path, help="kernel on the host (default: the image's own)")
+    parser.add_argument("--extension", action="append", default=[], metavar="NAME=IMAGE",
+                        help="an extension image to cold-plug; may be given several times")
+    parser.add_argument("--kernel-params", default="",
+                        help="kernel parameters to add to those of the class; the last of a name wins")
+    parser.add_argument("-d", "--directory", type=Path, metavar="DIR", help="write the files there")
+
+
+def run_kata(args: argparse.Namespace) -> int:
+    extensions = tuple(_extension(text, args.out) for text in args.extension)
+    config = kata.write_config(_read(args), args.runtime_class, kernel=args.kernel, extensions=extensions,
+                               kernel_params=args.kernel_params)
+    files = {"50-nvrc.toml": config.drop_in, "pod.yaml": config.pod}
+    if args.directory is not None:
+        args.directory.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (args.directory / name).write_text(text, encoding="utf-8")
+    if args.json:
+        print(json.dumps(files))
+    else:
+        print("".join(f"# {name}\n{text}\n" for name, text in files.items()), end="")
+    return 0
+
+
+def _extension(text: str, out: Path) -> kata.Extension:
+    name, sign, given = text.partition("=")
+    if not sign:
+        raise BuildError(f"--extension {text!r} is not NAME=IMAGE", "for example gpu=nvidia-gpu")
+    image = read_inventory(find_manifest(given, out / "images"))
+    return kata.Extension(name=name, image=(image.folder / "disk.img").resolve(),
+                          parameters=kata.read_parameters(image))

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tree into the file a virtual machine boots from. The packers are pinned tools, run in the tools root."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from nvrc_build.declared.declared import FileSystem
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.run import clean_env, run
+from nvrc_build.output.verity import BLOCK
+from nvrc_build.sandbox.sandbox import sandbox_argv
+from nvrc_build.tree.cpio import write_cpio
+from nvrc_build.tree.tarball import write_tar
+from nvrc_build.tree.tree import Entry
+
+# Within 3 % of level 19 on the lab image in a tenth of the time; a rebuild must stay quick.
+ZSTD_LEVEL = 9
+# ext4 counts its smallest journal in blocks; this is the smallest.
+_EXT4_JOURNAL_MB = 4
+_EXT4_SPARE = 8 << 20
+# The one extended attribute that mke2fs takes from a tar file.
+_CAPABILITY = "security.capability"
+_EROFS_MAGIC, _EXT4_MAGIC = b"\xe2\xe1\xf5\xe0", b"\x53\xef"
+# Kata's own builder uses these; every guest kernel that has EROFS can read the result.
+EROFS_OPTIONS = ("-zlz4hc", "-Enoinline_data", "-b4096")
+
+
+def write_initrd(entries: Iterable[Entry], path: Path, *, tools: Path, epoch: int) -> None:
+    raw = path.with_name(f"{path.name}.cpio")
+    with raw.open("wb") as stream:
+        for chunk in write_cpio(entries, epoch):
+            stream.write(chunk)
+    _run(tools, ["/usr/bin/zstd", "-q", "-f", f"-{ZSTD_LEVEL}", "-T2", "--no-check",
+                 f"/out/{raw.name}", "-o", f"/out/{path.name}"], path.parent)
+    raw.unlink()
+
+
+def write_filesystem(kind: FileSystem, entries: Iterable[Entry], path: Path, *, tools: Path, epoch: int) -> None:
+    {FileSystem.EROFS: write_erofs, FileSystem.EXT4: write_ext4}[kind](entries, path, tools=tools, epoch=epoch)
+
+
+def _write_tar(entries: Iterable[Entry], raw: Path, epoch: int) -> uuid.UUID:
+    """The tree as a tar file, and an identity that follows from it: equal trees give equal file systems."""
+    with raw.open("wb") as stream:
+        write_tar(entries, stream, epoch)
+    with raw.open("rb") as stream:
+        return uuid.UUID(bytes=hashlib.file_digest(stream, "sha256").digest()[:16], version=5)
+
+
+def write_erofs(entries: Iterable[Entry], path: Path, *, tools: Path, epoch: int) -> None:
+    raw = path.with_name(f"{path.name}.tar")
+    identity = _write_tar(entries, raw, epoch)
+    _run(tools, ["/usr/bin/mkfs.erofs", "--quiet", *EROFS_OPTIONS, "--tar=f", f"-T{epoch}", "--all-time",
+                 f"-U{identity}", f"/out/{path.name}", f"/out/{raw.name}"], path.parent)
+    raw.unlink()
+
+
+def write_ext4(entries: Iterable[Entry], path: Path, *, tools: Path, epoch: int) -> None:
+    """With a journal: Kata mounts ext4 roots with data=ordered, which a file system without one refuses."""
+    rows = tuple(entries)
+    lost = tuple(f"{row.path}: {name}" for row in rows for name, _ in row.xattrs if name != _CAPABILITY)
+    if lost:
+        raise BuildError("mke2fs would drop extended attributes", "use EROFS, or take them off", findings=lost)
+    raw = path.with_name(f"{path.name}.tar")
+    identity = _write_tar(rows, raw, epoch)
+    blocks = sum(-(-row.size // BLOCK) + 1 for row in rows)
+    blocks += blocks // 20 + _EXT4_SPARE // BLOCK
+    _run(tools, ["/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", f"-b{BLOCK}", "-m0", "-J", f"size={_EXT4_JOURNAL_MB}",
+                 "-N", str(len(rows) + 64), "-O", "^resize_inode,^dir_index", "-U", str(identity),
+                 "-E", f"hash_seed={identity},lazy_itable_init=0", "-d", f"/out/{raw.name}",
+                 f"/out/{path.name}", str(blocks)],
+         path.parent, {"SOURCE_DATE_EPOCH": str(epoch), "E2FSPROGS_FAKE_TIME": str(epoch)})
+    raw.unlink()
+
+
+def read_filesystem(path: Path, target: Path, *, tools: Path) -> FileSystem:
+    """Unpack a file system with its extended attributes; it is checked on the way. Returns its kind."""
+    kind = detect_filesystem(path)
+    {FileSystem.EROFS: _read_erofs, FileSystem.EXT4: _read_ext4}[kind](path, target, tools)
+    return kind
+
+
+def _read_erofs(path: Path, target: Path, tools: Path) -> None:
+    """Twice, with owners and with attributes: fsck.erofs sets owners last, and the kernel then drops capabilities."""
+    target.mkdir()
+    owners = target.with_name(f"{target.name}.owners")
+    owners.mkdir()
+    for folder, options in ((owners, ()), (target, ("--xattrs", "--no-preserve-owner"))):
+        _run(tools, ["/usr/bin/fsck.erofs", f"--extract=/out/{folder.name}", "--overwrite", *options,
+                     f"/out/{path.name}"], path.parent)
+    foreign = sorted(f"/{file.relative_to(owners)} belongs to {state.st_uid}:{state.st_gid}"
+                     for file in owners.rglob("*") if (state := file.lstat()).st_uid or state.st_gid)
+    shutil.rmtree(owners)
+    if foreign:
+        raise BuildError("only root owns files in an image", findings=tuple(foreign))
+
+
+def _read_ext4(path: Path, target: Path, tools: Path) -> None:
+    target.mkdir()
+    _run(tools, ["/usr/sbin/e2fsck", "-fn", f"/out/{path.name}"], path.parent)
+    _run(tools, ["/usr/sbin/debugfs", "-R", f"rdump / /out/{target.name}", f"/out/{path.name}"], path.parent)
+    (target / "lost+found").rmdir()
+    files = [file for file in sorted(target.rglob("*")) if file.is_file() and not file.is_symlink()]
+    script, value = path.with_name("debugfs"), path.with_name("value")
+    # One run asks for all files; each answer is a file, or none where the attribute is not set.
+    script.write_text("".join(f'ea_get -f /out/{value.name}.{number} "/{file.relative_to(target)}" {_CAPABILITY}\n'
+                              for number, file in enumerate(files)), encoding="utf-8")
+    _run(tools, ["/usr/sbin/debugfs", "-f", f"/out/{script.name}", f"/out/{path.name}"], path.parent)
+    for number, file in enumerate(files):
+        found = value.with_name(f"{value.name}.{number}")
+        data = found.read_bytes() if found.is_file() else b""
+        found.unlink(missing_ok=True)
+        if data:
+            os.setxattr(file, _CAPABILITY, data)
+
+
+def detect_filesystem(path: Path) -> FileSystem:
+    """By the magic numbers of their superblocks, which both lie at 1024 bytes."""
+    with path.open("rb") as stream:
+        stream.seek(1024)
+        head = stream.read(64)
+    if head[:4] == _EROFS_MAGIC:
+        return FileSystem.EROFS
+    if head[56:58] == _EXT4_MAGIC:
+        return FileSystem.EXT4
+    raise BuildError(f"{path.name} is neither EROFS nor ext4", "give a disk image of Kata's layout")
+
+
+def _run(tools: Path, argv: list[str], folder: Path, extra: Mapping[str, str] | None = None) -> None:
+    run(sandbox_argv(tools, argv, env=clean_env(extra), writable={"/out": folder}), what=argv[0].rpartition("/")[2])

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written beside an image: manifest, bills of materials, pictures, comparisons."""

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A manifest.json read back into values: what inspect, diff, overlay and the trust documents work from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.papers.manifest import VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    path: str
+    kind: str
+    mode: str
+    slice: str
+    package: str
+    size: int
+    sha256: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    image: str
+    format: str
+    filesystem: str
+    parts: Mapping[str, str]
+    packages: Mapping[str, str]
+    files: Mapping[str, File]
+    # What the image's kernel makes of the driver modules under module.sig_enforce=1; empty without a driver.
+    signing: str
+    folder: Path
+
+    def weights(self) -> dict[str, tuple[int, int]]:
+        """Files and bytes by slice, heaviest first."""
+        totals: dict[str, tuple[int, int]] = {}
+        for file in self.files.values():
+            if file.kind == "file":
+                count, size = totals.get(file.slice, (0, 0))
+                totals[file.slice] = (count + 1, size + file.size)
+        return dict(sorted(totals.items(), key=lambda item: (-item[1][1], item[0])))
+
+
+def find_manifest(name: str, images: Path) -> Path:
+    """A manifest, the folder of an image, or the name of an image below `images`."""
+    given = Path(name)
+    for path in (given, given / "manifest.json", images / name / "manifest.json"):
+        if path.is_file():
+            return path
+    raise BuildError(f"there is no image {name!r}", "give a name in out/images, a folder with a manifest.json, or one")
+
+
+def read_inventory(path: Path) -> Inventory:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["version"] != VERSION:
+            raise BuildError(f"{path} has version {document['version']}, {VERSION} is known", "build the image again")
+        return Inventory(
+            image=str(document["image"]), format=str(document["format"]), folder=path.parent,
+            filesystem=str(document.get("filesystem", "erofs")),
+            parts={str(name): str(value) for name, value in document["parts"].items()},
+            packages={str(row["name"]): str(row["version"]) for row in document["packages"]},
+            files={str(row["path"]): _file(row) for row in document["files"]},
+            signing=str(document.get("module_signing", {}).get("with_module_sig_enforce", "")),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as wrong:
+        raise BuildError(f"{path} is no manifest of an image: {wrong!r}", "build the image again") from wrong
+
+
+def _file(row: Mapping[str, object]) -> File:
+    size = row.get("size", 0)
+    return File(path=str(row["path"]), kind=str(row["kind"]), mode=str(row["mode"]), slice=str(row["slice"]),
+                package=str(row.get("package", "")), size=size if isinstance(size, int) else 0,
+                sha256=str(row.get("sha256", "")), target=str(row.get("target", "")))

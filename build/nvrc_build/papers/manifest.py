@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an image is made of, for machines (manifest.json) and for people (the summary after a build)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from nvrc_build.declared.declared import Format, Image
+from nvrc_build.job import Work
+from nvrc_build.tree.assemble import weigh
+from nvrc_build.tree.tree import Entry
+
+VERSION = 1
+
+
+def write_manifest(image: Image, work: Work, parts: Mapping[str, str],
+                   signing: Mapping[str, object] | None = None) -> bytes:
+    tree, packages = work.tree, work.packages
+    used = {entry.origin.package for entry in tree}
+    document: dict[str, object] = {
+        "version": VERSION,
+        "image": image.name,
+        "format": image.format.value,
+        "parts": dict(parts),
+        "slices": {name: {"files": count, "bytes": size} for name, (count, size) in sorted(weigh(tree).items())},
+        "packages": [{"name": row.name, "version": row.version, "arch": row.arch, "sha256": row.sha256}
+                     for row in packages if row.name in used or row.name.startswith("linux-image-")],
+        "files": [_row(entry) for entry in tree],
+    }
+    if image.format is Format.DISK:
+        document["filesystem"] = image.filesystem.value
+    if signing is not None:
+        document["module_signing"] = dict(signing)
+    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _row(entry: Entry) -> dict[str, object]:
+    row: dict[str, object] = {
+        "path": entry.path, "kind": entry.kind.value, "mode": f"{entry.mode:04o}", "owner": "0:0",
+        "slice": entry.origin.slice,
+    }
+    if entry.origin.package:
+        row["package"] = entry.origin.package
+    if entry.sha256:
+        row |= {"size": entry.size, "sha256": entry.sha256}
+    if entry.target:
+        row["target"] = entry.target
+    return row

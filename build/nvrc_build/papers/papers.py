@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an image is made of, gathered for its bills of materials: packages taken from, and what a product embeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.job import EPOCH, Job, Work
+from nvrc_build.papers.bill import Component, debian_components, python_components
+from nvrc_build.products import products
+from nvrc_build.supply import supply
+from nvrc_build.supply.lock import read_lock
+
+
+def gather_components(job: Job, work: Work) -> tuple[Component, ...]:
+    used = {entry.origin.package for entry in work.tree}
+    taken = [row for row in work.packages if row.name in used or supply.KERNEL_PACKAGE.fullmatch(row.name)]
+    found = debian_components(taken, dict(work.roots))
+    if job.wants("@nvrc"):
+        found += _embedded(job, work.roots["@nvrc"])
+    return tuple(sorted(set(found)))
+
+
+def _embedded(job: Job, frozen: Path) -> tuple[Component, ...]:
+    """Of the tools root what slices say a product embeds; of the Python packages those with a module in it."""
+    names = {name for row in job.slices for name in row.embeds}
+    locked = read_lock(supply.lock_file(job.supply.rootfs, "root", "tools"))
+    tools = supply.root(job.supply, "tools")
+    packages = [row for row in locked if row.name in names]
+    modules = (frozen / "modules.txt").read_text(encoding="utf-8").split()
+    return (*debian_components(packages, {row.name: tools for row in packages}),
+            *python_components(products.make_site(job), modules))
+
+
+def write_bills(job: Job, work: Work, out: Path) -> None:
+    try:
+        # Its libraries take half a second to load; a build that changes nothing need not pay that.
+        from nvrc_build.papers import sbom  # noqa: PLC0415
+    except ImportError as missing:
+        raise BuildError(f"the bills of materials need a Python package that is not installed ({missing.name})",
+                         "run: ./dev setup") from missing
+    components = gather_components(job, work)
+    sbom.write_spdx(job.image.name, components, out / "sbom.spdx.json", EPOCH)
+    sbom.write_cyclonedx(job.image.name, components, out / "sbom.cdx.json", EPOCH)

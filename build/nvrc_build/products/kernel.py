@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guest kernel from its distribution package: image, chosen modules, and what is needed to build further ones.
+
+Modules are stored uncompressed (the initrd is compressed as a whole and finit_module(2) then needs no decompressor)
+and byte for byte otherwise, so that their signatures stay good. modules.dep is computed from each module's own list of
+what it depends on; nothing is run to make it.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from elftools.elf.elffile import ELFFile
+
+from nvrc_build.ground.errors import BuildError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """One module file of a kernel: where it lies below lib/modules/<release>/, its content and its needs."""
+
+    name: str
+    path: str
+    data: bytes
+    depends: tuple[str, ...]
+
+
+def find_release(root: Path) -> str:
+    found = sorted(path.name for path in (root / "usr/lib/modules").glob("*") if (path / "modules.builtin").is_file())
+    if len(found) != 1:
+        raise BuildError(f"{len(found)} kernels in {root}", "an image has exactly one kernel package")
+    return found[0]
+
+
+def image_path(root: Path) -> Path:
+    return root / "boot" / f"vmlinuz-{find_release(root)}"
+
+
+def module_name(file_name: str) -> str:
+    return file_name.split(".ko", 1)[0].replace("-", "_")
+
+
+def read_module(path: Path, relative: str) -> Module:
+    data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+    depends = read_modinfo(data).get("depends", "")
+    return Module(name=module_name(path.name), path=relative.removesuffix(".xz"), data=data,
+                  depends=tuple(name.replace("-", "_") for name in depends.split(",") if name))
+
+
+def read_modinfo(data: bytes) -> dict[str, str]:
+    section = ELFFile(io.BytesIO(data)).get_section_by_name(".modinfo")
+    words = section.data().split(b"\0") if section is not None else []
+    pairs = (word.decode("utf-8", "replace").split("=", 1) for word in words if b"=" in word)
+    return {pair[0]: pair[1] for pair in reversed(list(pairs))}
+
+
+def select_modules(root: Path, names: Sequence[str]) -> tuple[Module, ...]:
+    """The named modules and all they depend on, sorted by path. A name built into the kernel is there already."""
+    folder = root / "usr/lib/modules" / find_release(root)
+    files = {module_name(path.name): path for path in sorted((folder / "kernel").rglob("*.ko*"))}
+    builtin = {module_name(Path(line).name) for line in
+               (folder / "modules.builtin").read_text(encoding="utf-8").splitlines()}
+    chosen: dict[str, Module] = {}
+    wanted = [name.replace("-", "_") for name in names]
+    unknown = []
+    while wanted:
+        name = wanted.pop()
+        if name in chosen or name in builtin:
+            continue
+        if name not in files:
+            unknown.append(name)
+            continue
+        chosen[name] = read_module(files[name], str(files[name].relative_to(folder)))
+        wanted += chosen[name].depends
+    if unknown:
+        raise BuildError(f"kernel {folder.name} has no module {', '.join(sorted(unknown))}",
+                         "correct the image's list of modules")
+    return tuple(sorted(chosen.values(), key=lambda module: module.path))
+
+
+def read_extra_modules(folder: Path) -> tuple[Module, ...]:
+    """Modules built outside the kernel's tree; they lie where the kernel's loader looks first."""
+    return tuple(read_module(path, f"updates/{path.name}") for path in sorted(folder.glob("*.ko")))
+
+
+def modules_dep(modules: Sequence[Module]) -> bytes:
+    """modules.dep(5): every module with all it needs, in depmod's order."""
+    by_name = {module.name: module for module in modules}
+    lines = [f"{module.path}: {' '.join(by_name[name].path for name in _closure(module, by_name))}".rstrip()
+             for module in modules]
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def _closure(module: Module, by_name: Mapping[str, Module]) -> list[str]:
+    """Dependents before what they depend on: a loader that walks the line backwards always has the next one's needs."""
+    ordered: list[str] = []
+
+    def visit(name: str) -> None:
+        for deeper in by_name[name].depends:
+            if deeper in by_name and deeper not in ordered:
+                visit(deeper)
+        ordered.append(name)
+
+    visit(module.name)
+    return ordered[-2::-1]
+
+
+def read_config(root: Path) -> dict[str, str]:
+    text = (root / "boot" / f"config-{find_release(root)}").read_text(encoding="utf-8")
+    pairs = (line.split("=", 1) for line in text.splitlines() if line.startswith("CONFIG_") and "=" in line)
+    return {pair[0]: pair[1].strip('"') for pair in pairs}
+
+
+def write_modules(modules: Sequence[Module], root: Path, folder: Path) -> None:
+    """The module tree of an image: the files, modules.dep, and the kernel's own lists of what is built in."""
+    for module in modules:
+        path = folder / module.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(module.data)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "modules.dep").write_bytes(modules_dep(modules))
+    source = root / "usr/lib/modules" / find_release(root)
+    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+        (folder / name).write_bytes((source / name).read_bytes())
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the build makes itself: one maker per product that a slice can take from, named with '@'.
+
+Every maker returns the folder of a finished cache entry, laid out as the files shall lie in the image.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from nvrc_build.ground.cache import digest, digest_files
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.progress import watched
+from nvrc_build.job import ENGINE, EPOCH, Job, Work
+from nvrc_build.products import components
+from nvrc_build.products import freeze as freezer
+from nvrc_build.products import kernel as kernels
+from nvrc_build.products.driver import build_driver
+from nvrc_build.supply import compile as compiler
+from nvrc_build.supply import given, supply, wheels
+from nvrc_build.supply.apt import file_sha256
+
+Maker = Callable[[Job, Work], Path]
+
+
+def _code(*names: str) -> str:
+    return digest_files(tuple(ENGINE / name for name in names), ENGINE)
+
+
+def kernel_root(work: Work) -> Path:
+    found = [work.roots[row.name] for row in work.packages if supply.KERNEL_PACKAGE.fullmatch(row.name)]
+    if len(found) != 1:
+        raise BuildError(f"{len(found)} kernel packages in the lock", "run: nvrc-image lock")
+    return found[0]
+
+
+def make_modules(job: Job, work: Work) -> Path:
+    """The kernel's own modules that the image names, with all they depend on."""
+    root = kernel_root(work)
+    driver = make_driver(job, work) if job.image.driver else None
+    key = digest(root.name, *job.image.modules, driver.name if driver else "", _code("kernel.py"))
+
+    def make(out: Path) -> None:
+        chosen = kernels.select_modules(root, job.image.modules)
+        extra = kernels.read_extra_modules(driver) if driver else ()
+        kernels.write_modules((*chosen, *extra), root, out / "usr/lib/modules" / kernels.find_release(root))
+
+    return job.cache.get("modules", key, make)
+
+
+def make_driver(job: Job, work: Work) -> Path:
+    """The GPU driver's modules, compiled for the image's kernel and signed."""
+    driver = job.declared.driver(job.image.driver)
+    root = supply.root(job.supply, "compile")
+    release, package = kernels.find_release(kernel_root(work)), work.roots[driver.package]
+    if compiler.headers_release(root) != release:
+        raise BuildError(f"kernel {release} and headers {compiler.headers_release(root)} are not of one release",
+                         f"run: nvrc-image lock compile {job.image.name}")
+    key = digest(repr(driver), package.name, root.name, _code("driver.py", "compile.py", "recipes/sign.mk"))
+
+    def make(out: Path) -> None:
+        with watched([out / "source" / name for name in driver.modules], job.supply.progress):
+            build_driver(driver, package, out, root=root, jobs=os.cpu_count() or 1)
+
+    return job.cache.get("driver", key, make)
+
+
+_REMEDY = ("boot a kernel built with signing.x509; or, where a machine has a variable store of its own, put it into "
+           "the firmware's db: nvrc-image enrol")
+
+
+def module_trust(config: Mapping[str, str]) -> dict[str, object]:
+    """What the image's kernel makes of modules that this build signed: the key is younger than the kernel."""
+    if config.get("CONFIG_MODULE_SIG_FORCE") == "y":
+        raise BuildError("the image's kernel loads only modules signed by its own keys, and the driver's are not",
+                         "use a kernel without CONFIG_MODULE_SIG_FORCE, or modules signed where the kernel is built")
+    takes = all(config.get(f"CONFIG_{name}") == "y" for name in ("INTEGRITY_PLATFORM_KEYRING", "LOAD_UEFI_KEYS"))
+    refused = "these modules are refused"
+    return {"enforced_by_this_kernel": False, "key_carried_by_this_kernel": False, "takes_keys_from_firmware": takes,
+            "with_module_sig_enforce": f"{refused} unless the firmware's db has signing.x509" if takes else refused,
+            "remedy": _REMEDY}
+
+
+def copy_signing(job: Job, work: Work, out: Path) -> dict[str, object] | None:
+    """The certificate and the digests before signing go beside an image that has modules of this build."""
+    if not job.image.driver:
+        return None
+    driver = make_driver(job, work)
+    for name in ("signing.x509", "unsigned.sha256"):
+        shutil.copyfile(driver / name, out / name)
+    return {"modules": sorted(path.name for path in driver.glob("*.ko")),
+            "certificate_sha256": file_sha256(driver / "signing.x509"),
+            **module_trust(kernels.read_config(kernel_root(work)))}
+
+
+def make_site(job: Job) -> Path:
+    lock = wheels.lock_path(job.checkout)
+    return job.cache.get("site", digest(lock.read_bytes()), lambda out: wheels.install(lock, out))
+
+
+def make_init(job: Job, _work: Work) -> Path:
+    sources = freezer.source_files(job.checkout)
+    tools, site = supply.root(job.supply, "tools"), make_site(job)
+    key = digest(digest_files(sources, job.checkout), tools.name, site.name, _code("freeze.py", "prune.py"))
+
+    def make(out: Path) -> None:
+        frozen = freezer.freeze(job.checkout, root=tools, site=site, out=out, epoch=EPOCH)
+        (out / "usr/lib").mkdir(parents=True)
+        frozen.rename(out / "usr/lib/nvrc")
+
+    return job.cache.get("freeze", key, make)
+
+
+def make_agent(job: Job, _work: Work) -> Path:
+    """The given agent, or the stand-in of the lab, compiled in the pinned root."""
+    if job.agent is not None:
+        file = given.open_given(job.agent, job.cache, job.supply.progress)
+        if not file.is_file():
+            raise BuildError(f"agent {file} is not a file", "give --agent the kata-agent program itself")
+        return job.cache.get("agent", file_sha256(file), lambda out: _install_agent(file, out))
+    standins = job.checkout / "qemu-tests/standins"
+    sources = compiler.program_sources(standins, "agent")
+    if not sources[0].is_file():
+        raise BuildError(f"image {job.image.name} needs a kata-agent", "give one with --agent PATH")
+    root = supply.root(job.supply, "compile")
+    key = digest(digest_files((*sources, *sorted(standins.glob("*.h"))), standins), root.name, _code("compile.py"))
+
+    def make(out: Path) -> None:
+        program = compiler.compile_static(sources, out, root=root)
+        _install_agent(program, out)
+        program.unlink()
+
+    return job.cache.get("agent", key, make)
+
+
+def _install_agent(program: Path, out: Path) -> None:
+    target = out / "usr/bin/kata-agent"
+    target.parent.mkdir(parents=True)
+    shutil.copyfile(program, target)
+    target.chmod(0o755)
+
+
+def make_components(job: Job, _work: Work) -> Path:
+    """Confidential guest components as they were given, laid out as in the image."""
+    if job.components is None:
+        raise BuildError(f"image {job.image.name} needs the confidential guest components", "give --components")
+    source = given.open_given(job.components, job.cache, job.supply.progress)
+    key = digest(given.identify(source), _code("given.py", "components.py"))
+
+    def make(out: Path) -> None:
+        given.unpack("components", source, out)
+        components.arrange(out)
+        components.check(out)
+
+    return job.cache.get("components", key, make)
+
+
+MODULES: Mapping[str, Maker] = {"@modules": make_modules}
+PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@agent": make_agent, "@components": make_components}

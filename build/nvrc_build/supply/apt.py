@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A private apt: its own lists, cache and (empty) status, so that nothing of this machine's package system is touched.
+
+Resolves names to an exact closure and downloads it, verified by the archive's signature and again by the lock's
+sha256. Never installs: packages are unpacked, their maintainer scripts never run. Needs no privileges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.run import clean_env, find, run
+
+_INST = re.compile(r"^Inst (?P<name>\S+) \((?P<version>\S+) ")
+_NOT_FOUND = re.compile(r"E: (?:Version .* was not found|Unable to locate package .*|Can't find .*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Package:
+    """One binary package, pinned. `depends` stays text: closure is apt's business, not ours."""
+
+    name: str
+    version: str
+    arch: str
+    size: int
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.name}_{self.version}_{self.arch}.deb"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """One suite of one distribution, and where its private apt keeps state."""
+
+    uri: str
+    suite: str
+    components: tuple[str, ...]
+    keyring: Path
+    state: Path
+
+    def options(self) -> list[str]:
+        pairs = {
+            "Dir::State": self.state, "Dir::State::lists": self.state / "lists",
+            "Dir::State::status": self.state / "status", "Dir::Cache": self.state / "cache",
+            "Dir::Etc::sourcelist": self.state / "archive.sources", "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::Etc::preferences": "/dev/null", "Dir::Etc::preferencesparts": "/dev/null",
+            "APT::Architecture": "amd64", "APT::Architectures": "amd64", "Acquire::Languages": "none",
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
+            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
+            "APT::Install-Recommends": "false", "APT::Get::Assume-Yes": "true",
+            "APT::Sandbox::User": "", "Acquire::Retries": "3",
+        }
+        return [word for name, value in pairs.items() for word in ("-o", f"{name}={value}")]
+
+
+def update(archive: Archive) -> None:
+    if not archive.keyring.is_file():
+        raise BuildError(f"keyring {archive.keyring} is missing", "install the package debian-archive-keyring")
+    for folder in ("lists/partial", "cache/archives/partial", "tmp"):
+        (archive.state / folder).mkdir(parents=True, exist_ok=True)
+    (archive.state / "status").touch()
+    (archive.state / "archive.sources").write_text(
+        f"Types: deb\nURIs: {archive.uri}\nSuites: {archive.suite}\n"
+        f"Components: {' '.join(archive.components)}\nSigned-By: {archive.keyring}\n", encoding="utf-8")
+    _apt(archive, ["update", "--error-on=any"], what=f"reading the package lists of {archive.suite}")
+
+
+def _apt(archive: Archive, words: Sequence[str], *, cwd: Path | None = None, what: str) -> str:
+    argv = [find("apt-get", "apt"), *archive.options(), "-q", *words]
+    env = clean_env({"TMPDIR": str(archive.state / "tmp")}, network=True)
+    return run(argv, env=env, cwd=cwd, timeout_s=1200, what=what)
+
+
+def resolve(archive: Archive, names: Sequence[str]) -> tuple[Package, ...]:
+    """The whole closure of `names` as apt would install it on an empty system, recommendations left out."""
+    text = _apt(archive, ["--simulate", "install", *names], what=f"resolving {' '.join(names)}")
+    exact = [f"{hit['name']}={hit['version']}" for hit in map(_INST.match, text.splitlines()) if hit]
+    return describe(archive, exact)
+
+
+def describe(archive: Archive, exact: Sequence[str]) -> tuple[Package, ...]:
+    argv = [find("apt-cache", "apt"), *archive.options(), "--no-all-versions", "show", *exact]
+    text = run(argv, env=clean_env(), what="apt-cache show")
+    rows = [dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " ")
+            for stanza in text.split("\n\n") if stanza.strip()]
+    return tuple(sorted({Package(name=row["Package"], version=row["Version"], arch=row["Architecture"],
+                                 size=int(row["Size"]), sha256=row["SHA256"]) for row in rows}))
+
+
+def download(archive: Archive, packages: Sequence[Package], debs: Path) -> None:
+    """Bring every package that is not there yet into `debs`; a file only gets its name once its hash is right."""
+    missing = [package for package in packages if not is_present(package, debs)]
+    if not missing:
+        return
+    partial = debs / "partial"
+    partial.mkdir(parents=True, exist_ok=True)
+    words = ["download", *(f"{package.name}:{package.arch}={package.version}" if package.arch != "all" else
+                           f"{package.name}={package.version}" for package in missing)]
+    try:
+        _apt(archive, words, cwd=partial, what="downloading packages")
+    except BuildError as failed:
+        gone = tuple(line for line in failed.findings if _NOT_FOUND.match(line))
+        if gone:
+            raise VanishedError("the archive no longer has a locked package version",
+                                "run: nvrc-image lock, and review what changed; or give --mirror a snapshot of the "
+                                "archive from before", findings=gone) from failed
+        raise
+    for package in missing:
+        adopt(package, partial, debs)
+
+
+class VanishedError(BuildError):
+    """A locked version is no longer in the archive."""
+
+
+def is_present(package: Package, debs: Path) -> bool:
+    path = debs / package.file_name
+    return path.is_file() and path.stat().st_size == package.size
+
+
+def adopt(package: Package, partial: Path, debs: Path) -> None:
+    quoted = package.version.replace(":", "%3a")
+    path = partial / f"{package.name}_{quoted}_{package.arch}.deb"
+    if not path.is_file():
+        raise BuildError(f"apt did not leave {path.name} behind", "run the build again")
+    found = file_sha256(path)
+    if found != package.sha256:
+        path.unlink()
+        raise BuildError(f"package {package.name} {package.version}: sha256 is {found}, the lock says {package.sha256}",
+                         "the mirror or the lock is wrong; run: nvrc-image lock, and review what changed")
+    path.rename(debs / package.file_name)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

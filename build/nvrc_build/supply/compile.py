@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compile C in a pinned root: static programs, and modules against the headers of the image's own kernel.
+
+The compiler is the one the kernel was built with; another one's flags and structure layouts need not agree.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.run import clean_env, run
+from nvrc_build.sandbox.sandbox import sandbox_argv
+
+CC = "/usr/bin/gcc-14"
+
+
+def headers_release(root: Path) -> str:
+    found = sorted(path.parent.name for path in (root / "usr/lib/modules").glob("*/build"))
+    if len(found) != 1:
+        raise BuildError(f"{len(found)} sets of kernel headers in {root}", "a compile root has exactly one")
+    return found[0]
+
+
+def headers_path(root: Path) -> Path:
+    """The folder a kernel module is built against, as it is called inside the root."""
+    return Path("/usr/lib/modules") / headers_release(root) / "build"
+
+
+def program_sources(folder: Path, name: str) -> tuple[Path, ...]:
+    """NAME.c, its NAME_*.c, and what all programs of the folder share."""
+    return tuple(sorted({folder / f"{name}.c", *folder.glob(f"{name}_*.c"), *folder.glob("common.c")}))
+
+
+def compile_static(sources: Sequence[Path], out: Path, *, root: Path) -> Path:
+    """One static program from C sources that lie in one folder."""
+    folder = sources[0].parent
+    argv = sandbox_argv(root, [
+        CC, "-static", "-O2", "-g0", "-Wall", "-Wextra", "-ffile-prefix-map=/src=.", "-Wl,--build-id=none",
+        "-o", "/out/program", *(f"/src/{path.name}" for path in sources),
+    ], env=clean_env(), read_only={"/src": folder}, writable={"/out": out})
+    run(argv, what=f"compiling {sources[0].name}")
+    return out / "program"
+
+
+def compile_modules(source: Path, out: Path, *, root: Path, targets: Sequence[str] = ("modules",),
+                    variables: Sequence[str] = (), jobs: int = 0, timeout_s: float = 1800) -> tuple[Path, ...]:
+    """Build an out-of-tree module folder (with its Kbuild or Makefile); the .ko files, in `out`, unstripped."""
+    work = out / "work"
+    shutil.copytree(source, work)
+    argv = sandbox_argv(root, [
+        "/usr/bin/make", "-C", str(headers_path(root)), "M=/out/work", f"CC={CC}", f"-j{jobs or os.cpu_count() or 1}",
+        "KBUILD_BUILD_USER=nvrc", "KBUILD_BUILD_HOST=build", "KBUILD_BUILD_TIMESTAMP=@0", *variables, *targets,
+    ], env=clean_env(), writable={"/out": out})
+    run(argv, what=f"building kernel modules in {source.name}", timeout_s=timeout_s)
+    return tuple(sorted(work.rglob("*.ko")))

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Maintainer scripts: they never run here, so a package that has them is good for an image only if a slice says why.
+
+What counts is what runs at installation, preinst and postinst (deb-postinst(5)); removal never happens to an image.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from nvrc_build.declared.declared import Slice
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.run import clean_env, find
+from nvrc_build.supply.apt import Package
+
+_AT_INSTALLATION = ("preinst", "postinst")
+
+
+def read_scripts(deb: Path) -> tuple[str, ...]:
+    """Names of the scripts that an installation would run."""
+    done = subprocess.run([find("dpkg-deb", "dpkg"), "--ctrl-tarfile", deb], capture_output=True, check=False,
+                          env=clean_env(), stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise BuildError(f"package {deb.name} cannot be read", "remove it from the cache's debs/ and build again",
+                         findings=tuple(done.stderr.decode("utf-8", "replace").splitlines()))
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        names = {name.removeprefix("./") for name in tar.getnames()}
+    return tuple(name for name in _AT_INSTALLATION if name in names)
+
+
+def unexplained_scripts(slices: Sequence[Slice], used: Iterable[str], packages: Sequence[Package],
+                        debs: Path) -> list[str]:
+    """Packages with files in the image whose scripts no slice accounts for, and explanations of none."""
+    explained = {row.package: (part.name, row.why) for part in slices for row in part.unscripted}
+    names, found = set(used), []
+    for package in sorted(packages):
+        if package.name not in names:
+            continue
+        scripts = read_scripts(debs / package.file_name)
+        if scripts and package.name not in explained:
+            found.append(f"package {package.name} has a {' and a '.join(scripts)} that would have to run; scripts "
+                         "never run, so say in a slice's [[unscripted]] why its files are good without, or leave it")
+        if not scripts and package.name in explained:
+            found.append(f"slice {explained[package.name][0]!r}: {package.name} has no scripts; "
+                         "take its [[unscripted]] out")
+    return found

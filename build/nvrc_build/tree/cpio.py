@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A newc archive for the kernel's initramfs (Documentation/driver-api/early-userspace/buffer-format.rst).
+
+Needs no tool and no privileges. Inodes count up from 1 in path order, every time stamp is the one given, every owner
+is root, so equal trees give equal bytes. No hard links: two equal files are two files.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Iterator
+
+from nvrc_build.tree.tree import Entry, Kind
+
+_TYPE = {Kind.FILE: stat.S_IFREG, Kind.FOLDER: stat.S_IFDIR, Kind.LINK: stat.S_IFLNK, Kind.NODE: stat.S_IFCHR}
+_TRAILER = "TRAILER!!!"
+
+
+def write_cpio(entries: Iterable[Entry], mtime: int) -> Iterator[bytes]:
+    for inode, entry in enumerate(entries, start=1):
+        name = entry.path.lstrip("/") or "."
+        data = _data(entry)
+        links = 2 if entry.kind is Kind.FOLDER else 1
+        mode = _TYPE[entry.kind] | entry.mode
+        yield _header((inode, mode, 0, 0, links, mtime, len(data), 0, 0, *entry.device), name)
+        yield data + _padding(len(data))
+    yield _header((0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0), _TRAILER)
+
+
+def _data(entry: Entry) -> bytes:
+    if entry.kind is Kind.FILE:
+        return entry.read()
+    return entry.target.encode() if entry.kind is Kind.LINK else b""
+
+
+def _header(fields: tuple[int, ...], name: str) -> bytes:
+    """`fields`: inode, mode, uid, gid, links, mtime, size, major and minor of the file system and of the node."""
+    path = name.encode() + b"\0"
+    head = b"070701" + b"".join(b"%08X" % field for field in (*fields, len(path), 0)) + path
+    return head + _padding(len(head))
+
+
+def _padding(size: int) -> bytes:
+    return b"\0" * (-size % 4)

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a boot table: starts what is ready, keeps time, records the outcome, stops at the first critical failure.
+
+Knows no step by name. Quick steps run on the calling thread, in table order; a row that says `blocks` runs on a
+thread of its own while the event loop goes on. A deadline ends a step that waits interruptibly; a thread that is
+stuck in the kernel is left behind, because a critical failure ends the machine anyway.
+"""
+
+from __future__ import annotations
+
+import os
+
+from guest_cdi.lean.light import Callable, dataclass, replace
+from nvrc.engine.conditions import is_strict
+from nvrc.engine.facts import Facts, FailedWithFacts, merge
+from nvrc.engine.table import OnFailure, Step
+from nvrc.machine.loop import Loop
+from nvrc.machine.system import System
+from nvrc.vocabulary.errors import NvrcError
+
+OK, SKIPPED, FAILED, DEGRADED, RUNNING, PENDING = "ok", "skip", "fail", "warn", "running", "pending"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What became of one step; times are those of the boot clock. `waited_s`: for driver, daemons and library."""
+
+    name: str
+    outcome: str = PENDING
+    start_s: float = 0.0
+    end_s: float = 0.0
+    waited_s: float = 0.0
+    detail: str = ""
+    code: str = ""
+    hint: str = ""
+
+    @property
+    def seconds(self) -> float:
+        return self.end_s - self.start_s
+
+
+class BootError(Exception):
+    """A critical step failed; nothing after it was started."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record.detail)
+        self.record = record
+
+
+class DeadlineError(Exception):
+    """Raised into the step that overran, by whoever watches the clock for the executor."""
+
+
+class Executor:
+    """One run of one table."""
+
+    def __init__(self, system: System, loop: Loop, table: tuple[Step, ...], *,
+                 finished: Callable[[Record, Facts], None], alarm: Callable[[float], None]) -> None:
+        self._system = system
+        self._loop = loop
+        self._table = table
+        self._finished = finished
+        self._alarm = alarm
+        self._records = {step.name: Record(name=step.name) for step in table}
+        self._facts = Facts()
+        self._failure: Record | None = None
+        self._results: list[tuple[Step, Facts, Facts | Exception, float]] = []
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        return tuple(self._records.values())
+
+    @property
+    def facts(self) -> Facts:
+        return self._facts
+
+    def warn(self, text: str) -> None:
+        """A warning that belongs to no step."""
+        self._facts = replace(self._facts, warnings=(*self._facts.warnings, text))
+
+    def run(self) -> Facts:
+        """Every step to its outcome, or BootError."""
+        while self._failure is None:
+            if step := self._next_ready():
+                self._begin(step)
+            elif self._running():
+                self._loop.run(lambda: bool(self._results) or self._failure is not None)
+                self._collect()
+            else:
+                return self._facts
+        raise BootError(self._failure)
+
+    def _next_ready(self) -> Step | None:
+        for step in self._table:
+            if self._records[step.name].outcome == PENDING and all(self._is_settled(name) for name in step.needs):
+                return step
+        return None
+
+    def _is_settled(self, name: str) -> bool:
+        return self._records[name].outcome not in (PENDING, RUNNING)
+
+    def _running(self) -> bool:
+        return any(record.outcome == RUNNING for record in self._records.values())
+
+    def _begin(self, step: Step) -> None:
+        now = self._system.now()
+        self._records[step.name] = Record(name=step.name, outcome=RUNNING, start_s=now, end_s=now)
+        if not step.when(self._facts):
+            self._settle(step, SKIPPED)
+        elif step.blocks(self._facts):
+            self._run_beside(step, self._facts)
+        else:
+            self._run_here(step, self._facts)
+
+    def _run_here(self, step: Step, given: Facts) -> None:
+        self._alarm(step.deadline(given))
+        self._system.waits.take()
+        try:
+            returned: Facts | Exception = step.run(self._system, given)
+        except Exception as err:
+            returned = err
+        finally:
+            self._alarm(0)
+        self._conclude(step, given, returned, self._system.waits.take())
+        self._loop.turn()
+
+    def _run_beside(self, step: Step, given: Facts) -> None:
+        import _thread
+
+        ready, done = os.pipe2(os.O_CLOEXEC)
+
+        def work() -> None:
+            try:
+                returned: Facts | Exception = step.run(self._system, given)
+            except Exception as err:
+                returned = err
+            self._results.append((step, given, returned, self._system.waits.take()))
+            os.close(done)
+
+        def wake() -> None:
+            self._loop.unwatch(ready)
+            os.close(ready)
+
+        def expire() -> None:
+            if self._records[step.name].outcome == RUNNING and all(step is not row[0] for row in self._results):
+                self._conclude(step, given, DeadlineError())
+
+        self._loop.watch(ready, wake)
+        self._loop.at(self._system.now() + step.deadline(given), expire)
+        _thread.start_new_thread(work, ())
+
+    def _collect(self) -> None:
+        while self._results:
+            step, given, returned, waited_s = self._results.pop(0)
+            if self._records[step.name].outcome == RUNNING:
+                self._conclude(step, given, returned, waited_s)
+
+    def _conclude(self, step: Step, given: Facts, returned: Facts | Exception, waited_s: float = 0.0) -> None:
+        self._records[step.name] = replace(self._records[step.name], waited_s=waited_s)
+        if isinstance(returned, Exception):
+            if isinstance(returned, FailedWithFacts):
+                self._facts = merge(self._facts, given, returned.facts)
+            self._fail(step, describe(returned, step, given))
+            return
+        self._facts = merge(self._facts, given, returned)
+        self._settle(step, OK, step.tells(returned))
+
+    def _fail(self, step: Step, error: NvrcError) -> None:
+        critical = step.on_failure is OnFailure.POWER_OFF or is_strict(self._facts)
+        self._facts = replace(self._facts, warnings=self._facts.warnings + error.details)
+        self._settle(step, FAILED if critical else DEGRADED, error.what, error.code, error.hint)
+        if critical:
+            self._failure = self._records[step.name]
+
+    def _settle(self, step: Step, outcome: str, detail: str = "", code: str = "", hint: str = "") -> None:
+        record = replace(self._records[step.name], outcome=outcome, end_s=self._system.now(),
+                         detail=detail, code=code, hint=hint)
+        self._records[step.name] = record
+        self._finished(record, self._facts)
+
+
+def describe(error: Exception, step: Step, facts: Facts) -> NvrcError:
+    """Any exception as one with a code; those that nobody foresaw name the place where they were raised."""
+    if isinstance(error, NvrcError):
+        return error
+    if isinstance(error, DeadlineError):
+        return NvrcError("E_STEP_DEADLINE", f"{step.name} did not finish within {step.deadline(facts):g} s")
+    return NvrcError("E_INTERNAL", unforeseen(error))
+
+
+def unforeseen(error: BaseException) -> str:
+    """The exception, and the innermost line of code that it came through."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(error).__name__}: {error} at {place}"

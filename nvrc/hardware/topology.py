@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is on the PCI bus, and which supported machine that is.
+
+A scan turns sysfs into frozen facts; a table turns counts into a mode. A machine that is in no row is refused, and so
+is a bus that cannot be read: a missing bridge or a GPU that just fell off must not make a plainer machine out of a
+bigger one. Nothing here touches a device: vendor, device and class are the kernel's cached copies, and VPD is read
+from functions of one network vendor only. Follows Documentation/ABI/testing/sysfs-bus-pci.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from guest_cdi.lean.light import NamedTuple, Protocol, dataclass
+from nvrc.engine.facts import Mode
+from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.paths import PCI_DEVICES
+
+NVIDIA, MELLANOX = 0x10DE, 0x15B3
+DISPLAY = 0x03        # base class; a GPU's audio function is 0x0403 and does not count
+NVSWITCH = 0x0680     # "other bridge"
+# On an NVL5 board the switches are managed through network functions, told from ordinary NICs only by this word.
+VPD_MARK = b"SW_MNG"
+VPD_LIMIT = 64 << 10
+ATTRIBUTE_LIMIT = 64
+_GONE = (errno.ENOENT, errno.ENODEV)
+
+# Names for messages only; nothing is decided by them. Exact device ids: "GH200" contains "H200".
+PRODUCTS = {
+    0x1AF1: "A100 NVSwitch", 0x1DB1: "V100 SXM2 16GB", 0x1DB4: "V100 PCIe 16GB", 0x1DB5: "V100 SXM2 32GB",
+    0x1DB6: "V100 PCIe 32GB", 0x1EB8: "T4", 0x20B0: "A100 SXM4 40GB", 0x20B2: "A100 SXM4 80GB",
+    0x20B5: "A100 PCIe 80GB", 0x20B7: "A30", 0x20F1: "A100 PCIe 40GB", 0x2235: "A40", 0x2236: "A10",
+    0x22A3: "H100/H200 NVSwitch", 0x2321: "H100 NVL", 0x2322: "H800 PCIe", 0x2324: "H800 SXM5", 0x2329: "H20",
+    0x2330: "H100 SXM5", 0x2331: "H100 PCIe", 0x2335: "H200 SXM", 0x233B: "H200 NVL", 0x2342: "GH200",
+    0x26B5: "L40", 0x26B9: "L40S", 0x27B8: "L4", 0x2901: "B200", 0x2941: "GB200", 0x29BC: "B100",
+    0x2BB5: "RTX PRO 6000 Blackwell Server", 0x3182: "B300",
+}
+
+
+class PciReader(Protocol):
+    """The part of System that a scan needs."""
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
+    def list_dir(self, path: str) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PciFunction:
+    bdf: str
+    vendor: int
+    device: int
+    pci_class: int
+    manages_switches: bool = False
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.vendor == NVIDIA and self.pci_class >> 16 == DISPLAY
+
+    @property
+    def is_nvswitch(self) -> bool:
+        return self.vendor == NVIDIA and self.pci_class >> 8 == NVSWITCH
+
+    @property
+    def identity(self) -> str:
+        """`10de:2330 class 030200 (H100 SXM5)`, the way lspci writes ids."""
+        name = PRODUCTS.get(self.device) if self.vendor == NVIDIA else "SW_MNG" if self.manages_switches else None
+        return f"{self.vendor:04x}:{self.device:04x} class {self.pci_class:06x}" + (f" ({name})" if name else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    gpus: tuple[PciFunction, ...] = ()
+    nvswitches: tuple[PciFunction, ...] = ()
+    management_nics: tuple[PciFunction, ...] = ()
+    others: tuple[PciFunction, ...] = ()
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        return len(self.nvswitches), len(self.gpus), len(self.management_nics)
+
+
+class Row(NamedTuple):
+    """One supported machine: how many of each it has, and what it is then."""
+
+    nvswitches: range
+    gpus: range
+    management_nics: range
+    mode: Mode
+    machine: str
+
+
+def _exactly(count: int) -> range:
+    return range(count, count + 1)
+
+
+_NONE = _exactly(0)
+_SOME = range(1, 1 << 16)
+
+TABLE: tuple[Row, ...] = (
+    #   NVSwitch      GPU          SW_MNG       mode                what it is
+    Row(_NONE,        _NONE,       _NONE,       Mode.CPU,           "no NVIDIA device"),
+    Row(_NONE,        _SOME,       _NONE,       Mode.GPU,           "GPUs without a switched fabric"),
+    Row(_exactly(4),  _exactly(8), _NONE,       Mode.GPU_NVL4,      "HGX board with NVSwitch functions, whole"),
+    Row(_exactly(4),  _NONE,       _NONE,       Mode.SERVICE_NVL4,  "service VM that runs the NVSwitches"),
+    Row(_NONE,        _exactly(8), _exactly(4), Mode.GPU_NVL5,      "HGX board with managed NVLink 5 switches, whole"),
+    Row(_NONE,        _NONE,       _exactly(4), Mode.SERVICE_NVL5,  "service VM that runs the NVLink 5 switches"),
+)
+# The first three columns in words, one and many.
+COLUMNS = (("NVSwitch", "NVSwitches"), ("GPU", "GPUs"), ("management NIC", "management NICs"))
+
+
+def scan(sys: PciReader) -> tuple[PciFunction, ...]:
+    """Every function on the bus, in address order. No PCI directory is a machine without PCI."""
+    try:
+        names = sys.list_dir(PCI_DEVICES)
+    except FileNotFoundError:
+        return ()
+    except OSError as err:
+        raise NvrcError("E_PCI_READ", f"{PCI_DEVICES}: {err.strerror or err}") from err
+    return tuple(_read_function(sys, name) for name in sorted(names))
+
+
+def classify(functions: tuple[PciFunction, ...]) -> Topology:
+    return Topology(
+        gpus=tuple(f for f in functions if f.is_gpu),
+        nvswitches=tuple(f for f in functions if f.is_nvswitch),
+        management_nics=tuple(f for f in functions if f.manages_switches),
+        others=tuple(f for f in functions if not (f.is_gpu or f.is_nvswitch or f.manages_switches)),
+    )
+
+
+def decide(topology: Topology) -> Mode:
+    """The mode of the one row that fits; anything else is refused with what was seen and which rows come near."""
+    for row in TABLE:
+        if _distance(row, topology) == 0:
+            return row.mode
+    counted = ", ".join(map(counting, topology.counts, COLUMNS))
+    near = "; ".join(_difference(row, topology) for row in _nearest(topology))
+    raise NvrcError("E_TOPOLOGY", f"{counted}: no supported machine; nearest: {near}; seen: {_seen(topology)}")
+
+
+def counting(count: int, words: tuple[str, str]) -> str:
+    return f"{count} {words[0 if count == 1 else 1]}"
+
+
+def _read_function(sys: PciReader, bdf: str) -> PciFunction:
+    if not _is_bdf(bdf):
+        raise NvrcError("E_PCI_READ", f"{PCI_DEVICES}: entry {bdf[:40]!a} is not a PCI address")
+    vendor = _read_id(sys, bdf, "vendor", 4)
+    return PciFunction(
+        bdf=bdf, vendor=vendor, device=_read_id(sys, bdf, "device", 4), pci_class=_read_id(sys, bdf, "class", 6),
+        manages_switches=vendor == MELLANOX and VPD_MARK in _read_vpd(sys, bdf),
+    )
+
+
+def _read_id(sys: PciReader, bdf: str, name: str, digits: int) -> int:
+    try:
+        data = sys.read(f"{PCI_DEVICES}/{bdf}/{name}", ATTRIBUTE_LIMIT)
+    except OSError as err:
+        raise _unreadable(bdf, name, err) from err
+    text = data.decode("latin-1").removesuffix("\n")
+    if not (text.startswith("0x") and _is_hex(text[2:], digits)):
+        raise NvrcError("E_PCI_READ", f"{bdf}: {name} reads {text[:16]!a}, expected 0x and {digits} hex digits")
+    return int(text, 16)
+
+
+def _read_vpd(sys: PciReader, bdf: str, tries: int = 2) -> bytes:
+    """The function's VPD; empty when it has none. A failed read is tried once more: a busy device may time out.
+
+    A VPD that never answers reads as an empty file on Linux 6.12, without an error; one that has content never does.
+    """
+    try:
+        if vpd := sys.read(f"{PCI_DEVICES}/{bdf}/vpd", VPD_LIMIT):
+            return vpd
+        raise OSError(errno.ENODEV, "reads empty")
+    except FileNotFoundError:
+        return b""
+    except OSError as err:
+        if tries > 1:
+            return _read_vpd(sys, bdf, tries - 1)
+        raise _unreadable(bdf, "vpd", err) from err
+
+
+def _unreadable(bdf: str, name: str, err: OSError) -> NvrcError:
+    what = f"{bdf}: {name}: {err.strerror or err}"
+    if err.errno in _GONE:
+        # A cold-plugged machine loses no function while it boots: the device died, or its VPD storage is blank.
+        return NvrcError("E_PCI_READ", what, "the function vanished or does not answer: check the device on the host")
+    return NvrcError("E_PCI_READ", what)
+
+
+def _is_hex(text: str, digits: int) -> bool:
+    return len(text) == digits and all(char in "0123456789abcdef" for char in text)
+
+
+def _is_bdf(name: str) -> bool:
+    """`0000:41:00.0`; a domain has more digits behind some host bridges."""
+    domain, _, rest = name.partition(":")
+    return (4 <= len(domain) <= 8 and _is_hex(domain, len(domain)) and len(rest) == 7 and rest[2] == ":"
+            and rest[5] == "." and _is_hex(rest[0:2] + rest[3:5], 4) and rest[6] in "01234567")
+
+
+def _gaps(row: Row, topology: Topology) -> tuple[int, ...]:
+    """Per column how many devices are too many (positive) or missing (negative) for this row."""
+    return tuple(
+        count - wanted.start if count < wanted.start else max(0, count - wanted.stop + 1)
+        for wanted, count in zip(row[:3], topology.counts, strict=True)
+    )
+
+
+def _distance(row: Row, topology: Topology) -> int:
+    return sum(abs(gap) for gap in _gaps(row, topology))
+
+
+def _nearest(topology: Topology) -> list[Row]:
+    """The two rows that need the fewest changes; stable, so a tie goes to the earlier row."""
+    return sorted(TABLE, key=lambda row: _distance(row, topology))[:2]
+
+
+def _difference(row: Row, topology: Topology) -> str:
+    parts = [f"{counting(abs(gap), words)} {'too many' if gap > 0 else 'missing'}"
+             for words, gap in zip(COLUMNS, _gaps(row, topology), strict=True) if gap]
+    return f"{row.mode.value} ({', '.join(parts)})"
+
+
+def _seen(topology: Topology) -> str:
+    """Counted functions first, then others of the two vendors, grouped by what they are; the rest as a number."""
+    counted = topology.nvswitches + topology.gpus + topology.management_nics
+    kin = tuple(f for f in topology.others if f.vendor in (NVIDIA, MELLANOX))
+    groups: dict[str, list[str]] = {}
+    for function in counted + kin:
+        groups.setdefault(function.identity, []).append(function.bdf)
+    parts = [f"{identity} at {' '.join(bdfs)}" for identity, bdfs in groups.items()]
+    foreign = len(topology.others) - len(kin)
+    return ", ".join([*parts, f"{counting(foreign, ('function', 'functions'))} of other vendors"])

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who waits for which child. PID 1 reaps everything in one place; this remembers whom to tell.
+
+A child may be started on a worker thread and be reaped by the main thread before its pid has been written down, so
+the ends of unknown children are kept for a while.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+
+from guest_cdi.lean.light import Callable, NoReturn
+from nvrc.machine import linux
+from nvrc.vocabulary.signals import signal
+
+Ended = Callable[[int, int], None]
+REMEMBERED = 64
+
+
+def nobody(_pid: int, _status: int) -> None:
+    """Waits for no child: its end is the reaper's business alone."""
+
+
+class Children:
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._waiting: dict[int, Ended] = {}
+        self._unclaimed: dict[int, int] = {}
+
+    def born(self, pid: int, ended: Ended) -> int:
+        """A child exists; `ended` is called with pid and wait status, at once when it is dead already."""
+        with self._lock:
+            status = self._unclaimed.pop(pid, None)
+            if status is None:
+                self._waiting[pid] = ended
+        if status is not None:
+            ended(pid, status)
+        return pid
+
+    def died(self, pid: int, status: int) -> None:
+        with self._lock:
+            ended = self._waiting.pop(pid, None)
+            if ended is None:
+                self._unclaimed[pid] = status
+                if len(self._unclaimed) > REMEMBERED:
+                    del self._unclaimed[next(iter(self._unclaimed))]
+        if ended is not None:
+            ended(pid, status)
+
+
+def work(task: Callable[[int], None], talking: int, output: int) -> NoReturn:  # pragma: no cover - in the child only
+    """The whole life of a forked worker: it has nothing of PID 1 but a copy of its memory.
+
+    Of the descriptors only its end of the socket stays; what it prints goes to `output`. Signals that PID 1 blocks
+    for itself end it as they end any process.
+    """
+    code = 1
+    try:
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        talking = os.dup2(talking, 3, inheritable=False)
+        linux.close_range(4)
+        for number in (signal.SIGALRM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        task(talking)
+        code = 0
+    except BaseException as err:
+        os.write(2, repr(err).encode())
+    finally:
+        os._exit(code)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System calls that Python does not offer, by ctypes, under the kernel's own constant names. No policy here.
+
+Numbers are those of x86_64 and aarch64 (identical for everything used below except where a table says otherwise).
+Follows mount(2), umount2(2), clone3(2), signalfd(2), init_module(2), reboot(2), prctl(2), netdevice(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+
+from nvrc.vocabulary.signals import signal
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_RELATIME = 4096, 16384, 1 << 18, 1 << 19, 1 << 21
+MNT_DETACH = 2
+
+CLONE_NEWNS, CLONE_NEWPID, CLONE_PIDFD = 0x20000, 0x20000000, 0x1000
+SYS_CLONE3, SYS_CLOSE_RANGE = 435, 436
+_IS_X86 = os.uname().machine == "x86_64"
+SYS_INIT_MODULE, SYS_FINIT_MODULE = (175, 313) if _IS_X86 else (105, 273)
+MODULE_INIT_COMPRESSED_FILE = 4
+
+LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
+LINUX_REBOOT_CMD_RESTART = 0x01234567
+
+SFD_NONBLOCK, SFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
+SIGNALFD_SIGINFO = struct.Struct("<I124x")  # ssi_signo is the first member of 128 bytes
+
+SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
+IFF_UP, IFF_RUNNING = 0x1, 0x40
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# PyDLL keeps the interpreter lock during the call: in the child of a clone that bypasses os.fork the calling thread
+# must own it, because no other thread exists there to release it.
+_locked_libc = ctypes.PyDLL(None, use_errno=True)
+
+
+def _check(result: int, path: str = "") -> int:
+    if result >= 0:
+        return result
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number), path or None)
+
+
+def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags),
+                       data.encode() or None), target)
+
+
+def umount2(target: str, flags: int = 0) -> None:
+    _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def signalfd(signals: frozenset[signal.Signals]) -> int:
+    """A descriptor that reports `signals`, which must be blocked by the caller."""
+    mask = sum(1 << (number - 1) for number in signals)
+    sigset = ctypes.create_string_buffer(struct.pack("<Q", mask), 128)
+    return _check(_libc.signalfd(-1, sigset, SFD_NONBLOCK | SFD_CLOEXEC))
+
+
+def read_signals(descriptor: int) -> list[int]:
+    """Every signal pending on a signalfd, by number."""
+    found: list[int] = []
+    while True:
+        try:
+            data = os.read(descriptor, SIGNALFD_SIGINFO.size * 16)
+        except BlockingIOError:
+            return found
+        found += [number for (number,) in SIGNALFD_SIGINFO.iter_unpack(data)]
+
+
+def clone3(flags: int) -> int:
+    """Fork with CLONE_* flags: 0 in the child, its pid in the parent. The child must only set itself up and exec."""
+    arguments = ctypes.create_string_buffer(struct.pack("<8Q", flags, 0, 0, 0, int(signal.SIGCHLD), 0, 0, 0))
+    return _check(_locked_libc.syscall(ctypes.c_long(SYS_CLONE3), arguments, ctypes.c_size_t(64)))
+
+
+def close_range(first: int) -> None:
+    """Close every descriptor from `first` on."""
+    _check(_libc.syscall(ctypes.c_long(SYS_CLOSE_RANGE), ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0))
+
+
+def reboot(command: int) -> None:
+    _check(_libc.reboot(ctypes.c_int(command if command < 1 << 31 else command - (1 << 32))))
+
+
+def init_module(image: bytes, options: str) -> None:
+    _check(_libc.syscall(ctypes.c_long(SYS_INIT_MODULE), image, ctypes.c_ulong(len(image)), _option_string(options)))
+
+
+def finit_module(descriptor: int, options: str, flags: int) -> None:
+    _check(_libc.syscall(ctypes.c_long(SYS_FINIT_MODULE), ctypes.c_int(descriptor), _option_string(options),
+                         ctypes.c_int(flags)))
+
+
+def _option_string(options: str) -> bytes:
+    raw = options.encode("utf-8", "surrogateescape")
+    if b"\0" in raw:
+        raise OSError(errno.EINVAL, "module options contain a NUL")
+    return raw
+
+
+def ioctl(path: str, request: int, data: bytes) -> bytes:
+    """One request with a structure; what the kernel made of it."""
+    import fcntl
+
+    buffer = bytearray(data)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, request, buffer, True)
+    finally:
+        os.close(descriptor)
+    return bytes(buffer)
+
+
+def raise_interface(name: str) -> None:
+    """Set IFF_UP on an interface; the kernel gives `lo` its address by itself."""
+    import _socket
+    import fcntl
+
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        request = struct.pack("16sh22x", name.encode(), 0)
+        (flags,) = struct.unpack_from("h", fcntl.ioctl(sock.fileno(), SIOCGIFFLAGS, request), 16)
+        fcntl.ioctl(sock.fileno(), SIOCSIFFLAGS, struct.pack("16sh22x", name.encode(), flags | IFF_UP | IFF_RUNNING))
+    finally:
+        sock.close()
+
+
+def wait_any() -> tuple[int, int] | None:
+    """One ended child as (pid, wait status), or None when none has ended."""
+    try:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return (pid, status) if pid else None

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The event loop of PID 1: descriptors with a callback, timers with a callback, nothing else.
+
+Single threaded. A callback must not block. `run` returns as soon as its condition holds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import select
+from itertools import count
+
+from guest_cdi.lean.light import Callable
+
+Callback = Callable[[], None]
+
+
+class Loop:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callback] = {}
+        self._timers: list[tuple[float, int, Callback]] = []
+        self._serial = count()
+
+    def watch(self, descriptor: int, ready: Callback) -> None:
+        """Call `ready` whenever the descriptor can be read."""
+        self._readers[descriptor] = ready
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        del self._readers[descriptor]
+        self._epoll.unregister(descriptor)
+
+    def at(self, moment: float, expired: Callback) -> None:
+        """Call `expired` once, at that moment or soon after. A timer that no longer matters checks so itself."""
+        heapq.heappush(self._timers, (moment, next(self._serial), expired))
+
+    def run(self, done: Callable[[], bool]) -> None:
+        """Serve events until the condition holds; it is asked after every round."""
+        while not done():
+            self._serve()
+
+    def turn(self) -> None:
+        """Serve what is ready now, without waiting."""
+        self.at(self._now(), lambda: None)
+        self._serve()
+
+    def _serve(self) -> None:
+        for descriptor, _ in self._epoll.poll(self._wait_s()):
+            if reader := self._readers.get(descriptor):
+                reader()
+        while self._timers and self._timers[0][0] <= self._now():
+            heapq.heappop(self._timers)[2]()
+
+    def _wait_s(self) -> float:
+        return max(0.0, self._timers[0][0] - self._now()) if self._timers else -1
+
+    def close(self) -> None:
+        self._epoll.close()

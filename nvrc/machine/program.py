@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a program is started: a frozen description, and the child's side of it between clone and exec.
+
+Limits, OOM score, namespaces and descriptors are set in the child, never in PID 1, so nothing leaks into the
+init or into other children. The child reports a failed exec through a pipe that a successful exec closes.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import resource
+import struct
+
+from guest_cdi.lean.light import dataclass
+from nvrc.machine import linux
+from nvrc.vocabulary.signals import signal
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_FAILURE = struct.Struct("<i")
+REPORT = 3  # the descriptor of the report pipe in the child; exec closes it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A program with everything its process starts with. Paths are those of the guest.
+
+    `log_as` names it in the journal: its output goes there and its input is empty. Without, it has the console.
+    """
+
+    path: str
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = (("PATH", PATH),)
+    own_pid_namespace: bool = False
+    open_files: int | None = None
+    oom_score_adj: int | None = None
+    log_as: str = ""
+
+
+def start(program: Program, root: str = "/", output: int = -1) -> int:
+    """Start it and return its pid once exec has succeeded; OSError from the child otherwise.
+
+    `output` is the descriptor that standard output and error go to, if not to those of PID 1.
+    """
+    report, failed = os.pipe2(os.O_CLOEXEC)
+    flags = linux.CLONE_NEWPID | linux.CLONE_NEWNS if program.own_pid_namespace else 0
+    # Steps on threads of their own start daemons. Only os.fork makes the interpreter usable in a child that was begun
+    # beside other threads (its lock, and who the main thread is); but it makes no namespaces, as the agent needs.
+    if flags:
+        _outlive_threads()
+    pid = linux.clone3(flags) if flags else os.fork()
+    if pid == 0:
+        _become(program, root, failed, output)
+    os.close(failed)
+    with os.fdopen(report, "rb") as pipe:
+        message = pipe.read()
+    if message:
+        _reap(pid)
+        (number,) = _FAILURE.unpack_from(message)
+        text = message[_FAILURE.size:].decode(errors="replace")
+        raise OSError(number, os.strerror(number) if number else text, program.path)
+    return pid
+
+
+def _outlive_threads() -> None:
+    """Steps that ran on threads are over by now; let the last thread finish leaving, so that the clone has but one.
+
+    One that is stuck in the kernel, of a helper that overran, holds no lock of the interpreter and is not waited for.
+    """
+    patience = 1000
+    while _thread._count() and patience:
+        os.sched_yield()
+        patience -= 1
+
+
+def _reap(pid: int) -> None:
+    """The child that could not become the program; PID 1's reaper may have been faster."""
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass
+
+
+def _become(program: Program, root: str, failed: int, output: int) -> None:  # pragma: no cover - in the child only
+    report = failed
+    try:
+        if output >= 0:
+            os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+        report = os.dup2(failed, REPORT, inheritable=False)
+        _prepare(program, root)
+        os.execve(program.path, (program.path, *program.args), dict(program.env))  # noqa: S606 - no shell is the point
+    except BaseException as err:
+        os.write(report, _FAILURE.pack(getattr(err, "errno", None) or 0) + repr(err).encode())
+    finally:
+        os._exit(127)
+
+
+def _prepare(program: Program, root: str) -> None:  # pragma: no cover - runs in the child only
+    linux.close_range(REPORT + 1)
+    if root != "/":
+        os.chroot(root)
+    os.chdir("/")
+    if program.own_pid_namespace:
+        _mount_own_proc()
+    if program.oom_score_adj is not None:
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(score, b"%d" % program.oom_score_adj)
+        os.close(score)
+    if program.open_files is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (program.open_files, program.open_files))
+    os.umask(0o022)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _mount_own_proc() -> None:  # pragma: no cover - runs in the child only
+    """A /proc of the new PID namespace, in the mount namespace that was cloned with it."""
+    try:
+        linux.umount2("/proc", linux.MNT_DETACH)
+    except OSError:
+        pass  # nothing was mounted there
+    linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)

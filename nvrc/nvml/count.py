@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the GPUs that came up are those on the bus, and as many as the command line wants.
+
+Compared by bus id, not by number: a GPU that another one stands in for would pass a count.
+"""
+
+from __future__ import annotations
+
+from guest_cdi.lean.light import TYPE_CHECKING, replace
+from nvrc.nvml.answers import NvmlGpu
+from nvrc.params.values import CountRule, GpuCount
+from nvrc.vocabulary.errors import NvrcError
+
+if TYPE_CHECKING:
+    from nvrc.engine.facts import Facts
+    from nvrc.report.report import GpuRecord
+
+SILENT, NOT_DESCRIBED = "E_GPU_NVML", "E_CDI_GPU_NODE"
+
+
+def check_count(gpus: tuple[NvmlGpu, ...], on_bus: tuple[str, ...], rule: GpuCount) -> tuple[str, ...]:
+    """A sentence per GPU that the boot goes on without; NvrcError when the rule does not hold."""
+    faulty = [gpu for gpu in gpus if gpu.error]
+    listed = {gpu.bdf for gpu in gpus if gpu.bdf}
+    strange = sorted(listed - set(on_bus))
+    if strange:
+        raise NvrcError("E_GPU_COUNT", f"the driver lists {', '.join(strange)}, which the scan of the bus did not see",
+                        "no GPU may be plugged in during boot; check the VM's devices on the host")
+    # A GPU whose very handle is refused has no bus id: then its number and its bus id are told apart from each other.
+    missing = [bdf for bdf in on_bus if bdf not in listed]
+    ready = len(gpus) - len(faulty)
+    if not rule.holds(ready, len(on_bus)):
+        raise _refusal(faulty, missing, ready, len(on_bus), rule)
+    return (*(f"{SILENT} {gpu.label} is left out: {gpu.error}" for gpu in faulty),
+            *((f"{SILENT} NVIDIA's library does not list {', '.join(missing)}",) if missing else ()))
+
+
+def _refusal(faulty: list[NvmlGpu], missing: list[str], ready: int, on_bus: int, rule: GpuCount) -> NvrcError:
+    counted = f"{ready} of {on_bus} GPUs answer, nvrc.gpus={rule.text()}"
+    absent = f"; not listed: {', '.join(missing)}" if missing else ""
+    if faulty:
+        reasons = "; ".join(f"{gpu.label}: {gpu.error}" for gpu in faulty)
+        return NvrcError("E_GPU_NVML", f"{counted}; {reasons}{absent}")
+    if not missing and rule.rule is not CountRule.ALL:
+        return NvrcError("E_GPU_COUNT", counted, "pass as many GPUs to the VM as nvrc.gpus says, or correct it")
+    return NvrcError("E_GPU_COUNT", counted + absent)
+
+
+def ledger_of(facts: Facts) -> tuple[GpuRecord, ...] | None:
+    """The attach ledger, less the GPUs that NVIDIA's library or the CDI document goes without: nobody can use those."""
+    if facts.ledger is None or facts.gpus is None:
+        return facts.ledger
+    faulty = {gpu.bdf for gpu in facts.gpus if facts.cdi and gpu.number in facts.cdi.faulty}
+    answering = {gpu.bdf for gpu in facts.gpus if not gpu.error}
+    return tuple(_without(record, SILENT) if record.bdf not in answering else
+                 _without(record, NOT_DESCRIBED) if record.bdf in faulty else record for record in facts.ledger)
+
+
+def _without(record: GpuRecord, code: str) -> GpuRecord:
+    from nvrc.report.report import GpuState
+
+    return record if record.code else replace(record, state=GpuState.FAILED, code=code)

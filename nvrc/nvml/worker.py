@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A forked process that runs what must not run inside PID 1: NVIDIA's library, and the CDI document made with it.
+
+PID 1 asks by name, the worker answers, both in lines of JSON over a socket: nothing that the worker sends can do more
+to PID 1 than be a wrong answer. A library that crashes or never answers is a failed request with a code. The worker
+lives through all requests, so the library is opened once.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import select
+import time
+from _queue import SimpleQueue
+
+from guest_cdi.lean.jsonvalue import read_json
+from guest_cdi.lean.light import Callable, Mapping, dataclass, field
+from nvrc.machine.system import System
+from nvrc.vocabulary.errors import NvrcError, find_code
+from nvrc.vocabulary.jsontext import encode_line
+from nvrc.vocabulary.signals import signal_name
+
+ANSWER_BYTES = 4 << 20
+
+Value = object  # what JSON can say
+Request = Callable[[Mapping[str, Value]], Value]  # from what the request was given to its answer
+
+
+@dataclass(slots=True)
+class Worker:
+    """PID 1's end. One request at a time: threads queue. After a failure of the process itself there is no worker."""
+
+    system: System
+    socket: int
+    pid: int
+    warmed: tuple[float, float] | None = None  # when it loaded its code and read the driver's directories
+    reaper_s: float = 1.0  # until one that closed its socket by dying has been reaped
+    _statuses: SimpleQueue[int] = field(default_factory=SimpleQueue)
+    _turn: _thread.LockType = field(default_factory=_thread.allocate_lock)
+
+    def ask(self, name: str, deadline_s: float, **given: Value) -> Value:
+        """The answer to a request, or NvrcError: the request's own, E_NVML_CRASH or E_NVML_HANG."""
+        text = encode_line({"ask": name, "given": given})
+        began_s = self.system.now()
+        with self._turn:
+            try:
+                os.write(self.socket, text)
+            except OSError as err:
+                raise self._died(name) from err
+            reply = _read_reply(name, self._read_answer(name, deadline_s))
+        self._account(reply, self.system.now() - began_s)
+        return _unwrap(reply)
+
+    def _account(self, reply: Mapping[str, Value], took_s: float) -> None:
+        """Processor time of the worker is our own work for the most part; the rest was waiting for the driver."""
+        used_s = reply.get("cpu_s")
+        self.system.waits.add(max(0.0, took_s - used_s) if isinstance(used_s, float) else took_s)
+        match reply.get("warmed"):
+            case [float(began_s), float(ended_s)]:
+                self.warmed = (began_s, ended_s)
+
+    def stop(self) -> None:
+        """Close the conversation; the worker ends by itself when it hears no more."""
+        if self.socket >= 0:
+            os.close(self.socket)
+            self.socket = -1
+
+    def _read_answer(self, name: str, deadline_s: float) -> bytes:
+        until = self.system.now() + deadline_s
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        answer = b""
+        while not answer.endswith(b"\n"):
+            left_s = until - self.system.now()
+            if left_s <= 0 or not poll.poll(left_s * 1000):
+                raise self._hangs(name, deadline_s)
+            piece = os.read(self.socket, 1 << 16)
+            if not piece:
+                raise self._died(name)
+            answer += piece
+            if len(answer) > ANSWER_BYTES:
+                raise self._hangs(name, deadline_s)
+        return answer
+
+    def _hangs(self, name: str, deadline_s: float) -> NvrcError:
+        self.system.signal(self.pid, 9)
+        self.stop()
+        return NvrcError("E_NVML_HANG", f"no answer to {name!r} from NVIDIA's library within {deadline_s:g} s")
+
+    def _died(self, name: str) -> NvrcError:
+        is_news = self.socket >= 0
+        self.stop()
+        how = self._how(self.reaper_s if is_news else 0)
+        return NvrcError("E_NVML_CRASH", f"the worker with NVIDIA's library ended during {name!r}{how}")
+
+    def _how(self, limit_s: float) -> str:
+        """In words, as soon as the reaper tells: its end and that of the conversation come side by side."""
+        status = self.system.wait(self._statuses, limit_s)
+        if status is None:
+            return ""
+        return f", killed by {signal_name(os.WTERMSIG(status))}" if os.WIFSIGNALED(status) else (
+            f" with status {os.waitstatus_to_exitcode(status)}")
+
+    def ended(self, _pid: int, status: int) -> None:
+        self._statuses.put(status)
+
+
+def start_worker(system: System, requests: Callable[[], Mapping[str, Request]]) -> Worker:
+    """Fork one that answers `requests()`; the mapping is made in the child, which imports what it needs."""
+    worker = Worker(system, -1, -1)
+
+    def task(talking: int) -> None:
+        began_s = system.now()
+        rows = requests()
+        serve(talking, rows, (began_s, system.now()))
+
+    worker.pid, worker.socket = system.fork(task, worker.ended)
+    return worker
+
+
+def serve(talking: int, requests: Mapping[str, Request], warmed: tuple[float, float] | None = None) -> None:
+    """The worker's end: answer until the other side is closed."""
+    with os.fdopen(talking, "rb", closefd=False) as lines:
+        for line in lines:
+            os.write(talking, answer(line, requests, warmed))
+
+
+def answer(line: bytes, requests: Mapping[str, Request], warmed: tuple[float, float] | None = None) -> bytes:
+    """With what it cost, and when the worker got ready for it."""
+    began_s = time.process_time()
+    name, given = _read_request(line)
+    reply: Mapping[str, Value]
+    try:
+        reply = {"ok": requests[name](given)}
+    except NvrcError as err:
+        reply = {"code": err.code, "what": err.what, "hint": err.hint}
+    except Exception as err:
+        reply = {"code": "E_INTERNAL", "what": f"{name}: {err!r}", "hint": ""}
+    return encode_line({**reply, "cpu_s": time.process_time() - began_s, "warmed": warmed})
+
+
+def _read_request(line: bytes) -> tuple[str, Mapping[str, Value]]:
+    asked = read_json(line)
+    assert isinstance(asked, dict)  # noqa: S101 - PID 1 wrote it
+    return asked["ask"], asked["given"]
+
+
+def _read_reply(name: str, line: bytes) -> Mapping[str, Value]:
+    try:
+        reply = read_json(line)
+        if not isinstance(reply, dict):
+            raise TypeError("no object")
+        if "ok" not in reply:
+            reply["code"], reply["what"], reply["hint"]
+    except (ValueError, TypeError, KeyError) as err:
+        raise NvrcError("E_NVML_CRASH", f"the worker's answer to {name!r} is not one: {line[:80]!r}") from err
+    return reply
+
+
+def _unwrap(reply: Mapping[str, Value]) -> Value:
+    if "ok" in reply:
+        return reply["ok"]
+    code, what, hint = str(reply["code"]), str(reply["what"]), str(reply["hint"])
+    raise NvrcError(code if find_code(code) else "E_INTERNAL", what, hint)

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the image owner lets a command line decide: the typed form of /etc/nvrc/policy.toml.
+
+The file is part of the measured image, the command line is not the image owner's. `pin` fixes a value, `deny` refuses
+a parameter, `allow` refuses all others, `limit` bounds a value, `strict` turns warnings into errors. Every name and
+value is checked against the table of parameters when the file is read, and all mistakes are reported together.
+docs/policy.md explains the file to its authors. An image without one has NO_POLICY.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from guest_cdi.lean.light import Iterator, Mapping, NamedTuple
+from nvrc.params.cmdline import shown
+from nvrc.params.extension import read_name, unknown_items
+from nvrc.params.module_options import DRIVER, driver_option
+from nvrc.params.table import PARAMS, Param, find, wild_part
+from nvrc.params.values import MalformedError, Value, text
+from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.nearmiss import closest
+from nvrc.vocabulary.paths import POLICY
+
+SIZE_LIMIT = 64 << 10
+_SECTIONS = ("strict", "pin", "allow", "deny", "limit")
+_STRICT = "nvrc.strict"
+
+
+class Limit(NamedTuple):
+    """Bounds of a number, or the values to choose from."""
+
+    low: int | None = None
+    high: int | None = None
+    values: tuple[Value, ...] | None = None
+
+    def admits(self, value: Value) -> bool:
+        if self.values is not None:
+            return value in self.values
+        return (isinstance(value, int) and (self.low is None or value >= self.low)
+                and (self.high is None or value <= self.high))
+
+    def text(self) -> str:
+        if self.values is not None:
+            return ", ".join(text(value) for value in self.values)
+        bounds = (("at least", self.low), ("at most", self.high))
+        return " and ".join(f"{word} {bound}" for word, bound in bounds if bound is not None)
+
+
+class Policy(NamedTuple):
+    """Keys are full parameter names; `allow` and `deny` also hold prefixes ending in `*`. No allow list allows all."""
+
+    pins: Mapping[str, Value] = MappingProxyType({})
+    limits: Mapping[str, Limit] = MappingProxyType({})
+    allow: tuple[str, ...] | None = None
+    deny: tuple[str, ...] = ()
+
+    def denies(self, name: str) -> bool:
+        return _covered(name, self.deny)
+
+    def allows(self, name: str) -> bool:
+        return self.allow is None or name in self.pins or _covered(name, self.allow)
+
+
+NO_POLICY = Policy()
+
+
+def load_policy(data: bytes, origin: str = POLICY) -> Policy:
+    """The policy in a file's content; NvrcError E_POLICY with every mistake in it."""
+    mistakes: list[str] = []
+    document = _document(data, origin)
+    mistakes += (_unknown_section(name) for name in document if name not in _SECTIONS)
+    pins = _pins(document, mistakes)
+    limits = _limits(document.get("limit", {}), mistakes)
+    mistakes += (f"pin {name} = {text(pins[name])} is outside its own limit ({limits[name].text()})"
+                 for name in pins if name in limits and not limits[name].admits(pins[name]))
+    policy = Policy(
+        pins=pins, limits=limits, deny=_names(document, "deny", mistakes),
+        allow=_names(document, "allow", mistakes) if "allow" in document else None)
+    if mistakes:
+        raise NvrcError("E_POLICY", f"{origin}: " + "; ".join(mistakes))
+    return policy
+
+
+def _document(data: bytes, origin: str) -> dict[str, object]:
+    import tomllib  # only an image with a policy pays for it
+    if len(data) > SIZE_LIMIT:
+        raise NvrcError("E_POLICY", f"{origin}: has {len(data)} bytes, more than the {SIZE_LIMIT} it may have")
+    try:
+        return tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as err:  # not UTF-8, not TOML, a number or a nesting without end
+        raise NvrcError("E_POLICY", f"{origin}: {err}") from err
+
+
+def _unknown_section(name: str) -> str:
+    near = closest(name, _SECTIONS)
+    return f"{shown(name)} is none of {', '.join(_SECTIONS)}" + (f", did you mean {near}?" if near else "")
+
+
+def _pins(document: Mapping[str, object], mistakes: list[str]) -> dict[str, Value]:
+    pins: dict[str, Value] = {}
+    for name, given in _leaves("pin", document.get("pin", {}), mistakes):
+        row = _row("pin", name, mistakes)
+        if row is None:
+            continue
+        try:
+            pins[name] = _read(row, given)
+        except MalformedError as err:
+            mistakes.append(f"pin {name}: {err}")
+    strict = document.get("strict", False)
+    if not isinstance(strict, bool):
+        mistakes.append("strict is neither true nor false")
+    elif strict and pins.setdefault(_STRICT, True) is not True:
+        mistakes.append(f"strict = true contradicts pin {_STRICT} = off")
+    return pins
+
+
+def _limits(section: object, mistakes: list[str]) -> dict[str, Limit]:
+    limits: dict[str, Limit] = {}
+    for name, given in _leaves("limit", section, mistakes):
+        row = _row("limit", name, mistakes)
+        if row is None:
+            continue
+        try:
+            limits[name] = _limit(row, given)
+        except MalformedError as err:
+            mistakes.append(f"limit {name}: {err}")
+    return limits
+
+
+def _limit(row: Param, given: object) -> Limit:
+    if isinstance(given, list):
+        if not given:
+            raise MalformedError("an empty list admits nothing; use deny")
+        return Limit(values=tuple(_read(row, item) for item in given))
+    if not isinstance(given, dict):
+        raise MalformedError("is neither a list of values nor { min = N, max = N }")
+    if not row.kind.is_number:
+        raise MalformedError(f"min and max are for numbers; list the values among {row.kind.form}")
+    low, high = (int(text(_read(row, given[word]))) if word in given else None for word in ("min", "max"))
+    if low is not None and high is not None and low > high:
+        raise MalformedError(f"min {low} is above max {high}")
+    return Limit(low, high)
+
+
+def _read(row: Param, given: object) -> Value:
+    if row.is_pattern and (unknown := unknown_items(str(given))):
+        raise MalformedError(f"has unknown items: {', '.join(shown(item) for item in unknown)}")
+    if isinstance(given, bool | int | str):
+        return row.kind.parse(given if isinstance(given, str) else text(given))
+    raise MalformedError("is not a string, a number, true or false")
+
+
+def _leaves(section: str, table: object, mistakes: list[str]) -> Iterator[tuple[str, object]]:
+    """Names with values. `"nvrc.log" = 1` and `nvrc.log = 1` mean the same, though the second one nests in TOML."""
+    seen: set[str] = set()
+    waiting: list[tuple[str, object]] = [("", table)]
+    while waiting:
+        name, value = waiting.pop()
+        is_bounds = section == "limit" and isinstance(value, dict) and value and value.keys() <= {"min", "max"}
+        if isinstance(value, dict) and not is_bounds:
+            waiting += ((f"{name}.{key}" if name else key, inner) for key, inner in reversed(value.items()))
+        elif not name:
+            mistakes.append(f"{section} is not a table")
+        elif name in seen:
+            mistakes.append(f"{section} {shown(name)} stands there twice")
+        else:
+            seen.add(name)
+            yield name, value
+
+
+def _row(section: str, name: str, mistakes: list[str]) -> Param | None:
+    row = find(name)
+    if row is not None and row.is_pattern:
+        return row if _names_one(row, name, section, mistakes) else None
+    if row is not None and name not in row.aliases:
+        return row
+    near = row.name if row is not None else closest(name, (param.name for param in PARAMS))
+    reason = "is an old name" if row is not None else "is no parameter"
+    mistakes.append(f"{section} {shown(name)} {reason}" + (f", did you mean {near}?" if near else ""))
+    return None
+
+
+def _names_one(row: Param, name: str, section: str, mistakes: list[str]) -> bool:
+    try:
+        read_name(wild_part(row, name))
+    except MalformedError as err:
+        mistakes.append(f"{section} {shown(name)}: {err}")
+        return False
+    return True
+
+
+def _names(document: Mapping[str, object], section: str, mistakes: list[str]) -> tuple[str, ...]:
+    given = document.get(section, [])
+    if not isinstance(given, list):
+        mistakes.append(f"{section} is not a list of names")
+        return ()
+    names = [item for item in given if isinstance(item, str)]
+    if len(names) < len(given):
+        mistakes.append(f"{section} holds something that is not a name")
+    for name in names:
+        if driver_option(name) == name:
+            continue
+        if not name.endswith("*"):
+            _row(section, name, mistakes)
+        elif not _touches_table(name[:-1]):
+            mistakes.append(f"{section} {shown(name)} covers no parameter")
+    return tuple(names)
+
+
+def _touches_table(prefix: str) -> bool:
+    heads = (row.ends[0] for row in PARAMS if row.is_pattern)
+    return (prefix.startswith(DRIVER) or any(row.name.startswith(prefix) for row in PARAMS)
+            or any(prefix.startswith(head) for head in heads))
+
+
+def _covered(name: str, entries: tuple[str, ...]) -> bool:
+    return any(name.startswith(entry[:-1]) if entry.endswith("*") else name == entry for entry in entries)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GPU health after the boot, from what the driver tells the kernel log: Xid lines, and GPUs that fall off the bus.
+
+Numbers and names are those of NVIDIA's open kernel modules (nverror.h). Many Xids are the workload's own errors: they
+are told, once for each GPU and number, and change nothing, so that a container cannot make its GPU look broken. Only
+the kernel's own messages are heard, not what programs write to /dev/kmsg. Nothing here raises.
+"""
+
+from __future__ import annotations
+
+import re
+
+from guest_cdi.lean.light import Callable, replace
+from nvrc.machine.journal import KERNEL, Line
+from nvrc.report.report import GpuRecord, GpuState
+
+LOST = "E_GPU_LOST"
+FAULT = "E_GPU_FAULT"
+
+# Xids after which a GPU gives no reliable service before a reset or a repair.
+FAULTS = {
+    48: "double-bit memory error", 62: "power controller halted", 64: "no memory row left to retire",
+    74: "NVLink error", 79: "fell off the bus", 95: "uncontained memory error", 110: "security fault",
+    119: "GSP did not answer", 120: "GSP error", 136: "NVLink training failed", 140: "unrecovered memory error",
+    143: "initialisation failed", 151: "key rotation of the secure session failed", 155: "NVLink software error",
+    157: "no resource left to retire", 158: "fatal timeout", 161: "no channel left to retire",
+    165: "isolation used up", 167: "PCIe fatal timeout", 170: "NVLink security error", 171: "uncorrectable DRAM error",
+    172: "uncorrectable SRAM error",
+}
+OFF_THE_BUS = 79
+MOST_KINDS = 256  # of things told; what comes after that is not news
+
+_XID = re.compile(r"NVRM: Xid \(PCI:([0-9a-fA-F:.]{7,16})\): ([0-9]{1,4}), *(.*)")
+_GONE = re.compile(r"NVRM: GPU ([0-9a-fA-F:.]{7,16}): GPU has fallen off the bus")
+_SWITCH = re.compile(r"(nvidia-nvswitch[0-9]{1,3}): SXid \(PCI:([0-9a-fA-F:.]{7,16})\): ([0-9]{1,6}), *(.*)")
+
+
+class GpuHealth:
+    """State of each GPU. `changed` is called with a sentence for each piece of news."""
+
+    def __init__(self, gpus: tuple[GpuRecord, ...], changed: Callable[[str], None]) -> None:
+        self._records = {record.bdf: record for record in gpus}
+        self._changed = changed
+        self._told: set[tuple[str, int]] = set()
+
+    @property
+    def records(self) -> tuple[GpuRecord, ...]:
+        return tuple(self._records.values())
+
+    @property
+    def is_whole(self) -> bool:
+        return all(record.state not in (GpuState.LOST, GpuState.FAILED) for record in self._records.values())
+
+    def hear(self, line: Line) -> None:
+        if line.uid != KERNEL:
+            return
+        if found := _XID.search(line.text):
+            self._note_xid(self._name(found[1]), int(found[2]), found[3])
+        elif found := _GONE.search(line.text):
+            self._note_xid(self._name(found[1]), OFF_THE_BUS, "")
+        elif found := _SWITCH.search(line.text):
+            self._tell(found[2], int(found[3]), f"NVSwitch {found[1]} at {found[2]}: SXid {found[3]}: {found[4]}")
+
+    def attached_again(self, heard: tuple[GpuRecord, ...]) -> None:
+        """What nvidia-persistenced said of the GPUs that it held before it had to be started again."""
+        for record in heard:
+            known = self._records[record.bdf]
+            if record.code and not known.code:
+                self._records[record.bdf] = replace(known, state=GpuState.FAILED, code=record.code)
+        lost = [record for record in heard if record.code]
+        for record in lost:
+            self._changed(f"{record.code} GPU {record.bdf}: not attached again by nvidia-persistenced")
+        self._changed(f"nvidia-persistenced has attached {len(heard) - len(lost)} of {len(heard)} GPUs again")
+
+    def _name(self, place: str) -> str:
+        """The bus id as the ledger has it: Xid lines leave the function out."""
+        place = place.lower()
+        return next((bdf for bdf in self._records if place in (bdf, bdf.rpartition(".")[0])), place)
+
+    def _note_xid(self, bdf: str, number: int, text: str) -> None:
+        record, meaning = self._records.get(bdf), FAULTS.get(number)
+        code = LOST if number == OFF_THE_BUS else FAULT
+        if record and meaning and record.state is not GpuState.LOST:
+            state = GpuState.LOST if number == OFF_THE_BUS else GpuState.FAILED
+            self._records[bdf] = replace(record, state=state, code=code)
+        told = f"{code} GPU {bdf}: Xid {number}, {meaning}" if meaning else f"GPU {bdf}: Xid {number}"
+        self._tell(bdf, number, told + (f": {text}" if text else ""))
+
+    def _tell(self, place: str, number: int, sentence: str) -> None:
+        """Once for each place and number; a driver that repeats itself is no news."""
+        if (place, number) not in self._told and len(self._told) < MOST_KINDS:
+            self._told.add((place, number))
+            self._changed(sentence)

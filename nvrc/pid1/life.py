@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The VM's life between hand-over and its end: agent, daemons and GPUs, with everything that is done about them.
+
+Decisions are made in supervise, daemons and health; here they meet the event loop, signals, the console and the
+published status. Whatever goes wrong in here is said and passed over: a healthy workload never pays for it.
+"""
+
+from __future__ import annotations
+
+from guest_cdi.lean.light import TYPE_CHECKING, Callable
+from nvrc.engine.executor import unforeseen
+from nvrc.engine.facts import Facts
+from nvrc.machine.journal import Journal, Line
+from nvrc.machine.loop import Loop
+from nvrc.machine.system import System
+from nvrc.pid1.supervise import Ending, Supervisor, is_deaf_to
+from nvrc.vocabulary import console, paths
+from nvrc.vocabulary.signals import signal
+from nvrc.vocabulary.verdict import Verdict
+
+if TYPE_CHECKING:
+    from nvrc.report.report import GpuRecord
+    from nvrc.report.status import ServiceRecord
+    from nvrc.services.ledger import Ledger
+
+KILL_DEADLINE_S = 5.0
+LAST_WORDS_S = 1.0  # lines that were sent before a process ended are read after
+MOST_NEWS = 100  # kept for the status; the console has all
+
+
+class Life:
+    def __init__(self, system: System, loop: Loop, journal: Journal, facts: Facts, *, is_degraded: bool,
+                 publish: Callable[[Verdict], None]) -> None:
+        assert facts.agent_pid is not None and facts.parameters is not None  # noqa: S101 - the table's last step
+        self._system, self._loop, self._journal, self._publish = system, loop, journal, publish
+        self._settings = facts.parameters.settings
+        self._is_degraded = is_degraded
+        self._has_gpus = bool(facts.topology and facts.topology.gpus)
+        self.supervisor = Supervisor(agent_pid=facts.agent_pid, own_pid_namespace=self._settings.agent_pidns,
+                                     started_s=system.now())
+        self.news: tuple[str, ...] = ()
+        self._watch_gpus(facts)
+        self._watch_daemons(facts)
+
+    def _watch_gpus(self, facts: Facts) -> None:
+        self._health = None
+        self._again: Ledger | None = None
+        if facts.ledger is not None:
+            from nvrc.nvml.count import ledger_of
+            from nvrc.pid1.health import GpuHealth
+
+            self._health = GpuHealth(ledger_of(facts) or (), self._changed)
+            self._journal.listen(self._heard)
+
+    def _watch_daemons(self, facts: Facts) -> None:
+        self._daemons = None
+        if facts.services:
+            from nvrc.pid1.daemons import Daemons
+
+            self._daemons = Daemons(self._system, facts.services, is_confidential=is_confidential(facts),
+                                    is_strict=self._settings.strict, later=self._later, changed=self._changed,
+                                    restarted=self._restarted)
+
+    # What is known
+
+    @property
+    def ending(self) -> Ending | None:
+        return self.supervisor.ending or (self._daemons.ending if self._daemons else None)
+
+    @property
+    def gpus(self) -> tuple[GpuRecord, ...]:
+        return self._health.records if self._health else ()
+
+    @property
+    def services(self) -> tuple[ServiceRecord, ...]:
+        return self._daemons.records if self._daemons else ()
+
+    @property
+    def verdict(self) -> Verdict:
+        whole = (self._health is None or self._health.is_whole) and (self._daemons is None or self._daemons.is_whole)
+        if self._is_degraded or not whole:
+            return Verdict.DEGRADED
+        return Verdict.READY if self._has_gpus else Verdict.NO_GPU
+
+    # What happens
+
+    def child_ended(self, pid: int, status: int) -> None:
+        try:
+            if self._daemons is not None and self._daemons.child_ended(pid, status):
+                return
+        except Exception as err:
+            self._say(f"supervision: {unforeseen(err)}")
+        # Asked only of the agent: an orphan may be one of ten thousand.
+        had_sandbox = pid != self.supervisor.agent_pid or self._system.exists(paths.SANDBOX)
+        self.supervisor.child_ended(pid, status, self._system.now(), had_sandbox=had_sandbox)
+
+    def stop_requested(self, number: int) -> None:
+        if self.supervisor.stop_requested(number):
+            self._signal_agent(signal.SIGKILL if self._is_agent_deaf() else signal.SIGTERM)
+            self._loop.at(self._system.now() + self._settings.timeout_agent_stop_s, self._kill_agent)
+
+    def _is_agent_deaf(self) -> bool:
+        try:
+            status = self._system.read(f"/proc/{self.supervisor.agent_pid}/status")
+        except OSError:
+            return False
+        return self._settings.agent_pidns and is_deaf_to(signal.SIGTERM, status)
+
+    def _kill_agent(self) -> None:
+        if self.supervisor.stop_overdue():
+            self._signal_agent(signal.SIGKILL)
+            self._loop.at(self._system.now() + KILL_DEADLINE_S, self.supervisor.give_up)
+
+    def _signal_agent(self, number: int) -> None:
+        try:
+            self._system.signal(self.supervisor.agent_pid, number)
+        except ProcessLookupError:
+            pass  # it ended by itself; the reaper is about to tell
+
+    def _heard(self, line: Line) -> None:
+        try:
+            if self._health is not None:
+                self._health.hear(line)
+            if self._again is not None:
+                self._again.hear(line, self._system.now())
+        except Exception as err:
+            self._say(f"supervision: {unforeseen(err)}")
+
+    def _restarted(self, name: str, is_up: bool) -> None:
+        """nvidia-persistenced has to attach its GPUs anew, and only its lines say whether it could."""
+        if name != "nvidia-persistenced" or self._health is None:
+            return
+        if is_up:
+            self._later(LAST_WORDS_S, self._attached_again)
+        else:
+            from nvrc.services.ledger import Ledger
+
+            self._again = Ledger(record.bdf for record in self._health.records if not record.code)
+
+    def _attached_again(self) -> None:
+        ledger, self._again = self._again, None
+        if ledger is not None and self._health is not None:
+            ledger.close()
+            self._health.attached_again(ledger.records)
+
+    def _later(self, after_s: float, act: Callable[[], None]) -> None:
+        def expired() -> None:
+            try:
+                act()
+            except Exception as err:
+                self._say(f"supervision: {unforeseen(err)}")
+
+        self._loop.at(self._system.now() + after_s, expired)
+
+    def _changed(self, sentence: str) -> None:
+        if sentence:
+            self._say(sentence)
+            self.news = (*self.news, sentence)[-MOST_NEWS:]
+        self._publish(self.verdict)
+
+    def _say(self, sentence: str) -> None:
+        self._system.say(console.warning_line(sentence))
+
+    # The end
+
+    def stop_daemons(self) -> None:
+        """After the agent's end."""
+        if self._daemons is not None:
+            from nvrc.pid1.closing import stop_daemons
+
+            stop_daemons(self._system, self._loop, self._daemons, self._settings.timeout_services_stop_s)
+
+
+def is_confidential(facts: Facts) -> bool:
+    """Whether a GPU may be confidential: only a mode that was read as off rules it out."""
+    return facts.confidential is None or facts.confidential.mode.value != "off"

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PID 1: runs the boot table, hands over to the agent, looks after the VM, and ends it. Never returns.
+
+Whatever goes wrong ends in one line on the console, sync, and power off; never in the kernel's panic about a dead
+init. This module joins the parts (loop, journal, executor, life); it decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, NoReturn
+from nvrc.boot import BOOT
+from nvrc.engine.executor import DEGRADED, FAILED, RUNNING, BootError, Executor, Record
+from nvrc.engine.facts import Facts
+from nvrc.engine.table import Table
+from nvrc.machine import linux
+from nvrc.machine.journal import Journal
+from nvrc.machine.linux_system import LinuxSystem
+from nvrc.machine.loop import Loop
+from nvrc.machine.system import System
+from nvrc.machine.wait import ChildEnded
+from nvrc.params.values import LogLevel
+from nvrc.pid1.crash import hold_standard_descriptors, tell, tell_uncaught
+from nvrc.pid1.ending import end, expire, set_alarm
+from nvrc.pid1.supervise import ORDERLY, STOP_SIGNALS, Ending
+from nvrc.report.bulletin import Bulletin
+from nvrc.vocabulary import console
+from nvrc.vocabulary.errors import BY_CODE
+from nvrc.vocabulary.signals import signal, signal_name
+from nvrc.vocabulary.verdict import Verdict
+
+if TYPE_CHECKING:
+    from nvrc.pid1.daemons import Daemons
+    from nvrc.pid1.life import Life
+
+WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
+# Nothing runs yet that could go on, unlike when a daemon is lost later.
+LOST_EARLY = ("read its last lines above; a SIGKILL that nobody sent is the kernel's, for want of memory; start the VM "
+              "again with its GPUs reset")
+FORWARDED = {LogLevel.OFF: -1, LogLevel.ERROR: 3, LogLevel.WARN: 4, LogLevel.INFO: 6, LogLevel.DEBUG: 7,
+             LogLevel.TRACE: 7}
+
+
+def main() -> NoReturn:
+    """The real thing, on the real machine."""
+    hold_standard_descriptors()
+    run(LinuxSystem(), BOOT)
+
+
+def run(system: System, table: Table, last: Callable[[], None] = lambda: None) -> NoReturn:
+    """From the first mount to the end of the machine. `last` is called when all is said, before the power goes."""
+    tell_uncaught(system)
+    try:
+        try:
+            Init(system, table).live()
+        except BaseException as err:
+            system.say(console.verdict_fatal("E_INTERNAL", "pid1", tell(err), BY_CODE["E_INTERNAL"].remedy))
+        last()
+    finally:
+        end(system)
+
+
+class StopError(Exception):
+    """A stop signal came before there was an agent to stop."""
+
+
+class Init:
+    """One life of PID 1 on one System."""
+
+    def __init__(self, system: System, table: Table) -> None:
+        self.system = system
+        self.started_s = system.now()
+        self.loop = Loop(system.now)
+        self.journal = Journal(system)
+        self.executor = Executor(system, self.loop, table, finished=self._step_finished, alarm=set_alarm)
+        self.bulletin = Bulletin(system, self.executor, self.started_s)
+        self.life: Life | None = None
+        self.warnings_told = 0
+        self._is_timed = False
+        self._ended_early: list[tuple[int, int]] = []
+        self._stopped_early: list[int] = []
+        self._closing: Daemons | None = None
+        system.output = self._watch_output
+
+    def live(self) -> Ending:
+        self._take_signals()
+        try:
+            facts = self.executor.run()
+        except BootError as failed:
+            return self._close(self._boot_failed(failed.record))
+        except StopError as stop:
+            return self._close(self._say_end(Ending(code=ORDERLY, what=f"stopped by {stop} during boot")))
+        life = self._hand_over(facts)
+        self.loop.run(lambda: life.ending is not None)
+        life.stop_daemons()
+        self.journal.drain()  # the last words are often the ones that matter
+        assert life.ending is not None  # noqa: S101 - what the loop above waited for
+        return self._say_end(life.ending)
+
+    # Boot
+
+    def _take_signals(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        signal.signal(signal.SIGALRM, expire)
+        descriptor = linux.signalfd(WATCHED)
+        self.loop.watch(descriptor, lambda: self._signals(linux.read_signals(descriptor)))
+
+    def _step_finished(self, record: Record, facts: Facts) -> None:
+        if self._closing is not None:
+            return  # a step that overran while daemons stop: the boot has had its verdict
+        detail = f"{record.code}: {record.detail}" if record.outcome == DEGRADED else record.detail
+        self.system.say(console.step_line(record.name, record.outcome, record.seconds, detail))
+        for text in facts.warnings[self.warnings_told:]:
+            self.system.say(console.warning_line(text))
+        self.warnings_told = len(facts.warnings)
+        self._open_logs(facts)
+        self._time_boot(facts)
+        self._miss_daemons(facts)
+
+    def _open_logs(self, facts: Facts) -> None:
+        """Serve the journal once its step has opened it, and show what the command line wants to see of it."""
+        if facts.journal is not None and facts.journal is not self.journal:
+            self.journal = facts.journal
+            self.loop.watch(self.journal.log_socket, self.journal.drain)
+            self.loop.watch(self.journal.kernel_log, self.journal.read_kernel)
+        if facts.parameters is not None:
+            self.journal.forward(FORWARDED[facts.parameters.settings.log])
+
+    def _time_boot(self, facts: Facts) -> None:
+        """Have the whole boot watched from when its limit is known; only a warning, because every step has its own."""
+        if facts.parameters is None or self._is_timed:
+            return
+        self._is_timed = True
+        limit_s = facts.parameters.settings.timeout_boot_s
+
+        def tell_slow() -> None:
+            if self.life is not None:
+                return
+            now = self.system.now()
+            running = ", ".join(f"{record.name} for {now - record.start_s:.1f} s" for record in self.executor.records
+                                if record.outcome == RUNNING)
+            text = f"no agent after {limit_s} s (nvrc.timeout.boot); running: {running or 'nothing'}"
+            self.executor.warn(text)
+            self.warnings_told += 1
+            self.system.say(console.warning_line(text))
+
+        self.loop.at(self.started_s + limit_s, tell_slow)
+
+    def _watch_output(self, descriptor: int, name: str) -> None:
+        def ready() -> None:
+            if not self.journal.read_output(descriptor, name):
+                self.loop.unwatch(descriptor)
+                os.close(descriptor)
+
+        self.loop.watch(descriptor, ready)
+
+    def _boot_failed(self, failure: Record) -> Ending:
+        for line in self.journal.tail():
+            self.system.say(console.warning_line(line))
+        self.system.say(console.verdict_fatal(failure.code, failure.name, failure.detail, failure.hint))
+        self._publish(Verdict.FAILED, failure)
+        return Ending(code=failure.code, what=failure.detail, hint=failure.hint)
+
+    def _hand_over(self, facts: Facts) -> Life:
+        from nvrc.pid1.life import Life  # the agent runs already
+
+        self.bulletin.boot_over()
+        life = Life(self.system, self.loop, self.journal, facts, publish=self._publish_life,
+                    is_degraded=any(record.outcome == DEGRADED for record in self.executor.records))
+        self.life = life
+        assert facts.parameters is not None  # noqa: S101 - the hand-over needs them as well
+        mode = facts.mode.value if facts.mode else "cpu"
+        devices = facts.cdi.devices if facts.cdi else 0
+        self.system.say(console.verdict_ready(self.system.now() - self.started_s, mode, count_gpus(facts), devices,
+                                              life.supervisor.agent_pid))
+        if facts.parameters.settings.log is LogLevel.TRACE:
+            console.tell_imports(self.system.say, sys.modules)
+        self._publish(life.verdict)
+        self.bulletin.serve(self.loop, lambda: self.bulletin.live(self.journal, self.life))
+        for pid, status in self._ended_early:
+            life.child_ended(pid, status)
+        for number in self._stopped_early:
+            life.stop_requested(number)
+        return life
+
+    # Events
+
+    def _signals(self, numbers: list[int]) -> None:
+        for number in numbers:
+            if number != signal.SIGCHLD:
+                self._stop(number)
+        self._reap()
+
+    def _reap(self) -> None:
+        for child in self.system.reap():
+            if self._closing is not None:
+                self._closing.child_ended(*child)
+            elif self.life is None:
+                self._ended_early.append(child)
+            else:
+                self.life.child_ended(*child)
+        if self.life is None and self._closing is None:
+            self._miss_daemons(self.executor.facts)
+
+    def _miss_daemons(self, facts: Facts) -> None:
+        """A daemon that GPUs depend on and that ends while the boot goes on has failed the step that started it."""
+        for running in facts.services:
+            for pid, status in self._ended_early:
+                if running.is_critical and pid == running.pid:
+                    what = f"{running.service.name} {ChildEnded(pid, status).text()} during the boot"
+                    raise BootError(Record(name=running.service.step, outcome=FAILED, code="E_SERVICE_LOST",
+                                           detail=what, hint=LOST_EARLY))
+
+    def _stop(self, number: int) -> None:
+        if self._closing is not None:
+            return
+        if self.life is not None:
+            self.life.stop_requested(number)
+        elif self.executor.facts.agent_pid is None:
+            raise StopError(signal_name(number))
+        else:
+            self._stopped_early.append(number)  # the agent is running already: it is told once we look after it
+
+    # End
+
+    def _close(self, ending: Ending) -> Ending:
+        """After a boot that did not get to the agent: the daemons that it had brought up stop in order."""
+        facts = self.executor.facts
+        if facts.services and facts.parameters is not None:
+            from nvrc.pid1.closing import daemons_of, stop_daemons
+
+            self._closing = daemons_of(self.system, facts, self._ended_early)
+            stop_daemons(self.system, self.loop, self._closing, facts.parameters.settings.timeout_services_stop_s)
+            self.journal.drain()
+        return ending
+
+    def _say_end(self, ending: Ending) -> Ending:
+        if ending.is_orderly:
+            self.system.say(console.end_line(ending.code, ending.what))
+        else:
+            for line in self.journal.tail():
+                self.system.say(console.warning_line(line))
+            self.system.say(console.verdict_fatal(ending.code, "supervise", ending.what, ending.advice))
+        self._publish(self.bulletin.verdict if ending.is_orderly else Verdict.FAILED)
+        return ending
+
+    def _publish(self, verdict: Verdict, failure: Record | None = None) -> None:
+        self.bulletin.publish(verdict, self.journal, self.life, failure)
+
+    def _publish_life(self, verdict: Verdict) -> None:
+        self.bulletin.publish_life(verdict, self.journal, self.life)
+
+
+def count_gpus(facts: Facts) -> int:
+    """Those that containers can be given; on the bus, where nothing attaches them."""
+    if facts.ledger is not None:
+        from nvrc.nvml.count import ledger_of
+
+        return sum(1 for record in ledger_of(facts) or () if not record.code)
+    return len(facts.topology.gpus) if facts.topology else 0

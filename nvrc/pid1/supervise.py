@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Life after boot: what an event means for the VM. Decides only; PID 1 carries the decisions out.
+
+The agent's end is the VM's end. A request to stop (SIGTERM, SIGINT, ctrl-alt-del) ends it in order: the agent is
+asked, then killed when its time is up; one that cannot hear the question is killed at once. kata-agent powers off by
+reboot(2), which inside a PID namespace shows as death by SIGINT (power off, halt) or SIGHUP (restart).
+"""
+
+from __future__ import annotations
+
+import os
+
+from guest_cdi.lean.light import dataclass
+from nvrc.vocabulary.errors import BY_CODE
+from nvrc.vocabulary.signals import signal, signal_name
+
+ORDERLY = "OK"
+GAVE_UP = "it gave up: check the agent.* parameters and guest components; agent.log=debug shows how far it got"
+STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGPWR})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """Why the VM ends: code OK for an orderly end, else a failure code."""
+
+    code: str
+    what: str
+    hint: str = ""
+
+    @property
+    def is_orderly(self) -> bool:
+        return self.code == ORDERLY
+
+    @property
+    def advice(self) -> str:
+        return self.hint or ("" if self.is_orderly else BY_CODE[self.code].remedy)
+
+
+class Supervisor:
+    """State of one VM between hand-over and its end."""
+
+    def __init__(self, *, agent_pid: int, own_pid_namespace: bool, started_s: float) -> None:
+        self.agent_pid = agent_pid
+        self._own_pid_namespace = own_pid_namespace
+        self.started_s = started_s
+        self._stop_reason = ""
+        self._killed = False
+        self.ending: Ending | None = None
+        self.orphans_reaped = 0
+
+    def child_ended(self, pid: int, status: int, now: float, *, had_sandbox: bool = True) -> None:
+        """A child was reaped: the agent, or an orphan that nobody waits for."""
+        if pid != self.agent_pid:
+            self.orphans_reaped += 1
+        elif self.ending is None:
+            self.ending = self._agent_ended(status, now, had_sandbox=had_sandbox)
+
+    def stop_requested(self, number: int) -> bool:
+        """A signal asked PID 1 to stop; True when this is the first time and the agent has to be told."""
+        first = not self._stop_reason
+        self._stop_reason = self._stop_reason or f"{signal_name(number)} to PID 1"
+        return first and self.ending is None
+
+    def stop_overdue(self) -> bool:
+        """The agent had its time after a stop request; True when it has to be killed."""
+        self._killed = self.ending is None
+        return self._killed
+
+    def give_up(self) -> None:
+        """Even a kill did not end the agent in time: the VM ends without it."""
+        if self.ending is None:
+            self.ending = Ending(code="E_AGENT_STOP", what="the agent did not end after SIGKILL")
+
+    def _agent_ended(self, status: int, now: float, *, had_sandbox: bool) -> Ending:
+        after = f"{now - self.started_s:.1f} s after its start"
+        if self._killed:
+            what = f"the agent ignored the request to stop ({self._stop_reason}) and was killed"
+            return Ending(code="E_AGENT_STOP", what=what)
+        if self._stop_reason:
+            return Ending(code=ORDERLY, what=f"stopped by {self._stop_reason}; {tell_status(status)}")
+        if os.WIFSIGNALED(status) and self._own_pid_namespace and os.WTERMSIG(status) == signal.SIGINT:
+            if not had_sandbox:
+                # kata-agent also powers off when it cannot start, and says nothing of the reason.
+                what = f"the agent powered off {after}, without ever having had a sandbox"
+                return Ending(code="E_AGENT_EXIT", what=what, hint=GAVE_UP)
+            return Ending(code=ORDERLY, what="the agent powered off")
+        if os.WIFSIGNALED(status) and self._own_pid_namespace and os.WTERMSIG(status) == signal.SIGHUP:
+            return Ending(code=ORDERLY, what="the agent asked for a restart; the VM powers off")
+        if not self._own_pid_namespace and status == 0:
+            return Ending(code=ORDERLY, what="the agent exited with status 0")
+        return Ending(code="E_AGENT_EXIT", what=f"{tell_status(status)} {after}")
+
+
+def is_deaf_to(number: int, status: bytes) -> bool:
+    """Whether PID 1 of a namespace does not get this signal, by its /proc/PID/status: the kernel drops what it leaves
+    to the default. kata-agent does so with SIGTERM."""
+    names = (b"SigBlk:", b"SigIgn:", b"SigCgt:")
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(names)]
+    return len(masks) == 3 and not any(mask >> (number - 1) & 1 for mask in masks)
+
+
+def tell_status(status: int) -> str:
+    """A wait status of the agent in words."""
+    if os.WIFSIGNALED(status):
+        core = " (core dumped)" if os.WCOREDUMP(status) else ""
+        return f"the agent was killed by {signal_name(os.WTERMSIG(status))}{core}"
+    return f"the agent exited with status {os.waitstatus_to_exitcode(status)}"

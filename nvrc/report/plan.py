@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a boot would do with a command line, a policy and a bus, without doing any of it.
+
+The same table, the same parser and the same decision as in PID 1; only reading steps are run. A step that would fail
+takes with it what needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nvrc.engine.conditions import always
+from nvrc.engine.facts import Facts
+from nvrc.engine.table import Step
+from nvrc.hardware.topology import PciReader, classify, scan
+from nvrc.params.parse import Parsed
+from nvrc.report.report import Failure, FunctionRecord, ParameterRecord, record_topology
+from nvrc.steps.topology import detect
+from nvrc.vocabulary.errors import CODES, NvrcError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStep:
+    name: str
+    runs: bool
+    why: str
+    needs: tuple[str, ...]
+    deadline_s: float | None
+    on_failure: str
+    codes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedProblem:
+    severity: str
+    parameter: str
+    what: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    boots: bool
+    mode: str
+    failures: tuple[Failure, ...]
+    warnings: tuple[str, ...]
+    problems: tuple[PlannedProblem, ...]
+    steps: tuple[PlannedStep, ...]
+    parameters: tuple[ParameterRecord, ...]
+    topology: tuple[FunctionRecord, ...]
+
+
+def make_plan(table: tuple[Step, ...], parsed: Parsed, bus: PciReader, policy_error: NvrcError | None = None) -> Plan:
+    failures = [_failure("parameters", policy_error)] if policy_error else []
+    facts = Facts(parameters=parsed)
+    functions: tuple[FunctionRecord, ...] = ()
+    try:
+        parsed.raise_on_error()
+    except NvrcError as error:
+        failures.append(_failure("parameters", error))
+    try:
+        functions = record_topology(classify(scan(bus)))
+        facts = detect(bus, facts)
+    except NvrcError as error:
+        failures.append(_failure("topology", error))
+    return Plan(
+        boots=not failures,
+        mode=facts.mode.value if facts.mode else "",
+        failures=tuple(failures),
+        warnings=facts.warnings,
+        problems=tuple(PlannedProblem(severity=p.severity.value, parameter=p.parameter, what=p.what, hint=p.hint)
+                       for p in parsed.problems),
+        steps=tuple(_planned(table, facts, {failure.step: failure.code for failure in failures})),
+        parameters=tuple(ParameterRecord(name=name, value=value, source=source.value)
+                         for name, value, source in parsed.described()),
+        topology=functions,
+    )
+
+
+def _planned(table: tuple[Step, ...], facts: Facts, failed: dict[str, str]) -> Iterator[PlannedStep]:
+    lost = dict(failed)
+    for step in table:
+        missing = [name for name in step.needs if name in lost]
+        if step.name in failed:
+            runs, why = True, f"fails: {failed[step.name]}"
+        elif missing:
+            runs, why = False, f"not reached: needs {missing[0]}"
+            lost[step.name] = why
+        elif step.when(facts):
+            runs, why = True, "always" if step.when is always else "applies here"
+        else:
+            runs, why = False, "does not apply here"
+        # A deadline may depend on facts that only a boot that comes this far has.
+        yield PlannedStep(name=step.name, runs=runs, why=why, needs=step.needs, on_failure=step.on_failure.value,
+                          deadline_s=step.deadline(facts) if runs else None,
+                          codes=tuple(row.code for row in CODES if row.step == step.name))
+
+
+def _failure(step: str, error: NvrcError) -> Failure:
+    return Failure(code=error.code, step=step, what=error.what, hint=error.hint)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts a daemon and waits until it is ready: it said so after its start, as root, or left a daemon and ended well.
+
+An end that is not part of that is a failure whatever the status: nv-fabricmanager ends with 0 over a configuration
+item it dislikes. Messages carry the daemon's last words, and what is known about them.
+"""
+
+from __future__ import annotations
+
+from guest_cdi.lean.light import Mapping
+from nvrc.engine.facts import Facts
+from nvrc.machine.system import System
+from nvrc.machine.wait import ChildEnded, Events, OverdueError
+from nvrc.services.signatures import enrich, explain
+from nvrc.services.table import Running, Service, read_pid, start
+from nvrc.vocabulary.errors import NvrcError
+
+KILLED = ("SIGKILL before the agent runs is the kernel's, for want of memory: give the VM more memory; a GPU that the "
+          "daemon was at work on may need a reset from the host")
+LAST_WORDS_S = 0.3  # for lines that were sent before a process ended and are read after
+
+
+def launch(system: System, facts: Facts, service: Service, limit_s: float,
+           values: Mapping[str, str] | None = None) -> Running:
+    with Events(system, limit_s, facts.journal) as events:
+        program, pid = start(system, facts, service, events.ended, values)
+        said: list[str] = []
+        try:
+            wait_until_ready(system, service, events, said)
+        except OverdueError as overdue:
+            if not has_ready_path(system, service):
+                raise _overdue(service, overdue, said) from overdue
+    daemon = read_pid(system, service) if service.pid_file else pid
+    return Running(service=service, program=program, started_pid=pid, pid=daemon, since_s=events.started_s)
+
+
+def wait_until_ready(system: System, service: Service, events: Events, said: list[str]) -> None:
+    while True:
+        event = events.take()
+        if isinstance(event, ChildEnded):
+            if service.pid_file and event.is_success:
+                return
+            raise ended_early(service, event, events, said)
+        said.append(event.text)
+        # Until the agent runs only our own children are there to say it; whoever else did has another uid.
+        is_marked = bool(service.marker) and service.marker in event.text
+        if event.uid == 0 and (is_marked or has_ready_path(system, service)):
+            return
+
+
+def has_ready_path(system: System, service: Service) -> bool:
+    return bool(service.ready_path) and system.exists(service.ready_path)
+
+
+def ended_early(service: Service, end: ChildEnded, events: Events, said: list[str]) -> NvrcError:
+    """Why the daemon ended before it was ready, with the words that are still under way."""
+    said += [event.text for event in events.within(LAST_WORDS_S) if not isinstance(event, ChildEnded)]
+    what = f"{service.name} {end.text()} {events.waited_s:.1f} s after its start, before it was ready"
+    return enrich(NvrcError(service.code, what + quote(service, said), KILLED if end.is_killed else ""), said)
+
+
+def _overdue(service: Service, overdue: OverdueError, said: list[str]) -> NvrcError:
+    found = explain(said)
+    what = f"{service.name} was not ready {overdue.waited_s:.1f} s after its start"
+    return NvrcError(service.stall_code, what + quote(service, said), found.advice if found else "")
+
+
+def quote(service: Service, said: list[str]) -> str:
+    """The daemon's newest own line, for the end of a message."""
+    own = [text.partition(service.name)[2].partition(": ")[2] for text in said if service.name in text]
+    return f"; it last said: {own[-1]}" if own else "; it said nothing"

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Has nvidia-persistenced attach every GPU, and believes only what it says about each of them.
+
+It is the first client of the GPUs and holds the one attach that a confidential GPU has, so it is never killed while it
+is at work, whatever else goes wrong. The end of the process that was started says that the daemon is up; the lines per
+device say which GPUs are; the deadline starts anew with each of them.
+"""
+
+from __future__ import annotations
+
+from guest_cdi.lean.light import Collection, replace
+from nvrc.engine.facts import Facts, FailedWithFacts
+from nvrc.machine.system import System
+from nvrc.machine.wait import ChildEnded, Events, OverdueError
+from nvrc.params.values import GpuCount
+from nvrc.report.report import GpuRecord, GpuState
+from nvrc.services.launch import ended_early
+from nvrc.services.ledger import Ledger, lines_about
+from nvrc.services.signatures import explain
+from nvrc.services.table import PERSISTENCED, Running, read_pid, start
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.errors import NvrcError
+
+LAST_WORDS_S = 1.0  # of silence: lines that were sent before the process ended are read after, a flood of them slowly
+INFORMATION_LIMIT = 1 << 16
+
+
+def attach(system: System, facts: Facts) -> Facts:
+    assert facts.topology is not None  # noqa: S101 - `needs` puts it before
+    ledger = Ledger(function.bdf for function in facts.topology.gpus)
+    try:
+        return _attach(system, facts, ledger)
+    except NvrcError as err:
+        records = tuple(_with_uuid(system, record) for record in ledger.records)
+        raise FailedWithFacts(err, replace(facts, ledger=records)) from err
+
+
+def _attach(system: System, facts: Facts, ledger: Ledger) -> Facts:
+    assert facts.parameters is not None  # noqa: S101 - `needs` puts it before
+    settings = facts.parameters.settings
+    _make_folder(system)
+    said: list[str] = []
+    with Events(system, patience_s(facts), facts.journal) as events:
+        uvm = "on" if settings.uvm_persistence else ""
+        program, pid = start(system, facts, PERSISTENCED, events.ended, {"uvm": uvm})
+        _follow(events, system, ledger, said)
+        _hear_the_rest(events, system, ledger, said)
+    daemon = read_pid(system, PERSISTENCED)
+    if daemon is None:
+        raise NvrcError("E_PERSISTENCED_START", f"nvidia-persistenced left no pid in {paths.PERSISTENCED_PID}")
+    excluded = {record.bdf for record in ledger.pending if _information(system, record.bdf, "GPU Excluded") == "Yes"}
+    warnings = judge(ledger, said, settings.gpus, system.now(), excluded)
+    running = Running(service=PERSISTENCED, program=program, started_pid=pid, pid=daemon, since_s=events.started_s)
+    return _with_findings(facts, running, tuple(_with_uuid(system, record) for record in ledger.records), warnings)
+
+
+def patience_s(facts: Facts) -> float:
+    """How long it may take until the next GPU has attached or failed."""
+    assert facts.parameters is not None and facts.topology is not None  # noqa: S101 - `needs` puts them before
+    settings = facts.parameters.settings
+    return settings.timeout_persistenced_s + settings.timeout_per_gpu_s * len(facts.topology.gpus)
+
+
+def _with_findings(facts: Facts, running: Running, ledger: tuple[GpuRecord, ...], warnings: tuple[str, ...]) -> Facts:
+    return replace(facts, services=(*facts.services, running), ledger=ledger, warnings=facts.warnings + warnings)
+
+
+def _make_folder(system: System) -> None:
+    try:
+        system.make_dir(paths.PERSISTENCED_RUN)
+    except OSError as err:
+        raise NvrcError("E_PERSISTENCED_START", f"cannot create {paths.PERSISTENCED_RUN}: {err.strerror}",
+                        "make /var/run a link to /run in the image") from err
+
+
+def _follow(events: Events, system: System, ledger: Ledger, said: list[str]) -> None:
+    """Until the process that was started has ended well; it does so when the daemon has tried every GPU."""
+    try:
+        while True:
+            event = events.take()
+            if isinstance(event, ChildEnded):
+                if not event.is_success:
+                    raise ended_early(PERSISTENCED, event, events, said)
+                return
+            said.append(event.text)
+            if ledger.hear(event, system.now()):
+                events.progress()
+    except OverdueError as overdue:
+        raise _stalled(ledger, overdue, said, system.now()) from overdue
+
+
+def _hear_the_rest(events: Events, system: System, ledger: Ledger, said: list[str]) -> None:
+    """Lines are read beside the ends of processes, so the last ones may come after the end."""
+    if ledger.pending:
+        for event in events.until_silent(LAST_WORDS_S):
+            if not isinstance(event, ChildEnded):
+                said.append(event.text)
+                ledger.hear(event, system.now())
+            if not ledger.pending:
+                break
+
+
+def _stalled(ledger: Ledger, overdue: OverdueError, said: list[str], now: float) -> NvrcError:
+    wedged = next((record.bdf for record in ledger.pending if record.state is GpuState.REGISTERED), "")
+    where = f"{wedged} does not come up" if wedged else "the daemon is at work on none"
+    found = explain(lines_about(wedged, said, (record.bdf for record in ledger.records))) if wedged else None
+    return NvrcError("E_PERSISTENCED_STALL",
+                     f"{ledger.tell(now)}, no progress for {overdue.silent_s:.1f} s; {where}",
+                     found.advice if found else "")
+
+
+def judge(ledger: Ledger, said: list[str], wanted: GpuCount, now: float,
+          excluded: Collection[str] = ()) -> tuple[str, ...]:
+    """A sentence per GPU that is not attached, as warnings if enough are; else the failure that they are."""
+    silent = {record.bdf for record in ledger.pending}
+    ledger.close()
+    failed = [record for record in ledger.records if record.state is GpuState.FAILED]
+    bdfs = [record.bdf for record in ledger.records]
+    about = {record.bdf: explain(lines_about(record.bdf, said, bdfs)) for record in failed}
+    sentences = tuple(
+        f"GPU {bdf} {'was never tried' if bdf in silent else 'failed to attach'}"
+        + (": the driver's own options exclude it" if bdf in excluded else f": {why.cause}" if why else "")
+        for bdf, why in about.items())
+    if wanted.holds(len(ledger.attached), len(bdfs)):
+        return tuple(f"E_GPU_ATTACH {sentence}" for sentence in sentences)
+    if not failed:
+        raise NvrcError("E_GPU_COUNT", f"{len(bdfs)} GPUs are there and attached, and nvrc.gpus={wanted.text()} wants "
+                                       "otherwise", "correct nvrc.gpus, or the devices that are passed to the VM")
+    what = "; ".join((f"{ledger.tell(now)}, and nvrc.gpus={wanted.text()} wants otherwise", *sentences))
+    reason = next((why for why in about.values() if why), None)
+    raise NvrcError((reason and reason.code) or "E_GPU_ATTACH", what, reason.advice if reason else "")
+
+
+def _with_uuid(system: System, record: GpuRecord) -> GpuRecord:
+    """The driver knows a GPU's UUID once it is attached; before that the file says only question marks."""
+    if record.state is not GpuState.ATTACHED:
+        return record
+    uuid = _information(system, record.bdf, "GPU UUID")
+    return replace(record, uuid="" if "?" in uuid else uuid)
+
+
+def _information(system: System, bdf: str, item: str) -> str:
+    """What the driver's own file says of a GPU; "" where it says nothing."""
+    try:
+        text = system.read(f"{paths.GPU_PROC}/{bdf}/information", INFORMATION_LIMIT).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    rows = (line.partition(":") for line in text.splitlines())
+    return next((value.strip() for key, _, value in rows if key.strip() == item), "")

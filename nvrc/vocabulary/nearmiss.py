@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which known name somebody meant. Runs only after a mistake, so it costs a boot without one nothing."""
+
+from __future__ import annotations
+
+from guest_cdi.lean.light import Iterable
+
+# Longer keys are nobody's typing mistake, and comparing them would take long.
+_LONGEST = 64
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known name with the fewest typing mistakes, if they are few for its length."""
+    if len(word) > _LONGEST:
+        return None
+    scored = [(distance(word.lower(), name, max(1, len(name) // 4)), name) for name in known]
+    near = [(score, name) for score, name in scored if score <= max(1, len(name) // 4)]
+    return min(near)[1] if near else None
+
+
+def distance(one: str, other: str, enough: int = _LONGEST) -> int:
+    """Insertions, deletions, replacements and swaps of neighbours between two words; exact up to `enough`."""
+    if abs(len(one) - len(other)) > enough:
+        return enough + 1
+    before: list[int] = []
+    above = list(range(len(other) + 1))
+    for row, char in enumerate(one, 1):
+        line = [row]
+        for column, wanted in enumerate(other, 1):
+            cost = min(above[column] + 1, line[-1] + 1, above[column - 1] + (char != wanted))
+            if row > 1 and column > 1 and char == other[column - 2] and one[row - 2] == wanted:
+                cost = min(cost, before[column - 2] + 1)
+            line.append(cost)
+        before, above = above, line
+    return above[-1]

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Kata's runtime asks its agent for: messages of agent.proto, health.proto and oci.proto that a pod needs.
+
+The numbers are those of the .proto files of Kata Containers 4.1; a container is described by an OCI configuration, as
+the lab's bundle has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nvrc_lab.agent.protobuf import bytes_of, decode, encode, number_of, repeat, text_of
+from nvrc_lab.agent.ttrpc import Client, RpcError
+
+PORT = 1024
+AGENT, HEALTH = "grpc.AgentService", "grpc.Health"
+SERVING = 1
+CHUNK = 4096
+ROOTFS = "/lab/bundle/rootfs"
+# What containerd gives an ordinary container.
+CAPABILITIES = tuple(f"CAP_{word}" for word in (
+    "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
+    "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"))
+BOUNDING, EFFECTIVE, PERMITTED = 1, 2, 4
+NAMESPACES = ("mount", "ipc", "uts", "network")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    target: str
+    kind: str
+    source: str
+    options: tuple[str, ...] = ()
+
+
+MOUNTS = (Mount(target="/proc", kind="proc", source="proc"),
+          Mount(target="/dev", kind="tmpfs", source="tmpfs", options=("nosuid", "mode=755")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """A container as the runtime describes it to the agent, which adds a PID namespace by itself."""
+
+    name: str
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ("PATH=/",)
+    annotations: Mapping[str, str]
+    cgroups_path: str
+    shares_pids: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    version: str
+    is_init: bool
+
+
+def encode_process(args: Sequence[str], env: Sequence[str]) -> bytes:
+    root = repeat(3, [b""])  # a user with the numbers 0, which must be there
+    capabilities = b"".join(repeat(kind, CAPABILITIES) for kind in (BOUNDING, EFFECTIVE, PERMITTED))
+    return root + repeat(4, args) + repeat(5, env) + encode((6, "/"), (7, capabilities))
+
+
+def encode_spec(container: Container) -> bytes:
+    no_device = repeat(1, [encode((5, "rwm"))])
+    linux = (encode((4, no_device), (5, container.cgroups_path))
+             + repeat(6, [encode((1, kind)) for kind in NAMESPACES]))
+    return b"".join((
+        encode((1, "1.0.2"), (2, encode_process(container.args, container.env)), (3, encode((1, ROOTFS))), (4, "lab")),
+        repeat(5, [encode((1, one.target), (2, one.source), (3, one.kind)) + repeat(4, one.options) for one in MOUNTS]),
+        repeat(7, [encode((1, key), (2, value)) for key, value in container.annotations.items()]),
+        encode((8, linux)),
+    ))
+
+
+class Agent:
+    """The agent of one sandbox. `limit_s`: for each call, unless it waits for a container."""
+
+    def __init__(self, client: Client, limit_s: float) -> None:
+        self._client = client
+        self._limit_s = limit_s
+
+    def _ask(self, method: str, *fields: tuple[int, int | str | bytes], limit_s: float = 0.0) -> bytes:
+        return self._client.call(AGENT, method, encode(*fields), limit_s or self._limit_s)
+
+    def is_serving(self) -> bool:
+        answer = self._client.call(HEALTH, "Check", b"", self._limit_s)
+        return number_of(decode(answer), 1) == SERVING
+
+    def details(self) -> Details:
+        told = decode(bytes_of(decode(self._ask("GetGuestDetails")), 2))
+        return Details(version=text_of(told, 1), is_init=bool(number_of(told, 2)))
+
+    def create_sandbox(self, name: str, *, shares_pids: bool = False) -> None:
+        self._ask("CreateSandbox", (1, "lab"), (4, int(shares_pids)), (5, name))
+
+    def create(self, container: Container) -> None:
+        self._ask("CreateContainer", (1, container.name), (2, container.name), (6, encode_spec(container)),
+                  (7, int(container.shares_pids)))
+
+    def start(self, container: str) -> None:
+        self._ask("StartContainer", (1, container))
+
+    def execute(self, container: str, name: str, args: Sequence[str]) -> None:
+        self._ask("ExecProcess", (1, container), (2, name), (4, encode_process(args, ("PATH=/",))))
+
+    def kill(self, container: str, name: str, number: int) -> None:
+        self._ask("SignalProcess", (1, container), (2, name), (3, number))
+
+    def read_some(self, container: str, name: str, limit_s: float, *, method: str = "ReadStdout") -> bytes:
+        """What a process says next; nothing at its end, which the agent tells by an error once the process is gone."""
+        try:
+            answer = self._ask(method, (1, container), (2, name), (3, CHUNK), limit_s=limit_s)
+        except RpcError:
+            return b""
+        return bytes_of(decode(answer), 1)
+
+    def read_output(self, container: str, name: str, limit_s: float, *, method: str = "ReadStdout") -> bytes:
+        return b"".join(iter(lambda: self.read_some(container, name, limit_s, method=method), b""))
+
+    def wait(self, container: str, name: str, limit_s: float) -> int:
+        return number_of(decode(self._ask("WaitProcess", (1, container), (2, name), limit_s=limit_s)), 1)
+
+    def remove(self, container: str) -> None:
+        self._ask("RemoveContainer", (1, container), (2, 10))
+
+    def destroy_sandbox(self) -> None:
+        self._ask("DestroySandbox")

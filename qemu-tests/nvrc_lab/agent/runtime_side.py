@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kata's runtime, played beside a machine with a real agent: it waits for READY, then asks the agent for a pod.
+
+What comes of it are lines, as if the guest had said them: those of the container, of its engine (which is the agent
+here), and `runtime: ...` about the calls. Whatever goes wrong is a problem of the run, never an exception of the lab.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from nvrc_lab.agent.kata_agent import PORT, Agent, Container
+from nvrc_lab.agent.protobuf import WireError
+from nvrc_lab.agent.ttrpc import Client, RpcError
+from nvrc_lab.devices.vsock_device import VsockDevice
+from nvrc_lab.ground.errors import LabError
+from nvrc_lab.kit.kit_texts import LIBRARIES
+from nvrc_lab.scenario.scenario import Agent as StandIn
+from nvrc_lab.scenario.scenario import Scenario
+
+CONNECT_S, CALL_S = 60.0, 60.0
+# The systemd driver's form, which is Kubernetes' default and which only an agent in init mode can live with.
+CGROUPS_PATH = "kubepods-burstable-podlab.slice:cri-containerd:lab"
+NAME = "lab"
+
+Runtime = Callable[[Scenario, Agent], Iterator[str]]
+
+
+class RuntimeSide:
+    """A thread that plays once the machine has said READY. `said` and `problems` are whole after `join`."""
+
+    def __init__(self, device: VsockDevice, play: Callable[[Agent], Iterator[str]]) -> None:
+        self.device, self._play = device, play
+        self._thread: threading.Thread | None = None
+        self.said: list[str] = []
+        self.problems: list[str] = []
+
+    def begin(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="runtime", daemon=True)
+            self._thread.start()
+
+    def join(self) -> None:
+        """Once the device is closed, every call that still waits ends."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            started = time.monotonic()
+            line = self.device.connect(PORT, CONNECT_S)
+            self.said.append(f"runtime: connected ms={(time.monotonic() - started) * 1000:.0f}")
+            for told in self._play(Agent(Client(line), CALL_S)):
+                self.said.append(told)  # one by one: what came before a failure stays
+        except RpcError as err:
+            self.problems.append(f"runtime: {err.method}: {tell_reason(err)}")
+        except (WireError, OSError) as err:
+            self.problems.append(f"runtime: {err}")
+
+
+def play_scenario(scenario: Scenario, agent: Agent) -> Iterator[str]:
+    """A sandbox, the scenario's container if there is one, and the sandbox's end, after which the agent powers off."""
+    details = agent.details()
+    yield f"runtime: agent version={details.version} init={'yes' if details.is_init else 'no'}"
+    yield f"runtime: serving={'yes' if agent.is_serving() else 'no'}"
+    agent.create_sandbox(NAME)
+    try:
+        if scenario.container is not None:
+            yield from run_container(agent, describe_container(scenario.container.devices))
+    finally:
+        agent.destroy_sandbox()
+
+
+def describe_container(devices: Sequence[str]) -> Container:
+    return Container(name=NAME, args=("/look", LIBRARIES) if devices else ("/look-plain",), cgroups_path=CGROUPS_PATH,
+                     annotations={f"cdi.k8s.io/vfio{number}": device for number, device in enumerate(devices)})
+
+
+def run_container(agent: Agent, container: Container) -> Iterator[str]:
+    try:
+        agent.create(container)
+    except RpcError as err:
+        yield f"engine: refused {tell_reason(err)}"
+        return
+    agent.start(container.name)
+    output = agent.read_output(container.name, container.name, CALL_S)
+    errors = agent.read_output(container.name, container.name, CALL_S, method="ReadStderr")
+    yield from output.decode("utf-8", "backslashreplace").splitlines()
+    yield from (f"engine: {line}" for line in errors.decode("utf-8", "backslashreplace").splitlines())
+    yield f"engine: ended status={agent.wait(container.name, container.name, CALL_S)}"
+    agent.remove(container.name)
+
+
+def tell_reason(err: RpcError) -> str:
+    """In one line, without the agent's own stack."""
+    return " ".join(err.reason.partition("Stack backtrace:")[0].split())
+
+
+def without_standin(scenario: Scenario) -> Scenario:
+    """What remains of an expectation when another agent runs: nothing that the stand-in says of itself."""
+    if scenario.agent != StandIn():
+        raise LabError(f"scenario {scenario.name} says how the stand-in agent behaves, and a real one does not",
+                       "leave --agent out for it")
+    seen = scenario.expect.container
+    # kata-agent gives device rules to cgroups of version 1 only; on version 2 a container may make itself any node.
+    return replace(scenario, expect=replace(scenario.expect, agent=(),
+                                            container=None if seen is None else replace(seen, is_confined=False)))
+
+
+@contextlib.contextmanager
+def play_beside(runtime: Runtime | None, scenario: Scenario, folder: Path) -> Iterator[RuntimeSide | None]:
+    """Nothing without a runtime: the stand-in agent needs nobody."""
+    if runtime is None:
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        side = RuntimeSide(VsockDevice(folder / "vsock.sock"), partial(runtime, scenario))
+        stack.callback(side.join)
+        stack.callback(side.device.close)
+        yield side
+
+
+def keep_said(side: RuntimeSide | None, console: Path) -> tuple[str, ...]:
+    """The lines that did not come over the console, which are kept with it."""
+    if side is None:
+        return ()
+    with console.open("a", encoding="utf-8") as out:
+        out.writelines(f"{line}\n" for line in ("", *side.said, *side.problems))
+    return tuple(side.said)

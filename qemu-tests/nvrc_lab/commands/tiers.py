@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`./dev test`: the tiers of proof in order, each with its time, all of them run, and one line that sums them up.
+
+A tier that runs no test has failed. Coverage is measured over the unit, namespace and QEMU tiers together; processes
+that they start are counted when they inherit the environment (coverage's `patch = subprocess`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nvrc_lab.ground.errors import LabError
+from nvrc_lab.ground.places import Places, checkout
+from nvrc_lab.kit.image import build_image
+
+COVERAGE_BAR_PERCENT = 95
+MOST_WORKERS = 4
+PYTHON = sys.executable
+LINTED = (".", "dev")
+TYPED = ("-p", "nvrc", "-p", "guest_cdi", "-p", "nvrc_build", "-p", "nvrc_lab")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    name: str
+    about: str
+    run: Callable[[Places], Count]
+
+
+def lint(places: Places) -> Count:
+    checks: Mapping[str, Sequence[str]] = {
+        "style": (PYTHON, "-m", "ruff", "check", *LINTED),
+        "types": (PYTHON, "-m", "mypy", *TYPED),
+        "types of ./dev": (PYTHON, "-m", "mypy", "--scripts-are-modules", "dev"),
+        "generated documents": (PYTHON, "-m", "nvrc_lab.commands.docs", "--check"),
+    }
+    failed = [name for name, argv in checks.items() if not _succeeds(argv, places.root)]
+    return Count(passed=len(checks) - len(failed), failed=len(failed), note=", ".join(failed))
+
+
+def unit(places: Places) -> Count:
+    return _pytest(places, "unit", _on_all_processors())
+
+
+def worker(places: Places) -> Count:
+    return _pytest(places, "worker", ("-m", "worker", *_on_all_processors()))
+
+
+def _on_all_processors() -> tuple[str, ...]:
+    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    return ("-n", str(workers)) if workers > 1 else ()
+
+
+def namespace(places: Places) -> Count:
+    become = () if os.geteuid() == 0 else _sudo()
+    return _pytest(places, "namespace", ("-m", "namespace"), become)
+
+
+def qemu(places: Places) -> Count:
+    try:
+        build_image()
+    except LabError as err:
+        return Count(failed=1, note=str(err))
+    first = _pytest(places, "qemu", ("-m", "qemu"))
+    if not first.failed:
+        return first
+    # An emulated machine on a busy host can lose a line of its console: what fails twice is wrong, what fails once is
+    # told.
+    print("== qemu: once more, what failed", flush=True)
+    again = _pytest(places, "qemu-again", ("-m", "qemu", "--last-failed", "--last-failed-no-failures=none"))
+    return judge_again(first, again)
+
+
+def judge_again(first: Count, again: Count) -> Count:
+    """One count of a tier whose failures were run a second time."""
+    if again.failed or again.passed < first.failed:
+        return first
+    return Count(passed=first.passed + first.failed, failed=0, skipped=first.skipped,
+                 note=f"{first.failed} passed only when run again")
+
+
+def coverage(places: Places) -> Count:
+    folder = _data(places)
+    if not any(folder.glob(".coverage.*")):
+        return Count(failed=1, note="no tier left any coverage data")
+    _succeeds((PYTHON, "-m", "coverage", "combine", "--quiet"), places.root, _coverage_env(places))
+    report = _read((PYTHON, "-m", "coverage", "report"), places.root, _coverage_env(places))
+    total = _read((PYTHON, "-m", "coverage", "report", "--format=total", "--precision=1"), places.root,
+                  _coverage_env(places)).strip()
+    (places.reports / "coverage.txt").write_text(report, encoding="utf-8")
+    print(report, end="")
+    return judge_coverage(total)
+
+
+def judge_coverage(total: str) -> Count:
+    try:
+        percent = float(total)
+    except ValueError:
+        return Count(failed=1, note=f"coverage gave no figure but {total[:80]!r}")
+    note = f"branch coverage of nvrc and guest_cdi {percent:.1f} %, the bar is {COVERAGE_BAR_PERCENT} %"
+    good = percent >= COVERAGE_BAR_PERCENT
+    return Count(passed=int(good), failed=int(not good), note=note)
+
+
+TIERS = (
+    Tier(name="lint", about="style, strict types, generated documents", run=lint),
+    Tier(name="unit", about="steps and tables against a temporary root", run=unit),
+    Tier(name="worker", about="NVIDIA's library in forked workers, and the CDI reference", run=worker),
+    Tier(name="namespace", about="the real PID 1 in namespaces of its own", run=namespace),
+    Tier(name="qemu", about="the lab image under QEMU", run=qemu),
+    Tier(name="coverage", about="branches taken in nvrc and guest_cdi over the tiers above", run=coverage),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="dev test", description="Run what must pass, tier by tier.",
+                                     epilog="examples: ./dev test; ./dev test --tier unit --tier namespace")
+    parser.add_argument("--tier", action="append", choices=[tier.name for tier in TIERS],
+                        help="only this one; may be given several times")
+    chosen: list[str] | None = parser.parse_args(argv).tier
+    places = checkout()
+    _clear(places)
+    results = [_run(tier, places) for tier in TIERS if chosen is None or tier.name in chosen]
+    return summarise(results)
+
+
+def summarise(results: Sequence[tuple[Tier, Count, float]]) -> int:
+    print("\n" + "\n".join(f"{'ok  ' if not count.failed else 'FAIL'}  {tier.name:<10} {seconds:7.1f} s  {count}"
+                           f"{f'  ({count.note})' if count.note else ''}" for tier, count, seconds in results))
+    counts = [count for _, count, _ in results]
+    total = Count(passed=sum(count.passed for count in counts), failed=sum(count.failed for count in counts),
+                  skipped=sum(count.skipped for count in counts))
+    print(total, flush=True)
+    return 1 if total.failed else 0
+
+
+def _run(tier: Tier, places: Places) -> tuple[Tier, Count, float]:
+    print(f"\n== {tier.name}: {tier.about}", flush=True)
+    started = time.monotonic()
+    count = tier.run(places)
+    seconds = time.monotonic() - started
+    print(f"== {tier.name}: {count} in {seconds:.1f} s{f'; {count.note}' if count.note else ''}", flush=True)
+    return tier, count, seconds
+
+
+def _pytest(places: Places, name: str, words: Sequence[str], become: Sequence[str] = ()) -> Count:
+    report = places.reports / f"{name}.xml"
+    argv = [PYTHON, "-m", "coverage", "run", "--parallel-mode", "-m", "pytest", "-q", "-o",
+            f"cache_dir={places.cache / 'pytest'}", f"--junitxml={report}", *words]
+    env = _coverage_env(places)
+    if become:
+        argv = [*become, "env", f"COVERAGE_FILE={env['COVERAGE_FILE']}", *argv]
+    good = _succeeds(argv, places.root, env)
+    return read_report(report, is_good=good)
+
+
+def read_report(path: Path, *, is_good: bool) -> Count:
+    """What pytest counted. Whatever ends it without a report, or without a test, is one failure."""
+    try:
+        suites = ET.parse(path).getroot().iter("testsuite")
+    except (OSError, ET.ParseError):
+        return Count(failed=1, note="pytest ended without a report")
+    tests = failed = skipped = 0
+    for suite in suites:
+        tests += int(suite.get("tests", "0"))
+        failed += int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
+        skipped += int(suite.get("skipped", "0"))
+    if tests == 0:
+        return Count(failed=1, note="no test was run")
+    note = "pytest itself failed" if not is_good and failed == 0 else ""
+    return Count(passed=tests - failed - skipped, failed=failed or int(not is_good), skipped=skipped, note=note)
+
+
+def _sudo() -> Sequence[str]:
+    """Nothing, when there is no sudo: the tests that need root then say so."""
+    return ("sudo",) if shutil.which("sudo") else ()
+
+
+def _data(places: Places) -> Path:
+    return places.reports / "coverage"
+
+
+def _clear(places: Places) -> None:
+    _data(places).mkdir(parents=True, exist_ok=True)
+    for path in (*_data(places).glob(".coverage*"), *places.reports.glob("*.xml")):
+        path.unlink()
+
+
+def _coverage_env(places: Places) -> Mapping[str, str]:
+    return {**os.environ, "COVERAGE_FILE": str(_data(places) / ".coverage")}
+
+
+def _succeeds(argv: Sequence[str], root: Path, env: Mapping[str, str] | None = None) -> bool:
+    sys.stdout.flush()
+    return subprocess.run(argv, cwd=root, env=env, stdin=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def _read(argv: Sequence[str], root: Path, env: Mapping[str, str]) -> str:
+    return subprocess.run(argv, cwd=root, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                          check=False).stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

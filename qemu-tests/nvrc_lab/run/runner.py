@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run scenarios: compose, boot, gather, compare; several side by side. What is made is removed, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from nvrc_lab.agent.runtime_side import Runtime, RuntimeSide, keep_said, play_beside, without_standin
+from nvrc_lab.devices.vsock_device import device_words
+from nvrc_lab.ground.errors import LabError
+from nvrc_lab.ground.places import Places
+from nvrc_lab.ground.scratch import scratch_folder, sweep_folders
+from nvrc_lab.kit.image import BootFiles
+from nvrc_lab.kit.kit import find_kit
+from nvrc_lab.qemu.accel import Choice, choose_accel
+from nvrc_lab.qemu.machine import Accel, Machine, make_argv
+from nvrc_lab.qemu.qemu import Qemu
+from nvrc_lab.run.compose import Foreign, compose, needed_parts
+from nvrc_lab.run.pci_route import Outside, Route, attach
+from nvrc_lab.scenario.scenario import Scenario
+from nvrc_lab.watch.console import Story
+from nvrc_lab.watch.expect import code_of, compare, compare_foreign, verdict_of
+from nvrc_lab.watch.outcome import Told, gather
+from nvrc_lab.watch.watch import Limits, watch
+
+SILENCE_S = 45.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lab:
+    """What all runs of one command share. `events`: a measuring hand, with the lab's clocks on; `early`: of compose.
+    `runtime`: what Kata's runtime asks of the agent, when that is a real one.
+    """
+
+    places: Places
+    qemu: Qemu
+    choice: Choice
+    image: BootFiles
+    kit: Mapping[str, Path]
+    foreign: Foreign | None = None
+    events: tuple[str, ...] = ()
+    early: tuple[str, ...] = ()
+    route: Route = Route.A
+    runtime: Runtime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """`problems` are the differences from the expectation; none means that all is as it should be."""
+
+    scenario: Scenario
+    seconds: float
+    verdict: str
+    code: str
+    problems: tuple[str, ...]
+    console: Path
+    told: Told | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+class StoppedError(Exception):
+    """Somebody wants all machines to end."""
+
+
+def open_lab(places: Places, qemu: Qemu, image: BootFiles, scenarios: Sequence[Scenario], *,
+             choice: Choice | None = None, foreign: Foreign | None = None, route: Route = Route.A,
+             runtime: Runtime | None = None) -> Lab:
+    sweep_folders()
+    parts = dict.fromkeys(part for scenario in scenarios for part in needed_parts(scenario, foreign))
+    return Lab(places=places, qemu=qemu, choice=choice or choose_accel(qemu, places.accel), image=image,
+               kit=find_kit(places, parts), foreign=foreign, route=route, runtime=runtime)
+
+
+def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Event | None = None,
+                 tell: Callable[[Story, tuple[str, ...], float], None] | None = None) -> Result:
+    """One machine from nothing to nothing; the console stays."""
+    scenario = scenario if lab.runtime is None else without_standin(scenario)
+    heard: list[str] = []
+    moments: list[float] = []
+
+    def listen(outside: Outside, side: RuntimeSide | None, story: Story, lines: tuple[str, ...], now_s: float) -> None:
+        outside.hear(lines)
+        if side is not None and story.ready is not None:
+            side.begin()
+        if stop is not None and stop.is_set():
+            raise StoppedError
+        heard.extend(lines)
+        if len(story.verdicts) > len(moments):
+            moments.append(now_s)
+        if tell is not None:
+            tell(story, lines, now_s)
+
+    started = time.monotonic()
+    with (scratch_folder() as folder, attach(lab.route, scenario, folder) as outside,
+          play_beside(lab.runtime, scenario, folder) as side):
+        machine = _compose(lab, scenario, folder)
+        machine = replace(machine, devices=(*machine.devices, *outside.devices),
+                          extra=device_words(side.device.path, machine.memory_mib) if side else ())
+        limits = Limits(total_s=scenario.deadline_s, silence_s=min(SILENCE_S, scenario.deadline_s))
+        run = watch(make_argv(machine, lab.qemu.program, lab.choice.accel), console, limits,
+                    partial(listen, outside, side))
+    told = gather(run, (*heard, *keep_said(side, console)), moments[-1] if moments else None)
+    problems = compare(scenario, told) if lab.foreign is None else compare_foreign(told)
+    return Result(scenario=scenario, seconds=time.monotonic() - started, verdict=verdict_of(told), code=code_of(told),
+                  problems=(*problems, *(side.problems if side else ())), console=console, told=told)
+
+
+def _compose(lab: Lab, scenario: Scenario, folder: Path) -> Machine:
+    parts = {name: lab.kit[name] for name in needed_parts(scenario, lab.foreign)}
+    try:
+        return compose(scenario, lab.image, parts, folder, foreign=lab.foreign, events=lab.events, route=lab.route,
+                       early=lab.early)
+    except OSError as err:
+        raise LabError(f"the machine of {scenario.name} could not be made: {err.strerror} ({err.filename or folder})",
+                       "it takes some 100 MB where TMPDIR points to, /tmp by default") from err
+
+
+def run_all(lab: Lab, scenarios: Sequence[Scenario], folder: Path, workers: int) -> Iterator[Result]:
+    """Results as they come. The caller may stop listening, or be interrupted: no machine survives this generator."""
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="machine")
+    try:
+        waiting: set[Future[Result]] = {
+            pool.submit(_run_or_tell, lab, scenario, folder / f"{scenario.name}.console", stop)
+            for scenario in scenarios}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run_or_tell(lab: Lab, scenario: Scenario, console: Path, stop: threading.Event) -> Result:
+    """What the lab cannot do for one scenario is that scenario's failure, not the end of the others."""
+    started = time.monotonic()
+    try:
+        return run_scenario(lab, scenario, console, stop)
+    except LabError as err:
+        return Result(scenario=scenario, seconds=time.monotonic() - started, verdict="none", code="-",
+                      problems=(str(err),), console=console)
+
+
+def choose_or_take(word: str, qemu: Qemu, places: Places) -> Choice:
+    """`word`: auto, or the name of an accelerator."""
+    if word == "auto":
+        return choose_accel(qemu, places.accel)
+    return Choice(accel=Accel(word), reason="asked for by --accel")
+
+
+def default_workers() -> int:
+    """One more than there are processors: a third of its time a machine waits, for a GPU, a deadline or its agent."""
+    return len(os.sched_getaffinity(0)) + 1

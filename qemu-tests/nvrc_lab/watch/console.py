@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the serial console said, from bytes to a story. Pure; whatever the bytes are, nothing here raises.
+
+The grammar of our lines is read by nvrc.console, which also writes it. Everything else on the console (firmware,
+kernel, agent) only counts as a sign of life, but for the kernel's panic line, which ends every hope of a verdict.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+
+from nvrc.vocabulary.console import EndLine, FatalLine, Line, ReadyLine, StepLine, WarningLine, parse_line
+
+LINE_LIMIT = 4096
+_PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
+_TERMINAL = re.compile(r"\x1b(?:\[[0-9;?=]*[ -/]*[@-~]|[()][0-9A-Za-z]|[@-Z\\-_a-z])")
+_KERNEL_TIME = re.compile(r"^(?:<[0-9]{1,3}>)?\[ *([0-9]{1,9}\.[0-9]{6})\]")
+# The kernel prints its records whole, but also into the middle of a line that a program is writing to the console.
+_RECORD_INSIDE = re.compile(r"(?<=.)(?=\[ *[0-9]{1,9}\.[0-9]{6}\](?:\[ *[TC][0-9]+\])? nvrc: )")
+# The kernel writes its lines whole, also into the middle of what a program is writing.
+_KERNEL_STARTS = re.compile(rb"(?<=[^ >])(?=\[ *[0-9]{1,9}\.[0-9]{6}\] nvrc: )")
+_ORDINARY = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\r\x1b\b\f")
+
+
+class LineSplitter:
+    """Whole lines from pieces of bytes; a line without an end is cut at LINE_LIMIT."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        while len(self._rest) > LINE_LIMIT:
+            whole.append(self._rest[:LINE_LIMIT])
+            self._rest = self._rest[LINE_LIMIT:]
+        return [clean(piece) for line in whole for part in _KERNEL_STARTS.split(line) for piece in _cut(part)]
+
+    def flush(self) -> list[str]:
+        rest, self._rest = self._rest, b""
+        return [clean(rest)] if rest else []
+
+
+def _cut(line: bytes) -> list[bytes]:
+    return [line[at:at + LINE_LIMIT] for at in range(0, len(line), LINE_LIMIT)] or [b""]
+
+
+def clean(raw: bytes) -> str:
+    """Printable text: terminal sequences are dropped, what is no UTF-8 or no character to show is escaped."""
+    text = _TERMINAL.sub("", raw.decode("utf-8", errors="backslashreplace")).strip("\r").replace("\t", " ")
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeardStep:
+    """A step as the guest told it, and when the host heard of it, in seconds since QEMU's start."""
+
+    line: StepLine
+    heard_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """All that the console told so far. `kernel_s` is the guest's clock when our first line came."""
+
+    steps: tuple[HeardStep, ...] = ()
+    warnings: tuple[str, ...] = ()
+    verdicts: tuple[ReadyLine | FatalLine, ...] = ()
+    end: EndLine | None = None
+    panic: str = ""
+    kernel_s: float | None = None
+    ready_heard_s: float | None = None
+    lines: int = 0
+    size_bytes: int = 0
+    strange_bytes: int = 0
+    tail: tuple[str, ...] = field(default=())
+
+    @property
+    def ready(self) -> ReadyLine | None:
+        first = self.verdicts[0] if self.verdicts else None
+        return first if isinstance(first, ReadyLine) else None
+
+    @property
+    def failure(self) -> FatalLine | None:
+        return next((line for line in self.verdicts if isinstance(line, FatalLine)), None)
+
+    @property
+    def is_garbage(self) -> bool:
+        """Most of what came cannot be text: wrong speed, wrong device, or not a console at all."""
+        return self.size_bytes > 0 and self.strange_bytes * 2 > self.size_bytes
+
+
+TAIL_LINES = 12
+
+
+def hear_bytes(story: Story, data: bytes) -> Story:
+    strange = sum(byte not in _ORDINARY for byte in data)
+    return replace(story, size_bytes=story.size_bytes + len(data), strange_bytes=story.strange_bytes + strange)
+
+
+def hear_line(story: Story, text: str, heard_s: float) -> Story:
+    story = replace(story, lines=story.lines + 1)
+    for part in _RECORD_INSIDE.split(text):
+        story = _hear_part(story, part, heard_s)
+    return story
+
+
+def _hear_part(story: Story, text: str, heard_s: float) -> Story:
+    told = parse_line(text)
+    if told is not None:
+        return _hear_ours(story, told, text, heard_s)
+    if text.strip():
+        story = replace(story, tail=(*story.tail, text)[-TAIL_LINES:])
+    found = _PANIC.search(text)
+    if found and not story.panic:
+        return replace(story, panic=found[1])
+    return story
+
+
+def _hear_ours(story: Story, told: Line, text: str, heard_s: float) -> Story:
+    if story.kernel_s is None and (stamp := _KERNEL_TIME.match(text)):
+        story = replace(story, kernel_s=float(stamp[1]))
+    match told:
+        case StepLine():
+            return replace(story, steps=(*story.steps, HeardStep(line=told, heard_s=heard_s)))
+        case WarningLine():
+            return replace(story, warnings=(*story.warnings, told.text))
+        case ReadyLine():
+            return replace(story, verdicts=(*story.verdicts, told), ready_heard_s=story.ready_heard_s or heard_s)
+        case FatalLine():
+            return replace(story, verdicts=(*story.verdicts, told))
+        case EndLine():
+            return replace(story, end=story.end or told)

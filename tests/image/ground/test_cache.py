@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stage is there whole or not at all, and is made once for equal inputs."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nvrc_build import pipeline
+from nvrc_build.ground.cache import Cache, digest, digest_files
+
+
+def test_a_stage_is_made_once_per_key(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    made: list[Path] = []
+
+    def make(out: Path) -> None:
+        made.append(out)
+        (out / "file").write_text("x")
+
+    first = cache.get("freeze", digest("a"), make)
+    again = cache.get("freeze", digest("a"), make)
+    other = cache.get("freeze", digest("b"), make)
+    assert (first / "file").read_text() == "x"
+    assert first == again != other
+    assert len(made) == 2
+    assert cache.hits == ["freeze"]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_an_interrupted_stage_leaves_nothing_and_is_made_again(tmp_path: Path, failure: type[BaseException]) -> None:
+    cache = Cache(tmp_path)
+
+    def stop(out: Path) -> None:
+        (out / "half").write_text("x")
+        raise failure
+
+    with pytest.raises(failure):
+        cache.get("stage", digest("a"), stop)
+    assert list((tmp_path / "stages").iterdir()) == []
+    made = cache.get("stage", digest("a"), lambda out: (out / "whole").touch())
+    assert (made / "whole").is_file()
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    left = tmp_path / "stages/.unfinished-freeze-0"
+    left.mkdir(parents=True)
+    with Cache(tmp_path).locked():
+        assert not left.exists()
+
+
+def test_what_is_there_is_found_while_another_build_holds_the_lock_and_what_is_not_waits(tmp_path: Path) -> None:
+    Cache(tmp_path).get("stage", digest("a"), lambda out: (out / "whole").touch())
+    said: list[str] = []
+
+    def stop(line: str) -> None:
+        said.append(line)
+        raise TimeoutError
+
+    with Cache(tmp_path).locked():
+        other = Cache(tmp_path, waiting=stop)
+        assert (other.get("stage", digest("a"), lambda _out: None) / "whole").is_file()
+        assert said == []
+        with pytest.raises(TimeoutError):
+            other.get("stage", digest("b"), lambda _out: None)
+    assert said == [f"another build uses {tmp_path}; waiting for it"]
+    other.get("stage", digest("b"), lambda _out: None)
+
+
+def test_a_stage_that_needs_another_one_takes_the_lock_once(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def outer(out: Path) -> None:
+        inner = cache.get("inner", digest("i"), lambda inside: (inside / "x").touch())
+        (out / "y").write_text(" ".join(path.name for path in inner.iterdir()))
+
+    assert (cache.get("outer", digest("o"), outer) / "y").read_text() == "x"
+
+
+def run_publishers(made: list[Path], target: Path, count: int) -> list[BaseException]:
+    """Two threads that publish another image in turn, and one that looks whether there is always a whole one."""
+    failed: list[BaseException] = []
+    stop = threading.Event()
+
+    def publish(start: int) -> None:
+        for number in range(start, start + count):
+            pipeline.publish(made[number % len(made)], target, "lab", lambda _line: None)
+
+    def look() -> None:
+        while not stop.is_set():
+            assert target.is_dir()
+
+    def guarded(work: Callable[[], None]) -> threading.Thread:
+        def body() -> None:
+            try:
+                work()
+            except BaseException as reason:
+                failed.append(reason)
+        return threading.Thread(target=body)
+
+    pipeline.publish(made[0], target, "lab", lambda _line: None)
+    writers = [guarded(lambda: publish(0)), guarded(lambda: publish(1))]
+    reader = guarded(look)
+    for thread in (*writers, reader):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    reader.join()
+    return failed
+
+
+def test_images_published_at_the_same_time_never_leave_a_gap_or_a_mixture(tmp_path: Path) -> None:
+    made = []
+    for name in ("a", "b"):
+        made.append(tmp_path / name)
+        made[-1].mkdir()
+        for part in ("manifest.json", "initrd"):
+            (made[-1] / part).write_text(name)
+    target = tmp_path / "out/images/lab"
+    assert run_publishers(made, target, 40) == []
+    assert (target / "initrd").read_text() == (target / "manifest.json").read_text()
+    assert sorted(path.name for path in target.parent.iterdir()) == [".lock", "lab"]
+
+
+def test_old_results_of_a_stage_are_dropped_and_packages_are_kept(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    for number in range(8):
+        path = cache.get("freeze", digest(str(number)), lambda _out: None)
+        os.utime(path, (number, number))
+        cache.get("package", digest(str(number)), lambda _out: None, prune=False)
+    names = [path.name.split("-")[0] for path in (tmp_path / "stages").iterdir()]
+    assert (names.count("freeze"), names.count("package")) == (4, 8)
+
+
+def test_digests_tell_parts_and_places_apart(tmp_path: Path) -> None:
+    assert digest("ab", "c") != digest("a", "bc")
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("1")
+    assert digest_files((tmp_path / "a",), tmp_path) != digest_files((tmp_path / "b",), tmp_path)
+    before = digest_files((tmp_path / "a",), tmp_path)
+    (tmp_path / "a").write_text("2")
+    assert digest_files((tmp_path / "a",), tmp_path) != before

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one door to programs, and the sandbox behind it (the latter as root, in namespaces of its own)."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.run import clean_env, find, run
+from nvrc_build.sandbox.sandbox import MOUNT_POINTS, sandbox_argv
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-I", "-c", code]
+
+
+def test_output_is_returned_and_nothing_of_the_callers_environment_is_seen() -> None:
+    assert run(python("import os; print(sorted(os.environ))")).strip() == str(sorted(clean_env()))
+
+
+def test_a_failure_carries_the_command_and_its_last_words() -> None:
+    with pytest.raises(BuildError) as caught:
+        run(python("import sys; print('a b'); sys.exit('why')"), what="the step")
+    assert caught.value.what == "the step failed with status 1"
+    assert caught.value.hint.startswith(f"run: {sys.executable} -I -c 'import sys;")
+    assert caught.value.findings == ("a b", "why")
+
+
+def test_a_program_that_hangs_is_ended_with_its_children() -> None:
+    code = "import os, signal; print(os.fork() and os.getpid(), flush=True); signal.pause()"
+    with pytest.raises(BuildError, match="did not end within"):
+        run(python(code), timeout_s=0.3)
+
+
+def test_a_missing_program_names_its_package() -> None:
+    with pytest.raises(BuildError, match=r"'no-such-program' is not installed; install the package pkg"):
+        find("no-such-program", "pkg")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root that borrows this machine's /usr."""
+    folder = tmp_path / "root"
+    for name in (*MOUNT_POINTS, "usr", "etc"):
+        (folder / name).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64"):
+        (folder / name).symlink_to(f"usr/{name}")
+    (tmp_path / "out").mkdir()
+    return folder
+
+
+def inside(root: Path, script: str) -> list[str]:
+    return sandbox_argv(root, ["/usr/bin/dash", "-c", script], env=clean_env(), read_only={"/usr": Path("/usr")},
+                        writable={"/out": root.parent / "out"})
+
+
+@pytest.mark.namespace
+def test_inside_only_out_and_tmp_can_be_written_and_there_is_no_network(root: Path) -> None:
+    script = ("for p in / /etc /usr /out /tmp /dev/shm; do (: >$p/x) 2>/dev/null && echo $p; done;"
+              "cut -d: -f1 /proc/net/dev | tail -n +3; echo $$")
+    assert run(inside(root, script)).split() == ["/out", "/tmp", "lo", "1"]
+    assert [path.name for path in (root.parent / "out").iterdir()] == ["x"]
+    assert list((root / "etc").iterdir()) == []
+
+
+@pytest.mark.namespace
+@pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("/nonexistent", 127)])
+def test_how_a_program_ended_is_passed_on(root: Path, script: str, status: int) -> None:
+    with pytest.raises(BuildError, match=f"failed with status {status}"):
+        run(inside(root, script))
+
+
+@pytest.mark.namespace
+def test_killing_the_sandbox_leaves_no_process_and_no_mount(root: Path) -> None:
+    with subprocess.Popen(inside(root, "echo $$ >/out/started; echo up; read x </out/fifo"), stdout=subprocess.PIPE,
+                          text=True, env=clean_env(), start_new_session=True) as child:
+        os.mkfifo(root.parent / "out/fifo")
+        assert child.stdout is not None
+        assert child.stdout.readline() == "up\n"
+        inner, = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+        handle = os.pidfd_open(int(inner))
+        child.kill()
+        child.wait()
+    # A pidfd becomes readable when its process is gone.
+    assert select.select([handle], [], [], 5)[0] == [handle]
+    os.close(handle)
+    assert str(root) not in Path("/proc/self/mountinfo").read_text()

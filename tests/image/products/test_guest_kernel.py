@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which modules an image gets, in which order they load, and edits of a driver's source."""
+
+from __future__ import annotations
+
+import lzma
+from pathlib import Path
+
+import pytest
+
+from fakes.elves import make_module
+from nvrc_build.declared.declared import Edit
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.products.driver import apply_edit, is_signed
+from nvrc_build.products.kernel import (
+    find_release,
+    modules_dep,
+    read_config,
+    read_extra_modules,
+    read_modinfo,
+    select_modules,
+    write_modules,
+)
+from nvrc_build.products.products import module_trust
+
+RELEASE = "6.12.1-cloud"
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    """dm-verity needs dm-bufio and reed_solomon; both dm modules need dm-mod. One is compressed."""
+    folder = tmp_path / "usr/lib/modules" / RELEASE
+    (folder / "kernel/md").mkdir(parents=True)
+    for name, depends in (("dm-mod", ""), ("dm-bufio", "dm-mod"), ("reed_solomon", ""), ("unused", "")):
+        (folder / f"kernel/md/{name}.ko").write_bytes(make_module(name, depends))
+    verity = make_module("dm-verity", "dm-mod,dm-bufio,reed_solomon")
+    (folder / "kernel/md/dm-verity.ko.xz").write_bytes(lzma.compress(verity))
+    (folder / "modules.builtin").write_text("kernel/fs/ext4/ext4.ko\n")
+    (folder / "modules.builtin.modinfo").write_text("")
+    (folder / "modules.order").write_text("")
+    (tmp_path / "boot").mkdir()
+    (tmp_path / f"boot/config-{RELEASE}").write_text('# c\nCONFIG_A=y\nCONFIG_T="text"\n# CONFIG_B is not set\n')
+    return tmp_path
+
+
+def test_a_module_brings_what_it_depends_on_and_a_built_in_one_is_there_already(kernel: Path) -> None:
+    modules = select_modules(kernel, ["dm_verity", "ext4"])
+    assert [module.path for module in modules] == [
+        "kernel/md/dm-bufio.ko", "kernel/md/dm-mod.ko", "kernel/md/dm-verity.ko", "kernel/md/reed_solomon.ko"]
+    assert read_modinfo(modules[2].data) == {
+        "license": "GPL", "depends": "dm-mod,dm-bufio,reed_solomon", "name": "dm-verity"}
+
+
+def test_modules_dep_loads_backwards(kernel: Path) -> None:
+    """A loader walks each line from its end: at every point all needs of the next one must be there."""
+    lines = modules_dep(select_modules(kernel, ["dm-verity"])).decode().splitlines()
+    assert len(lines) == 4
+    needs = {"dm-bufio": {"dm-mod"}, "dm-verity": {"dm-mod", "dm-bufio", "reed_solomon"}}
+    for line in lines:
+        first, rest = line.split(":")
+        order = [Path(path).stem for path in (*reversed(rest.split()), first)]
+        for position, name in enumerate(order):
+            assert needs.get(name, set()) <= set(order[:position])
+
+
+def test_unknown_modules_are_all_named(kernel: Path) -> None:
+    with pytest.raises(BuildError, match=f"kernel {RELEASE} has no module gone, lost"):
+        select_modules(kernel, ["lost", "dm-mod", "gone"])
+
+
+def test_a_root_with_no_kernel_or_two_is_refused(kernel: Path) -> None:
+    assert find_release(kernel) == RELEASE
+    with pytest.raises(BuildError, match="0 kernels"):
+        find_release(kernel / "boot")
+
+
+def test_config_values(kernel: Path) -> None:
+    assert read_config(kernel) == {"CONFIG_A": "y", "CONFIG_T": "text"}
+
+
+def test_modules_built_elsewhere_join_the_tree(kernel: Path, tmp_path: Path) -> None:
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    (extra / "nvidia-uvm.ko").write_bytes(make_module("nvidia_uvm", "nvidia"))
+    (extra / "nvidia.ko").write_bytes(make_module("nvidia"))
+    out = tmp_path / "out"
+    write_modules((*select_modules(kernel, ["dm-mod"]), *read_extra_modules(extra)), kernel, out)
+    assert (out / "modules.dep").read_text() == (
+        "kernel/md/dm-mod.ko:\nupdates/nvidia-uvm.ko: updates/nvidia.ko\nupdates/nvidia.ko:\n")
+    assert (out / "updates/nvidia.ko").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("text", ["", "call(a);\ncall(a);\n", "call(b);\n"])
+def test_an_edit_that_does_not_match_once_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.c"
+    path.write_text(text)
+    edit = Edit(why="x", file="x.c", find="call(a);", replace="call(a, 0);")
+    with pytest.raises(BuildError, match=r"edit of x.c: \d places match"):
+        apply_edit(path, edit)
+    assert path.read_text() == text
+    path.write_text("x call(a); y")
+    apply_edit(path, edit)
+    assert path.read_text() == "x call(a, 0); y"
+
+
+def test_a_signature_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.ko").write_bytes(b"module" + b"sig" + b"~Module signature appended~\n")
+    (tmp_path / "b.ko").write_bytes(b"module" * 20)
+    assert (is_signed(tmp_path / "a.ko"), is_signed(tmp_path / "b.ko")) == (True, False)
+
+
+@pytest.mark.parametrize(("config", "takes", "said"), [
+    ({}, False, "these modules are refused"),
+    ({"CONFIG_LOAD_UEFI_KEYS": "y"}, False, "these modules are refused"),
+    ({"CONFIG_LOAD_UEFI_KEYS": "y", "CONFIG_INTEGRITY_PLATFORM_KEYRING": "y"}, True,
+     "these modules are refused unless the firmware's db has signing.x509"),
+], ids=["plain", "no-keyring", "keys-of-firmware"])
+def test_the_report_says_what_a_kernel_without_the_key_does_with_the_modules(config: dict[str, str], takes: bool,
+                                                                             said: str) -> None:
+    report = module_trust(config)
+    assert (report["key_carried_by_this_kernel"], report["takes_keys_from_firmware"]) == (False, takes)
+    assert report["with_module_sig_enforce"] == said
+    assert "nvrc-image enrol" in str(report["remedy"])
+
+
+def test_a_kernel_that_takes_its_own_keys_only_is_refused() -> None:
+    with pytest.raises(BuildError, match="loads only modules signed by its own keys"):
+        module_trust({"CONFIG_MODULE_SIG_FORCE": "y"})

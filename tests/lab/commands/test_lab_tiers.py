@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How `./dev test` counts: reports of pytest, the coverage bar, and the line that sums up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nvrc_lab.commands.tiers import (
+    COVERAGE_BAR_PERCENT,
+    TIERS,
+    Count,
+    judge_again,
+    judge_coverage,
+    main,
+    read_report,
+    summarise,
+)
+
+SUITE = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}"/></testsuites>'
+REPORTS = {
+    "all good": (SUITE.format(9, 0, 0, 2), True, Count(passed=7, skipped=2)),
+    "failures and errors": (SUITE.format(9, 2, 1, 1), False, Count(passed=5, failed=3, skipped=1)),
+    "no test at all": (SUITE.format(0, 0, 0, 0), False, Count(failed=1, note="no test was run")),
+    "good tests, bad end": (SUITE.format(3, 0, 0, 0), False, Count(passed=3, failed=1, note="pytest itself failed")),
+    "cut": ("<testsuites><tests", False, Count(failed=1, note="pytest ended without a report")),
+    "cut, and yet a good end": ("", True, Count(failed=1, note="pytest ended without a report")),
+}
+
+
+@pytest.mark.parametrize(("text", "is_good", "expected"), REPORTS.values(), ids=REPORTS)
+def test_what_pytest_counted(tmp_path: Path, text: str, is_good: bool, expected: Count) -> None:
+    report = tmp_path / "unit.xml"
+    report.write_text(text)
+    assert read_report(report, is_good=is_good) == expected
+
+
+def test_no_report_is_a_failure(tmp_path: Path) -> None:
+    assert read_report(tmp_path / "none.xml", is_good=True).failed == 1
+
+
+@pytest.mark.parametrize(("total", "failed"), [
+    (f"{COVERAGE_BAR_PERCENT}.0", 0), ("100.0", 0), (f"{COVERAGE_BAR_PERCENT - 0.1:.1f}", 1), ("", 1), ("No data", 1)])
+def test_the_bar_is_a_bar(total: str, failed: int) -> None:
+    count = judge_coverage(total)
+    assert (count.failed, count.passed) == (failed, 1 - failed)
+    assert count.note
+
+
+def test_the_last_line_is_the_sum_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = (Count(passed=4), Count(passed=7, failed=1, skipped=2, note="why"))
+    status = summarise([(tier, count, 1.25) for tier, count in zip(TIERS, counts, strict=False)])
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 1
+    assert lines[-1] == "11 passed, 1 failed, 2 skipped"
+    assert lines[-2] == "FAIL  unit           1.2 s  7 passed, 1 failed, 2 skipped  (why)"
+
+
+def test_nothing_failed_is_status_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert summarise([(TIERS[0], Count(passed=4), 1.0)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "4 passed, 0 failed, 0 skipped"
+
+
+def test_the_order_of_the_tiers() -> None:
+    assert [tier.name for tier in TIERS] == ["lint", "unit", "worker", "namespace", "qemu", "coverage"]
+
+
+def test_an_unknown_tier_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--tier", "magic"])
+    assert left.value.code == 2
+    assert "{lint,unit,worker,namespace,qemu,coverage}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("again", "failed"), [
+    pytest.param(Count(passed=2), 0, id="all-passed-when-run-again"),
+    pytest.param(Count(passed=1, failed=1), 2, id="one-failed-twice"),
+    pytest.param(Count(passed=1), 2, id="one-was-not-run-again"),
+])
+def test_what_fails_once_is_told_and_what_fails_twice_has_failed(again: Count, failed: int) -> None:
+    count = judge_again(Count(passed=10, failed=2, skipped=1), again)
+    assert (count.passed + count.failed, count.failed, count.skipped) == (12, failed, 1)
+    assert bool(count.note) is (failed == 0)

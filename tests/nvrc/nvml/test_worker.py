@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker, forked for real: answers, errors, crashes, silence."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from nvrc.machine.linux_system import LinuxSystem
+from nvrc.nvml.worker import Request, Value, Worker, answer, serve, start_worker
+from nvrc.vocabulary.errors import NvrcError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
+
+def echo(given: Mapping[str, Value]) -> Value:
+    return given
+
+
+def refuse(_given: Mapping[str, Value]) -> Value:
+    raise NvrcError("E_MOUNT", "no", "do")
+
+
+def cdi(_given: Mapping[str, Value]) -> Value:
+    raise NvrcError("E_CDI_LIBCUDA", "libcuda is missing", "add it")
+
+
+def foreign(_given: Mapping[str, Value]) -> Value:
+    raise NvrcError("E_CDI_NONSENSE", "what", "hint")
+
+
+def hang(_given: Mapping[str, Value]) -> Value:
+    time.sleep(60)
+    return None
+
+
+def crash(_given: Mapping[str, Value]) -> Value:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return None
+
+
+def garbage(_given: Mapping[str, Value]) -> Value:
+    os.write(3, b"nothing\n")
+    return None
+
+
+def long(_given: Mapping[str, Value]) -> Value:
+    return "x" * (5 << 20)
+
+
+REQUESTS: Mapping[str, Request] = {
+    "echo": echo, "cdi": cdi, "foreign": foreign, "refuse": refuse, "hang": hang, "crash": crash, "garbage": garbage, "long": long,
+    "error": lambda _given: 1 // 0, "exit": lambda _given: os._exit(3), "print": lambda _given: os.write(1, b"printed\n"),
+}
+
+Start = Callable[[], Worker]
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    subject = start_worker(LinuxSystem(), lambda: REQUESTS)
+    subject.reaper_s = 0  # nobody reaps here
+    yield subject
+    subject.stop()
+    try:
+        os.kill(subject.pid, signal.SIGKILL)
+        os.waitpid(subject.pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def test_it_answers_request_after_request(worker: Worker) -> None:
+    assert worker.ask("echo", 5, a=1, b=["x", None, 2.5]) == {"a": 1, "b": ["x", None, 2.5]}
+    assert worker.ask("echo", 5) == {}
+
+
+def test_a_refused_request_carries_its_code_and_the_worker_lives(worker: Worker) -> None:
+    with pytest.raises(NvrcError) as caught:
+        worker.ask("refuse", 5)
+    assert (caught.value.code, caught.value.what, caught.value.hint) == ("E_MOUNT", "no", "do")
+    assert worker.ask("echo", 5) == {}
+
+
+@pytest.mark.parametrize("name", ["error", "unknown"])
+def test_an_unforeseen_error_is_internal(worker: Worker, name: str) -> None:
+    with pytest.raises(NvrcError, match=name) as caught:
+        worker.ask(name, 5)
+    assert caught.value.code == "E_INTERNAL"
+
+
+def test_a_hang_ends_at_the_deadline_and_takes_the_worker_with_it(worker: Worker) -> None:
+    with pytest.raises(NvrcError, match=r"no answer to 'hang' .* within 0.05 s") as caught:
+        worker.ask("hang", 0.05)
+    assert caught.value.code == "E_NVML_HANG"
+    assert os.WTERMSIG(os.waitpid(worker.pid, 0)[1]) == signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", ["crash", "exit"])
+def test_a_crash_is_a_failed_request(worker: Worker, name: str) -> None:
+    with pytest.raises(NvrcError, match=f"ended during '{name}'") as caught:
+        worker.ask(name, 5)
+    assert caught.value.code == "E_NVML_CRASH"
+    with pytest.raises(NvrcError):
+        worker.ask("echo", 5)
+
+
+def test_the_reaper_is_waited_for_to_tell_how_it_died(worker: Worker) -> None:
+    worker.reaper_s = 30
+    reaper = threading.Thread(target=lambda: worker.ended(*os.waitpid(worker.pid, 0)))
+    reaper.start()
+    with pytest.raises(NvrcError, match=r"ended during 'exit' with status 3 "):
+        worker.ask("exit", 5)
+    reaper.join()
+
+
+def test_how_it_died_is_told_when_it_is_known() -> None:
+    subject = Worker(LinuxSystem(), -1, 1 << 22)
+    subject.ended(subject.pid, int(signal.SIGSEGV))
+    with pytest.raises(NvrcError, match="killed by SIGSEGV"):
+        subject.ask("echo", 1)
+
+
+@pytest.mark.parametrize(("name", "code"), [("garbage", "E_NVML_CRASH"), ("long", "E_NVML_HANG")])
+def test_answers_that_are_none(worker: Worker, name: str, code: str) -> None:
+    with pytest.raises(NvrcError) as caught:
+        worker.ask(name, 5)
+    assert caught.value.code == code
+
+
+def test_an_unknown_code_from_the_worker_is_not_passed_on() -> None:
+    def strange(_given: Mapping[str, Value]) -> Value:
+        error = NvrcError("E_MOUNT", "what")
+        error.code = "E_NONSENSE"
+        raise error
+
+    assert b"E_NONSENSE" in answer(b'{"ask": "x", "given": {}}', {"x": strange})
+
+
+def test_a_code_of_the_cdi_document_is_passed_on(worker: Worker) -> None:
+    with pytest.raises(NvrcError) as caught:
+        worker.ask("cdi", 5)
+    assert (caught.value.code, caught.value.hint) == ("E_CDI_LIBCUDA", "add it")
+    with pytest.raises(NvrcError) as caught:
+        worker.ask("foreign", 5)
+    assert caught.value.code == "E_INTERNAL"
+
+
+def test_threads_take_turns(worker: Worker) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: worker.ask("echo", 20, number=number), range(64)))
+    assert answers == [{"number": number} for number in range(64)]
+
+
+def test_it_ends_when_nobody_asks_any_more(worker: Worker) -> None:
+    worker.stop()
+    assert os.waitpid(worker.pid, 0)[1] == 0
+
+
+def test_serving_in_this_process() -> None:
+    import socket
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.send(b'{"ask": "echo", "given": {"a": 1}}\n')
+        ours.shutdown(socket.SHUT_WR)
+        serve(theirs.fileno(), REQUESTS, (1.0, 2.5))
+        reply = json.loads(ours.recv(200))
+    assert (reply["ok"], reply["warmed"]) == ({"a": 1}, [1.0, 2.5])
+    assert 0 <= reply["cpu_s"] < 1
+
+
+@pytest.mark.parametrize(("reply", "waited_s", "warmed"), [
+    ({"ok": 1, "cpu_s": 0.25, "warmed": [1.5, 2.0]}, 1.75, (1.5, 2.0)),
+    ({"ok": 1, "cpu_s": 9.0, "warmed": None}, 0.0, None),
+    ({"ok": 1, "cpu_s": "many", "warmed": ["a", 1.0]}, 2.0, None),
+    ({"ok": 1}, 2.0, None),
+], ids=["honest", "more-than-it-took", "nonsense", "silent"])
+def test_what_a_worker_says_of_its_time_is_taken_as_far_as_it_makes_sense(
+        reply: Mapping[str, Value], waited_s: float, warmed: tuple[float, float] | None) -> None:
+    worker = Worker(LinuxSystem(), -1, -1)
+    worker._account(reply, 2.0)
+    assert (worker.system.waits.take(), worker.warmed) == (waited_s, warmed)
+    assert worker.system.waits.take() == 0.0

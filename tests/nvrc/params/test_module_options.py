@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options for modules on the command line: which words they are, and how far a policy lets a line go with them."""
+
+from __future__ import annotations
+
+import pytest
+
+from nvrc.params.cmdline import tokenise
+from nvrc.params.module_options import driver_option, read_options
+from nvrc.params.parse import Severity, parse
+from nvrc.params.policy import load_policy
+from nvrc.vocabulary.errors import NvrcError
+
+
+@pytest.mark.parametrize(("cmdline", "found"), [
+    (b"nvidia.NVreg_A=1 nvidia-uvm.b", (("nvidia", "NVreg_A=1"), ("nvidia_uvm", "b"))),
+    (b'nvidia.NVreg_RegistryDwords="a=1; b=2"', (("nvidia", 'NVreg_RegistryDwords="a=1; b=2"'),)),
+    (b"nvidia.a= quiet nvidia nvidia. .a", (("nvidia", "a="),)),
+    (b"a.b.c=1", (("a", "b.c=1"),)),
+])
+def test_options_on_the_command_line(cmdline: bytes, found: tuple[tuple[str, str], ...]) -> None:
+    assert read_options(tokenise(cmdline)) == found
+    assert parse(cmdline).settings.module_options == found
+
+
+@pytest.mark.parametrize(("key", "name"), [
+    ("nvidia.NVreg_A", "nvidia.NVreg_A"), ("nvidia-uvm.x", "nvidia_uvm.x"), ("nvidia_drm.modeset", "nvidia_drm.modeset"),
+    ("nvidiafb.x", None), ("nvidia", None), ("nvidia.", None), ("nvrc.gpus", None), ("mlx5_core.x", None),
+])
+def test_which_words_are_the_drivers(key: str, name: str | None) -> None:
+    assert driver_option(key) == name
+
+
+def test_without_a_policy_the_drivers_options_pass_and_are_told() -> None:
+    parsed = parse(b"nvidia.NVreg_A=1 systemd.unified_cgroup_hierarchy=1 nvrc.strict=on")
+    assert [str(problem) for problem in parsed.problems] == ["nvidia.NVreg_A: goes to the driver's module as it is"]
+    assert parsed.problems[0].severity is Severity.NOTICE
+    assert parsed.is_clean
+
+
+@pytest.mark.parametrize(("policy", "word", "refusal"), [
+    ('deny = ["nvidia.*"]', "nvidia.NVreg_A=1", "is denied by the image's policy"),
+    ('deny = ["nvidia*"]', "nvidia-uvm.x=1", "is denied by the image's policy"),
+    ('deny = ["nvidia_uvm.x"]', "nvidia-uvm.x=1", "is denied by the image's policy"),
+    ('allow = ["nvrc.*"]', "nvidia.NVreg_A=1", "is not on the list that the image's policy allows"),
+    ('allow = ["nvrc.*", "nvidia.NVreg_B"]', "nvidia.NVreg_A=1", "is not on the list that the image's policy allows"),
+    ('allow = ["nvidia.NVreg_A"]', "nvidia.NVreg_A=1", ""),
+    ('allow = ["nvidia.NVreg_A"]', "agent.log=debug mlx5_core.x=1 quiet", ""),
+    ('deny = ["nvidia.NVreg_B"]', "nvidia.NVreg_A=1", ""),
+])
+def test_a_policy_bounds_them(policy: str, word: str, refusal: str) -> None:
+    errors = [str(problem) for problem in parse(word.encode(), load_policy(policy.encode())).errors]
+    assert errors == ([f"{word.partition('=')[0]}: {refusal}"] if refusal else [])
+
+
+@pytest.mark.parametrize("entry", ["nvidia", "nvidia-uvm.x", "nouveau.x", "nvidia."])
+def test_a_policy_names_them_in_the_kernels_spelling(entry: str) -> None:
+    with pytest.raises(NvrcError, match="is no parameter"):
+        load_policy(f'deny = ["{entry}"]'.encode())
+
+
+def test_values_of_a_modules_option_cannot_be_pinned() -> None:
+    with pytest.raises(NvrcError, match="is no parameter"):
+        load_policy(b'[pin]\n"nvidia.NVreg_A" = 1')

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Daemons after the boot: every end of every one, restarts with their pauses, and the stop, on a fake clock."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from fakes.daemons import exited
+from fakes.system import FakeSystem, bare_guest
+from nvrc.pid1.daemons import Daemons
+from nvrc.services.table import (
+    EXPORTER,
+    FABRIC_MANAGER,
+    HOST_ENGINE,
+    PERSISTENCED,
+    SUBNET_MANAGER,
+    Running,
+    Service,
+    describe,
+)
+
+SEGV = int(signal.SIGSEGV)
+
+
+def running(service: Service, pid: int | None, starter: int | None = None) -> Running:
+    return Running(service=service, program=describe(service, "", {"guid": "0x1"}), started_pid=starter or pid or 0, pid=pid,
+                   since_s=100.0)
+
+
+ALL = (running(SUBNET_MANAGER, 51), running(FABRIC_MANAGER, 52), running(PERSISTENCED, 54, 53), running(HOST_ENGINE, 56, 55),
+       running(EXPORTER, 57))
+
+
+class Watch:
+    def __init__(self, root: str, *daemons: Running, confidential: bool = False, strict: bool = False) -> None:
+        self.system: FakeSystem = bare_guest(root)
+        self.news: list[str] = []
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.daemons = Daemons(self.system, daemons, is_confidential=confidential, is_strict=strict,
+                               later=lambda after_s, act: self.timers.append((after_s, act)), changed=self.news.append)
+
+    def ends(self, pid: int, status: int = SEGV) -> bool:
+        self.system.clock += 10
+        return self.daemons.child_ended(pid, status)
+
+    def expire(self) -> float:
+        after_s, act = self.timers.pop(0)
+        self.system.clock += after_s
+        act()
+        return after_s
+
+    @property
+    def states(self) -> list[str]:
+        return [record.state.value for record in self.daemons.records]
+
+    @property
+    def started(self) -> list[str]:
+        return [program.path for program in self.system.programs]
+
+    @property
+    def signals(self) -> list[str]:
+        return [effect for effect in self.system.effects if effect.startswith("signal")]
+
+
+class MakeWatch(Protocol):
+    def __call__(self, *daemons: Running, confidential: bool = False, strict: bool = False) -> Watch: ...
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> MakeWatch:
+    def make(*daemons: Running, confidential: bool = False, strict: bool = False) -> Watch:
+        return Watch(str(tmp_path), *daemons, confidential=confidential, strict=strict)
+
+    return make
+
+
+@pytest.mark.parametrize("pid", [51, 52])
+@pytest.mark.parametrize("status", [SEGV, 0, exited(1)])
+def test_the_fabric_never_comes_back_and_its_loss_degrades(watch: MakeWatch, pid: int, status: int) -> None:
+    subject = watch(*ALL)
+    assert subject.ends(pid, status)
+    assert (subject.timers, subject.started, subject.daemons.ending) == ([], [], None)
+    assert not subject.daemons.is_whole
+    assert subject.states[pid - 51] == "failed"
+    assert subject.news[0].startswith("E_SERVICE_LOST nv")
+    assert subject.news[0].endswith(" 10.0 s after its start; it stays away")
+    assert subject.daemons.records[pid - 51].pid is None
+
+
+def test_strict_ends_the_vm_over_a_critical_daemon(watch: MakeWatch) -> None:
+    subject = watch(*ALL, strict=True)
+    subject.ends(52)
+    assert subject.daemons.ending is not None
+    assert (subject.daemons.ending.code, subject.daemons.ending.what) == (
+        "E_SERVICE_LOST", "nv-fabricmanager was killed by SIGSEGV 10.0 s after its start, and nvrc.strict is on")
+    assert subject.daemons.ending.advice
+
+
+def test_persistenced_stays_away_from_confidential_gpus(watch: MakeWatch) -> None:
+    subject = watch(*ALL, confidential=True)
+    subject.ends(54)
+    assert (subject.timers, subject.started) == ([], [])
+    assert subject.states[2] == "failed"
+
+
+def test_persistenced_comes_back_once_elsewhere(watch: MakeWatch) -> None:
+    subject = watch(*ALL)
+    pid_file = "/var/run/nvidia-persistenced/nvidia-persistenced.pid"
+    subject.ends(54)
+    assert subject.states[2] == "restarting"
+    assert subject.expire() == 1
+    assert subject.started == ["/bin/nvidia-persistenced"]
+    assert subject.states[2] == "starting"
+    subject.system.put(pid_file, "90\n")
+    assert subject.ends(4711, 0), "the process that was started ends when the daemon is up"
+    record = subject.daemons.records[2]
+    assert (record.state.value, record.pid, record.restarts, record.since_s) == ("running", 90, 1, 111.0)
+    assert subject.daemons.is_whole
+    subject.ends(90)
+    assert subject.states[2] == "failed"
+    assert subject.news == ["nvidia-persistenced was killed by SIGSEGV 10.0 s after its start; it is started again in 1 s",
+                            "nvidia-persistenced runs again",
+                            "E_SERVICE_LOST nvidia-persistenced was killed by SIGSEGV 20.0 s after its start; it stays away"]
+
+
+def test_a_restart_that_does_not_come_up_counts(watch: MakeWatch) -> None:
+    subject = watch(*ALL)
+    subject.ends(54)
+    subject.expire()
+    subject.ends(4711, exited(1))
+    assert subject.states[2] == "failed"
+
+
+def test_helpers_come_back_later_each_time_and_not_for_ever(watch: MakeWatch) -> None:
+    subject = watch(running(EXPORTER, 57))
+    pid, pauses = 57, []
+    for number in range(5):
+        subject.ends(pid)
+        pauses.append(subject.expire())
+        pid = 4711 + number
+        assert subject.daemons.records[0].pid == pid
+    subject.ends(pid)
+    assert pauses == [1, 2, 4, 8, 16]
+    assert (subject.states, subject.timers) == (["failed"], [])
+    assert subject.daemons.records[0].restarts == 5
+    assert len(subject.started) == 5
+
+
+def test_a_helper_is_never_worth_the_vm(watch: MakeWatch) -> None:
+    subject = watch(running(EXPORTER, 57), strict=True)
+    subject.system.fail["start /bin/dcgm-exporter"] = OSError(2, "No such file or directory")
+    subject.ends(57)
+    subject.expire()
+    assert subject.states == ["failed"]
+    assert subject.daemons.records[0].detail == "cannot be started again: No such file or directory"
+    assert subject.daemons.ending is None
+
+
+# Which process is whose
+
+
+def test_others_are_not_ours(watch: MakeWatch) -> None:
+    subject = watch(*ALL)
+    assert not subject.ends(999)
+    assert set(subject.states) == {"running"}
+
+
+def test_the_end_of_the_starter_is_not_the_end_of_its_daemon(watch: MakeWatch) -> None:
+    subject = watch(*ALL)
+    assert subject.ends(53, 0)
+    assert (subject.states[2], subject.news) == ("running", [])
+    assert not subject.ends(53, 0), "a later process may have the same pid"
+
+
+def test_a_daemon_whose_pid_file_came_late_is_known_by_it(watch: MakeWatch) -> None:
+    subject = watch(running(HOST_ENGINE, None, 55))
+    assert not subject.ends(70)
+    subject.system.put("/var/run/nv-hostengine.pid", "70\n")
+    assert subject.ends(70)
+    assert subject.states == ["restarting"]
+
+
+def test_the_pid_file_of_the_daemon_before_is_not_believed(watch: MakeWatch) -> None:
+    subject = watch(running(HOST_ENGINE, 56, 55))
+    subject.system.put("/var/run/nv-hostengine.pid", "56\n")
+    subject.ends(56)
+    subject.expire()
+    subject.ends(4711, 0)
+    assert subject.daemons.records[0].pid is None
+    subject.system.put("/var/run/nv-hostengine.pid", "80\n")
+    assert subject.ends(80)
+
+
+# Stop
+
+
+def test_all_are_asked_to_stop_the_last_one_first(watch: MakeWatch) -> None:
+    subject = watch(*ALL)
+    subject.daemons.stop()
+    assert subject.signals == [f"signal {pid} {int(signal.SIGTERM)}" for pid in (57, 56, 54, 52, 51)]
+    assert subject.daemons.is_any_alive
+    for pid in (57, 56, 54, 52, 51):
+        subject.ends(pid, int(signal.SIGTERM))
+    assert set(subject.states) == {"stopped"}
+    assert not subject.daemons.is_any_alive
+    assert (subject.daemons.is_whole, subject.timers) == (True, []), "nobody is started again"
+
+
+def test_those_that_do_not_stop_are_killed(watch: MakeWatch) -> None:
+    subject = watch(*ALL)
+    subject.daemons.stop()
+    for pid in (57, 56, 54):
+        subject.ends(pid, 0)
+    subject.daemons.kill()
+    assert subject.signals[-2:] == [f"signal 51 {int(signal.SIGKILL)}", f"signal 52 {int(signal.SIGKILL)}"]
+
+
+def test_a_restart_that_is_due_during_the_stop_does_not_happen(watch: MakeWatch) -> None:
+    subject = watch(running(EXPORTER, 57))
+    subject.ends(57)
+    subject.daemons.stop()
+    assert subject.states == ["stopped"]
+    subject.expire()
+    assert (subject.started, subject.states) == ([], ["stopped"])
+
+
+def test_one_that_is_gone_or_was_never_found_needs_no_stop(watch: MakeWatch) -> None:
+    subject = watch(running(HOST_ENGINE, None, 55), running(EXPORTER, 57))
+    subject.system.fail[f"signal 57 {int(signal.SIGTERM)}"] = ProcessLookupError(3, "No such process")
+    subject.daemons.stop()
+    assert subject.states == ["stopped", "stopped"]
+    assert subject.signals == []
+
+
+def test_one_that_is_found_in_its_file_at_last_is_stopped(watch: MakeWatch) -> None:
+    subject = watch(running(HOST_ENGINE, None, 55))
+    subject.system.put("/var/run/nv-hostengine.pid", "70\n")
+    subject.daemons.stop()
+    assert subject.signals == [f"signal 70 {int(signal.SIGTERM)}"]

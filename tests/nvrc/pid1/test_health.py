@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nvrc.machine.journal import KERNEL, Line
+from nvrc.pid1.health import FAULT, LOST, MOST_KINDS, GpuHealth
+from nvrc.report.report import GpuRecord, GpuState
+from nvrc.vocabulary.errors import BY_CODE
+
+ATTACHED = GpuState.ATTACHED
+
+
+class Watch:
+    def __init__(self, count: int = 2) -> None:
+        self.news: list[str] = []
+        self.health = GpuHealth(tuple(GpuRecord(bdf=f"0000:4{index}:00.0", uuid="GPU-1", state=ATTACHED, seconds=3.0)
+                                      for index in range(count)), self.news.append)
+
+    def hear(self, text: str, uid: int = KERNEL) -> None:
+        self.health.hear(Line(0, uid, text))
+
+    @property
+    def states(self) -> list[tuple[str, str]]:
+        return [(record.state.value, record.code) for record in self.health.records]
+
+
+@pytest.mark.parametrize(("line", "states", "news"), [
+    pytest.param("NVRM: Xid (PCI:0000:41:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
+                 [("attached", ""), ("lost", LOST)],
+                 "E_GPU_LOST GPU 0000:41:00.0: Xid 79, fell off the bus: pid='<unknown>', name=<unknown>, GPU has fallen off the bus.", id="xid-79"),
+    pytest.param("NVRM: GPU 0000:40:00.0: GPU has fallen off the bus.", [("lost", LOST), ("attached", "")],
+                 "E_GPU_LOST GPU 0000:40:00.0: Xid 79, fell off the bus", id="off-the-bus"),
+    pytest.param("NVRM: Xid (PCI:0000:40:00): 119, pid=12, Timeout after 6s", [("failed", FAULT), ("attached", "")],
+                 "E_GPU_FAULT GPU 0000:40:00.0: Xid 119, GSP did not answer: pid=12, Timeout after 6s", id="xid-119"),
+    pytest.param("NVRM: Xid (PCI:0000:40:00.0): 48, DBE", [("failed", FAULT), ("attached", "")],
+                 "E_GPU_FAULT GPU 0000:40:00.0: Xid 48, double-bit memory error: DBE", id="with-function"),
+    pytest.param("NVRM: Xid (PCI:0000:40:00): 13, pid=7, Graphics Exception", [("attached", ""), ("attached", "")],
+                 "GPU 0000:40:00.0: Xid 13: pid=7, Graphics Exception", id="the-workloads-own"),
+    pytest.param("NVRM: Xid (PCI:0000:99:00): 79, x", [("attached", ""), ("attached", "")],
+                 "E_GPU_LOST GPU 0000:99:00: Xid 79, fell off the bus: x", id="unknown-gpu"),
+    pytest.param("nvidia-nvswitch2: SXid (PCI:0000:52:00.0): 20034, Fatal, Link 03", [("attached", ""), ("attached", "")],
+                 "NVSwitch nvidia-nvswitch2 at 0000:52:00.0: SXid 20034: Fatal, Link 03", id="switch"),
+])
+def test_what_the_kernel_says_becomes_health(line: str, states: list[tuple[str, str]], news: str) -> None:
+    watch = Watch()
+    watch.hear(line)
+    assert watch.states == states
+    assert watch.news == [news]
+    assert watch.health.is_whole is (states == [("attached", ""), ("attached", "")])
+
+
+@pytest.mark.parametrize("line", ["NVRM: loading", "Xid", "NVRM: Xid (PCI:zz): 79, x", ""])
+def test_other_lines_are_no_news(line: str) -> None:
+    watch = Watch()
+    watch.hear(line)
+    assert watch.news == []
+
+
+def test_a_program_cannot_speak_for_the_kernel() -> None:
+    watch = Watch()
+    for uid in (0, 1000):
+        watch.hear("NVRM: Xid (PCI:0000:40:00): 79, x", uid)
+    assert (watch.news, watch.health.is_whole) == ([], True)
+
+
+def test_each_kind_is_told_once_for_each_gpu() -> None:
+    watch = Watch()
+    for _ in range(3):
+        for bus in ("40", "41"):
+            watch.hear(f"NVRM: Xid (PCI:0000:{bus}:00): 31, x")
+    watch.hear("NVRM: Xid (PCI:0000:40:00): 43, x")
+    assert len(watch.news) == 3
+
+
+def test_a_lost_gpu_stays_lost_and_a_faulty_one_can_still_be_lost() -> None:
+    watch = Watch(1)
+    watch.hear("NVRM: Xid (PCI:0000:40:00): 119, x")
+    watch.hear("NVRM: Xid (PCI:0000:40:00): 79, x")
+    watch.hear("NVRM: Xid (PCI:0000:40:00): 48, x")
+    assert watch.states == [("lost", LOST)]
+    assert watch.health.records[0].uuid == "GPU-1"
+
+
+def test_a_flood_of_kinds_is_bounded() -> None:
+    watch = Watch()
+    for number in range(MOST_KINDS + 50):
+        watch.hear(f"NVRM: Xid (PCI:0000:40:00): {number}, x")
+    assert len(watch.news) == MOST_KINDS
+    assert watch.states[0] == ("lost", LOST), "its state is kept all the same"
+
+
+def test_a_gpu_that_failed_to_attach_is_not_whole() -> None:
+    assert not GpuHealth((GpuRecord(bdf="0000:40:00.0", state=GpuState.FAILED),), lambda _: None).is_whole
+
+
+@given(st.text(alphabet=st.sampled_from("NVRM:Xid (PCI0123456789.,)GPUhasfallen"), max_size=80))
+def test_any_line_is_heard_without_an_error(text: str) -> None:
+    watch = Watch()
+    for head in ("", "NVRM: Xid (PCI:0000:40:00): ", "nvidia-nvswitch0: SXid "):
+        watch.hear(head + text)
+    assert set(watch.states) <= {("attached", ""), ("lost", LOST), ("failed", FAULT)}
+
+
+def test_codes_are_known() -> None:
+    assert {LOST, FAULT} <= set(BY_CODE)

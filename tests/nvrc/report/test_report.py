@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report and the live status: written by our own encoder, read strictly, documented field by field."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes.records import records
+from guest_cdi.lean.light import Enum
+from nvrc.hardware.topology import PciFunction, classify
+from nvrc.report import report, status
+from nvrc.report.report import (
+    Failure,
+    FunctionRecord,
+    GpuRecord,
+    GpuState,
+    Outcome,
+    ParameterRecord,
+    Report,
+    Role,
+    SpanRecord,
+    StepRecord,
+    Verdict,
+    record_topology,
+)
+from nvrc.report.status import ServiceRecord, ServiceState, Status
+from nvrc.vocabulary.jsonread import FormatError, decode
+from nvrc.vocabulary.jsontext import encode
+
+PAGE = Path(__file__).parents[3] / "docs" / "boot-report.md"
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+REPORTS = records(
+    Report, program=st.text(), verdict=st.sampled_from(tuple(Verdict)), started_s=FLOATS, interpreter_s=st.none() | FLOATS,
+    ended_s=st.none() | FLOATS, failure=st.none() | records(Failure),
+    steps=st.lists(records(StepRecord, start_s=st.none() | FLOATS, end_s=st.none() | FLOATS), max_size=3).map(tuple),
+    parameters=st.lists(records(ParameterRecord), max_size=3).map(tuple),
+    topology=st.lists(records(FunctionRecord), max_size=3).map(tuple),
+    gpus=st.lists(records(GpuRecord, seconds=st.none() | FLOATS), max_size=3).map(tuple),
+    log=st.lists(st.text(), max_size=3).map(tuple))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | FLOATS | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
+
+MINIMAL = Report(program="0.1.0", started_s=0.5)
+
+
+@given(JSON)
+def test_encoder_agrees_with_the_standard_library(value: object) -> None:
+    text = encode(value)
+    assert text.isascii()
+    assert json.loads(text) == value
+    assert json.dumps(json.loads(text)) == json.dumps(value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_encoder_refuses_what_is_no_json_number(value: float) -> None:
+    with pytest.raises(ValueError, match="is no JSON number"):
+        encode((value,))
+
+
+def test_encoder_refuses_unknown_types() -> None:
+    with pytest.raises(TypeError, match="no JSON form for set"):
+        encode({"a": {1}})
+
+
+def test_layout_is_one_line_per_field_and_item() -> None:
+    value = Report(program="0.1.0", started_s=0.5, steps=(StepRecord(name="a"), StepRecord(name="b")))
+    lines = encode(value).decode().splitlines()
+    assert lines[:4] == ["{", '  "schema": 1,', '  "program": "0.1.0",', '  "verdict": "booting",']
+    assert ('    {"name": "a", "outcome": "pending", "start_s": null, "end_s": null, "waited_s": null, "detail": "", '
+            '"code": ""},' in lines)
+
+
+@settings(max_examples=50)
+@given(REPORTS)
+def test_report_reads_back(value: Report) -> None:
+    assert report.from_json(report.to_json(value)) == value
+
+
+@given(records(
+    Status, program=st.text(), verdict=st.sampled_from(tuple(Verdict)), updated_s=FLOATS,
+    services=st.lists(records(ServiceRecord, since_s=FLOATS, pid=st.none() | st.integers()), max_size=3).map(tuple)))
+def test_status_reads_back(value: Status) -> None:
+    assert status.from_json(status.to_json(value)) == value
+
+
+def altered(**changes: object) -> bytes:
+    document = json.loads(report.to_json(MINIMAL))
+    for name, value in changes.items():
+        document[name] = value
+    return json.dumps(document).encode()
+
+
+def without(name: str) -> bytes:
+    document = json.loads(report.to_json(MINIMAL))
+    del document[name]
+    return json.dumps(document).encode()
+
+
+STEP = {"name": "a", "outcome": "ok", "start_s": 1, "end_s": None, "waited_s": 0.5, "detail": "", "code": ""}
+
+
+@pytest.mark.parametrize(("data", "problems"), [
+    pytest.param(b"", ("not JSON: Expecting value: line 1 column 1 (char 0)",), id="empty"),
+    pytest.param(b"\xff{}", ("byte 0: not UTF-8, so not JSON",), id="bytes"),
+    pytest.param(b"[]", ("document: expected an object, not []",), id="list"),
+    pytest.param(b'{"schema": NaN}', ("NaN is no JSON number",), id="nan"),
+    pytest.param(b'{"a": 1, "b": 2, "a": 3}', ("duplicate key 'a'",), id="duplicate"),
+    pytest.param(altered(schema=2), ("schema 2: this program reads schema 1 only",), id="newer"),
+    pytest.param(altered(schema="1"), ('schema: expected a whole number, not "1"',), id="schema-type"),
+    pytest.param(altered(extra=1), ("extra: unknown key",), id="unknown-key"),
+    pytest.param(without("steps"), ("steps: missing",), id="missing-key"),
+    pytest.param(altered(started_s="now", mode=None, gpus={}),
+                 ("mode: expected a string, not null", 'started_s: expected a number, not "now"',
+                  "gpus: expected a list, not {}"), id="all-at-once"),
+    pytest.param(altered(verdict="maybe"),
+                 ('verdict: expected one of booting, ready, no-gpu, degraded, failed, not "maybe"',), id="enum"),
+    pytest.param(altered(steps=[STEP, {**STEP, "outcome": 1, "end_s": True}]),
+                 ("steps[1].outcome: expected one of ok, skip, fail, warn, running, pending, not 1",
+                  "steps[1].end_s: expected a number, not true"), id="nested"),
+    pytest.param(altered(failure={"code": "E_X", "step": "a", "what": ["x" * 100]}),
+                 ("failure.hint: missing", f'failure.what: expected a string, not ["{"x" * 55}...'), id="long-value"),
+    pytest.param(altered(log=["a", 1]), ("log[1]: expected a string, not 1",), id="list-item"),
+    pytest.param(altered(started_s=10 ** 400), ("started_s: number out of range",), id="huge-integer"),
+    pytest.param(altered().replace(b"0.5", b"1e999"), ("started_s: number out of range",), id="huge-float"),
+])
+def test_reader_names_every_problem(data: bytes, problems: tuple[str, ...]) -> None:
+    with pytest.raises(FormatError) as caught:
+        report.from_json(data)
+    assert caught.value.problems == problems
+
+
+def test_deep_nesting_is_no_json() -> None:
+    with pytest.raises(FormatError, match="not JSON"):
+        report.from_json(b"[" * 100_000)
+
+
+def test_types_that_nobody_can_read_are_a_programming_error() -> None:
+    with pytest.raises(TypeError, match="no way to read"):
+        decode(bytes, b"{}", 1)
+
+
+@given(st.binary())
+def test_any_bytes_give_a_report_or_the_declared_error(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        report.from_json(data)
+
+
+@settings(max_examples=50)
+@given(JSON, st.sampled_from([field.name for field in fields(Report)]))
+def test_any_value_of_a_field_gives_a_report_or_the_declared_error(value: object, name: str) -> None:
+    try:
+        found = report.from_json(altered(**{name: value}))
+    except FormatError as error:
+        assert all(problem.startswith(name) for problem in error.problems)
+    else:
+        assert report.from_json(report.to_json(found)) == found
+
+
+def test_topology_record_keeps_every_function() -> None:
+    functions = (PciFunction(bdf="0000:41:00.0", vendor=0x10DE, device=0x2330, pci_class=0x030200),
+                 PciFunction(bdf="0000:00:01.0", vendor=0x1234, device=0x1, pci_class=0x030000),
+                 PciFunction(bdf="0000:51:00.0", vendor=0x15B3, device=0x1021, pci_class=0x20700,
+                             manages_switches=True),
+                 PciFunction(bdf="0000:61:00.0", vendor=0x10DE, device=0x22A3, pci_class=0x068000))
+    assert [(f.bdf, f.ids, f.pci_class, f.role) for f in record_topology(classify(functions))] == [
+        ("0000:41:00.0", "10de:2330", "030200", Role.GPU), ("0000:61:00.0", "10de:22a3", "068000", Role.NVSWITCH),
+        ("0000:51:00.0", "15b3:1021", "020700", Role.MANAGEMENT_NIC),
+        ("0000:00:01.0", "1234:0001", "030000", Role.OTHER)]
+
+
+def documented(heading: str) -> list[str]:
+    """Names in the first column of the table below a heading of the page."""
+    section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"^\| `([a-z_0-9]+)` \|", section, re.MULTILINE)
+
+
+@pytest.mark.parametrize("record", [Report, StepRecord, ParameterRecord, FunctionRecord, GpuRecord, Failure, Status,
+                                    ServiceRecord, SpanRecord], ids=lambda record: record.__name__)
+def test_the_page_lists_every_field_in_order(record: type) -> None:
+    assert is_dataclass(record)
+    assert documented(record.__name__) == [field.name for field in fields(record)]
+
+
+@pytest.mark.parametrize("words", [Outcome, Verdict, GpuState, Role, ServiceState], ids=lambda words: words.__name__)
+def test_the_page_lists_every_word(words: type[Enum]) -> None:
+    listed = re.search(rf"^- {words.__name__}: (.*)$", PAGE.read_text(), re.MULTILINE)
+    assert listed is not None
+    assert re.findall(r"`([^`]+)`", listed[1]) == [word.value for word in words]
+
+
+def test_hints_resolve_without_a_type_checker() -> None:
+    assert get_type_hints(Report)["failure"] == Failure | None

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What degrades a VM, as a list of codes with causes: from steps, daemons, GPUs and the sentences about them."""
+
+from __future__ import annotations
+
+import pytest
+
+from nvrc.report.report import GpuRecord, GpuState, StepRecord
+from nvrc.report.status import ServiceRecord, ServiceState
+from nvrc.report.troubles import list_troubles, read_trouble
+from nvrc.vocabulary.errors import BY_CODE, CODES
+from nvrc.vocabulary.verdict import Outcome
+
+GONE = GpuRecord(bdf="0000:41:00.0", state=GpuState.LOST, code="E_GPU_LOST")
+WELL = GpuRecord(bdf="0000:40:00.0", state=GpuState.ATTACHED)
+
+
+def service(name: str, state: ServiceState, detail: str = "") -> ServiceRecord:
+    return ServiceRecord(name=name, state=state, since_s=1.0, detail=detail)
+
+
+def test_a_vm_in_order_has_none() -> None:
+    steps = (StepRecord(name="a", outcome=Outcome.OK), StepRecord(name="b", outcome=Outcome.SKIP))
+    services = (service("agent", ServiceState.FAILED), service("x", ServiceState.RESTARTING), service("y", ServiceState.STOPPED))
+    assert list_troubles(steps, (WELL,), services, ("nothing to see",)) == ()
+
+
+def test_steps_then_daemons_then_gpus() -> None:
+    steps = (StepRecord(name="dcgm", outcome=Outcome.WARN, code="E_DCGM", detail="no DCGM"),)
+    services = (service("nv-fabricmanager", ServiceState.FAILED, "was killed by SIGKILL 4.0 s after its start"),)
+    news = ("other", "E_GPU_LOST GPU 0000:40:00.0: no", "E_GPU_LOST GPU 0000:41:00.0: Xid 79, fell off the bus")
+    found = list_troubles(steps, (WELL, GONE), services, news)
+    assert [(one.code, one.step, one.what) for one in found] == [
+        ("E_DCGM", "dcgm", "no DCGM"),
+        ("E_SERVICE_LOST", "supervise", "nv-fabricmanager was killed by SIGKILL 4.0 s after its start"),
+        ("E_GPU_LOST", "supervise", "GPU 0000:41:00.0: Xid 79, fell off the bus")]
+    assert [one.hint for one in found] == [BY_CODE[one.code].remedy for one in found]
+
+
+def test_a_gpu_without_a_sentence_has_at_least_its_state() -> None:
+    (found,) = list_troubles((), (GONE,))
+    assert (found.step, found.what) == ("supervise", "GPU 0000:41:00.0 lost")
+
+
+@pytest.mark.parametrize("row", CODES, ids=lambda row: row.code)
+def test_a_sentence_with_a_code_of_ours_is_a_trouble_of_its_step(row: tuple[str, ...]) -> None:
+    for end in (" what", ": what"):
+        found = read_trouble(row[0] + end)
+        assert found is not None
+        assert (found.code, found.step, found.what, found.hint) == (row[0], row[1], "what", row[3])
+
+
+@pytest.mark.parametrize("text", ["", "E_", "E_FROM_THE_FUTURE what", "e_gpu_lost what", "GPU E_GPU_LOST"])
+def test_other_sentences_are_none(text: str) -> None:
+    assert read_trouble(text) is None
