@@ -7,15 +7,16 @@ from guest_cdi.lean.light import Iterable, Protocol
 from nvrc import __version__
 from nvrc.engine.executor import Executor, Record
 from nvrc.engine.facts import Facts
+from nvrc.engine.ledger import ledger_of
 from nvrc.machine.journal import Journal
 from nvrc.machine.system import System
-from nvrc.nvml.count import ledger_of
-from nvrc.pid1.supervise import Ending, Supervisor
 from nvrc.report import report, status
-from nvrc.report.report import Failure, GpuRecord, ParameterRecord, Report, SpanRecord, StepRecord
-from nvrc.report.status import ServiceRecord, ServiceState, Status
+from nvrc.report.report import Failure, ParameterRecord, Report, SpanRecord, StepRecord
+from nvrc.report.status import ServiceRecord, Status
 from nvrc.report.troubles import list_troubles
 from nvrc.vocabulary import paths
+from nvrc.vocabulary.ending import Ending
+from nvrc.vocabulary.gpu import GpuRecord
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
 LIBRARY_SCAN = "library scan"
@@ -26,7 +27,9 @@ class Living(Protocol):
     """What is known about the VM after the hand-over; see life.Life."""
 
     @property
-    def supervisor(self) -> Supervisor: ...
+    def agent(self) -> ServiceRecord: ...
+    @property
+    def orphans_reaped(self) -> int: ...
     @property
     def ending(self) -> Ending | None: ...
     @property
@@ -100,7 +103,6 @@ def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict
 
 
 def describe_life(boot: Report, journal: Journal, life: Living | None, now: float) -> Status:
-    supervisor = life.supervisor if life else None
     gpus = (life.gpus if life else ()) or boot.gpus
     return Status(
         program=boot.program,
@@ -110,20 +112,13 @@ def describe_life(boot: Report, journal: Journal, life: Living | None, now: floa
         resident_kib=boot.resident_kib,
         failure=_failure_of_life(life) or boot.failure,
         degraded_by=list_troubles(boot.steps, gpus, life.services, boot.warnings + life.news) if life else (),
-        services=(_agent(life.supervisor), *life.services) if life else (),
+        services=(life.agent, *life.services) if life else (),
         gpus=gpus,
-        orphans_reaped=supervisor.orphans_reaped if supervisor else 0,
+        orphans_reaped=life.orphans_reaped if life else 0,
         log_messages=journal.serial,
         log_dropped=journal.file_losses,
         warnings=boot.warnings + (life.news if life else ()),
     )
-
-
-def _agent(supervisor: Supervisor) -> ServiceRecord:
-    ending = supervisor.ending
-    ended = ServiceState.STOPPED if ending and ending.is_orderly else ServiceState.FAILED
-    return ServiceRecord(name="agent", state=ended if ending else ServiceState.RUNNING, pid=supervisor.agent_pid,
-                         since_s=supervisor.started_s, detail=ending.what if ending else "")
 
 
 def _failure_of_life(life: Living | None) -> Failure | None:

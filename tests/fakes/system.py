@@ -17,7 +17,8 @@ from typing import TypeVar
 from nvrc.machine.children import Ended, nobody
 from nvrc.machine.linux_system import LinuxSystem
 from nvrc.machine.program import Program
-from nvrc.machine.system import KERN_EMERG, Node, Waits
+from nvrc.machine.system import KERN_EMERG, Node
+from nvrc.machine.waits import Waits
 
 T = TypeVar("T")
 
