@@ -26,6 +26,9 @@ class FailureCode(NamedTuple):
 CODES: tuple[FailureCode, ...] = (
     FailureCode("E_INTERNAL", "any", "an exception nobody expected inside PID 1",
                 "report it with the console log; the line names file and line number", VENDOR),
+    FailureCode("E_INIT_EXEC", "first", "the first program could not execute the frozen init",
+                "errno 2: the image lacks the program or its loader; errno 5: the root disk cannot be read; "
+                "rebuild the image", PLATFORM),
     FailureCode("E_STEP_DEADLINE", "any", "a step did not finish within its deadline",
                 "read the last console lines for what it waited for; raise the step's timeout parameter", PLATFORM),
     FailureCode("E_MOUNT", "filesystems", "a file system could not be mounted",

@@ -22,6 +22,7 @@ from nvrc_build.errors import BuildError
 from nvrc_build.job import ENGINE, EPOCH, Job, Work
 from nvrc_build.progress import watched
 
+FIRST = "usr/lib/nvrc/first"
 Maker = Callable[[Job, Work], Path]
 
 
@@ -113,6 +114,19 @@ def make_init(job: Job, _work: Work) -> Path:
     return job.cache.get("freeze", key, make)
 
 
+def make_first(job: Job, _work: Work) -> Path:
+    """The program that /init leads to: static, so that no word of the command line reaches a loader."""
+    source, root = job.checkout / "nvrc/first.c", supply.root(job.supply, "compile")
+    key = digest(source.read_bytes(), root.name, _code("compile.py"))
+
+    def make(out: Path) -> None:
+        program = compiler.compile_freestanding(source, out, root=root)
+        (out / FIRST).parent.mkdir(parents=True)
+        program.rename(out / FIRST)
+
+    return job.cache.get("first", key, make)
+
+
 def make_agent(job: Job, _work: Work) -> Path:
     """The given agent, or the stand-in of the lab, compiled in the pinned root."""
     if job.agent is not None:
@@ -158,4 +172,5 @@ def make_components(job: Job, _work: Work) -> Path:
 
 
 MODULES: Mapping[str, Maker] = {"@modules": make_modules}
-PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@agent": make_agent, "@components": make_components}
+PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@first": make_first, "@agent": make_agent,
+                                 "@components": make_components}
