@@ -22,8 +22,8 @@ PACKAGES = {"nvrc": "nvrc", "guest_cdi": "guest_cdi", "nvrc_build": "build/nvrc_
 OURS = frozenset(PACKAGES)
 
 # The tables of nvrc that the build machine may read: names, paths, grammar and documents, never what runs in the guest.
-TABLES_OF_NVRC = frozenset({"nvrc.boot", "nvrc.console", "nvrc.critical_path", "nvrc.errors", "nvrc.nearmiss",
-                            "nvrc.param_table", "nvrc.params", "nvrc.paths", "nvrc.report"})
+TABLES_OF_NVRC = frozenset({"nvrc.__version__", "nvrc.boot", "nvrc.console", "nvrc.critical_path", "nvrc.errors",
+                            "nvrc.nearmiss", "nvrc.param_table", "nvrc.params", "nvrc.paths", "nvrc.report"})
 
 
 @dataclass(frozen=True)
