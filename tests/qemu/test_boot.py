@@ -6,13 +6,16 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from fakes import hostile
 from nvrc.report import from_json
+from nvrc_build.tree import Origin, Tree
+from nvrc_lab.compose import join_archives
 from nvrc_lab.console import Story
 from nvrc_lab.image import BootFiles, build_image
 from nvrc_lab.machine import Accel, Machine, make_argv
@@ -48,8 +51,9 @@ def image() -> BootFiles:
 
 @pytest.fixture
 def boot(image: BootFiles, tmp_path: Path) -> Boot:
-    def run(words: str, *, keys: tuple[str, ...] = ()) -> Booted:
-        machine = Machine(kernel=image.kernel, initrd=image.initrd, qmp_socket=tmp_path / "qmp",
+    def run(words: str, *, keys: tuple[str, ...] = (), files: Mapping[str, Path] | None = None) -> Booted:
+        initrd = lay_over(image.initrd, files, tmp_path / "initrd") if files else image.initrd
+        machine = Machine(kernel=image.kernel, initrd=initrd, qmp_socket=tmp_path / "qmp",
                           cmdline=f"console=ttyS0 quiet panic=1 mitigations=off {words}")
         lines: list[str] = []
 
@@ -63,6 +67,14 @@ def boot(image: BootFiles, tmp_path: Path) -> Boot:
         return Booted(went.story, tuple(lines))
 
     return run
+
+
+def lay_over(initrd: Path, files: Mapping[str, Path], target: Path) -> Path:
+    tree = Tree()
+    for path, file in files.items():
+        tree.add_file(path, file, Origin(slice="test"), 0o755)
+    join_archives([initrd], tree, target)
+    return target
 
 
 def press(monitor: Path, keys: tuple[str, ...]) -> None:
@@ -120,6 +132,28 @@ def check_imports(went: Booted) -> None:
     assert not found & {"pyroute2", "psutil", "yaml", "asyncio", "sqlite3", "ssl", "pynvml", "json", "argparse"}
     assert found - listed == set(), "loaded now, and not on the list of boot_imports.txt"
     assert listed - found == set(), "on the list of boot_imports.txt, and not loaded any more"
+
+
+def test_no_word_of_the_line_makes_pid_1_load_a_file_of_the_archive(boot: Boot, tmp_path: Path) -> None:
+    """The file is there when the init starts, as a disk is where the root is one."""
+    files = {"/lab/hostile": hostile.make_object(tmp_path)}
+    words = f"{hostile.loading_words('/lab/hostile')} {hostile.other_words('/lab/hostile')}"
+    went = boot(f"lab.agent=report,poweroff {words}", files=files)
+    assert not [line for line in went.lines if hostile.MARK in line or "ERROR: ld.so" in line]
+    assert went.story.ready is not None, went.lines[-20:]
+    assert {line.split("=")[0] for line in went.agent("env ")} == {"env PATH", "env HOME", "env TERM"}
+    direct = boot(f"lab.agent=poweroff rdinit={hostile.FROZEN} {hostile.loading_words('/lab/hostile')}", files=files)
+    assert [said for said in hostile.SAYS if not any(said in line for line in direct.lines)] == [], direct.lines[-20:]
+
+
+def test_a_frozen_init_that_cannot_be_executed_is_a_verdict_and_a_power_off(boot: Boot, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no program\n", encoding="ascii")
+    went = boot("", files={hostile.FROZEN: tmp_path / "text"})
+    assert went.story.failure is not None, went.lines[-20:]
+    assert (went.story.failure.code, went.story.failure.what) == (
+        "E_INIT_EXEC", f"cannot execute {hostile.FROZEN}: errno 8")
+    assert not went.story.panic
+    assert any("reboot: Power down" in line for line in went.lines)
 
 
 @pytest.mark.parametrize(("words", "code", "text"), [
