@@ -19,6 +19,7 @@ from nvrc.steps import (
     fabric,
     filesystems,
     gpu_settings,
+    hardening,
     identity,
     journal,
     lock_modules,
@@ -36,8 +37,9 @@ SHORT, LONG = seconds(10), seconds(30)
 BOOT: Table = (
     Step("filesystems",  filesystems.mount,        SHORT),
     Step("journal",      journal.open_log,         SHORT, needs=("filesystems",)),
+    Step("hardening",    hardening.harden,         SHORT, needs=("filesystems",), tells=hardening.tell),
     Step("parameters",   parameters.load,          SHORT, needs=("filesystems",)),
-    Step("extensions",   extensions.attach,        extensions.deadline_s, needs=("parameters", "journal"),
+    Step("extensions",   extensions.attach,        extensions.deadline_s, needs=("parameters", "journal", "hardening"),
          blocks=names_extensions, tells=extensions.tell),
     Step("identity",     identity.establish,       SHORT, needs=("filesystems",)),
     Step("loopback",     loopback.raise_interface, SHORT, needs=("filesystems",)),

@@ -37,6 +37,8 @@ CODES: tuple[FailureCode, ...] = (
                 "give the VM more memory, or find what filled /run", PLATFORM),
     FailureCode("E_JOURNAL", "journal", "/dev/log could not be bound or a log sysctl refused its value",
                 "check that /dev is writable and nothing else in the image binds /dev/log", PLATFORM),
+    FailureCode("E_HARDENING", "hardening", "a protection of the kernel is missing or refused its value",
+                "drop the sysctl.* word that holds it on the command line, or correct the guest kernel", PLATFORM),
     FailureCode("E_PARAMETERS", "parameters",
                 "a kernel parameter is malformed, denied by policy, or unknown under strict",
                 "run 'nvrc params check' on the command line; every mistake is listed at once", AUTHOR),

@@ -52,6 +52,7 @@ _NVLINK = {Mode.GPU_NVL4: 4, Mode.SERVICE_NVL4: 4, Mode.GPU_NVL5: 5, Mode.SERVIC
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     journal: Journal | None = None
+    unhardened: tuple[str, ...] | None = None
     parameters: Parsed | None = None
     hostname: str | None = None
     loopback_up: bool | None = None

@@ -14,6 +14,7 @@ import pytest
 
 from fakes import hostile
 from nvrc.report import from_json
+from nvrc.steps.hardening import HARDENING
 from nvrc_build.tree import Origin, Tree
 from nvrc_lab.compose import join_archives
 from nvrc_lab.console import Story
@@ -144,6 +145,31 @@ def test_no_word_of_the_line_makes_pid_1_load_a_file_of_the_archive(boot: Boot, 
     assert {line.split("=")[0] for line in went.agent("env ")} == {"env PATH", "env HOME", "env TERM"}
     direct = boot(f"lab.agent=poweroff rdinit={hostile.FROZEN} {hostile.loading_words('/lab/hostile')}", files=files)
     assert [said for said in hostile.SAYS if not any(said in line for line in direct.lines)] == [], direct.lines[-20:]
+
+
+# In force before any program runs, and each the opposite of its row.
+FROM_THE_LINE = ("sysctl.kernel.core_pattern=|/usr/bin/nvrc sysctl.kernel.core_uses_pid=1 sysctl.kernel.modprobe=/usr/bin/nvrc "
+                 "sysctl.kernel.kptr_restrict=0 sysctl.kernel.randomize_va_space=0 sysctl.kernel.yama.ptrace_scope=0 "
+                 "sysctl.fs.suid_dumpable=2 sysctl.fs.protected_symlinks=0 sysctl.kernel.sysrq=1 sysctl.kernel.panic_on_oops=0 "
+                 "sysctl.kernel.unprivileged_bpf_disabled=0 sysctl.vm.mmap_min_addr=0 sysctl.kernel.poweroff_cmd=/usr/bin/nvrc")
+
+
+@pytest.mark.parametrize("words", ["", FROM_THE_LINE], ids=["as the kernel comes", "as the line says"])
+def test_the_kernels_protections_hold_while_the_agent_runs(boot: Boot, words: str) -> None:
+    went = boot(f"lab.agent=sysctls,poweroff {words}")
+    found = dict(line.partition("=")[::2] for line in (one.removeprefix("sysctl ") for one in went.agent("sysctl ")))
+    assert went.story.ready is not None, went.lines[-20:]
+    told = next(row.line.detail for row in went.story.steps if row.line.name == "hardening")
+    missing = told.partition("not in this kernel: ")[2].split()
+    assert {row.name for row in HARDENING if row.required} <= found.keys()
+    for row in HARDENING:
+        if row.name in missing:
+            assert row.name not in found
+        elif row.at_least:
+            assert int(found[row.name]) >= int(row.value), row.name
+        else:
+            assert found[row.name] == row.value, row.name
+    assert len(missing) < 6, missing
 
 
 def test_a_frozen_init_that_cannot_be_executed_is_a_verdict_and_a_power_off(boot: Boot, tmp_path: Path) -> None:
