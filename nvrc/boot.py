@@ -15,8 +15,9 @@ from nvrc.engine.table import DEGRADE, Step, Table
 BOOT: Table = (
     Step("filesystems"),
     Step("journal",      needs=("filesystems",)),
+    Step("hardening",    needs=("filesystems",)),
     Step("parameters",   needs=("filesystems",)),
-    Step("extensions",   needs=("parameters", "journal"),                 blocks=names_extensions),
+    Step("extensions",   needs=("parameters", "journal", "hardening"),    blocks=names_extensions),
     Step("identity",     needs=("filesystems",)),
     Step("loopback",     needs=("filesystems",)),
     Step("topology",     needs=("parameters",)),
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         fabric,
         filesystems,
         gpu_settings,
+        hardening,
         identity,
         journal,
         lock_modules,
@@ -60,5 +62,5 @@ if TYPE_CHECKING:
     # Each module of a row, checked against what a row wants of it.
     STEPS: tuple[StepModule, ...] = (
         agent, cc_check, cdi, dcgm, device_nodes, extensions, fabric,
-        filesystems, gpu_settings, identity, journal, lock_modules, loopback,
+        filesystems, gpu_settings, hardening, identity, journal, lock_modules, loopback,
         modules, parameters, persistenced, ready_state, topology)

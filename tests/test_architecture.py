@@ -21,7 +21,7 @@ PACKAGES = {"nvrc": "nvrc", "guest_cdi": "guest_cdi", "nvrc_build": "build/nvrc_
 OURS = frozenset(PACKAGES)
 
 # The rooms of nvrc that the build machine may read: names, paths, grammar and documents, never what runs in the guest.
-TABLES_OF_NVRC = frozenset({"nvrc.boot", "nvrc.vocabulary", "nvrc.params", "nvrc.report"})
+TABLES_OF_NVRC = frozenset({"nvrc.__version__", "nvrc.boot", "nvrc.vocabulary", "nvrc.params", "nvrc.report"})
 
 # A room may import those before it. What is named here and is no folder is a module of the package's top.
 ROOMS = {

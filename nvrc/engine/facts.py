@@ -32,6 +32,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     journal: Journal | None = None
+    unhardened: tuple[str, ...] | None = None
     parameters: Parsed | None = None
     topology: Topology | None = None
     mode: Mode | None = None

@@ -20,7 +20,8 @@ from nvrc.vocabulary.gpu import GpuRecord
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
 LIBRARY_SCAN = "library scan"
-INIT_MESSAGE = b"Run /init as init process"
+# From an initramfs, and from a disk.
+INIT_MESSAGES = (b"Run /init as init process", b"Run /sbin/init as init process")
 
 
 class Living(Protocol):
@@ -155,7 +156,7 @@ def _interpreter_s(system: System, records: tuple[Record, ...], started_s: float
 
 
 def interpreter_seconds(kmsg: Iterable[bytes], *, started_s: float, anchor: str, anchor_s: float) -> float | None:
-    """From the kernel's exec of /init to `started_s`; None when the kernel's message about it is gone.
+    """From the kernel's exec of its init to `started_s`; None when the kernel's message about it is gone.
 
     The kernel stamps messages with another clock than the boot clock. `anchor`, a line that PID 1 said itself at
     `anchor_s`, tells how far they are apart.
@@ -163,7 +164,7 @@ def interpreter_seconds(kmsg: Iterable[bytes], *, started_s: float, anchor: str,
     executed_s, apart_s = None, None
     for record in kmsg:
         head, _, text = record.partition(b";")
-        if text.startswith(INIT_MESSAGE):
+        if text.startswith(INIT_MESSAGES):
             executed_s = _stamp_s(head)
         elif text.startswith(anchor.encode()):
             apart_s = anchor_s - _stamp_s(head)

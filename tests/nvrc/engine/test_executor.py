@@ -73,7 +73,7 @@ def test_a_record_says_how_long_the_step_waited_for_others(system: FakeSystem, l
 
 def test_the_boot_in_the_order_in_which_it_runs() -> None:
     assert order(BOOT) == (
-        "filesystems", "journal", "parameters", "extensions", "identity", "loopback", "topology", "modules", "device-nodes",
+        "filesystems", "journal", "hardening", "parameters", "extensions", "identity", "loopback", "topology", "modules", "device-nodes",
         "lock-modules", "fabric", "persistenced", "gpu-settings", "cc-check", "cdi", "dcgm", "ready-state", "agent")
 
 
