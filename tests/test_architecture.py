@@ -28,7 +28,7 @@ ROOMS = {
     "nvrc": ("vocabulary", "params", "machine", "hardware", "extensions", "services", "nvml", "engine", "steps", "boot",
              "report", "pid1", "commands", "pages", "cli", "__main__"),
     "nvrc_build": ("ground", "tree", "declared", "sandbox", "supply", "job", "products", "output", "papers", "stages",
-                   "pipeline", "after", "relock", "cli", "__main__"),
+                   "pipeline", "kata", "after", "relock", "cli", "__main__"),
     "nvrc_lab": ("ground", "scenario", "qemu", "watch", "devices", "kit", "agent", "run", "commands", "__main__"),
 }
 

@@ -9,11 +9,12 @@ import json
 import sys
 from pathlib import Path
 
-from nvrc_build.after import kata, measure, overlay, varstore
+from nvrc_build.after import measure, overlay, varstore
 from nvrc_build.after.measure import Launch
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.progress import Terminal
 from nvrc_build.job import EPOCH, open_supply
+from nvrc_build.kata import drop_in as kata
 from nvrc_build.output.verity import parse_parameters
 from nvrc_build.papers.inventory import Inventory, find_manifest, read_inventory
 from nvrc_build.supply import supply

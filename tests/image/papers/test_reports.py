@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from nvrc_build.after import kata
 from nvrc_build.after.measure import Launch, compare_values, reference_values
 from nvrc_build.ground.errors import BuildError
+from nvrc_build.kata import drop_in as kata
 from nvrc_build.output.verity import parse_parameters
 from nvrc_build.papers import diff, inspect
 from nvrc_build.papers.inventory import Inventory, find_manifest, read_inventory
