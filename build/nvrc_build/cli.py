@@ -26,7 +26,7 @@ EPILOG = """examples:
   nvrc-image measure lab --firmware OVMF.amdsev.fd --cmdline "console=hvc0" -o reference-values.json
   nvrc-image overlay disk.img fixes/ -o fixed.img
   nvrc-image enrol nvidia --vars OVMF_VARS_4M.fd -o vars.fd
-  nvrc-image kata-config nvidia --runtime-class kata-qemu-nvidia-gpu -d config.d
+  nvrc-image kata-config nvidia --runtime-class kata-qemu-nvidia-gpu -d config.d --pod pod.yaml
   nvrc-image lock                           take today's package versions into rootfs/locks
 
 Building needs root, or a kernel that lets users make user namespaces: programs run in an unpacked root of their own.

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from nvrc_build import kata, measure, overlay, supply, varstore
+from nvrc_build import kata, kata_folder, measure, overlay, supply, varstore
 from nvrc_build.errors import BuildError
 from nvrc_build.inventory import Inventory, find_manifest, read_inventory
 from nvrc_build.job import EPOCH, open_supply
@@ -103,18 +103,23 @@ def kata_arguments(parser: argparse.ArgumentParser) -> None:
                         help="an extension image to cold-plug; may be given several times")
     parser.add_argument("--kernel-params", default="",
                         help="kernel parameters to add to those of the class; the last of a name wins")
-    parser.add_argument("-d", "--directory", type=Path, metavar="DIR", help="write the files there")
+    parser.add_argument("-d", "--directory", type=Path, metavar="DIR",
+                        help=f"the class's config.d: write {kata_folder.DROP_IN} there, and nothing else")
+    parser.add_argument("--pod", type=Path, metavar="FILE", help="write a Pod that uses the class")
 
 
 def run_kata(args: argparse.Namespace) -> int:
     extensions = tuple(_extension(text, args.out) for text in args.extension)
     config = kata.write_config(_read(args), args.runtime_class, kernel=args.kernel, extensions=extensions,
                                kernel_params=args.kernel_params)
-    files = {"50-nvrc.toml": config.drop_in, "pod.yaml": config.pod}
+    if args.pod is not None and args.directory is not None and args.directory.resolve() in args.pod.resolve().parents:
+        raise BuildError(f"the Pod {args.pod} would lie in {args.directory}, where Kata reads every file as TOML",
+                         "give --pod a path in another folder")
     if args.directory is not None:
-        args.directory.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (args.directory / name).write_text(text, encoding="utf-8")
+        kata_folder.write_drop_in(args.directory, config.drop_in)
+    if args.pod is not None:
+        args.pod.write_text(config.pod, encoding="utf-8")
+    files = {kata_folder.DROP_IN: config.drop_in, "pod.yaml": config.pod}
     if args.json:
         print(json.dumps(files))
     else:
