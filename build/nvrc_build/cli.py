@@ -23,7 +23,7 @@ EPILOG = """examples:
   nvrc-image check                          read every declaration, report every mistake
   nvrc-image inspect lab --svg lab.svg      what it weighs, slice by slice
   nvrc-image diff old/manifest.json lab     what changed
-  nvrc-image measure lab --firmware OVMF.amdsev.fd --cmdline "console=hvc0" -o reference-values.json
+  nvrc-image measure lab --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --vcpus 1-8 -o values.json
   nvrc-image overlay disk.img fixes/ -o fixed.img
   nvrc-image enrol nvidia --vars OVMF_VARS_4M.fd -o vars.fd
   nvrc-image kata-config nvidia --runtime-class kata-qemu-nvidia-gpu -d config.d --pod pod.yaml
@@ -150,7 +150,7 @@ COMMANDS = (
     Command(name="inspect", help="what an image is made of and weighs", arguments=inspect_arguments, run=run_inspect),
     Command(name="diff", help="what changed between two images (exit 1 if anything did)", arguments=diff_arguments,
             run=run_diff),
-    Command(name="measure", help="the expected SEV-SNP launch measurement, as reference values",
+    Command(name="measure", help="the expected SEV-SNP launch measurements, and how to register them with Trustee",
             arguments=trust.measure_arguments, run=trust.run_measure),
     Command(name="overlay", help="add or replace files in a verity image; print the new parameters",
             arguments=trust.overlay_arguments, run=trust.run_overlay),

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from nvrc_build import kata, kata_folder, measure, overlay, supply, varstore
+from nvrc_build import kata, kata_folder, measure, overlay, reference, supply, varstore
 from nvrc_build.errors import BuildError
 from nvrc_build.inventory import Inventory, find_manifest, read_inventory
 from nvrc_build.job import EPOCH, open_supply
@@ -27,30 +27,54 @@ def measure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--firmware", type=Path, required=True, help="OVMF with SEV metadata")
     parser.add_argument("--cmdline", default="", help="kernel command line; a disk image's root parameters are added")
     parser.add_argument("--kernel", type=Path, help="kernel (default: the image's own)")
-    parser.add_argument("--vcpus", type=int, default=1, help="virtual CPUs at start (default: 1)")
+    parser.add_argument("--extension", action="append", default=[], metavar="IMAGE",
+                        help="an extension whose driver version is registered, too; may be given several times")
+    parser.add_argument("--vcpus", default="1", metavar="N[-M]",
+                        help="virtual CPUs at start, one digest for each: 4, 1-8 or 1,2,8-12 (default: 1)")
     parser.add_argument("--vcpu-type", default="EPYC-v4", help="CPU model given to QEMU (default: EPYC-v4)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write reference values")
+    parser.add_argument("--guest-policy", type=number, default=reference.GUEST_POLICY, metavar="N",
+                        help=f"snp_guest_policy of the class (default: {reference.GUEST_POLICY:#x})")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE",
+                        help=f"write reference values, and {reference.RVPS_FILE} beside them")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="compare with reference values; exit 1 if unequal")
+
+
+def number(text: str) -> int:
+    return int(text, 0)
 
 
 def run_measure(args: argparse.Namespace) -> int:
     image = _read(args)
+    extensions = [read_inventory(find_manifest(name, args.out / "images")) for name in args.extension]
+    launch, shapes = _launch(image, args), measure.parse_shapes(args.vcpus)
+    digests = measure.measure_shapes(launch, shapes)
+    values = reference.describe(image.image, launch, digests, policy=args.guest_policy,
+                                drivers=reference.driver_versions([image, *extensions]))
+    text = json.dumps(values, indent=1, sort_keys=True) + "\n"
+    message = args.output.parent / reference.RVPS_FILE if args.output is not None else None
+    if message is not None:
+        args.output.write_text(text, encoding="utf-8")
+        message.write_text(json.dumps(reference.rvps_message(values)) + "\n", encoding="utf-8")
+    if args.json:
+        print(text, end="")
+    else:
+        print("vCPUs  snp_launch_measurement")
+        print("".join(f"{vcpus:5}  {digest.hex()}\n" for vcpus, digest in digests.items()))
+        print(reference.registration(values, message), end="")
+    differs = reference.compare_values(args.compare, values) if args.compare is not None else ()
+    for line in differs:
+        print(f"nvrc-image: {line}", file=sys.stderr)
+    return 1 if differs else 0
+
+
+def _launch(image: Inventory, args: argparse.Namespace) -> Launch:
     initrd = image.folder / "initrd" if image.format == "initrd" else None
     words = [args.cmdline]
     if initrd is None:
         line = (image.folder / "verity.txt").read_text(encoding="ascii")
         words.insert(0, parse_parameters(line.strip()).root_parameters(fstype=image.filesystem))
-    launch = Launch(firmware=args.firmware, kernel=args.kernel or image.folder / "vmlinuz", initrd=initrd,
-                    cmdline=" ".join(word for word in words if word), vcpus=args.vcpus, vcpu_type=args.vcpu_type)
-    values = measure.reference_values(image.image, launch)
-    text = json.dumps(values, indent=1, sort_keys=True) + "\n"
-    if args.output is not None:
-        args.output.write_text(text, encoding="utf-8")
-    print(text, end="")
-    differs = measure.compare_values(args.compare, values) if args.compare is not None else ()
-    for line in differs:
-        print(f"nvrc-image: {line}", file=sys.stderr)
-    return 1 if differs else 0
+    return Launch(firmware=args.firmware, kernel=args.kernel or image.folder / "vmlinuz", initrd=initrd,
+                  cmdline=" ".join(word for word in words if word), vcpus=1, vcpu_type=args.vcpu_type)
 
 
 def overlay_arguments(parser: argparse.ArgumentParser) -> None:

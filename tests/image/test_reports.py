@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import tomllib
 from dataclasses import replace
@@ -16,7 +15,6 @@ import yaml
 from nvrc_build import diff, inspect, kata
 from nvrc_build.errors import BuildError
 from nvrc_build.inventory import Inventory, find_manifest, read_inventory
-from nvrc_build.measure import Launch, compare_values, reference_values
 from nvrc_build.treemap import Box, render_treemap, squarify
 from nvrc_build.verity import parse_parameters
 
@@ -118,38 +116,6 @@ def test_a_treemap_is_well_formed_and_escapes_names(tmp_path: Path) -> None:
     tree = ElementTree.fromstring(render_treemap(image))
     titles = [title.text for title in tree.iter("{http://www.w3.org/2000/svg}title")]
     assert titles == ["slice nvrc: 9.0 MB", "/d: 9.0 MB", "slice base: 3.0 MB", "/usr/<b>&c: 3.0 MB"]
-
-
-@pytest.fixture
-def launch(tmp_path: Path) -> Launch:
-    for name in ("ovmf", "kernel", "initrd"):
-        (tmp_path / name).write_text(name)
-    return Launch(firmware=tmp_path / "ovmf", kernel=tmp_path / "kernel", initrd=tmp_path / "initrd",
-                  cmdline="console=hvc0", vcpus=2, vcpu_type="EPYC-v4")
-
-
-def test_reference_values_say_the_digest_and_what_it_was_computed_from(tmp_path: Path, launch: Launch) -> None:
-    values = reference_values("lab", launch, lambda _launch: bytes(range(48)))
-    assert values["reference_values"] == {
-        "snp_launch_measurement": [base64.b64encode(bytes(range(48))).decode()]}
-    (tmp_path / "ref.json").write_text(json.dumps(values))
-    assert compare_values(tmp_path / "ref.json", values) == ()
-    other = reference_values("lab", launch, lambda _launch: b"\1" * 48)
-    assert compare_values(tmp_path / "ref.json", other) == (
-        f"launch_measurement: expected {bytes(range(48)).hex()}, found {'01' * 48}",)
-
-
-def test_a_file_that_is_not_there_is_named(launch: Launch) -> None:
-    launch.kernel.unlink()
-    with pytest.raises(BuildError, match=r"kernel .* does not exist"):
-        reference_values("lab", launch, lambda _launch: b"")
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"sev_snp": 3}'])
-def test_what_are_no_reference_values(tmp_path: Path, text: str) -> None:
-    (tmp_path / "x").write_text(text)
-    with pytest.raises(BuildError, match="has no reference values"):
-        compare_values(tmp_path / "x", {"sev_snp": {}})
 
 
 @pytest.fixture
