@@ -23,7 +23,7 @@ OURS = frozenset(PACKAGES)
 
 # The tables of nvrc that the build machine may read: names, paths, grammar and documents, never what runs in the guest.
 TABLES_OF_NVRC = frozenset({"nvrc.boot", "nvrc.console", "nvrc.critical_path", "nvrc.errors", "nvrc.nearmiss",
-                            "nvrc.param_table", "nvrc.params", "nvrc.paths", "nvrc.report"})
+                            "nvrc.param_table", "nvrc.params", "nvrc.paths", "nvrc.plan", "nvrc.report"})
 
 
 @dataclass(frozen=True)

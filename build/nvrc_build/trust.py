@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands about a finished image: its launch measurement, files laid over it, its key in a firmware, what runs it."""
+"""Commands about a finished image: its launch measurement, files laid over it, its key in a firmware."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ import json
 import sys
 from pathlib import Path
 
-from nvrc_build import kata, kata_folder, measure, overlay, reference, supply, varstore
+from nvrc_build import measure, overlay, reference, supply, varstore
 from nvrc_build.errors import BuildError
 from nvrc_build.inventory import Inventory, find_manifest, read_inventory
 from nvrc_build.job import EPOCH, open_supply
 from nvrc_build.measure import Launch
 from nvrc_build.progress import Terminal
 from nvrc_build.verity import parse_parameters
+
+MEASURE_EPILOG = """examples:
+  nvrc-image measure nvidia-confidential --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --vcpus 1-8 -o values.json
+  nvrc-image measure nvidia-confidential --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --compare values.json
+  nvrc-image measure nvidia-base --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --extension nvidia-gpu
+
+The command line is the one that QEMU gets from the runtime class (-append), whole.
+"""
 
 
 def _read(args: argparse.Namespace) -> Inventory:
@@ -117,44 +125,3 @@ def run_enrol(args: argparse.Namespace) -> int:
     else:
         print(f"{args.output}: db holds signing.x509 (sha256 {sha256}) and {keys - 1} more")
     return 0
-
-
-def kata_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", help="an image in OUT/images, its folder, or its manifest.json")
-    parser.add_argument("--runtime-class", default="kata-qemu-nvidia-gpu", help=f"one of {', '.join(kata.CLASSES)}")
-    parser.add_argument("--kernel", type=Path, help="kernel on the host (default: the image's own)")
-    parser.add_argument("--extension", action="append", default=[], metavar="NAME=IMAGE",
-                        help="an extension image to cold-plug; may be given several times")
-    parser.add_argument("--kernel-params", default="",
-                        help="kernel parameters to add to those of the class; the last of a name wins")
-    parser.add_argument("-d", "--directory", type=Path, metavar="DIR",
-                        help=f"the class's config.d: write {kata_folder.DROP_IN} there, and nothing else")
-    parser.add_argument("--pod", type=Path, metavar="FILE", help="write a Pod that uses the class")
-
-
-def run_kata(args: argparse.Namespace) -> int:
-    extensions = tuple(_extension(text, args.out) for text in args.extension)
-    config = kata.write_config(_read(args), args.runtime_class, kernel=args.kernel, extensions=extensions,
-                               kernel_params=args.kernel_params)
-    if args.pod is not None and args.directory is not None and args.directory.resolve() in args.pod.resolve().parents:
-        raise BuildError(f"the Pod {args.pod} would lie in {args.directory}, where Kata reads every file as TOML",
-                         "give --pod a path in another folder")
-    if args.directory is not None:
-        kata_folder.write_drop_in(args.directory, config.drop_in)
-    if args.pod is not None:
-        args.pod.write_text(config.pod, encoding="utf-8")
-    files = {kata_folder.DROP_IN: config.drop_in, "pod.yaml": config.pod}
-    if args.json:
-        print(json.dumps(files))
-    else:
-        print("".join(f"# {name}\n{text}\n" for name, text in files.items()), end="")
-    return 0
-
-
-def _extension(text: str, out: Path) -> kata.Extension:
-    name, sign, given = text.partition("=")
-    if not sign:
-        raise BuildError(f"--extension {text!r} is not NAME=IMAGE", "for example gpu=nvidia-gpu")
-    image = read_inventory(find_manifest(given, out / "images"))
-    return kata.Extension(name=name, image=(image.folder / "disk.img").resolve(),
-                          parameters=kata.read_parameters(image))

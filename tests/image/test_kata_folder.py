@@ -19,7 +19,8 @@ def image(tmp_path: Path) -> Path:
     folder = tmp_path / "image"
     folder.mkdir()
     (folder / "manifest.json").write_text(json.dumps({
-        "version": 1, "image": "nvidia", "format": "initrd", "parts": {}, "packages": [], "files": []}))
+        "version": 1, "image": "nvidia", "format": "initrd", "parts": {}, "packages": [], "files": [{"path": path, "kind": "file", "mode": "0755", "slice": "x"}
+                  for path in ("/init", "/usr/lib/libnvidia-ml.so.1.2")]}))
     for name in ("initrd", "vmlinuz"):
         (folder / name).write_text("")
     return folder
