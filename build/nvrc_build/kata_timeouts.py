@@ -79,11 +79,14 @@ def find_timeouts(machine: Machine, kernel_params: str, *, is_tee: bool = False,
                          plan.failures[0].hint)
     steps = {step.name: step for step in plan.steps if step.runs}
     waits = {name: _wait_s(step, machine, parsed.settings) for name, step in steps.items()}
-    chain = longest_chain(steps, waits)
-    boot_s = min(sum(waits[name] for name in chain),
-                 parsed.settings.timeout_boot_s + max(waits[name] for name in chain))
+    boot_s = bound_s([waits[name] for name in longest_chain(steps, waits)], parsed.settings.timeout_boot_s)
     return Timeouts(dial_s=math.ceil((START_TEE_S if is_tee else START_S) + boot_s),
                     create_container_s=_cdi_timeout_s(line) + parsed.settings.timeout_command_s + pull_s)
+
+
+def bound_s(chain: list[float], whole_s: float) -> float:
+    """The rule's (a) or (b), for the waits of a chain and the time after which a whole boot counts as slow."""
+    return min(sum(chain), whole_s + max(chain))
 
 
 def longest_chain(steps: dict[str, PlannedStep], waits: dict[str, float]) -> tuple[str, ...]:
@@ -107,6 +110,6 @@ def _cdi_timeout_s(line: bytes) -> int:
     given = [token.value or "" for token in tokenise(line) if token.key == "agent.cdi_timeout"]
     if not given:
         return CDI_TIMEOUT_S
-    if not given[-1].isascii() or not given[-1].isdigit():
+    if not given[-1].isascii() or not given[-1].isdigit() or len(given[-1]) > 5:
         raise BuildError(f"agent.cdi_timeout={given[-1]} is no number of seconds", "give a whole number")
     return int(given[-1])

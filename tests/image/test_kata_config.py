@@ -16,6 +16,7 @@ from image.kata_merge import CLASSES, NVIDIA, NVIDIA_TEE, KataError, Loaded
 from nvrc_build.cli import main
 from nvrc_build.kata_classes import CLASSES as KNOWN
 from nvrc_build.kata_extensions import read_class
+from nvrc_build.kata_timeouts import PULL_S, Machine, find_timeouts
 
 GPU, COCO = ("--extension", "gpu=nvidia-gpu"), ("--extension", "coco=nvidia-coco")
 BASE_RS = "kata-qemu-nvidia-gpu-runtime-rs"
@@ -77,8 +78,8 @@ def test_every_class_boots_the_image_and_waits_as_long_as_the_guest_may_take(
     expected = NVIDIA_TEE if is_tee and has_gpus else NVIDIA if "nvidia" in kata else "cgroup_no_v1=all"
     assert qemu["kernel_params"] == expected
     agent, runtime = config.agent, config.runtime
-    dial_s = (905 if has_gpus else 635) + (120 if is_tee else 0)
-    create_s = 220 + (1200 if is_tee else 0)
+    found = find_timeouts(Machine(gpus=int(has_gpus)), expected, is_tee=is_tee, pull_s=PULL_S if is_tee else 0)
+    dial_s, create_s = found.dial_s, found.create_container_s
     if kata.endswith("-runtime-rs"):
         assert (agent["reconnect_timeout_ms"], agent["create_container_timeout"]) == (dial_s * 1000, create_s)
         assert agent["dial_timeout_ms"] == 10

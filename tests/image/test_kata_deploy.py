@@ -17,11 +17,22 @@ from image import kata_merge
 from image.firmware import make_firmware
 from image.kata_images import IMAGES, make_image
 from image.kata_merge import CLASSES
+from nvrc.plan import PlannedStep
 from nvrc_build import kata_command, trust
 from nvrc_build.cli import main
 from nvrc_build.errors import BuildError
 from nvrc_build.kata_deploy import write_folder
-from nvrc_build.kata_timeouts import Machine, find_timeouts
+from nvrc_build.kata_timeouts import (
+    CDI_TIMEOUT_S,
+    PULL_S,
+    SLOWEST_GPU_S,
+    START_S,
+    START_TEE_S,
+    Machine,
+    bound_s,
+    find_timeouts,
+    longest_chain,
+)
 
 FILES = ["README.md", "SHA256SUMS", "config.d", "config.d/50-nvrc.toml", "pod.yaml", "runtimeclass.yaml", "values.yaml"]
 # Overhead and labels of the RuntimeClasses that kata-deploy's chart makes.
@@ -138,7 +149,8 @@ def test_the_readme_has_five_steps_and_the_way_back(out: Path, kata: str) -> Non
     assert "{" not in text.replace("'{.status.phase}'", "")
     timeout = re.search(r"runtimeRequestTimeout: (\d+)s", text)
     assert timeout is not None
-    assert int(timeout[1]) == (1420 if "snp" in kata else 905)
+    found = find_timeouts(Machine(gpus=1), "", is_tee="snp" in kata, pull_s=PULL_S if "snp" in kata else 0)
+    assert int(timeout[1]) == max(found.dial_s, found.create_container_s)
     assert ("nvrc-image measure" in text) == ("snp" in kata)
     name = f"kata-nvrc-{kata.removeprefix('kata-qemu-')}"
     assert f"--set customRuntimes.runtimes.{name.removeprefix('kata-')}=null" in text
@@ -168,21 +180,36 @@ def test_a_name_that_is_none_is_refused(out: Path, tmp_path: Path, name: str) ->
     assert not (tmp_path / "d").exists()
 
 
-@pytest.mark.parametrize(("machine", "params", "is_tee", "dial_s", "create_s"), [
-    # 60 + filesystems 10, parameters 10, extensions 245, modules 150, lock-modules 130, agent 30
-    (Machine(gpus=0), "", False, 635, 220),
-    # 60 + nvrc.timeout.boot 600 + the longest, extensions 245
-    (Machine(gpus=1), "", False, 905, 220),
-    (Machine(gpus=1), "", True, 1025, 220),
-    # the longest is persistenced: 120 + 8 * 10 + 8 * 35
-    (Machine(gpus=8), "", False, 1140, 220),
-    (Machine(gpus=8, nvswitches=4), "nvrc.timeout.boot=900 nvrc.timeout.command=60", False, 1440, 160),
-    (Machine(gpus=1), "agent.cdi_timeout=300", False, 905, 420),
-], ids=["cpu", "one", "tee", "board", "longer", "cdi"])
-def test_timeouts_follow_from_the_guests_own(machine: Machine, params: str, is_tee: bool, dial_s: int,
-                                             create_s: int) -> None:
-    found = find_timeouts(machine, params, is_tee=is_tee)
-    assert (found.dial_s, found.create_container_s) == (dial_s, create_s)
+def planned(name: str, *needs: str) -> PlannedStep:
+    return PlannedStep(name=name, runs=True, why="", needs=needs, deadline_s=None, on_failure="", codes=())
+
+
+def test_the_longest_chain_is_that_of_time_and_of_what_the_agent_needs() -> None:
+    steps = {step.name: step for step in (
+        planned("a"), planned("b", "a"), planned("c", "a", "absent"), planned("d", "b"), planned("far", "a"),
+        planned("agent", "c", "d"))}
+    waits = {"a": 1.0, "b": 2.0, "c": 50.0, "d": 3.0, "far": 500.0, "agent": 4.0}
+    assert longest_chain(steps, waits) == ("a", "c", "agent")
+
+
+@pytest.mark.parametrize(("chain", "whole_s", "expected"), [
+    ([10.0, 20.0, 30.0], 600, 60.0), ([300.0, 400.0, 200.0], 600, 900.0), ([300.0, 400.0, 200.0], 300, 700.0),
+], ids=["all", "all-of-long-ones", "whole-and-the-longest"])
+def test_the_bound_is_the_sum_or_the_whole_and_one_step(chain: list[float], whole_s: float, expected: float) -> None:
+    assert bound_s(chain, whole_s) == expected
+
+
+def test_timeouts_follow_the_guests_own() -> None:
+    """In differences, so that a deadline of the boot table may change without this."""
+    one = find_timeouts(Machine(gpus=1), "")
+    assert find_timeouts(Machine(gpus=0), "").dial_s < one.dial_s < find_timeouts(Machine(gpus=8), "").dial_s < 1200
+    assert find_timeouts(Machine(gpus=1), "", is_tee=True).dial_s == one.dial_s + START_TEE_S - START_S
+    assert find_timeouts(Machine(gpus=1), "nvrc.timeout.boot=650").dial_s == one.dial_s + 50
+    assert one.create_container_s == CDI_TIMEOUT_S + 120
+    assert find_timeouts(Machine(gpus=1), "nvrc.timeout.command=60 agent.cdi_timeout=300",
+                         pull_s=1000).create_container_s == 300 + 60 + 1000
+    longer = find_timeouts(Machine(gpus=1), "nvrc.timeout.persistenced=2000").dial_s
+    assert longer == START_S + 600 + 2000 + 10 + SLOWEST_GPU_S
 
 
 def test_eight_gpus_at_the_slowest_pace_seen_fit() -> None:
