@@ -24,7 +24,7 @@ EPILOG = """examples:
   nvrc-image inspect lab --svg lab.svg      what it weighs, slice by slice
   nvrc-image diff old/manifest.json lab     what changed
   nvrc-image measure lab --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --vcpus 1-8 -o values.json
-  nvrc-image overlay disk.img fixes/ -o fixed.img
+  nvrc-image overlay kata-base fixes/ --name kata-base-fixed
   nvrc-image enrol nvidia --vars OVMF_VARS_4M.fd -o vars.fd
   nvrc-image kata-config nvidia --runtime-class kata-qemu-nvidia-gpu --deploy deploy
   nvrc-image lock                           take today's package versions into rootfs/locks
@@ -153,7 +153,7 @@ COMMANDS = (
             run=run_diff),
     Command(name="measure", help="the expected SEV-SNP launch measurements, and how to register them with Trustee",
             arguments=trust.measure_arguments, run=trust.run_measure, epilog=trust.MEASURE_EPILOG),
-    Command(name="overlay", help="add or replace files in a verity image; print the new parameters",
+    Command(name="overlay", help="add or replace files in a verity image, as an image of its own",
             arguments=trust.overlay_arguments, run=trust.run_overlay),
     Command(name="enrol", help="put the key of an image's modules into db of an OVMF variable store",
             arguments=trust.enrol_arguments, run=trust.run_enrol),

@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 
 from nvrc.params import Severity, parse
 from nvrc_build.errors import BuildError
-from nvrc_build.inventory import Inventory
+from nvrc_build.inventory import Inventory, read_parameters
 from nvrc_build.kata_classes import KataClass, Runtime
-from nvrc_build.kata_extensions import Choice, Extension, choose_extensions, read_parameters
+from nvrc_build.kata_extensions import Choice, Extension, choose_extensions
 from nvrc_build.kata_timeouts import PULL_S, Machine, Timeouts, find_timeouts
 from nvrc_build.verity import parse_parameters
 

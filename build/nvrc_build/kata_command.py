@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from nvrc_build import kata, kata_cluster, kata_deploy, kata_folder
 from nvrc_build.errors import BuildError
-from nvrc_build.inventory import Inventory, find_manifest, read_inventory
+from nvrc_build.inventory import Inventory, find_manifest, read_inventory, read_parameters
 from nvrc_build.kata_classes import CLASSES, KataClass, find_class
-from nvrc_build.kata_extensions import Choice, Extension, read_class, read_parameters
+from nvrc_build.kata_extensions import Choice, Extension, read_class
 from nvrc_build.kata_timeouts import Machine
 
 EPILOG = """examples:

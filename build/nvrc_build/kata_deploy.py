@@ -7,6 +7,7 @@ Made beside its place and swapped in whole. A folder that holds anything else is
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from nvrc_build.errors import BuildError
 from nvrc_build.exchange import exchange
 from nvrc_build.inventory import Inventory
 from nvrc_build.kata import DropIn, Request
-from nvrc_build.kata_classes import KataClass, Runtime
+from nvrc_build.kata_classes import KataClass, Runtime, Tee
 from nvrc_build.kata_folder import DROP_IN, check_folder
 
 PREFIX = PurePosixPath("/opt/nvrc/images")
@@ -113,12 +114,13 @@ def _readme(deployment: Deployment) -> str:
         custom=f"/opt/kata/share/defaults/kata-containers/custom-runtimes/{name}/config.d",
         selectors="\n".join(f"    {key}={value}" for key, value in kata.node_selector().items()),
         snapshotter=kata.snapshotter or "containerd's default", params=deployment.drop_in.kernel_params,
-        runtime_name=name.removeprefix("kata-"), tee=_TEE if kata.pulls_in_guest else "", pod=f"{name}-test")
+        runtime_name=name.removeprefix("kata-"), pod=f"{name}-test",
+        tee=_TEES[kata.tee].format(image=deployment.request.image.image))
 
 
 def _copy(image: Inventory, place: PurePosixPath) -> str:
-    parts = (str(image.folder.resolve() / name) for name in _PARTS if (image.folder / name).is_file())
-    return f"    ssh NODE mkdir -p {place}\n    scp {' '.join(parts)} NODE:{place}/"
+    parts = [str(image.folder.resolve() / name) for name in _PARTS if (image.folder / name).is_file()]
+    return f"    ssh NODE mkdir -p {place}\n    scp {shlex.join(parts)} NODE:{place}/"
 
 
 _README = """\
@@ -134,9 +136,9 @@ A custom runtime beside Kata's own classes, made from `{base}` ({runtime} runtim
 
 ## 2. Install the runtime class
 
-    helm upgrade --install kata-deploy {chart} --version VERSION --reuse-values -f values.yaml
+    helm upgrade --install -n kube-system kata-deploy {chart} --version VERSION --reuse-values -f values.yaml
 
-`VERSION` is the one that is installed (`helm list -A`). The chart writes the drop-in to
+`VERSION` and namespace are those of the installed release (`helm list -A`). The chart writes the drop-in to
 `{custom}/50-overrides.toml` and makes the RuntimeClass.
 Without Helm, to change the class `{base}` itself: copy `config.d/{drop_in}` to
 `{folder}/config.d/` on every node. Kata reads **every** file of that folder as TOML, so nothing else may lie there.
@@ -175,19 +177,28 @@ folder again with `--debug`, set `[debug] level = "debug"` in containerd's confi
 ## The way back
 
     kubectl delete -f pod.yaml
-    helm upgrade kata-deploy {chart} --version VERSION --reuse-values --set customRuntimes.runtimes.{runtime_name}=null
+    helm upgrade -n kube-system kata-deploy {chart} --version VERSION --reuse-values \\
+      --set customRuntimes.runtimes.{runtime_name}=null
     ssh NODE rm -r {folders}
 
 Without Helm: remove `{drop_in}` from the class's `config.d/`. Take back `runtimeRequestTimeout` if nothing else
 needs it.
 """
 
-_TEE = """
+_TEES: Mapping[Tee, str] = {
+    Tee.NONE: "",
+    Tee.SNP: """
 A confidential guest is measured: compute what a verifier must expect from the firmware of the class and the command
 line that QEMU gets (`-append`, in `journalctl -t kata` of a node), and register it:
 
-    nvrc-image measure IMAGE --firmware FIRMWARE --cmdline "..." --vcpus 1-8 -o values.json
+    nvrc-image measure {image} --firmware FIRMWARE --cmdline "..." --vcpus 1-8 -o values.json
 
-Where node feature discovery counts the host's keys, add `sev-snp.amd.com/esids: "1"` or `tdx.intel.com/keys: "1"` to
-the RuntimeClass's `overhead.podFixed`.
-"""
+Where node feature discovery counts the host's keys, add `sev-snp.amd.com/esids: "1"` to the RuntimeClass's
+`overhead.podFixed`.
+""",
+    Tee.TDX: """
+A confidential guest is measured; what a verifier must expect of a TDX guest is not computed by nvrc-image.
+Where node feature discovery counts the host's keys, add `tdx.intel.com/keys: "1"` to the RuntimeClass's
+`overhead.podFixed`.
+""",
+}

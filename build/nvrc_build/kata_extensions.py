@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvrc_build.errors import BuildError
+from nvrc_build.errors import BuildError, reason
 from nvrc_build.inventory import Inventory
 from nvrc_build.kata_classes import KataClass, Tee
 from nvrc_build.verity import parse_parameters
@@ -45,12 +45,6 @@ class Choice:
     of_the_class: tuple[Extension, ...] | None = None
 
 
-def read_parameters(image: Inventory) -> str:
-    line = (image.folder / "verity.txt").read_text(encoding="ascii").strip()
-    parse_parameters(line)
-    return line
-
-
 def read_class(path: Path) -> tuple[Extension, ...]:
     """The rows of a class's installed configuration-*.toml, to be carried over whole."""
     try:
@@ -58,7 +52,7 @@ def read_class(path: Path) -> tuple[Extension, ...]:
         return tuple(Extension(name=str(row["name"]), path=str(row["path"]), is_ours=False,
                                parameters=str(row["verity_params"])) for row in rows)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as wrong:
-        raise BuildError(f"{path} is no configuration of a class: {wrong!r}",
+        raise BuildError(f"{path} is no configuration of a class: {reason(wrong)}",
                          "give --class-config the configuration-*.toml of the class from a node") from wrong
 
 

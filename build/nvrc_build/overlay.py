@@ -14,19 +14,23 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvrc_build import disk, pack
+from nvrc_build import disk, pack, report
 from nvrc_build.errors import BuildError
 from nvrc_build.tree import Origin, Tree
 from nvrc_build.verity import Verity
 
-_BASE = Origin(slice="image")
+_BASE = Origin(slice=report.BELOW)
 _OVER = Origin(slice="overlay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlaid:
+    """`rows`: every entry of the new disk, as a manifest writes it."""
+
     verity: Verity
+    filesystem: str
     changes: tuple[str, ...]
+    rows: tuple[dict[str, object], ...]
 
 
 def overlay(image: Path, folder: Path, out: Path, *, tools: Path, epoch: int) -> Overlaid:
@@ -40,7 +44,8 @@ def overlay(image: Path, folder: Path, out: Path, *, tools: Path, epoch: int) ->
         pack.write_filesystem(kind, tree, work / "new", tools=tools, epoch=epoch)
         found = disk.write_disk(work / "new", work / "disk")
         (work / "disk").replace(out)
-    return Overlaid(verity=found, changes=changes)
+    return Overlaid(verity=found, filesystem=kind.value, changes=changes,
+                    rows=tuple(report.describe_entry(entry) for entry in tree))
 
 
 def lay_over(base: Path, folder: Path) -> tuple[Tree, tuple[str, ...]]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nvrc_build.apt import file_sha256
-from nvrc_build.errors import BuildError
+from nvrc_build.errors import BuildError, reason
 from nvrc_build.inventory import Inventory
 from nvrc_build.measure import GUEST_FEATURES, Launch
 
@@ -154,8 +154,8 @@ def compare_values(expected: Path, found: Mapping[str, object]) -> tuple[str, ..
         known = json.loads(expected.read_text(encoding="utf-8"))
         before, after, version = known["sev_snp"], found["sev_snp"], known["version"]
     except (OSError, ValueError, KeyError, TypeError) as wrong:
-        raise BuildError(f"{expected} has no reference values: {wrong!r}", "write it with: nvrc-image measure -o FILE"
-                         ) from wrong
+        raise BuildError(f"{expected} has no reference values: {reason(wrong)}",
+                         "write it with: nvrc-image measure -o FILE") from wrong
     if not isinstance(before, dict) or not isinstance(after, dict) or version != VERSION:
         raise BuildError(f"{expected} has no reference values of version {VERSION}",
                          "write it again with: nvrc-image measure -o FILE")

@@ -9,9 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-from nvrc_build import measure, overlay, reference, supply, varstore
+from nvrc_build import disk, measure, overlay_image, reference, supply, varstore
 from nvrc_build.errors import BuildError
-from nvrc_build.inventory import Inventory, find_manifest, read_inventory
+from nvrc_build.inventory import Inventory, find_manifest, read_inventory, read_parameters
 from nvrc_build.job import EPOCH, open_supply
 from nvrc_build.measure import Launch
 from nvrc_build.progress import Terminal
@@ -79,30 +79,50 @@ def _launch(image: Inventory, args: argparse.Namespace) -> Launch:
     initrd = image.folder / "initrd" if image.format == "initrd" else None
     words = [args.cmdline]
     if initrd is None:
-        line = (image.folder / "verity.txt").read_text(encoding="ascii")
-        words.insert(0, parse_parameters(line.strip()).root_parameters(fstype=image.filesystem))
+        words.insert(0, parse_parameters(read_parameters(image)).root_parameters(fstype=image.filesystem))
     return Launch(firmware=args.firmware, kernel=args.kernel or image.folder / "vmlinuz", initrd=initrd,
                   cmdline=" ".join(word for word in words if word), vcpus=1, vcpu_type=args.vcpu_type)
 
 
 def overlay_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", type=Path, help="a disk image with an EROFS partition and its hash tree")
+    parser.add_argument("image", help="a disk image: its name, folder, manifest.json or disk.img; or a disk of Kata's "
+                        "layout alone")
     parser.add_argument("folder", type=Path, help="what to lay over it, as it shall lie in the image")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the new disk image")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("-o", "--output", type=Path, metavar="DIR", help="the new image's folder")
+    where.add_argument("--name", help="the new image's name: its folder is OUT/images/NAME")
 
 
 def run_overlay(args: argparse.Namespace) -> int:
+    base = _base(args)
+    if args.name is not None and ("/" in args.name or args.name.startswith(".") or not args.name):
+        raise BuildError(f"{args.name!r} is no name of an image", "give --name a word, or -o a folder")
+    target = args.output or args.out / "images" / args.name
+    if target.suffix == ".img" or (target.exists() and not target.is_dir()):
+        raise BuildError(f"{target} is no folder, and an image is a folder", "give -o a folder; it will hold disk.img")
+    disk.read_partitions(base.disk)  # before tools are fetched for it
     terminal = Terminal(sys.stderr)
     things = open_supply(cache=args.cache or args.out / "cache", mirror=args.mirror, progress=terminal)
-    tools = supply.root(things, "tools")
-    done = overlay.overlay(args.image, args.folder, args.output, tools=tools, epoch=EPOCH)
+    done = overlay_image.overlay_image(base, args.folder, target, tools=supply.root(things, "tools"), epoch=EPOCH)
     terminal.close()
     if args.json:
-        print(json.dumps({"image": str(args.output), "parameters": done.verity.parameters(),
-                          "changes": list(done.changes)}))
+        print(json.dumps({"image": str(target), "parameters": done.verity.parameters(), "changes": list(done.changes)}))
     else:
-        print("".join(f"{line}\n" for line in done.changes) + done.verity.parameters())
+        print("".join(f"{line}\n" for line in done.changes) + f"{done.verity.parameters()}\n{target}")
     return 0
+
+
+def _base(args: argparse.Namespace) -> overlay_image.Base:
+    """A disk that lies in no image's folder has no papers; anything else is found as everywhere."""
+    given = Path(args.image)
+    if given.is_file() and given.name != "manifest.json" and not (given.parent / "manifest.json").is_file():
+        return overlay_image.Base(disk=given, manifest=None)
+    manifest = find_manifest(args.image, args.out / "images")
+    image = read_inventory(manifest)
+    if image.format != "disk":
+        raise BuildError(f"image {image.image} is an {image.format}, and files are laid over disks only",
+                         "build it with the files in a slice, or append a second archive to the initrd")
+    return overlay_image.Base(disk=image.folder / "disk.img", manifest=manifest)
 
 
 def enrol_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ INIT, AGENT = "/init", "/usr/local/bin/attestation-agent"
 NVML = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.550.163.01"
 # format and files of each.
 IMAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "lab": ("initrd", (INIT,)),
     "nvidia": ("initrd", (INIT, NVML)),
     "nvidia-confidential": ("initrd", (INIT, NVML, AGENT)),
     "nvidia-base": ("initrd", (INIT,)),

@@ -18,7 +18,7 @@ from image.firmware import make_firmware
 from image.kata_images import IMAGES, make_image
 from image.kata_merge import CLASSES
 from nvrc.plan import PlannedStep
-from nvrc_build import kata_command, trust
+from nvrc_build import cli, kata_command, trust
 from nvrc_build.cli import main
 from nvrc_build.errors import BuildError
 from nvrc_build.kata_deploy import write_folder
@@ -141,7 +141,7 @@ def test_checksums_are_those_of_the_files_on_the_nodes(out: Path) -> None:
     assert {qemu["kernel"], qemu["initrd"], qemu["guest_extension_images"][0]["path"]} == set(rows)
 
 
-@pytest.mark.parametrize("kata", ["kata-qemu-nvidia-gpu", "kata-qemu-nvidia-gpu-snp-runtime-rs"])
+@pytest.mark.parametrize("kata", ["kata-qemu-nvidia-gpu", "kata-qemu-nvidia-gpu-snp-runtime-rs", "kata-qemu-nvidia-gpu-tdx"])
 def test_the_readme_has_five_steps_and_the_way_back(out: Path, kata: str) -> None:
     text = (deploy(out, kata, "--debug") / "README.md").read_text()
     assert [line[:5] for line in text.splitlines() if line.startswith("## ")] == [
@@ -149,7 +149,8 @@ def test_the_readme_has_five_steps_and_the_way_back(out: Path, kata: str) -> Non
     assert "{" not in text.replace("'{.status.phase}'", "")
     timeout = re.search(r"runtimeRequestTimeout: (\d+)s", text)
     assert timeout is not None
-    found = find_timeouts(Machine(gpus=1), "", is_tee="snp" in kata, pull_s=PULL_S if "snp" in kata else 0)
+    found = find_timeouts(Machine(gpus=1), "", is_tee=kata != "kata-qemu-nvidia-gpu",
+                          pull_s=PULL_S if kata != "kata-qemu-nvidia-gpu" else 0)
     assert int(timeout[1]) == max(found.dial_s, found.create_container_s)
     assert ("nvrc-image measure" in text) == ("snp" in kata)
     name = f"kata-nvrc-{kata.removeprefix('kata-qemu-')}"
@@ -221,7 +222,11 @@ def examples(epilog: str) -> list[str]:
     return [re.split(r" {3,}", line.strip())[0] for line in lines if line.startswith("  nvrc-image ")]
 
 
-@pytest.mark.parametrize("line", [*examples(kata_command.EPILOG), *examples(trust.MEASURE_EPILOG)])
+RUN = ("nvrc-image kata-config ", "nvrc-image measure ")
+
+
+@pytest.mark.parametrize("line", [line for text in (cli.EPILOG, kata_command.EPILOG, trust.MEASURE_EPILOG)
+                                  for line in examples(text) if line.startswith(RUN)])
 def test_examples_run(line: str, out: Path, tmp_path: Path) -> None:
     (tmp_path / "OVMF.amdsev.fd").write_bytes(make_firmware())
     rows = kata_merge.read(kata_merge.class_config("kata-qemu-nvidia-gpu-snp-runtime-rs")).extensions

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An overlaid disk is an image of its own; and no command ever prints a file that it was given by mistake."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from image.elves import make_elf
+from image.kata_images import LINE, NVML
+from nvrc_build import overlay_image, pipeline, sbom
+from nvrc_build.bill import Component
+from nvrc_build.cli import main
+from nvrc_build.errors import BuildError, printable, reason
+from nvrc_build.inventory import find_manifest, read_inventory
+from nvrc_build.overlay import Overlaid
+from nvrc_build.overlay_image import Base, list_components, write_manifest
+from nvrc_build.verity import parse_parameters
+
+CACHE = Path(__file__).resolve().parents[2] / "out/cache"
+DEB = Component(kind="deb", name="libc6", version="2.41-1", arch="amd64", licences=("LGPL-2.1+",), sha256="ab" * 32)
+
+
+def row(path: str, slice_name: str, size: int, package: str = "") -> dict[str, object]:
+    return {"path": path, "kind": "file", "mode": "0644", "owner": "0:0", "slice": slice_name, "size": size,
+            "sha256": f"{size:064x}", **({"package": package} if package else {})}
+
+
+DONE = Overlaid(verity=parse_parameters(LINE), filesystem="erofs", changes=("added    /new (3 bytes)",), rows=(
+    row("/kept", "image", 1), row("/replaced", "overlay", 2), row("/new", "overlay", 3)))
+
+
+def test_a_file_that_was_left_alone_keeps_its_slice_and_package() -> None:
+    below = {"files": [row("/kept", "base", 1, "libc6"), row("/replaced", "base", 9, "zlib1g"),
+                       row("/gone", "base", 4, "zlib1g")],
+             "packages": [{"name": "libc6", "version": "1"}, {"name": "zlib1g", "version": "1"},
+                          {"name": "linux-image-x", "version": "6"}],
+             "module_signing": {"with_module_sig_enforce": "refused"}}
+    found = write_manifest(below, DONE, "fixed", {"disk.img": "00"})
+    assert found["files"] == [row("/kept", "base", 1, "libc6"), row("/replaced", "overlay", 2),
+                              row("/new", "overlay", 3)]
+    assert found["slices"] == {"base": {"files": 1, "bytes": 1}, "overlay": {"files": 2, "bytes": 5}}
+    assert found["packages"] == [{"name": "libc6", "version": "1"}, {"name": "linux-image-x", "version": "6"}]
+    assert found["module_signing"] == below["module_signing"]
+    assert (found["image"], found["filesystem"], found["parts"]) == ("fixed", "erofs", {"disk.img": "00"})
+
+
+def test_a_bill_has_all_of_the_image_below_and_the_overlay(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "disk.img").write_bytes(b"disk")
+    (folder / "manifest.json").write_text("{}")
+    changed = Component(kind="generic", name="fixed-overlay", version="cd" * 8, arch="", licences=(), sha256="")
+    disk = Component(kind="generic", name="base", version="unknown", arch="", licences=(),
+                     sha256=hashlib.sha256(b"disk").hexdigest())
+    base = Base(disk=folder / "disk.img", manifest=folder / "manifest.json")
+    assert list_components(base, DONE, "fixed") == (disk, changed) == tuple(sorted((disk, changed)))
+    sbom.write_cyclonedx("base", (DEB,), folder / "sbom.cdx.json", 0)
+    assert list_components(base, DONE, "fixed") == (DEB, changed)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("built")
+    (out / "kata-agent").write_bytes(make_elf())
+    pipeline.build("kata-base", out=out, cache=CACHE, agent=out / "kata-agent")
+    return out
+
+
+@pytest.mark.qemu
+def test_every_command_takes_the_new_image_by_name_and_by_path(built: Path, tmp_path: Path,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "over/etc").mkdir(parents=True)
+    (tmp_path / "over/etc/motd").write_text("hello\n")
+    rest = ["--out", str(built), "--cache", str(CACHE)]
+    assert main(["overlay", "kata-base", str(tmp_path / "over"), "--name", "fixed", *rest]) == 0
+    fixed = built / "images/fixed"
+    base = {path.name for path in (built / "images/kata-base").iterdir()}
+    assert {path.name for path in fixed.iterdir()} == base
+    image = read_inventory(fixed / "manifest.json")
+    assert image.files["/etc/motd"].slice == "overlay"
+    below = read_inventory(built / "images/kata-base/manifest.json")
+    assert {path: file for path, file in image.files.items() if path != "/etc/motd"} == dict(below.files)
+    assert image.parts["disk.img"] == hashlib.sha256((fixed / "disk.img").read_bytes()).hexdigest()
+    capsys.readouterr()
+    for name in ("fixed", str(fixed), str(fixed / "manifest.json"), str(fixed / "disk.img")):
+        assert main(["inspect", name, *rest]) == 0
+        assert main(["kata-config", name, "--runtime-class", "kata-qemu-nvidia-cpu", *rest]) == 0
+    shown = capsys.readouterr().out
+    assert f'kernel_verity_params = "{(fixed / "verity.txt").read_text().strip()}"' in shown
+    assert main(["diff", "kata-base", "fixed", *rest]) == 1
+    assert "/etc/motd  added" in capsys.readouterr().out
+    assert "fixed-overlay" in (fixed / "sbom.spdx.json").read_text()
+    # Over the new one, with nothing: the same disk. And over a disk without papers.
+    (tmp_path / "none").mkdir()
+    assert main(["overlay", str(fixed), str(tmp_path / "none"), "-o", str(tmp_path / "again"), *rest]) == 0
+    assert (tmp_path / "again/verity.txt").read_text() == (fixed / "verity.txt").read_text()
+    (tmp_path / "bare.img").write_bytes((fixed / "disk.img").read_bytes())
+    assert main(["overlay", str(tmp_path / "bare.img"), str(tmp_path / "over"), "-o", str(tmp_path / "b"), *rest]) == 0
+    bare = read_inventory(tmp_path / "b/manifest.json")
+    assert set(bare.files) == set(image.files)
+    assert (tmp_path / "b/verity.txt").read_text() == (fixed / "verity.txt").read_text()
+    assert json.loads((tmp_path / "b/sbom.cdx.json").read_text())["components"][0]["name"] == "b-overlay"
+    assert [path.name for path in built.joinpath("images").iterdir() if path.name.startswith(".fixed")] == []
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("image", "-o", "new.img"), "new.img is no folder, and an image is a folder"),
+    (("image", "--name", "a/b"), "'a/b' is no name of an image"),
+    (("image", "--name", ".x"), "'.x' is no name of an image"),
+    (("initrd", "--name", "x"), "image initrd is an initrd, and files are laid over disks only"),
+    (("nothing", "--name", "x"), "there is no image 'nothing'"),
+])
+def test_an_overlay_that_makes_no_image_is_refused(tmp_path: Path, words: tuple[str, ...], said: str,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    for name, image_format in (("image", "disk"), ("initrd", "initrd")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "manifest.json").write_text(json.dumps({
+            "version": 1, "image": name, "format": image_format, "parts": {}, "packages": [], "files": []}))
+    assert main(["overlay", words[0], str(tmp_path), *words[1:], "--out", str(tmp_path)]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_image_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "home/letters").mkdir(parents=True)
+    with pytest.raises(BuildError, match="is there and is no image"):
+        overlay_image.overlay_image(Base(disk=tmp_path / "x", manifest=None), tmp_path, tmp_path / "home",
+                                    tools=tmp_path, epoch=0)
+
+
+BINARY = bytes(range(256)) * 4096
+
+
+@pytest.mark.parametrize("words", [
+    ("inspect", "GIVEN"), ("diff", "GIVEN", "GIVEN"), ("kata-config", "GIVEN"), ("enrol", "GIVEN", "--vars", "x", "-o", "y"),
+    ("measure", "GIVEN", "--firmware", "x"), ("inspect", "IMAGE"), ("kata-config", "IMAGE"),
+    ("measure", "IMAGE", "--firmware", "GIVEN"), ("measure", "IMAGE", "--firmware", "GIVEN", "--compare", "GIVEN"),
+    ("kata-config", "IMAGE", "--extension", "gpu=GIVEN"), ("kata-config", "IMAGE", "--class-config", "GIVEN"),
+    ("overlay", "GIVEN", "FOLDER", "-o", "FOLDER/new"), ("enrol", "IMAGE", "--vars", "GIVEN", "-o", "FOLDER/y"),
+], ids=" ".join)
+@pytest.mark.parametrize("binary", [BINARY, BINARY.replace(b"\n", b""), b"\xe2\xe1" * 90_000, b"a" * 1_000_000],
+                         ids=["bytes", "one-line", "no-utf8", "letters"])
+def test_a_binary_given_by_mistake_is_never_printed(tmp_path: Path, words: tuple[str, ...], binary: bytes,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    """`inspect disk.img` printed 45 MB: the repr of a decoding error holds what could not be decoded."""
+    (tmp_path / "given").write_bytes(binary)
+    image = tmp_path / "image"
+    image.mkdir()
+    (image / "manifest.json").write_text(json.dumps({
+        "version": 1, "image": "x", "format": "disk", "parts": {}, "packages": [],
+        "files": [{"path": path, "kind": "file", "mode": "0644", "slice": "x"} for path in ("/init", NVML)]}))
+    for name in ("disk.img", "verity.txt", "signing.x509", "vmlinuz"):
+        (image / name).write_bytes(binary)
+    places = {"GIVEN": str(tmp_path / "given"), "IMAGE": str(image), "FOLDER": str(tmp_path)}
+    for word, place in places.items():
+        words = tuple(one.replace(word, place) for one in words)
+    main([*words, "--out", str(tmp_path), "--cache", str(tmp_path / "cache")])
+    assert not (tmp_path / "cache").exists()
+    shown = capsys.readouterr()
+    assert len(shown.out) + len(shown.err) < 20_000
+    assert all(sign.isprintable() or sign == "\n" for sign in shown.err)
+
+
+def test_the_parts_of_an_image_lead_to_it(tmp_path: Path) -> None:
+    for name in ("disk.img", "manifest.json"):
+        (tmp_path / name).write_bytes(b"\xff")
+    assert find_manifest(str(tmp_path / "disk.img"), tmp_path) == tmp_path / "manifest.json"
+
+
+@pytest.mark.parametrize(("line", "expected"), [
+    ("ä is fine", "ä is fine"), ("a\x1b[31m\0b", "a\\x1b[31m\\x00b"), ("x" * 3000, "x" * 2000 + "... (3000 characters)"),
+], ids=["text", "control", "long"])
+def test_what_a_terminal_gets(line: str, expected: str) -> None:
+    assert printable(line) == expected
+    assert str(BuildError(line, findings=(line,))) == f"{expected}\n  {expected}"
+
+
+def test_a_decoding_error_says_where_not_what() -> None:
+    with pytest.raises(UnicodeDecodeError) as caught:
+        (b"a" * 10 + b"\xff" * 100).decode()
+    assert reason(caught.value) == "no text, byte 0xff at 10"
