@@ -40,6 +40,8 @@ class Request:
     kernel: Path | None = None
     prefix: PurePosixPath | None = None
     kernel_params: str = ""
+    # The class's own line as a node has it; None: as Kata 4.1 ships it.
+    class_params: str | None = None
     is_debug: bool = False
 
 
@@ -56,12 +58,13 @@ class DropIn:
 def write_drop_in(request: Request) -> DropIn:
     kata = request.kata
     _check_bootable(request.image)
-    line, notes = check_parameters(kata, request.kernel_params)
+    own = kata.kernel_params if request.class_params is None else request.class_params
+    line, notes = check_parameters(own, request.kernel_params)
     rows, told = choose_extensions(request.image, kata, request.choice)
     timeouts = find_timeouts(request.machine, line, is_tee=kata.pulls_in_guest,
                              pull_s=PULL_S if kata.pulls_in_guest else 0)
     hypervisor = _boot_rows(request)
-    hypervisor |= {"kernel_params": line} if line != kata.kernel_params else {}
+    hypervisor |= {"kernel_params": line} if line != own else {}
     ports = request.machine.gpus + request.machine.nvswitches
     if kata.runtime is Runtime.RUST and ports > _CLASS_ROOT_PORTS:
         hypervisor["pcie_root_port"] = ports  # the Go runtime counts the devices itself
@@ -79,7 +82,7 @@ def write_drop_in(request: Request) -> DropIn:
     return made
 
 
-def check_parameters(kata: KataClass, given: str) -> tuple[str, tuple[str, ...]]:
+def check_parameters(own: str, given: str) -> tuple[str, tuple[str, ...]]:
     """The whole line, read by the guest's own parser: what it would refuse or ignore does not reach a node."""
     if any(sign in '"\\' or not sign.isprintable() or not sign.isascii() for sign in given):
         raise BuildError("kernel parameters with a quote, a backslash or a character that cannot be printed cannot be "
@@ -89,9 +92,9 @@ def check_parameters(kata: KataClass, given: str) -> tuple[str, tuple[str, ...]]
     if runtimes := sorted(key for key in keys if key.startswith("kata.extension.")):
         raise BuildError(f"{runtimes[0]} is written by the runtime", "give the extension with --extension NAME=IMAGE")
     # pci= may be there several times; of a parameter of ours the last one holds, so it takes the place of the class's.
-    own = [word for word in (kata.kernel_params or _LEAST_PARAMETERS).split()
-           if not (word.startswith("nvrc.") and word.partition("=")[0] in keys)]
-    line = " ".join((*own, *words))
+    kept = [word for word in (own or _LEAST_PARAMETERS).split()
+            if not (word.startswith("nvrc.") and word.partition("=")[0] in keys)]
+    line = " ".join((*kept, *words))
     problems = parse(line.encode()).problems
     bad = tuple(str(problem) for problem in problems if problem.severity is not Severity.NOTICE)
     if bad:

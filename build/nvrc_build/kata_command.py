@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     boot.add_argument("--extension", action="append", default=[], metavar="NAME=IMAGE",
                       help="an extension image to cold-plug; may be given several times")
     boot.add_argument("--class-config", type=Path, metavar="FILE", help="the class's configuration-*.toml from a node: "
-                      "extensions of its own that are not named here are kept")
+                      "its kernel parameters, and extensions that are not named here, are kept")
     boot.add_argument("--drop", action="append", default=[], metavar="NAME",
                       help="do without this extension of the class; may be given several times")
     boot.add_argument("--kernel-params", default="", metavar="WORDS",
@@ -101,10 +101,12 @@ def _request(args: argparse.Namespace) -> tuple[kata.Request, tuple[Inventory, .
     if prefix is not None and (not prefix.is_absolute() or ".." in prefix.parts):
         raise BuildError(f"--prefix {prefix} is no folder of a node", "give an absolute path without '..'")
     named = [_named(text, args.out) for text in args.extension]
+    of_node = read_class(args.class_config) if args.class_config is not None else None
     choice = Choice(given=tuple(_extension(name, row, prefix) for name, row in named), dropped=tuple(args.drop),
-                    of_the_class=read_class(args.class_config) if args.class_config is not None else None)
+                    of_the_class=of_node.extensions if of_node is not None else ())
     request = kata.Request(image=image, kata=known, machine=_machine(args, known), choice=choice, kernel=args.kernel,
-                           prefix=prefix, kernel_params=args.kernel_params, is_debug=args.debug)
+                           prefix=prefix, kernel_params=args.kernel_params, is_debug=args.debug,
+                           class_params=of_node.kernel_params if of_node is not None else None)
     return request, (image, *(row for _, row in named))
 
 

@@ -42,15 +42,24 @@ class Choice:
 
     given: tuple[Extension, ...] = ()
     dropped: tuple[str, ...] = ()
-    of_the_class: tuple[Extension, ...] | None = None
+    of_the_class: tuple[Extension, ...] = ()
 
 
-def read_class(path: Path) -> tuple[Extension, ...]:
-    """The rows of a class's installed configuration-*.toml, to be carried over whole."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassConfig:
+    """What a drop-in replaces of a class's installed configuration."""
+
+    kernel_params: str
+    extensions: tuple[Extension, ...]
+
+
+def read_class(path: Path) -> ClassConfig:
+    """A class's installed configuration-*.toml: its line and its list, to be carried over whole."""
     try:
-        rows = tomllib.loads(path.read_text(encoding="utf-8"))["hypervisor"]["qemu"].get("guest_extension_images", [])
-        return tuple(Extension(name=str(row["name"]), path=str(row["path"]), is_ours=False,
-                               parameters=str(row["verity_params"])) for row in rows)
+        qemu = tomllib.loads(path.read_text(encoding="utf-8"))["hypervisor"]["qemu"]
+        rows = tuple(Extension(name=str(row["name"]), path=str(row["path"]), is_ours=False,
+                               parameters=str(row["verity_params"])) for row in qemu.get("guest_extension_images", []))
+        return ClassConfig(kernel_params=str(qemu.get("kernel_params", "")), extensions=rows)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as wrong:
         raise BuildError(f"{path} is no configuration of a class: {reason(wrong)}",
                          "give --class-config the configuration-*.toml of the class from a node") from wrong
@@ -65,7 +74,7 @@ def choose_extensions(image: Inventory, kata: KataClass, choice: Choice
     if twice := sorted(given.keys() & own.keys()):
         raise BuildError(f"image {image.image} has {own[twice[0]]} itself; extension {twice[0]} would be a second one",
                          "leave the extension out, or take a base image without")
-    carried = {row.name: row for row in choice.of_the_class or ()}
+    carried = {row.name: row for row in choice.of_the_class}
     wanted = dict.fromkeys((*_needs(kata), *carried))
     if unknown := sorted(set(choice.dropped) - wanted.keys()):
         raise BuildError(f"--drop {unknown[0]}: class {kata.name} has no such extension",

@@ -186,6 +186,20 @@ def test_without_parameters_the_class_keeps_its_own_line(merged: Merge) -> None:
     assert config.qemu["kernel_params"] == "agent.https_proxy=http://proxy"
 
 
+@pytest.mark.parametrize(("own", "given", "line"), [
+    ("cgroup_no_v1=all site=1", "nvrc.log=debug", "cgroup_no_v1=all site=1 nvrc.log=debug"),
+    ("cgroup_no_v1=all site=1", "", NVIDIA),
+    ("", "", "cgroup_no_v1=all"),
+], ids=["added", "left-alone", "bare"])
+def test_the_line_that_a_node_has_counts_for_more_than_kata_s(own: str, given: str, line: str, tmp_path: Path,
+                                                              merged: Merge) -> None:
+    """With the class's configuration at hand. "left-alone": the merge here has Kata's own line below, not the node's."""
+    known = tmp_path / "c.toml"
+    known.write_text(f'[hypervisor.qemu]\nkernel_params = "{own}"\n')
+    config = merged("nvidia", "kata-qemu-nvidia-gpu", "--class-config", str(known), "--kernel-params", given)
+    assert config.qemu["kernel_params"] == line
+
+
 @pytest.mark.parametrize(("given", "said"), [
     ("nvrc.smi.lcg=1000", "nvrc.smi.lcg: unknown, did you mean nvrc.smi.lgc?"),
     ("nvcr.log=debug", "nvcr.log: unknown, did you mean nvrc.log?"),
@@ -252,7 +266,7 @@ def test_what_is_no_configuration_of_a_class(tmp_path: Path, out: Path, text: st
 def test_an_extension_of_the_class_that_is_not_measured_is_not_kept(tmp_path: Path, out: Path, merged: Merge,
                                                                     capsys: pytest.CaptureFixture[str]) -> None:
     known = write_class(tmp_path / "c.toml", BASE_RS)
-    assert [row.name for row in read_class(known)] == ["gpu"]
+    assert [row.name for row in read_class(known).extensions] == ["gpu"]
     known.write_text(known.read_text().replace(kata_merge.LINE, ""))
     words = ("--runtime-class", BASE_RS, "--class-config", str(known))
     assert "extension gpu of the class has no verity parameters, and the guest would refuse it" in refusal(
