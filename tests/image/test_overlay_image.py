@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from image.elves import make_elf
 from image.kata_images import LINE, NVML
-from nvrc_build import overlay_image, pipeline, sbom
+from image.test_disk_images import make_disk
+from nvrc_build import overlay_image, sbom, supply
+from nvrc_build.apt import file_sha256
 from nvrc_build.bill import Component
 from nvrc_build.cli import main
+from nvrc_build.declared import FileSystem
 from nvrc_build.errors import BuildError, printable, reason
 from nvrc_build.inventory import find_manifest, read_inventory
+from nvrc_build.job import open_supply
 from nvrc_build.overlay import Overlaid
 from nvrc_build.overlay_image import Base, list_components, write_manifest
 from nvrc_build.verity import parse_parameters
@@ -62,49 +65,48 @@ def test_a_bill_has_all_of_the_image_below_and_the_overlay(tmp_path: Path) -> No
     assert list_components(base, DONE, "fixed") == (DEB, changed)
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("built")
-    (out / "kata-agent").write_bytes(make_elf())
-    pipeline.build("kata-base", out=out, cache=CACHE, agent=out / "kata-agent")
-    return out
+def write_over(folder: Path, **files: str) -> str:
+    for name, text in files.items():
+        path = folder / name.replace("_", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(folder)
 
 
 @pytest.mark.qemu
-def test_every_command_takes_the_new_image_by_name_and_by_path(built: Path, tmp_path: Path,
+def test_every_command_takes_the_new_image_by_name_and_by_path(tmp_path: Path,
                                                                capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "over/etc").mkdir(parents=True)
-    (tmp_path / "over/etc/motd").write_text("hello\n")
-    rest = ["--out", str(built), "--cache", str(CACHE)]
-    assert main(["overlay", "kata-base", str(tmp_path / "over"), "--name", "fixed", *rest]) == 0
-    fixed = built / "images/fixed"
-    base = {path.name for path in (built / "images/kata-base").iterdir()}
-    assert {path.name for path in fixed.iterdir()} == base
-    image = read_inventory(fixed / "manifest.json")
-    assert image.files["/etc/motd"].slice == "overlay"
-    below = read_inventory(built / "images/kata-base/manifest.json")
-    assert {path: file for path, file in image.files.items() if path != "/etc/motd"} == dict(below.files)
-    assert image.parts["disk.img"] == hashlib.sha256((fixed / "disk.img").read_bytes()).hexdigest()
+    images, rest = tmp_path / "images", ["--out", str(tmp_path), "--cache", str(CACHE)]
+    tools = supply.root(open_supply(cache=CACHE), "tools")
+    bare = make_disk(FileSystem.EROFS, tmp_path / "bare", tools)
+    # Over a disk without papers, then over what came of it.
+    first = write_over(tmp_path / "first", init="#!", usr_lib_x="x")
+    assert main(["overlay", str(bare), first, "--name", "base", *rest]) == 0
+    second = write_over(tmp_path / "second", etc_motd="after\n", etc_new="new")
+    assert main(["overlay", "base", second, "--name", "fixed", *rest]) == 0
+    papers = {"disk.img", "manifest.json", "sbom.cdx.json", "sbom.spdx.json", "verity.txt"}
+    assert {path.name for path in images.rglob("*.*") if path.is_file() and path.name != ".lock"} == papers
+    base, fixed = (read_inventory(images / name / "manifest.json") for name in ("base", "fixed"))
+    assert {path: file.slice for path, file in base.files.items() if file.kind == "file"} == {
+        "/etc/motd": "image", "/init": "overlay", "/usr/bin/ping": "image", "/usr/lib/x": "overlay"}
+    assert {path for path in fixed.files if fixed.files[path] != base.files.get(path)} == {"/etc/motd", "/etc/new"}
+    assert fixed.parts["disk.img"] == file_sha256(images / "fixed/disk.img")
+    components = json.loads((images / "fixed/sbom.cdx.json").read_text())["components"]
+    assert [row["name"] for row in components] == ["base-overlay", "disk.img", "fixed-overlay"]
     capsys.readouterr()
-    for name in ("fixed", str(fixed), str(fixed / "manifest.json"), str(fixed / "disk.img")):
+    for name in ("fixed", *(str(images / "fixed" / part) for part in ("", "manifest.json", "disk.img"))):
         assert main(["inspect", name, *rest]) == 0
         assert main(["kata-config", name, "--runtime-class", "kata-qemu-nvidia-cpu", *rest]) == 0
     shown = capsys.readouterr().out
-    assert f'kernel_verity_params = "{(fixed / "verity.txt").read_text().strip()}"' in shown
-    assert main(["diff", "kata-base", "fixed", *rest]) == 1
-    assert "/etc/motd  added" in capsys.readouterr().out
-    assert "fixed-overlay" in (fixed / "sbom.spdx.json").read_text()
-    # Over the new one, with nothing: the same disk. And over a disk without papers.
+    assert f'kernel_verity_params = "{(images / "fixed/verity.txt").read_text().strip()}"' in shown
+    assert main(["diff", "base", "fixed", *rest]) == 1
+    assert "/etc/new  added" in capsys.readouterr().out
+    # With nothing over it: the same disk, elsewhere and in its own place.
     (tmp_path / "none").mkdir()
-    assert main(["overlay", str(fixed), str(tmp_path / "none"), "-o", str(tmp_path / "again"), *rest]) == 0
-    assert (tmp_path / "again/verity.txt").read_text() == (fixed / "verity.txt").read_text()
-    (tmp_path / "bare.img").write_bytes((fixed / "disk.img").read_bytes())
-    assert main(["overlay", str(tmp_path / "bare.img"), str(tmp_path / "over"), "-o", str(tmp_path / "b"), *rest]) == 0
-    bare = read_inventory(tmp_path / "b/manifest.json")
-    assert set(bare.files) == set(image.files)
-    assert (tmp_path / "b/verity.txt").read_text() == (fixed / "verity.txt").read_text()
-    assert json.loads((tmp_path / "b/sbom.cdx.json").read_text())["components"][0]["name"] == "b-overlay"
-    assert [path.name for path in built.joinpath("images").iterdir() if path.name.startswith(".fixed")] == []
+    for words in (("-o", str(tmp_path / "again")), ("--name", "fixed")):
+        assert main(["overlay", "fixed", str(tmp_path / "none"), *words, *rest]) == 0
+    assert len({(folder / "verity.txt").read_text() for folder in (images / "fixed", tmp_path / "again")}) == 1
+    assert sorted(path.name for path in images.iterdir()) == ["base", "fixed"]
 
 
 @pytest.mark.parametrize(("words", "said"), [
