@@ -87,8 +87,8 @@ def _imports(file: str, node: ast.AST, *, at_top: bool) -> Iterator[Import]:
         elif isinstance(child, ast.ImportFrom):
             module = child.module or ""
             assert child.level == 0, f"{file}:{child.lineno}: a relative import; write the full name"
-            names = [f"{module}.{alias.name}" if is_module(f"{module}.{alias.name}") else module for alias in child.names]
-            names = list(dict.fromkeys(names))
+            inside = [f"{module}.{alias.name}" for alias in child.names]
+            names = list(dict.fromkeys(name if module in OURS or is_module(name) else module for name in inside))
             yield from (Import(file, child.lineno, name, at_top) for name in names)
         else:
             inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or is_for_types(child)
