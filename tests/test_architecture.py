@@ -168,7 +168,7 @@ def upward(package: str) -> list[str]:
             continue
         for arrow in imports_of(file, (ROOT / file).read_text()):
             name = room_of(arrow.name)
-            if arrow.name.partition(".")[0] == package and name and order.index(name) > order.index(inside):
+            if arrow.name.partition(".")[0] == package and name in order and order.index(name) > order.index(inside):
                 found.append(str(arrow))
     return found
 

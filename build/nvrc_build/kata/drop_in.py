@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from nvrc.params import parse
-from nvrc.params.parse import Severity
+from nvrc.params.parse import Severity, parse
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.kata.classes import KataClass, Runtime
 from nvrc_build.kata.extensions import Choice, Extension, choose_extensions

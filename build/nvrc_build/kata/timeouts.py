@@ -19,8 +19,7 @@ import math
 from dataclasses import dataclass
 
 from nvrc.boot import BOOT
-from nvrc.params import parse
-from nvrc.params.parse import Settings, tokenise
+from nvrc.params.parse import Settings, parse, tokenise
 from nvrc.report.plan import PlannedStep, make_plan
 from nvrc_build.ground.errors import BuildError
 
