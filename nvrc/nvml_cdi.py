@@ -9,7 +9,7 @@ from __future__ import annotations
 from guest_cdi.light import TYPE_CHECKING, Mapping, Sequence
 from nvrc import paths
 from nvrc.nvml_answers import CdiMade
-from nvrc.nvml_session import Session
+from nvrc.nvml_session import Session, describe
 from nvrc.worker import Value
 
 if TYPE_CHECKING:
@@ -61,12 +61,14 @@ def _shipped_hook(session: Session) -> str:
 def _summary(result: Generated, gpus: tuple[Gpu, ...]) -> CdiMade:
     common = result.spec.container_edits
     owners = {target.label: target.gpu.index for target in _targets(gpus)}
+    faulty = {owners[entry.device] for entry in result.skipped}
     return CdiMade(
         version=result.spec.version, driver=result.driver_version,
         devices=sum(not device.name.startswith(_UUIDS) for device in result.spec.devices),
         nodes=len(common.device_nodes), mounts=len(common.mounts), hooks=len(common.hooks), missing=result.missing,
         left_out=tuple(f"{entry.device}: {entry.reason.what}" for entry in result.skipped),
-        faulty=tuple(sorted({owners[entry.device] for entry in result.skipped})),
+        faulty=tuple(sorted(faulty)),
+        gpus=tuple(describe(gpu).identity for gpu in gpus if gpu.index not in faulty),
     )
 
 

@@ -12,6 +12,7 @@ from guest_cdi.light import Collection, replace
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, FailedWithFacts
+from nvrc.gpu_identity import read_information
 from nvrc.launch import ended_early
 from nvrc.ledger import Ledger, lines_about
 from nvrc.report import GpuRecord, GpuState
@@ -22,7 +23,6 @@ from nvrc.values import GpuCount
 from nvrc.wait import ChildEnded, Events, OverdueError
 
 LAST_WORDS_S = 1.0  # of silence: lines that were sent before the process ended are read after, a flood of them slowly
-INFORMATION_LIMIT = 1 << 16
 
 
 def attach(system: System, facts: Facts) -> Facts:
@@ -141,9 +141,4 @@ def _with_uuid(system: System, record: GpuRecord) -> GpuRecord:
 
 def _information(system: System, bdf: str, item: str) -> str:
     """What the driver's own file says of a GPU; "" where it says nothing."""
-    try:
-        text = system.read(f"{paths.GPU_PROC}/{bdf}/information", INFORMATION_LIMIT).decode("utf-8", "replace")
-    except OSError:
-        return ""
-    rows = (line.partition(":") for line in text.splitlines())
-    return next((value.strip() for key, _, value in rows if key.strip() == item), "")
+    return read_information(system, bdf).get(item, "")

@@ -22,12 +22,15 @@ def check(_system: System, facts: Facts) -> Facts:
     numbers = None if answer["system"] is None else read_record(CcSystem, answer["system"])
     memories = read_records(CcMemory, answer["gpus"])
     labels = {gpu.number: gpu.label for gpu in facts.gpus or ()}
-    if numbers is not None and tuple(memory.number for memory in memories) != usable(facts):
-        raise NvrcError("E_CC_UNKNOWN", "the worker did not answer for every GPU")
+    answered = tuple(memory.number for memory in memories)
+    if answered != (() if numbers is None else usable(facts)):
+        raise NvrcError("E_CC_UNKNOWN", f"asked for the mode of GPU {_listed(usable(facts))}, the worker answered for "
+                                        f"{_listed(answered)}")
     found = judge(numbers, memories, labels, settings_of(facts).cc)
     remarks = ("the GPUs are in developer tools mode: nothing in them is confidential",
                ) if found.mode is Mode.DEVTOOLS else ()
-    return replace(facts, confidential=found, warnings=facts.warnings + remarks)
+    checked = tuple(gpu.bdf for gpu in facts.gpus or () if gpu.number in answered)
+    return replace(facts, confidential=found, cc_checked=checked, warnings=facts.warnings + remarks)
 
 
 def deadline_s(facts: Facts) -> float:
@@ -38,3 +41,7 @@ def deadline_s(facts: Facts) -> float:
 
 def tell(facts: Facts) -> str:
     return facts.confidential.mode.value if facts.confidential else ""
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers[:16])) or "none"

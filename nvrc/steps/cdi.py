@@ -20,6 +20,7 @@ def publish(_system: System, facts: Facts) -> Facts:
 
     rule = settings_of(facts).gpus
     made = read_record(CdiMade, ask(facts, "cdi", keep_going=rule.rule is CountRule.AT_LEAST))
+    _check_identities(facts, made)
     _check_rest(facts, made, rule)
     told = tuple(gpu.error for gpu in facts.gpus or () if gpu.error)
     left_out = tuple(f"{NOT_DESCRIBED} not in the CDI document: {text}" for text in made.left_out
@@ -39,6 +40,18 @@ def tell(facts: Facts) -> str:
     if made is None:
         return ""
     return f"{made.devices} devices, {made.nodes} nodes, {made.mounts} mounts, {made.hooks} hooks, driver {made.driver}"
+
+
+def _check_identities(facts: Facts, made: CdiMade) -> None:
+    """The document describes the GPUs that were checked before; the worker read them anew for it."""
+    from nvrc.errors import NvrcError
+    from nvrc.gpu_identity import CODE, quoted
+
+    known = {gpu.identity for gpu in facts.gpus or () if not gpu.error and gpu.number not in made.faulty}
+    strange = sorted(known ^ set(made.gpus))
+    if strange or len(made.gpus) != len(known):
+        raise NvrcError(CODE, "the CDI document is not about the GPUs that were checked; the difference: "
+                              f"{', '.join(map(quoted, strange[:4])) or 'a GPU that is described twice'}")
 
 
 def _check_rest(facts: Facts, made: CdiMade, rule: GpuCount) -> None:

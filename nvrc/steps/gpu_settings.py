@@ -7,7 +7,7 @@ the boot, so that one boot shows every mistake.
 
 from __future__ import annotations
 
-from guest_cdi.light import TYPE_CHECKING
+from guest_cdi.light import TYPE_CHECKING, Sequence
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, replace
 
@@ -26,11 +26,13 @@ NAMES = {
 
 def apply(system: System, facts: Facts) -> Facts:
     from nvrc.gpu_count import check_count
+    from nvrc.gpu_identity import check_identities, read_driver
     from nvrc.gpu_worker import ask, settings_of
     from nvrc.nvml_answers import NvmlGpu, read_records
 
     gpus = read_records(NvmlGpu, ask(facts, "gpus"))
     on_bus = tuple(gpu.bdf for gpu in facts.topology.gpus) if facts.topology else ()
+    check_identities(gpus, read_driver(system, on_bus))
     left_out = check_count(gpus, on_bus, settings_of(facts).gpus)
     facts = replace(facts, gpus=gpus, warnings=facts.warnings + left_out)
     applied = _set(facts)
@@ -66,6 +68,8 @@ def _set(facts: Facts) -> tuple[Applied, ...]:
     if not asked:
         return ()
     applied = read_records(Applied, ask(facts, "settings", gpus=usable(facts), **asked))
+    _check_complete("settings", [(row.number, row.setting, row.asked) for row in applied],
+                    [(number, name, value) for number in usable(facts) for name, value in asked.items()])
     failed = [f"{_label(facts, row.number)}: {_parameter(row)}: {row.error}" for row in applied if row.error]
     if failed:
         raise NvrcError("E_GPU_SETTING", "; ".join(failed))
@@ -82,10 +86,18 @@ def _cut(facts: Facts) -> tuple[MigMade, ...]:
     _check_numbers(layout, facts.gpus or ())
     plan = [(number, profiles) for number in usable(facts) if (profiles := layout.profiles(number)) is not None]
     made = read_records(MigMade, ask(facts, "mig", gpus=plan))
+    _check_complete("mig", [row.number for row in made], [number for number, _ in plan])
     failed = [f"{_label(facts, row.number)}: {row.error}" for row in made if row.error]
     if failed:
         raise NvrcError("E_MIG", "; ".join(failed))
     return made
+
+
+def _check_complete(name: str, answered: Sequence[object], asked: Sequence[object]) -> None:
+    """A setting that was not made on one GPU must not pass because it was made twice on another."""
+    if sorted(map(str, answered)) != sorted(map(str, asked)):
+        raise NvrcError("E_NVML_CRASH", f"the worker was asked for {len(asked)} rows of {name!r} and answered others: "
+                                        f"{ascii(answered)[:80]}")
 
 
 def _check_numbers(layout: MigLayout, gpus: tuple[NvmlGpu, ...]) -> None:

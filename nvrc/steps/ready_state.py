@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Step `ready-state`: tells confidential GPUs to accept work, or not, and records why. The worker's last request.
 
-Everything that can end the boot because of a GPU has passed by now: count, mode, attach and the CDI document.
+Everything that can end the boot because of a GPU has passed by now: count, mode, attach and the CDI document. Whether
+all of that was about the same GPUs is asked here once more, because the state is one for the whole machine.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Wish(NamedTuple):
 
 def settle(_system: System, facts: Facts) -> Facts:
     from nvrc.confidential import Mode
+    from nvrc.gpu_identity import check_sets, collect
     from nvrc.gpu_worker import settings_of
 
     settings, found = settings_of(facts), facts.confidential
@@ -46,14 +48,17 @@ def settle(_system: System, facts: Facts) -> Facts:
     if found.mode is Mode.OFF:
         facts = replace(facts, ready=_not_applicable(settings))
     else:
-        wish = decide(settings, found)
+        sets = collect(facts)
+        check_sets(sets, settings.gpus)
+        wish = decide(settings, found, sets.unchecked)
         facts = replace(facts, ready=_make(facts, wish), warnings=facts.warnings + wish.remarks)
     if facts.worker:
         facts.worker.stop()
     return facts
 
 
-def decide(settings: Settings, found: Confidential) -> Wish:
+def decide(settings: Settings, found: Confidential, unchecked: tuple[str, ...] = ()) -> Wish:
+    """`unchecked`: GPUs of the VM that the boot goes on without; the state would be theirs as well."""
     from nvrc.values import ReadyRule, ReadyState
 
     rule = settings.ready_rule
@@ -62,6 +67,9 @@ def decide(settings: Settings, found: Confidential) -> Wish:
         asked = f"nvrc.smi.srs={settings.ready_state.value}" if settings.ready_state else "nobody asked for it"
     if rule is ReadyRule.ALWAYS:
         return Wish(True, f"{asked}, unchecked, mode {found.mode.value}")
+    if rule is ReadyRule.VERIFIED and unchecked:
+        why = f"{asked}, but {', '.join(unchecked)} was not checked, and the state covers every GPU of the VM"
+        return Wish(None, why, (f"ready state left: {why}",))
     if rule is ReadyRule.VERIFIED and found.mode.is_trusted:
         return Wish(True, f"{asked}; GPU count, attach and mode {found.mode.value} verified")
     if rule is ReadyRule.VERIFIED:

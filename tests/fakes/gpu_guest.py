@@ -22,6 +22,7 @@ from nvrc.gpu_worker import prepare_worker
 from nvrc.linux_system import LinuxSystem
 from nvrc.params import parse
 from nvrc.policy import NO_POLICY
+from nvrc.report import GpuRecord, GpuState
 from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
 from nvrc.topology import PciFunction, Topology
 from nvrc.worker import Worker
@@ -85,7 +86,8 @@ class GpuGuest:
                       for i in range(gpus if on_bus is None else on_bus))
         parsed = parse(cmdline.encode(), NO_POLICY)
         parsed.raise_on_error()
-        self.facts = Facts(parameters=parsed, topology=Topology(gpus=buses), gpu_root=extension)
+        ledger = tuple(GpuRecord(bdf=function.bdf, state=GpuState.ATTACHED) for function in buses)
+        self.facts = Facts(parameters=parsed, topology=Topology(gpus=buses), gpu_root=extension, ledger=ledger)
 
     def describe(self, text: str) -> None:
         lines = (f"gpu {i} bus={bus_id(i)} minor={self.gpus - 1 - i} {self.keys}" for i in range(self.gpus))

@@ -30,7 +30,7 @@ from nvrc.worker import answer
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 GPU = NvmlGpu(0, "0000:1a:00.0", "GPU-1", "NVIDIA H100", 3, "")
-MADE = CdiMade("0.5.0", "580.95.05", 3, 4, 5, 6, ("nvidia-smi",), (), (1, 2))
+MADE = CdiMade("0.5.0", "580.95.05", 3, 4, 5, 6, ("nvidia-smi",), (), (1, 2), ("0=0000:1a:00.0/GPU-1/3",))
 
 
 @pytest.mark.parametrize("record", [GPU, MADE, Applied(1, "power_limit_w", 500, -1, "no")])
