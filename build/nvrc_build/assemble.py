@@ -17,6 +17,7 @@ from pathlib import Path
 from nvrc_build import elf
 from nvrc_build.accounts import add_accounts
 from nvrc_build.declared import Slice
+from nvrc_build.errors import BuildError
 from nvrc_build.filelist import select_names
 from nvrc_build.pool import Item, Pool
 from nvrc_build.tree import Entry, Kind, Origin, Tree
@@ -99,7 +100,11 @@ def close_libraries(tree: Tree, pool: Pool, below: Tree | None) -> list[str]:
     waiting = [entry for entry in tree if entry.kind is Kind.FILE]
     while waiting:
         entry = waiting.pop()
-        needs = elf.read_needs(entry.read(), entry.path)
+        try:
+            needs = elf.read_needs(entry.read(), entry.path)
+        except BuildError as err:
+            findings.append(f"slice {places.slice_of(entry.path)!r}: {err}")
+            continue
         if needs is None:
             continue
         known[entry.path] = needs
