@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nvrc_build.apt import Package
+from nvrc_build.apt import Package, take
 from nvrc_build.run import find, run
 from nvrc_build.sandbox import MOUNT_POINTS
 
@@ -28,4 +28,4 @@ def unpack(packages: Sequence[Package], debs: Path, root: Path, tick: Callable[[
 
 
 def unpack_one(package: Package, debs: Path, root: Path) -> None:
-    run([find("dpkg-deb", "dpkg"), "-x", debs / package.file_name, root], what=f"unpacking {package.file_name}")
+    run([find("dpkg-deb", "dpkg"), "-x", take(package, debs), root], what=f"unpacking {package.file_name}")

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nvrc_build.apt import Package
+from nvrc_build.apt import Package, take
 from nvrc_build.declared import Slice
 from nvrc_build.errors import BuildError
 from nvrc_build.run import clean_env, find
@@ -40,7 +40,7 @@ def unexplained_scripts(slices: Sequence[Slice], used: Iterable[str], packages: 
     for package in sorted(packages):
         if package.name not in names:
             continue
-        scripts = read_scripts(debs / package.file_name)
+        scripts = read_scripts(take(package, debs))
         if scripts and package.name not in explained:
             found.append(f"package {package.name} has a {' and a '.join(scripts)} that would have to run; scripts "
                          "never run, so say in a slice's [[unscripted]] why its files are good without, or leave it")
