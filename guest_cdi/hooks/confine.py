@@ -4,8 +4,8 @@
 The program becomes PID 1 of new PID, mount, network, IPC and UTS namespaces, with the container root as "/", this
 machine's file systems gone, a fresh /proc, no environment, no descriptor but its standard ones, three capabilities, no
 way to gain more, a list of system calls, and a bound to its memory. Between the change of root and the start of the
-program nothing is imported and no library is loaded: from there on, every path leads into the container. Follows pivot_root(2), and switch_root's way for a root
-that is an initramfs.
+program nothing is imported and no library is loaded: from there on, every path leads into the container. Follows
+pivot_root(2), and switch_root's way for a root that is an initramfs.
 """
 
 from __future__ import annotations

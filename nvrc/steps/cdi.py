@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from nvrc.values import GpuCount
 
 
+MOST = 1_000_000  # of anything in a document
+
+
 def publish(_system: System, facts: Facts) -> Facts:
     from nvrc.gpu_count import NOT_DESCRIBED
     from nvrc.gpu_worker import ask, settings_of
@@ -20,6 +23,7 @@ def publish(_system: System, facts: Facts) -> Facts:
 
     rule = settings_of(facts).gpus
     made = read_record(CdiMade, ask(facts, "cdi", keep_going=rule.rule is CountRule.AT_LEAST))
+    _check_counts(made)
     _check_identities(facts, made)
     _check_rest(facts, made, rule)
     told = tuple(gpu.error for gpu in facts.gpus or () if gpu.error)
@@ -40,6 +44,15 @@ def tell(facts: Facts) -> str:
     if made is None:
         return ""
     return f"{made.devices} devices, {made.nodes} nodes, {made.mounts} mounts, {made.hooks} hooks, driver {made.driver}"
+
+
+def _check_counts(made: CdiMade) -> None:
+    """They go into the verdict's line, which has a form."""
+    from nvrc.errors import NvrcError
+
+    counts = (made.devices, made.nodes, made.mounts, made.hooks)
+    if not all(0 <= count <= MOST for count in counts):
+        raise NvrcError("E_NVML_CRASH", f"the worker's document has impossible numbers: {ascii(counts)[:80]}")
 
 
 def _check_identities(facts: Facts, made: CdiMade) -> None:
