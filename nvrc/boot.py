@@ -32,16 +32,19 @@ from nvrc.steps import (
 from nvrc.table import DEGRADE, Step, Table, seconds
 
 SHORT, LONG = seconds(10), seconds(30)
+# Of steps that wait for nothing but the processor: on a host with more work than processors ten seconds were too few,
+# and no parameter can raise the limit of the step that reads them.
+PATIENT = seconds(120)
 
 BOOT: Table = (
     Step("filesystems",  filesystems.mount,        SHORT),
     Step("journal",      journal.open_log,         SHORT, needs=("filesystems",)),
-    Step("parameters",   parameters.load,          SHORT, needs=("filesystems",)),
+    Step("parameters",   parameters.load,          PATIENT, needs=("filesystems",)),
     Step("extensions",   extensions.attach,        extensions.deadline_s, needs=("parameters", "journal"),
          blocks=names_extensions, tells=extensions.tell),
     Step("identity",     identity.establish,       SHORT, needs=("filesystems",)),
     Step("loopback",     loopback.raise_interface, SHORT, needs=("filesystems",)),
-    Step("topology",     topology.detect,          SHORT, needs=("parameters",), tells=topology.tell),
+    Step("topology",     topology.detect,          PATIENT, needs=("parameters",), tells=topology.tell),
     Step("modules",      modules.load,             modules.deadline_s, needs=("topology", "extensions"),
          blocks=always, tells=modules.tell),
     Step("device-nodes", device_nodes.make,        LONG,  needs=("modules",),
