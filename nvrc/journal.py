@@ -12,6 +12,7 @@ import os
 
 from guest_cdi.light import Callable, NamedTuple, deque
 from nvrc import paths
+from nvrc.console import printable
 from nvrc.system import System
 
 RING_LINES = 512
@@ -23,13 +24,15 @@ FORWARD_CHARS = 800
 DEFAULT_LEVEL = 6
 
 
-KERNEL = -2  # in place of a sender's uid
+KERNEL, KERNEL_LOST = -2, -3  # in place of a sender's uid
+LOST = "messages of the kernel were overwritten before they were read"
 
 
 class Line(NamedTuple):
     """One message: its place in the stream, the sender's uid, and the text without the priority.
 
-    Kernel warnings, which have no place in the stream of daemons' messages, have serial 0 and the uid KERNEL.
+    Kernel warnings, which have no place in the stream of daemons' messages, have serial 0 and the uid KERNEL; a gap in
+    them is a line of its own, of uid KERNEL_LOST.
     """
 
     serial: int
@@ -124,7 +127,8 @@ class Journal:
         self._ring.append(line)
         if level <= self._forward_at_most and self._forwarded < FORWARD_LINES:
             self._forwarded += 1
-            self._system.say(f"nvrc: log {text[:FORWARD_CHARS]}")  # whoever asked for it is shown it, `quiet` or not
+            # Whoever asked for it is shown it, `quiet` or not; a carriage return must not make another line of it.
+            self._system.say(f"nvrc: log {printable(text, FORWARD_CHARS)}")
         for heard in self._listeners:
             heard(line)
 
@@ -141,14 +145,18 @@ class Journal:
         for _ in range(BATCH):
             try:
                 record = read(self.kernel_log)
-            except BrokenPipeError:
-                continue  # records were overwritten before they were read; the next read goes on behind them
+            except BrokenPipeError:  # the next read goes on behind the gap
+                self._hear_kernel(KERNEL_LOST, LOST)
+                continue
             except OSError:
                 return
             if text := kernel_warning(record):
-                self._kernel.append(text)
-                for heard in self._listeners:
-                    heard(Line(0, KERNEL, text))
+                self._hear_kernel(KERNEL, text)
+
+    def _hear_kernel(self, uid: int, text: str) -> None:
+        self._kernel.append(text)
+        for heard in self._listeners:
+            heard(Line(0, uid, text))
 
 
 def receive(descriptor: int) -> tuple[bytes, int]:

@@ -14,6 +14,7 @@ from _queue import Empty, SimpleQueue
 from guest_cdi.light import TYPE_CHECKING, Iterator, TypeVar
 from nvrc import linux, paths
 from nvrc.children import Children, Ended, nobody, work
+from nvrc.console import printable
 from nvrc.program import Program, start
 from nvrc.system import KERN_EMERG, Node, Output, Task, Waits
 
@@ -33,7 +34,7 @@ class LinuxSystem:
         self._children, self.waits = Children(), Waits()
         self.output: Output = lambda descriptor, _name: os.close(descriptor)
         self._console = console
-        self._kmsg = -1
+        self._is_kmsg_open = False
 
     def real_path(self, path: str) -> str:
         """Where a path of the guest lies on this machine."""
@@ -270,25 +271,26 @@ class LinuxSystem:
     def say(self, line: str, level: int = KERN_EMERG) -> None:
         """One line for the console: through the kernel's ring buffer, so that no kernel message breaks into it.
 
-        The default level is the one that no command line silences. Before /dev is there, standard error serves.
+        The default level is the one that no command line silences. Before /dev is there, standard error serves. Opened
+        anew for each line, because what containers write there is limited in number for each time it was opened.
         """
-        if self._kmsg < 0:
-            self._kmsg = self._open_kmsg()
-        text = line.encode(errors="replace") + b"\n"
+        text = (line if line.isascii() and line.isprintable() else printable(line)).encode() + b"\n"
+        kmsg = self._open_kmsg()
         try:
-            if self._kmsg >= 0:
-                os.write(self._kmsg, b"<%d>%s" % (USER_FACILITY | level, text))
-            else:
-                os.write(self._console, text)
+            os.write(*((self._console, text) if kmsg < 0 else (kmsg, b"<%d>%s" % (USER_FACILITY | level, text))))
         except OSError:
             pass  # there is no place left to say that the console does not work
+        finally:
+            if kmsg >= 0:
+                os.close(kmsg)
 
     def _open_kmsg(self) -> int:
         """-1 before /dev is there, and where printk.devkmsg=off makes the kernel drop what programs write."""
         try:
-            if self.read(paths.PRINTK_DEVKMSG, 16).startswith(b"off"):
+            if not self._is_kmsg_open and self.read(paths.PRINTK_DEVKMSG, 16).startswith(b"off"):
                 return -1
-            return os.open(self.real_path(paths.KMSG), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self._is_kmsg_open = True
+            return os.open(self.real_path(paths.KMSG), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return -1
 

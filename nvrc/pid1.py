@@ -11,7 +11,7 @@ import os
 import sys
 
 from guest_cdi.light import TYPE_CHECKING, Callable, NoReturn
-from nvrc import console, linux
+from nvrc import console, linux, paths
 from nvrc.boot import BOOT
 from nvrc.bulletin import Bulletin
 from nvrc.crash import hold_standard_descriptors, tell, tell_uncaught
@@ -174,6 +174,7 @@ class Init:
         devices = facts.cdi.devices if facts.cdi else 0
         self.system.say(console.verdict_ready(self.system.now() - self.started_s, mode, count_gpus(facts), devices,
                                               life.supervisor.agent_pid))
+        self._limit_others()
         if facts.parameters.settings.log is LogLevel.TRACE:
             console.tell_imports(self.system.say, sys.modules)
         self._publish(life.verdict)
@@ -183,6 +184,13 @@ class Init:
         for number in self._stopped_early:
             life.stop_requested(number)
         return life
+
+    def _limit_others(self) -> None:
+        """Containers may write to the kernel's log from here on, but not so much that the driver's words are lost."""
+        try:
+            self.system.write(paths.PRINTK_DEVKMSG, b"ratelimit\n")  # the kernel wants the newline
+        except OSError:
+            pass  # printk.devkmsg= on the command line decided it for good
 
     # Events
 
