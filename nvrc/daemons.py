@@ -10,6 +10,7 @@ started again either; elsewhere it is, once. Helpers come back a few times, each
 from __future__ import annotations
 
 from guest_cdi.light import Callable, Iterable, dataclass
+from nvrc.lineage import Speaker
 from nvrc.services import Importance, Restart, Running, read_pid
 from nvrc.signals import signal
 from nvrc.status import ServiceRecord, ServiceState
@@ -69,6 +70,14 @@ class Daemons:
     @property
     def is_any_alive(self) -> bool:
         return any(one.state in ALIVE for one in self._all)
+
+    def speaker(self, name: str) -> Speaker | None:
+        """Who speaks as the daemon of this name; None while none of it runs."""
+        for one in self._all:
+            pid = one.starter or one.pid
+            if one.name == name and pid is not None:
+                return Speaker(one.running.service, one.running.program, pid, one.since_s)
+        return None
 
     # The end of a process
 

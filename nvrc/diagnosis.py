@@ -116,8 +116,8 @@ def _console_state(console: _Console) -> Diagnosis:
         return found
     state = State.FAILED if found.state is State.FAILED else State.DEGRADED
     return replace(found, state=state, summary=(
-        f"{len(console.verdicts)} verdicts where PID 1 gives one: one of them is forged, by whatever else writes to the "
-        f"console. The first says: {found.summary}"))
+        f"{len(console.verdicts)} verdicts where PID 1 gives one: one of them is forged, by whatever else writes "
+        f"to the console. The first says: {found.summary}"))
 
 
 def _is_forged(verdicts: Sequence[ReadyLine | FatalLine | EndLine]) -> bool:

@@ -38,6 +38,8 @@ class Line(NamedTuple):
     serial: int
     uid: int
     text: str
+    pid: int = 0        # of the sender of a datagram, as the kernel tells it
+    source: str = ""    # whose own pipe it came by
 
 
 Heard = Callable[[Line], None]
@@ -96,11 +98,11 @@ class Journal:
         texts = []
         for _ in range(BATCH):
             try:
-                datagram, uid = receive(self.log_socket)
+                datagram, uid, pid = receive(self.log_socket)
             except OSError:
                 break
             level, text = split_priority(datagram)
-            self._hear(uid, level, text)
+            self._hear(uid, level, text, pid)
             texts.append(text)
         self._keep(texts)
 
@@ -117,13 +119,13 @@ class Journal:
             lines.append(rest)
         texts = [f"{name}: {split_priority(line)[1]}" for line in lines if line.strip()]
         for text in texts:
-            self._hear(0, DEFAULT_LEVEL, text)
+            self._hear(0, DEFAULT_LEVEL, text, source=name)
         self._keep(texts)
         return bool(data)
 
-    def _hear(self, uid: int, level: int, text: str) -> None:
+    def _hear(self, uid: int, level: int, text: str, pid: int = 0, source: str = "") -> None:
         self.serial += 1
-        line = Line(self.serial, uid, text)
+        line = Line(self.serial, uid, text, pid, source)
         self._ring.append(line)
         if level <= self._forward_at_most and self._forwarded < FORWARD_LINES:
             self._forwarded += 1
@@ -159,8 +161,8 @@ class Journal:
             heard(Line(0, uid, text))
 
 
-def receive(descriptor: int) -> tuple[bytes, int]:
-    """One datagram and the uid of its sender."""
+def receive(descriptor: int) -> tuple[bytes, int, int]:
+    """One datagram, with uid and pid of its sender."""
     import _socket  # not socket, which takes 5 ms to make itself comfortable
     import struct
 
@@ -169,8 +171,8 @@ def receive(descriptor: int) -> tuple[bytes, int]:
         data, extra, _, _ = sock.recvmsg(LINE_BYTES, _socket.CMSG_SPACE(12), _socket.MSG_DONTWAIT)
     finally:
         sock.detach()
-    uid = struct.unpack("3i", extra[0][2])[1] if extra else -1
-    return data, uid
+    pid, uid, _gid = struct.unpack("3i", extra[0][2]) if extra else (0, -1, -1)
+    return data, uid, pid
 
 
 def split_priority(datagram: bytes) -> tuple[int, str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts a daemon and waits until it is ready: it said so after its start, as root, or left a daemon and ended well.
+"""Starts a daemon and waits until it is ready: it said so itself after its start, or left a daemon and ended well.
 
 An end that is not part of that is a failure whatever the status: nv-fabricmanager ends with 0 over a configuration
 item it dislikes. Messages carry the daemon's last words, and what is known about them.
@@ -10,6 +10,7 @@ from __future__ import annotations
 from guest_cdi.light import Mapping
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts
+from nvrc.lineage import Speaker, speaks_for
 from nvrc.services import Running, Service, read_pid, start
 from nvrc.signatures import enrich, explain
 from nvrc.system import System
@@ -26,7 +27,7 @@ def launch(system: System, facts: Facts, service: Service, limit_s: float,
         program, pid = start(system, facts, service, events.ended, values)
         said: list[str] = []
         try:
-            wait_until_ready(system, service, events, said)
+            wait_until_ready(system, Speaker(service, program, pid, events.started_s), events, said)
         except OverdueError as overdue:
             if not has_ready_path(system, service):
                 raise _overdue(service, overdue, said) from overdue
@@ -34,7 +35,8 @@ def launch(system: System, facts: Facts, service: Service, limit_s: float,
     return Running(service=service, program=program, started_pid=pid, pid=daemon, since_s=events.started_s)
 
 
-def wait_until_ready(system: System, service: Service, events: Events, said: list[str]) -> None:
+def wait_until_ready(system: System, speaker: Speaker, events: Events, said: list[str]) -> None:
+    service = speaker.service
     while True:
         event = events.take()
         if isinstance(event, ChildEnded):
@@ -42,9 +44,8 @@ def wait_until_ready(system: System, service: Service, events: Events, said: lis
                 return
             raise ended_early(service, event, events, said)
         said.append(event.text)
-        # Until the agent runs only our own children are there to say it; whoever else did has another uid.
         is_marked = bool(service.marker) and service.marker in event.text
-        if event.uid == 0 and (is_marked or has_ready_path(system, service)):
+        if (is_marked or has_ready_path(system, service)) and speaks_for(system, event, speaker):
             return
 
 

@@ -130,6 +130,10 @@ class LinuxSystem:
         finally:
             sock.close()
 
+    def close_to_others(self, path: str) -> None:
+        """Leave a file or socket to root."""
+        os.chmod(self.real_path(path), 0o600)
+
     def listen_control(self, path: str) -> int:
         """A stream socket at `path` that root alone may connect to."""
         from nvrc.control import listen

@@ -8,19 +8,25 @@ device say which GPUs are; the deadline starts anew with each of them.
 
 from __future__ import annotations
 
-from guest_cdi.light import Collection, replace
+from guest_cdi.light import TYPE_CHECKING, Callable, Collection, partial, replace
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, FailedWithFacts
 from nvrc.gpu_identity import read_information
 from nvrc.launch import ended_early
 from nvrc.ledger import Ledger, lines_about
+from nvrc.lineage import Speaker, speaks_for
 from nvrc.report import GpuRecord, GpuState
 from nvrc.services import PERSISTENCED, Running, read_pid, start
 from nvrc.signatures import explain
 from nvrc.system import System
 from nvrc.values import GpuCount
 from nvrc.wait import ChildEnded, Events, OverdueError
+
+if TYPE_CHECKING:
+    from nvrc.journal import Line
+
+    Hear = Callable[[Line], bool]
 
 LAST_WORDS_S = 1.0  # of silence: lines that were sent before the process ended are read after, a flood of them slowly
 
@@ -43,8 +49,9 @@ def _attach(system: System, facts: Facts, ledger: Ledger) -> Facts:
     with Events(system, patience_s(facts), facts.journal) as events:
         uvm = "on" if settings.uvm_persistence else ""
         program, pid = start(system, facts, PERSISTENCED, events.ended, {"uvm": uvm})
-        _follow(events, system, ledger, said)
-        _hear_the_rest(events, system, ledger, said)
+        hear = partial(_hear, system, ledger, said, Speaker(PERSISTENCED, program, pid, events.started_s))
+        _follow(events, system, ledger, said, hear)
+        _hear_the_rest(events, ledger, hear)
     daemon = read_pid(system, PERSISTENCED)
     if daemon is None:
         raise NvrcError("E_PERSISTENCED_START", f"nvidia-persistenced left no pid in {paths.PERSISTENCED_PID}")
@@ -73,7 +80,13 @@ def _make_folder(system: System) -> None:
                         "make /var/run a link to /run in the image") from err
 
 
-def _follow(events: Events, system: System, ledger: Ledger, said: list[str]) -> None:
+def _hear(system: System, ledger: Ledger, said: list[str], speaker: Speaker, line: Line) -> bool:
+    """Whether a GPU got further. What others say may explain a failure; for the daemon speaks only the daemon."""
+    said.append(line.text)
+    return speaks_for(system, line, speaker) and ledger.hear(line, system.now())
+
+
+def _follow(events: Events, system: System, ledger: Ledger, said: list[str], hear: Hear) -> None:
     """Until the process that was started has ended well; it does so when the daemon has tried every GPU."""
     try:
         while True:
@@ -82,20 +95,18 @@ def _follow(events: Events, system: System, ledger: Ledger, said: list[str]) -> 
                 if not event.is_success:
                     raise ended_early(PERSISTENCED, event, events, said)
                 return
-            said.append(event.text)
-            if ledger.hear(event, system.now()):
+            if hear(event):
                 events.progress()
     except OverdueError as overdue:
         raise _stalled(ledger, overdue, said, system.now()) from overdue
 
 
-def _hear_the_rest(events: Events, system: System, ledger: Ledger, said: list[str]) -> None:
+def _hear_the_rest(events: Events, ledger: Ledger, hear: Hear) -> None:
     """Lines are read beside the ends of processes, so the last ones may come after the end."""
     if ledger.pending:
         for event in events.until_silent(LAST_WORDS_S):
             if not isinstance(event, ChildEnded):
-                said.append(event.text)
-                ledger.hear(event, system.now())
+                hear(event)
             if not ledger.pending:
                 break
 

@@ -186,7 +186,13 @@ class Init:
         return life
 
     def _limit_others(self) -> None:
-        """Containers may write to the kernel's log from here on, but not so much that the driver's words are lost."""
+        """Containers come from here on. What they write to the kernel's log must not drown what the driver says there;
+        and a pod that mounts /dev/log of the machine gets none that it could fill, unless it is root.
+        """
+        try:
+            self.system.close_to_others(paths.DEV_LOG)
+        except OSError:
+            pass  # there is none in this table
         try:
             self.system.write(paths.PRINTK_DEVKMSG, b"ratelimit\n")  # the kernel wants the newline
         except OSError:
