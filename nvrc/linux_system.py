@@ -37,7 +37,6 @@ class LinuxSystem:
         self._is_kmsg_open = False
 
     def real_path(self, path: str) -> str:
-        """Where a path of the guest lies on this machine."""
         return self._root + path
 
     def read(self, path: str, limit: int = 1 << 20) -> bytes:
@@ -131,7 +130,6 @@ class LinuxSystem:
             sock.close()
 
     def close_to_others(self, path: str) -> None:
-        """Leave a file or socket to root."""
         os.chmod(self.real_path(path), 0o600)
 
     def listen_control(self, path: str) -> int:
@@ -275,18 +273,16 @@ class LinuxSystem:
     def say(self, line: str, level: int = KERN_EMERG) -> None:
         """One line for the console: through the kernel's ring buffer, so that no kernel message breaks into it.
 
-        The default level is the one that no command line silences. Before /dev is there, standard error serves. Opened
-        anew for each line, because what containers write there is limited in number for each time it was opened.
+        No command line silences the default level. Opened for each line: the kernel's limit counts for each opening.
         """
-        text = (line if line.isascii() and line.isprintable() else printable(line)).encode() + b"\n"
-        kmsg = self._open_kmsg()
+        kmsg, whole = self._open_kmsg(), line if line.isprintable() and line.isascii() else printable(line)
         try:
-            os.write(*((self._console, text) if kmsg < 0 else (kmsg, b"<%d>%s" % (USER_FACILITY | level, text))))
+            priority = b"<%d>" % (USER_FACILITY | level) if kmsg >= 0 else b""
+            os.write(kmsg if kmsg >= 0 else self._console, b"%s%s\n" % (priority, whole.encode()))
         except OSError:
             pass  # there is no place left to say that the console does not work
-        finally:
-            if kmsg >= 0:
-                os.close(kmsg)
+        if kmsg >= 0:
+            os.close(kmsg)
 
     def _open_kmsg(self) -> int:
         """-1 before /dev is there, and where printk.devkmsg=off makes the kernel drop what programs write."""

@@ -59,8 +59,8 @@ class Worker:
         Claims that cannot be are passed over: these figures go into the report, and nothing else depends on them.
         """
         used_s = reply.get("cpu_s")
-        known_s = used_s if isinstance(used_s, float) and 0.0 <= used_s <= took_s else 0.0
-        self.system.waits.add(took_s - known_s)
+        known_s = used_s if isinstance(used_s, float) and used_s >= 0.0 else 0.0
+        self.system.waits.add(took_s - min(known_s, took_s))
         match reply.get("warmed"):
             case [float(began_s), float(ended_s)] if 0.0 <= began_s <= ended_s <= self.system.now():
                 self.warmed = (began_s, ended_s)
