@@ -26,7 +26,7 @@ from nvrc.pid1.crash import hold_standard_descriptors, tell, tell_uncaught
 from nvrc.pid1.ending import end, expire, set_alarm
 from nvrc.pid1.supervise import STOP_SIGNALS
 from nvrc.report.bulletin import Bulletin
-from nvrc.vocabulary import console
+from nvrc.vocabulary import console, paths
 from nvrc.vocabulary.ending import ORDERLY, Ending
 from nvrc.vocabulary.errors import BY_CODE
 from nvrc.vocabulary.signals import signal, signal_name
@@ -175,6 +175,7 @@ class Init:
         devices = facts.cdi.devices if facts.cdi else 0
         self.system.say(console.verdict_ready(self.system.now() - self.started_s, mode, count_gpus(facts), devices,
                                               life.supervisor.agent_pid))
+        self._limit_others()
         if facts.settings.log is LogLevel.TRACE:
             console.tell_imports(self.system.say, sys.modules)
         self._publish(life.verdict)
@@ -184,6 +185,19 @@ class Init:
         for number in self._stopped_early:
             life.stop_requested(number)
         return life
+
+    def _limit_others(self) -> None:
+        """Containers come from here on. What they write to the kernel's log must not drown what the driver says there;
+        and a pod that mounts /dev/log of the machine gets none that it could fill, unless it is root.
+        """
+        try:
+            self.system.close_to_others(paths.DEV_LOG)
+        except OSError:
+            pass  # there is none in this table
+        try:
+            self.system.write(paths.PRINTK_DEVKMSG, b"ratelimit\n")  # the kernel wants the newline
+        except OSError:
+            pass  # printk.devkmsg= on the command line decided it for good
 
     # Events
 

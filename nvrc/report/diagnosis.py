@@ -8,7 +8,7 @@ lines of our grammar are believed, and a missing verdict is a finding of its own
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from guest_cdi.lean.light import Enum
@@ -52,6 +52,7 @@ class _Console:
 
     steps: tuple[StepLine, ...] = ()
     warnings: tuple[str, ...] = ()
+    verdicts: tuple[ReadyLine | FatalLine | EndLine, ...] = ()
     ready: ReadyLine | None = None
     end: EndLine | FatalLine | None = None
     last_words: str = ""
@@ -99,16 +100,42 @@ def _heard(console: _Console, text: str) -> _Console:
         case WarningLine(text=warning):
             return replace(console, warnings=(*console.warnings, warning))
         case ReadyLine() as ready:
-            return replace(console, ready=ready)
+            first = None if console.verdicts else ready
+            return replace(console, verdicts=(*console.verdicts, ready), ready=console.ready or first)
         case EndLine() | FatalLine() as end:
             # The first verdict counts: what comes after a fatal line is the way down.
-            return console if console.end else replace(console, end=end)
+            return replace(console, verdicts=(*console.verdicts, end), end=console.end or end)
         case _:
             found = _LAST_WORDS.search(text.rstrip("\r\n"))
             return replace(console, last_words=found[0]) if found and not console.last_words else console
 
 
 def _console_state(console: _Console) -> Diagnosis:
+    found = _told_state(console)
+    if not _is_forged(console.verdicts):
+        return found
+    state = State.FAILED if found.state is State.FAILED else State.DEGRADED
+    return replace(found, state=state, summary=(
+        f"{len(console.verdicts)} verdicts where PID 1 gives one: one of them is forged, by whatever else writes "
+        f"to the console. The first says: {found.summary}"))
+
+
+def _is_forged(verdicts: Sequence[ReadyLine | FatalLine | EndLine]) -> bool:
+    """PID 1 says READY or FATAL once, after READY one END or a FATAL of `supervise`, and one of itself at worst."""
+    *told, last = verdicts or (None,)
+    if not (told and isinstance(last, FatalLine) and last.step == "pid1"):
+        told = list(verdicts)
+    if told and isinstance(told[0], ReadyLine):
+        told = told[1:]
+        return len(told) > 1 or any(isinstance(one, ReadyLine) or not _is_way_down(one) for one in told)
+    return len(told) > 1
+
+
+def _is_way_down(line: FatalLine | EndLine) -> bool:
+    return isinstance(line, EndLine) or line.step in ("supervise", "pid1")
+
+
+def _told_state(console: _Console) -> Diagnosis:
     if isinstance(console.end, FatalLine):
         return _failed(Failure(**console.end._asdict()))
     if console.end is not None and console.end.code != ORDERLY:

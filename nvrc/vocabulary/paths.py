@@ -2,6 +2,7 @@
 """Every fixed path of the guest on one page: the file contract between image, init and agent."""
 
 AGENT = "/usr/bin/kata-agent"
+POLICY_FOLDER = "/etc/nvrc"
 POLICY = "/etc/nvrc/policy.toml"
 HOSTNAME = "/etc/hostname"
 

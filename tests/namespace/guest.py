@@ -9,6 +9,7 @@ log) meets plain files below ROOT instead, because steps only know paths below t
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -32,6 +33,9 @@ NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-c
               "--mount-proc")
 
 
+PROCESS = re.compile(r"/proc/[0-9]+/(stat|cmdline)")
+
+
 class NamespaceSystem(LinuxSystem):
     """Everything real but mounts and console lines, which are printed."""
 
@@ -40,8 +44,8 @@ class NamespaceSystem(LinuxSystem):
         self.say(f"guest: mount {source} {target} {fstype} {data}")
 
     def read(self, path: str, limit: int = 1 << 20) -> bytes:
-        """Files of ROOT, but for what the process itself is: that is true in here as well."""
-        if path != paths.OWN_STATUS:
+        """Files of ROOT, but for what processes are: that is true in here as well."""
+        if path != paths.OWN_STATUS and not PROCESS.fullmatch(path):
             return super().read(path, limit)
         with open(path, "rb") as file:
             return file.read(limit)
