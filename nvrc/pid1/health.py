@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 
 from guest_cdi.lean.light import Callable, replace
-from nvrc.machine.journal import KERNEL, Line
+from nvrc.machine.journal import KERNEL, KERNEL_LOST, Line
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
 
 LOST = "E_GPU_LOST"

@@ -191,5 +191,5 @@ def test_steps_in_order() -> None:
     """What the ready step asserts was found by the steps before it."""
     from nvrc.boot import BOOT
 
-    names = [step.run for step in BOOT]
-    assert names.index(gpu_settings.run) < names.index(cc_check.run) < names.index(cdi.run) < names.index(ready_state.run)
+    names = [step.name for step in BOOT]
+    assert names.index("gpu-settings") < names.index("cc-check") < names.index("cdi") < names.index("ready-state")

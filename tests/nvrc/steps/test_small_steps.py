@@ -123,7 +123,7 @@ def test_an_image_without_a_policy_boots(system: FakeSystem) -> None:
 def test_steps_that_only_need_the_processor_have_time_on_a_busy_host() -> None:
     from nvrc.boot import BOOT
 
-    assert [step.deadline(Facts()) for step in BOOT if step.name in ("parameters", "topology")] == [120, 120]
+    assert [step.load().deadline_s(Facts()) for step in BOOT if step.name in ("parameters", "topology")] == [120, 120]
 
 
 # identity
