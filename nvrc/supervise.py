@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 
 from guest_cdi.light import dataclass
-from nvrc.errors import BY_CODE
+from nvrc.errors import find_code
 from nvrc.signals import signal, signal_name
 
 ORDERLY = "OK"
+STOP_OVERDUE = "E_AGENT_STOP"
 GAVE_UP = "it gave up: check the agent.* parameters and guest components; agent.log=debug shows how far it got"
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGPWR})
 
@@ -26,6 +27,7 @@ class Ending:
     code: str
     what: str
     hint: str = ""
+    step: str = "supervise"
 
     @property
     def is_orderly(self) -> bool:
@@ -33,7 +35,8 @@ class Ending:
 
     @property
     def advice(self) -> str:
-        return self.hint or ("" if self.is_orderly else BY_CODE[self.code].remedy)
+        row = None if self.hint or self.is_orderly else find_code(self.code)
+        return row.remedy if row else self.hint
 
 
 class Supervisor:
@@ -69,13 +72,13 @@ class Supervisor:
     def give_up(self) -> None:
         """Even a kill did not end the agent in time: the VM ends without it."""
         if self.ending is None:
-            self.ending = Ending(code="E_AGENT_STOP", what="the agent did not end after SIGKILL")
+            self.ending = Ending(code=STOP_OVERDUE, what="the agent did not end after SIGKILL")
 
     def _agent_ended(self, status: int, now: float, *, had_sandbox: bool) -> Ending:
         after = f"{now - self.started_s:.1f} s after its start"
         if self._killed:
             what = f"the agent ignored the request to stop ({self._stop_reason}) and was killed"
-            return Ending(code="E_AGENT_STOP", what=what)
+            return Ending(code=STOP_OVERDUE, what=what)
         if self._stop_reason:
             return Ending(code=ORDERLY, what=f"stopped by {self._stop_reason}; {tell_status(status)}")
         if os.WIFSIGNALED(status) and self._own_pid_namespace and os.WTERMSIG(status) == signal.SIGINT:

@@ -6,19 +6,24 @@ from __future__ import annotations
 from nvrc import paths
 from nvrc.errors import NvrcError
 from nvrc.facts import Facts, replace
-from nvrc.params import parse
+from nvrc.params import Parsed, parse
 from nvrc.policy import NO_POLICY, Policy, load_policy
 from nvrc.system import System
 
 
 def load(system: System, facts: Facts) -> Facts:
-    parsed = parse(_read_cmdline(system), _read_policy(system))
+    parsed = read(system)
     problems = tuple(str(problem) for problem in parsed.problems)
     try:
         parsed.raise_on_error()
     except NvrcError as err:
         raise NvrcError(err.code, err.what, err.hint, problems) from err
     return replace(facts, parameters=parsed, warnings=facts.warnings + problems)
+
+
+def read(system: System) -> Parsed:
+    """The line as it is, with every mistake in it."""
+    return parse(_read_cmdline(system), _read_policy(system))
 
 
 def _read_cmdline(system: System) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from nvrc_lab.places import checkout
 
 # Modules that print a page, by the page they print.
-PRINTERS = (("docs/topologies.md", "nvrc.topology_page"),)
+PRINTERS = (("docs/topologies.md", "nvrc.topology_page"), ("docs/pod-events.md", "nvrc.pod_events_page"))
 # Modules that write and check their pages themselves.
 WRITERS = ("nvrc.reference",)
 
