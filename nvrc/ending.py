@@ -81,6 +81,17 @@ def _publish(stage: Stage) -> None:
     init.bulletin.publish(verdict, init.journal, init.life, failure)
 
 
+def _leave_message(stage: Stage) -> None:
+    """What ends with the agent is lost: its root is gone, and the runtime ends the VM when it sees that."""
+    agent = _living_agent(stage)
+    if stage.ending.is_orderly or agent is None or not _had_sandbox(stage) or not _settings(stage).farewell:
+        return
+    from nvrc import farewell, termination
+
+    written = termination.leave(stage.system, agent, farewell.describe(stage.ending))
+    _note(stage, f"termination messages: {'no answer' if written is None else f'{written} written'}")
+
+
 def _stop_daemons(stage: Stage) -> None:
     init = stage.init
     if init is None:
@@ -147,6 +158,8 @@ ENDING: tuple[Row, ...] = (
         "the verdict on the console: FATAL, or END when somebody asked for it"),
     Row("report", _publish, 10.0,
         "/run/nvrc/boot.json and status.json; the report on the console with nvrc.report=console"),
+    Row("message", _leave_message, 10.0,
+        "a failure that PID 1 decides while containers run: their termination messages, where they are empty"),
     Row("daemons", _stop_daemons, 0.0,
         "those that run stop in order, the last one first; nvrc.timeout.services_stop"),
     Row("farewell", _say_farewell, 0.0,

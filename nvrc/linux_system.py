@@ -134,6 +134,9 @@ class LinuxSystem:
 
         return listen(self.real_path(paths.VSOCK), port)
 
+    def open_root(self, pid: int) -> int:
+        return os.open(self.real_path(f"/proc/{pid}/root"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def kernel_records(self) -> Iterator[bytes]:
         """What the kernel's ring buffer holds now, oldest first, in the format of /dev/kmsg."""
         try:

@@ -84,9 +84,10 @@ PARAMS: tuple[Param, ...] = (
           "into the guest. "
           "It names GPUs by UUID and shows the parameters: leave it at file where the host must not know them."),
     Param("nvrc.farewell", "farewell", BOOLEAN, "ending", DIAGNOSTIC,
-          "Tell the runtime why there is no agent",
+          "Tell the runtime why there is no agent, and containers why the VM ends",
           "A boot that fails answers the runtime in the agent's place, with the console's verdict, which becomes the "
-          "event of the pod. See pod-events.md. It tells the host no more than the console does."),
+          "event of the pod. A later failure that PID 1 decides itself goes into termination messages that are still "
+          "empty. See pod-events.md. Neither tells the host more than the console does."),
     Param("nvrc.agent.pidns", "agent_pidns", BOOLEAN, "agent", AVAILABILITY,
           "Run the agent as PID 1 of a PID namespace of its own",
           "kata-agent mounts, chooses its cgroup driver and powers off by asking whether it is PID 1. off starts it as "

@@ -11,13 +11,14 @@ from nvrc.errors import CODES, FailureCode
 from nvrc.farewell import describe
 from nvrc.supervise import Ending
 
-EVENT, NOTHING = "event", "nothing"
+EVENT, MESSAGE, NOTHING = "event", "termination message", "nothing"
 
 # Where a code is seen that does not end a boot, or may also come later; all others are events of the pod.
 ELSEWHERE = {
     "E_AGENT_EXIT": (EVENT, "without a sandbox; later the runtime reports that the agent's connection closed"),
     "E_AGENT_STOP": (NOTHING, "the VM was told to stop"),
-    "E_SERVICE_LOST": (EVENT, "before the first sandbox"),
+    "E_SERVICE_LOST": (f"{EVENT}, {MESSAGE}", "an event before the first sandbox; a message later, with nvrc.strict; "
+                                              "otherwise the VM runs on, degraded"),
     "E_GPU_LOST": (NOTHING, "the VM runs on, degraded: nvrc status in the VM, and the console"),
     "E_GPU_FAULT": (NOTHING, "the VM runs on, degraded: nvrc status in the VM, and the console"),
     "E_DCGM": (EVENT, "with nvrc.strict; otherwise the boot goes on, degraded"),
@@ -60,6 +61,15 @@ _LATER = """\
 
 Each is done whatever became of the one before. Daemons stop before the farewell, because the runtime ends the VM as
 soon as it has its answer.
+
+## After the hand-over
+
+A failure that PID 1 decides itself while containers run is written to their termination messages: `E_SERVICE_LOST`
+with `nvrc.strict`, or an error in PID 1. `kubectl describe pod` shows it as `Message:` below `Last State:
+Terminated`. This takes a runtime that shares the file of `/dev/termination-log` with the VM, as Kata's Go runtime
+does with virtio-fs. A message that the container wrote is never changed, links are not followed, and a file system
+that does not answer costs three seconds. What only degrades the VM is not written there: the container still runs,
+and the message is its own. `nvrc.farewell=off` switches this off as well.
 
 ## What is lost
 

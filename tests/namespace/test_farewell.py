@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.namespace,
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces: needs root"),
 ]
+SHARED = "/run/kata-containers/shared/containers"
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +140,14 @@ def test_a_stop_signal_ends_the_wait(machine: Machine) -> None:
     guest.signal(15)
     guest.finish(20)
     assert guest.found("farewell: answers=0")
+
+
+def test_an_ending_that_pid_1_decides_reaches_the_containers(machine: Machine, root: FakeSystem) -> None:
+    root.put(f"{SHARED}/abc-termination-log")
+    root.put(f"{SHARED}/def-termination-log", "its own")
+    guest = machine.boot("hold", "nvrc.strict=on", "gpu_daemons", "persistenced-dies")
+    guest.finish()
+    assert root.text(f"{SHARED}/abc-termination-log").startswith("guest init: E_SERVICE_LOST in step supervise: nvidia-persistenced was ")
+    assert root.text(f"{SHARED}/def-termination-log") == "its own"
+    assert guest.found("termination messages: 1 written")
+    assert not guest.found("farewell:")

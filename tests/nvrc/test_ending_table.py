@@ -59,7 +59,7 @@ def asked(system: FakeSystem) -> bool:
 
 
 def test_the_order() -> None:
-    assert [row.name for row in ENDING] == ["log", "verdict", "report", "daemons", "farewell", "sync", "power"]
+    assert [row.name for row in ENDING] == ["log", "verdict", "report", "message", "daemons", "farewell", "sync", "power"]
 
 
 @pytest.mark.parametrize("number", range(len(ENDING)), ids=[row.name for row in ENDING])
@@ -192,3 +192,21 @@ def test_an_agent_that_holds_the_port_is_ended_first(system: TimedSystem) -> Non
 def test_a_pid_that_was_reaped_is_nobodys(system: TimedSystem) -> None:
     run(system, Ending(code="E_SERVICE_LOST", what="x"), living_agent(system, reaped=True))
     assert [line for line in system.effects if line.startswith("signal")] == []
+
+
+SHARED = "/proc/77/root/run/kata-containers/shared/containers"
+
+
+@pytest.mark.parametrize(("ending", "cmdline", "text"), [
+    pytest.param(Ending(code="E_SERVICE_LOST", what="x"), "", "guest init: E_SERVICE_LOST in step supervise: x (hint: ", id="decided by PID 1"),
+    pytest.param(Ending(code="E_SERVICE_LOST", what="x"), "nvrc.farewell=off", "", id="off"),
+    pytest.param(Ending(code=ORDERLY, what="x"), "", "", id="orderly"),
+])
+def test_containers_are_left_a_message(system: TimedSystem, ending: Ending, cmdline: str, text: str) -> None:
+    system.put("/proc/cmdline", cmdline)
+    system.make_dir(paths.SANDBOX)
+    system.put(f"{SHARED}/abc-termination-log")
+    run(system, ending, living_agent(system))
+    assert system.text(f"{SHARED}/abc-termination-log").startswith(text)
+    assert bool(system.text(f"{SHARED}/abc-termination-log")) is bool(text)
+    assert not asked(system)
