@@ -156,7 +156,7 @@ ENDING: tuple[Row, ...] = (
         "the last lines of daemons and kernel on the console, when something failed"),
     Row("verdict", _say_verdict, 5.0,
         "the verdict on the console: FATAL, or END when somebody asked for it"),
-    Row("report", _publish, 10.0,
+    Row("report", _publish, 30.0,
         "/run/nvrc/boot.json and status.json; the report on the console with nvrc.report=console"),
     Row("message", _leave_message, 10.0,
         "a failure that PID 1 decides while containers run: their termination messages, where they are empty"),

@@ -16,7 +16,6 @@ import threading
 import time
 from pathlib import Path
 
-from nvrc_lab.machine import escape
 from nvrc_lab.vhost_ring import ProtocolError, Ring
 from nvrc_lab.vhost_user import Backend, pack_reply, receive
 from nvrc_lab.vsock import GUEST, HEADER, Stream, Switchboard, pack, parse
@@ -178,10 +177,3 @@ class VsockDevice:
             is_busy = True
         if is_busy:
             ring.signal()
-
-
-def device_words(path: Path, memory_mib: int) -> tuple[str, ...]:
-    """QEMU's arguments: the device, and memory that it can share with us."""
-    return ("-object", f"memory-backend-memfd,id=shared,size={memory_mib}M,share=on",
-            "-machine", "memory-backend=shared",
-            "-chardev", f"socket,id=vsock,path={escape(path)}", "-device", "vhost-user-vsock-pci,chardev=vsock")
