@@ -100,9 +100,10 @@ class Requests:
     def feed(self, data: bytes) -> list[int]:
         """The streams of those requests that have now come whole."""
         streams: list[int] = []
+        rest = memoryview(data)
         while True:
             missing = HEADER.size - len(self._head)
-            self._head, data = self._head + data[:missing], data[missing:]
+            self._head, rest = self._head + rest[:missing], rest[missing:]
             if len(self._head) < HEADER.size:
                 return streams
             size, stream, kind, _flags = HEADER.unpack(self._head)
@@ -110,8 +111,8 @@ class Requests:
                 if size > LARGEST_BODY or kind == RESPONSE:
                     raise GarbageError
                 self._skip = size
-            skipped = min(self._skip, len(data))
-            self._skip, data = self._skip - skipped, data[skipped:]
+            skipped = min(self._skip, len(rest))
+            self._skip, rest = self._skip - skipped, rest[skipped:]
             if self._skip:
                 return streams
             self._head = b""
