@@ -50,7 +50,7 @@ class Machine:
     def boot(self, behaviour: str, cmdline: str = "", table: str = "", daemons: str = "") -> Guest:
         self.root.put("/etc/behaviour", behaviour)
         self.root.put("/etc/daemons", daemons)
-        self.root.put("/proc/cmdline", f"quiet {cmdline}\n")
+        self.root.put("/proc/cmdline", f"quiet nvrc.timeout.farewell=300 {cmdline}\n")
         if table == "gpu_daemons":
             for attribute, text in (("vendor", "0x10de\n"), ("device", "0x2330\n"), ("class", "0x030200\n")):
                 self.root.put(f"/sys/bus/pci/devices/0000:40:00.0/{attribute}", text)
@@ -109,7 +109,7 @@ def test_the_runtime_is_told(machine: Machine, words: tuple[str, ...], text: str
     assert machine.ask().startswith(text)
     began = time.monotonic()
     guest.finish()
-    assert time.monotonic() - began < 8, "it does not wait for its whole time"
+    assert time.monotonic() - began < 60, "it does not wait for its whole time"
     assert guest.found("FATAL code=")
     assert guest.found("farewell: answers=1")
     assert guest.found("guest: zombies=0 ")
@@ -122,23 +122,23 @@ def test_the_runtime_is_told(machine: Machine, words: tuple[str, ...], text: str
 ])
 def test_nobody_is_waited_for(machine: Machine, behaviour: str, cmdline: str, found: str) -> None:
     guest = machine.boot(behaviour, cmdline, "gpu_daemons")
-    guest.finish(8)
+    guest.finish()
     assert guest.found(found)
-    assert not guest.found("farewell:")
+    assert not guest.found("log farewell:")
 
 
 def test_nobody_asks_and_the_machine_ends_all_the_same(machine: Machine) -> None:
     guest = machine.boot("give-up", "nvrc.timeout.farewell=1", "gpu_daemons")
-    guest.finish(20)
+    guest.finish()
     assert guest.found("farewell: answers=0")
 
 
 def test_a_stop_signal_ends_the_wait(machine: Machine) -> None:
-    guest = machine.boot("give-up", "nvrc.timeout.farewell=600", "gpu_daemons")
+    guest = machine.boot("give-up", "", "gpu_daemons")
     guest.read_until("FATAL")
     time.sleep(0.5)
     guest.signal(15)
-    guest.finish(20)
+    guest.finish()
     assert guest.found("farewell: answers=0")
 
 
@@ -150,4 +150,4 @@ def test_an_ending_that_pid_1_decides_reaches_the_containers(machine: Machine, r
     assert root.text(f"{SHARED}/abc-termination-log").startswith("guest init: E_SERVICE_LOST in step supervise: nvidia-persistenced was ")
     assert root.text(f"{SHARED}/def-termination-log") == "its own"
     assert guest.found("termination messages: 1 written")
-    assert not guest.found("farewell:")
+    assert not guest.found("log farewell:")
