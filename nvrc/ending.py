@@ -43,7 +43,8 @@ class Stage:
 
 
 class Row(NamedTuple):
-    """One thing that is done. `limit_s`: when the alarm breaks into it; 0 where it keeps its own time."""
+    """One thing that is done. `limit_s`: when the alarm breaks into it; 0 where it waits for nothing, or knows when to
+    stop."""
 
     name: str
     act: Callable[[Stage], None]
@@ -152,11 +153,11 @@ def _switch_off(stage: Stage) -> None:
 # The table -------------------------------------------------------------------------------------------------------
 
 ENDING: tuple[Row, ...] = (
-    Row("log", _say_log, 5.0,
+    Row("log", _say_log, 0.0,
         "the last lines of daemons and kernel on the console, when something failed"),
-    Row("verdict", _say_verdict, 5.0,
+    Row("verdict", _say_verdict, 0.0,
         "the verdict on the console: FATAL, or END when somebody asked for it"),
-    Row("report", _publish, 30.0,
+    Row("report", _publish, 0.0,
         "/run/nvrc/boot.json and status.json; the report on the console with nvrc.report=console"),
     Row("message", _leave_message, 10.0,
         "a failure that PID 1 decides while containers run: their termination messages, where they are empty"),
