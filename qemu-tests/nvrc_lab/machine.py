@@ -80,7 +80,7 @@ def make_argv(machine: Machine, program: str, accel: Accel) -> tuple[str, ...]:
         words += ["-device", device]
     if machine.vsock is not None:
         words += ["-chardev", f"socket,id=vsock,path={escape(machine.vsock)}",
-                  "-device", "vhost-user-vsock-pci,chardev=vsock"]
+                  "-device", "vhost-user-vsock-pci,chardev=vsock,bus=pcie.0"]
     if machine.qmp_socket is not None:
         words += ["-qmp", f"unix:{escape(machine.qmp_socket)},server=on,wait=off"]
     return (*words, *machine.extra)

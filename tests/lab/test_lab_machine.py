@@ -33,7 +33,7 @@ ROWS = {
     "a control socket": (Machine(qmp_socket=Path("/s")), ("-qmp unix:/s,server=on,wait=off",)),
     "a vsock device shares the memory": (Machine(vsock=Path("/a,b")), (
         "-object memory-backend-memfd,id=memory,size=512M,share=on -machine memory-backend=memory",
-        "-chardev socket,id=vsock,path=/a,,b -device vhost-user-vsock-pci,chardev=vsock")),
+        "-chardev socket,id=vsock,path=/a,,b -device vhost-user-vsock-pci,chardev=vsock,bus=pcie.0")),
     "and that of each node": (Machine(vsock=Path("/v"), numa=2), (
         "memory-backend-memfd,id=memory0,size=256M,share=on -numa node,nodeid=0,memdev=memory0",
         "memory-backend-memfd,id=memory1,size=256M,share=on -numa node,nodeid=1,memdev=memory1")),
