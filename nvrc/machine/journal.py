@@ -161,9 +161,23 @@ class Journal:
             heard(Line(0, uid, text))
 
 
+def bind(path: str) -> int:
+    """A datagram socket for all to write to, that tells who did."""
+    import _socket  # not socket, which takes 5 ms to make itself comfortable
+
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+        sock.bind(path)
+        os.chmod(path, 0o666)  # noqa: S103 - every daemon may log
+        return sock.detach()
+    finally:
+        sock.close()
+
+
 def receive(descriptor: int) -> tuple[bytes, int, int]:
     """One datagram, with uid and pid of its sender."""
-    import _socket  # not socket, which takes 5 ms to make itself comfortable
+    import _socket
     import struct
 
     sock = _socket.socket(fileno=descriptor)

@@ -119,17 +119,9 @@ class LinuxSystem:
 
     def bind_log(self, path: str) -> int:
         """A datagram socket at `path` that anybody may write to and that tells the sender's uid."""
-        import _socket
+        from nvrc.machine.journal import bind
 
-        real = self.real_path(path)
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
-        try:
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
-            sock.bind(real)
-            os.chmod(real, 0o666)  # noqa: S103 - every daemon may log
-            return sock.detach()
-        finally:
-            sock.close()
+        return bind(self.real_path(path))
 
     def close_to_others(self, path: str) -> None:
         os.chmod(self.real_path(path), 0o600)
@@ -139,6 +131,16 @@ class LinuxSystem:
         from nvrc.machine.control import listen
 
         return listen(self.real_path(path))
+
+    def listen_vsock(self, port: int) -> int:
+        """A stream socket on a port of the VM's own, for the host; OSError where there is no such device."""
+        self._only_as_init("listen on vsock")
+        from nvrc.pid1.farewell import listen
+
+        return listen(self.real_path(paths.VSOCK), port)
+
+    def open_root(self, pid: int) -> int:
+        return os.open(self.real_path(f"/proc/{pid}/root"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def kernel_records(self) -> Iterator[bytes]:
         """What the kernel's ring buffer holds now, oldest first, in the format of /dev/kmsg."""

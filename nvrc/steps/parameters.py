@@ -8,7 +8,7 @@ import stat
 from nvrc.engine.facts import Facts, replace
 from nvrc.engine.table import PATIENT, nothing
 from nvrc.machine.system import System
-from nvrc.params.parse import parse
+from nvrc.params.parse import Parsed, parse
 from nvrc.params.policy import NO_POLICY, Policy, load_policy
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
@@ -24,6 +24,11 @@ def run(system: System, facts: Facts) -> Facts:
     except NvrcError as err:
         raise NvrcError(err.code, err.what, err.hint, problems) from err
     return replace(facts, parameters=parsed, warnings=facts.warnings + problems)
+
+
+def read(system: System) -> Parsed:
+    """The line as it is, with every mistake in it."""
+    return parse(_read_cmdline(system), _read_policy(system))
 
 
 def _read_cmdline(system: System) -> bytes:

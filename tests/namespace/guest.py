@@ -13,6 +13,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from nvrc.pid1 import main as pid1
 from nvrc.vocabulary import paths
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PORT = "/run/port"  # in the place of the agent's vsock port
 NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child=SIGKILL", "--propagation=private",
               "--mount-proc")
 
@@ -59,6 +61,16 @@ class NamespaceSystem(LinuxSystem):
 
     def say(self, line: str, level: int = KERN_EMERG) -> None:
         os.write(1, f"{line}\n".encode())
+
+    def listen_vsock(self, port: int) -> int:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock.bind(self.real_path(PORT))
+        sock.listen()
+        return sock.detach()
+
+    def open_root(self, pid: int) -> int:
+        """The real one: the process is real."""
+        return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY)
 
     def open_reader(self, path: str) -> int:
         return os.pipe()[0]  # a kernel log that stays silent: the real one belongs to the machine outside

@@ -16,7 +16,7 @@ from nvrc.nvml.identity import Sets, check_identities, check_sets, is_bus_id, is
 from nvrc.nvml.readiness import Outcome
 from nvrc.nvml.worker import Worker
 from nvrc.params.values import CountRule, GpuCount
-from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
+from nvrc.steps import cdi, gpu_settings
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
 
