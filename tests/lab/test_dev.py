@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -185,6 +186,47 @@ def test_an_apt_that_fails_ends_with_the_remedy(programs: Path, tmp_path: Path) 
     fake_apt(programs, tmp_path, status=100)
     assert re.match(r"DevError: could not install tool data \(log: .*apt-get-install.log\); run as root: apt-get update "
                     r"&& apt-get install tool data", ask(programs)[-1])
+
+
+# Programs that no package of ours is named for: those of every Debian, those beside another, and those that may be missing.
+OF_EVERY_DEBIAN = {"bash", "chroot", "dash", "dpkg-deb", "ldconfig", "ldd", "nice", "readlink", "setpriv", "unshare",
+                   "apt-cache", "apt-get", "dpkg-query"}
+BESIDE = {"dumpe2fs": "e2fsprogs", "readelf": "gcc", "strip": "gcc", "objcopy": "gcc", "cc": "gcc"}
+MAY_BE_MISSING = {"go", "sudo"}
+
+
+def programs_started(text: str) -> set[str]:
+    """Names that a module hands to which, find, run or Popen as they stand there."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if not (isinstance(node, ast.Call) and node.args):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        first = node.args[0]
+        if name in ("run", "Popen", "check_output") and isinstance(first, ast.List) and first.elts:
+            first = first.elts[0]
+        elif name != "which" and not (name == "find" and len(node.args) == 2):
+            continue
+        if isinstance(first, ast.Constant) and isinstance(first.value, str) and "/" not in first.value:
+            found.add(first.value)
+    return found
+
+
+def test_programs_started_are_seen() -> None:
+    text = 'which("a")\nsubprocess.run(["b", x])\nrun(["c"], what="")\nfind("d", "p")\ntext.find("no")\nrun(["/sbin/e"])'
+    assert programs_started(text) == {"a", "b", "c", "d"}
+
+
+def test_every_program_that_is_started_comes_with_a_package(dev: ModuleType) -> None:
+    """On a machine that nobody worked on nothing is there by chance: 19 tests once failed for want of mkfs.erofs."""
+    files = [path for folder in ("tests", "build/nvrc_build", "qemu-tests") for path in (ROOT / folder).rglob("*.py")
+             if path.name not in ("test_dev.py", "test_running_programs.py") and "bench" not in path.parts]
+    packages = {package.name for package in dev.TESTS}
+    known = {package.evidence for package in dev.TESTS} | OF_EVERY_DEBIAN | MAY_BE_MISSING | {
+        program for program, package in BESIDE.items() if package in packages}
+    started = {name: str(path.relative_to(ROOT)) for path in files for name in programs_started(path.read_text())}
+    assert len(started) > 10
+    assert {name: place for name, place in started.items() if name not in known} == {}
 
 
 # The virtual environment
