@@ -58,7 +58,8 @@ def make_driver(job: Job, work: Work) -> Path:
     if compiler.headers_release(root) != release:
         raise BuildError(f"kernel {release} and headers {compiler.headers_release(root)} are not of one release",
                          f"run: nvrc-image lock compile {job.image.name}")
-    key = digest(repr(driver), package.name, root.name, _code("driver.py", "compile.py", "recipes/sign.mk"))
+    code = _code("driver.py", "extract.py", "compile.py", "recipes/sign.mk")
+    key = digest(repr(driver), package.name, root.name, code)
 
     def make(out: Path) -> None:
         with watched([out / "source" / name for name in driver.modules], job.supply.progress):
@@ -147,7 +148,7 @@ def make_components(job: Job, _work: Work) -> Path:
     if job.components is None:
         raise BuildError(f"image {job.image.name} needs the confidential guest components", "give --components")
     source = given.open_given(job.components, job.cache, job.supply.progress)
-    key = digest(given.identify(source), _code("given.py", "components.py"))
+    key = digest(given.identify(source), _code("given.py", "extract.py", "components.py"))
 
     def make(out: Path) -> None:
         given.unpack("components", source, out)
