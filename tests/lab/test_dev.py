@@ -111,7 +111,7 @@ loader = SourceFileLoader("dev_script", sys.argv[1])
 dev = importlib.util.module_from_spec(importlib.util.spec_from_loader("dev_script", loader))
 sys.modules["dev_script"] = dev
 loader.exec_module(dev)
-dev.ROOT = Path(sys.argv[2])
+dev.ROOT, dev.LOCK_WAIT_S, dev.LOCK_LOOK_S = Path(sys.argv[2]), 1, 0.1
 try:
     names = dev.missing_packages([dev.Package("tool", "tool-program"), dev.Package("data", sys.argv[2] + "/data")])
     print(*names)
@@ -143,7 +143,7 @@ def test_what_dpkg_knows_is_not_installed(programs: Path) -> None:
 
 def test_without_dpkg_the_names_are_told(programs: Path) -> None:
     (said,) = ask(programs)
-    assert said.startswith("DevError: missing: tool data (the names of Debian and Ubuntu; this machine has no dpkg)")
+    assert said.startswith("DevError: missing: tool data (Debian's names; there is no dpkg here); install their like")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root needs no sudo")
@@ -154,6 +154,8 @@ def test_without_root_and_sudo_the_remedy_is_told(programs: Path) -> None:
 
 
 APT = """
+test "$1" = -oDPkg::Lock::Timeout=1 || exit 99
+shift
 case "$1" in
   update) touch {lists}; exit 0;;
   install) test -e {lists} || exit 100; echo "$@" > {installed}; exit {status};;
@@ -168,7 +170,7 @@ def fake_apt(programs: Path, folder: Path, status: int = 0) -> Path:
     put(programs, "dpkg-query", "exit 1")
     put(programs, "apt-get", APT.format(lists=lists, installed=installed, status=status).replace("touch", "/bin/touch"))
     put(programs, "apt-cache", "shift; " + POLICY.format(lists=lists))
-    put(programs, "env", 'shift; exec "$@"')
+    put(programs, "env", 'shift 2; exec "$@"')
     put(programs, "sudo", 'test "$1" = -n && shift; test "$1" = true && exit 0; exec "$@"')
     return installed
 
@@ -180,6 +182,30 @@ def test_package_lists_are_read_only_when_there_are_none(programs: Path, tmp_pat
                      "dev: apt-get update: done in N s", "dev: apt-get install ...", "dev: apt-get install: done in N s"]
     assert installed.read_text().split()[-2:] == ["tool", "data"]
     assert "update" not in " ".join(ask(programs))
+
+
+LOCKED = """
+if test "$2" = update && ! test -e {tried}; then
+    /bin/touch {tried}; echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)" >&2; exit 100
+fi
+"""
+
+
+def test_another_package_manager_is_waited_for(programs: Path, tmp_path: Path) -> None:
+    installed = fake_apt(programs, tmp_path)
+    first = (programs / "apt-get").read_text()
+    put(programs, "apt-get", LOCKED.format(tried=tmp_path / "tried") + first)
+    said = ask(programs)
+    assert said.count("dev: waiting for another package manager") == 1
+    assert installed.read_text().split()[-2:] == ["tool", "data"]
+
+
+def test_a_package_manager_that_never_ends_is_not_waited_for_without_end(programs: Path, tmp_path: Path) -> None:
+    fake_apt(programs, tmp_path)
+    put(programs, "apt-get", 'echo "E: Could not get lock" >&2; exit 100')
+    said = ask(programs)
+    assert said.count("dev: waiting for another package manager") == 9
+    assert said[-1].startswith("DevError: could not install tool data")
 
 
 def test_an_apt_that_fails_ends_with_the_remedy(programs: Path, tmp_path: Path) -> None:
