@@ -240,5 +240,5 @@ def test_wrong_words_and_help(words: tuple[str, ...], status: int, expected: str
 
 
 def test_an_order_says_which_process_it_belongs_to() -> None:
-    order = json.loads(cell_argv("/root", ["a", "b"], env={"X": "y"}, cwd="/")[-1])
-    assert order == {"root": "/root", "argv": ["a", "b"], "env": {"X": "y"}, "cwd": "/", "parent": os.getpid()}
+    order = json.loads(cell_argv("/root", ["a", "b"], cwd="/")[-1])
+    assert order == {"root": "/root", "argv": ["a", "b"], "cwd": "/", "parent": os.getpid()}

@@ -176,7 +176,7 @@ def _git(*words: str) -> str:
 def enter(root: Path, command: Sequence[str], env: Mapping[str, str], *, cwd: str = f"/{INSIDE}",
           patience_s: float = PATIENCE_S) -> int:
     """The command's exit status. Nothing of it is left when this returns, however it returns."""
-    child = subprocess.Popen(cell_argv(str(root), command, env=env, cwd=cwd))
+    child = subprocess.Popen(cell_argv(str(root), command, cwd=cwd), env=dict(env))
     try:
         return child.wait()
     except KeyboardInterrupt:

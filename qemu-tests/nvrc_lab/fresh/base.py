@@ -95,8 +95,8 @@ def _bootstrap(recipe: Recipe, target: Path, environment: Mapping[str, str]) -> 
     print(f"fresh: making a minimal Debian {suite}, once a week: a minute or two", flush=True)
     started = time.monotonic()
     with (work.parent / f"{suite}.log").open("w+", encoding="utf-8", errors="replace") as log:
-        command = cell_argv("", argv, env={**environment, "PATH": PATH, "TMPDIR": str(work)}, cwd="/")
-        status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False)
+        status = subprocess.run(cell_argv("", argv, cwd="/"), env={**environment, "PATH": PATH, "TMPDIR": str(work)},
+                                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False)
         log.seek(0)
         said = log.read()
     if status.returncode != 0:

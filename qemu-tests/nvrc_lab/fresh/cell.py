@@ -15,7 +15,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn, TypedDict
 
@@ -30,14 +30,16 @@ _RELAYED = (signal.SIGTERM, signal.SIGHUP)
 class Order(TypedDict):
     root: str  # "": no other root
     argv: list[str]
-    env: dict[str, str]
     cwd: str
     parent: int
 
 
-def cell_argv(root: str, argv: Sequence[str], *, env: Mapping[str, str], cwd: str) -> list[str]:
-    """The command to start from the process with whose end everything has to end."""
-    order: Order = {"root": root, "argv": list(argv), "env": dict(env), "cwd": cwd, "parent": os.getpid()}
+def cell_argv(root: str, argv: Sequence[str], *, cwd: str) -> list[str]:
+    """The command to start from the process with whose end everything has to end, in the environment for `argv`.
+
+    That is not in here because anybody may read a command line, and it can hold the way to a package index.
+    """
+    order: Order = {"root": root, "argv": list(argv), "cwd": cwd, "parent": os.getpid()}
     return [sys.executable, "-I", "-S", __file__, json.dumps(order, sort_keys=True)]
 
 
@@ -111,14 +113,18 @@ def _enter(libc: _Libc, root: str) -> None:
 def _become(order: Order) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.chdir(order["cwd"])
-    try:
-        os.execvpe(order["argv"][0], order["argv"], order["env"])
-    except FileNotFoundError:
-        print(f"fresh: there is no command {order['argv'][0]!r}", file=sys.stderr)
-        return NOT_FOUND
-    except OSError as failed:
-        print(f"fresh: cannot run {order['argv'][0]!r}: {failed.strerror}", file=sys.stderr)
-        return CANNOT_RUN
+    name = order["argv"][0]
+    # Not os.execvpe, which imports a module on its way: in another root there may be none of this Python.
+    for folder in [""] if "/" in name else [f"{folder}/" for folder in os.environ.get("PATH", "").split(":")]:
+        try:
+            os.execve(f"{folder}{name}", order["argv"], os.environ)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as failed:
+            print(f"fresh: cannot run {name!r}: {failed.strerror}", file=sys.stderr)
+            return CANNOT_RUN
+    print(f"fresh: there is no command {name!r}", file=sys.stderr)
+    return NOT_FOUND
 
 
 def _guarded(action: Callable[[], int]) -> NoReturn:
@@ -128,6 +134,8 @@ def _guarded(action: Callable[[], int]) -> NoReturn:
         status = action()
     except OSError as failed:
         _complain(failed)
+    except Exception as failed:  # where a traceback would need files of the root that was left
+        print(f"fresh: cannot enter: {failed!r}", file=sys.stderr)
     finally:
         sys.stderr.flush()
         os._exit(status)
