@@ -13,7 +13,7 @@ from nvrc_build.apt import file_sha256
 from nvrc_build.cache import digest, digest_files, hold
 from nvrc_build.errors import BuildError
 from nvrc_build.exchange import exchange
-from nvrc_build.job import CHECKOUT, ENGINE, Job, Work, open_job, open_supply
+from nvrc_build.job import CHECKOUT, ENGINE, Job, Work, default_out, open_job, open_supply
 from nvrc_build.progress import Progress, silent
 
 __all__ = ["CHECKOUT", "STAGES", "BuildError", "Image", "build", "headers", "make", "open_job", "publish"]
@@ -55,7 +55,7 @@ def build(profile: str = "lab", *, out: Path | None = None, agent: Path | str | 
           components: Path | str | None = None, cache: Path | None = None, mirror: str | None = None,
           checkout: Path = CHECKOUT, progress: Progress = silent) -> Image:
     """Build an image into `out`/images/`profile` and say where its parts are. The cache is in `out` by default."""
-    out = (out or checkout / "out").resolve()
+    out = (out or default_out(checkout)).resolve()
     job = open_job(profile, cache=cache or out / "cache", agent=agent, components=components, mirror=mirror,
                    checkout=checkout, progress=progress)
     return publish(make(job), out / "images" / profile, profile, lambda line: progress(line, 0, 0))

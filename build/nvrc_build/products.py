@@ -102,9 +102,9 @@ def make_site(job: Job) -> Path:
 
 
 def make_init(job: Job, _work: Work) -> Path:
-    sources = freezer.source_files(job.checkout)
+    sources, base = freezer.source_files(job.checkout), freezer.source_folder(job.checkout)
     tools, site = supply.root(job.supply, "tools"), make_site(job)
-    key = digest(digest_files(sources, job.checkout), tools.name, site.name, _code("freeze.py", "prune.py"))
+    key = digest(digest_files(sources, base), tools.name, site.name, _code("freeze.py", "prune.py"))
 
     def make(out: Path) -> None:
         frozen = freezer.freeze(job.checkout, root=tools, site=site, out=out, epoch=EPOCH)
