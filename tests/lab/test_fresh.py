@@ -203,6 +203,16 @@ def test_no_checkout_is_a_finding(tmp_path: Path) -> None:
         fresh.clone(tmp_path / "none", tmp_path / "clone")
 
 
+def test_reports_are_kept_until_there_are_newer_ones(tmp_path: Path) -> None:
+    (tmp_path / "first/out/test").mkdir(parents=True)
+    (tmp_path / "first/out/test/unit.xml").write_text("1")
+    (tmp_path / "second/out/dev").mkdir(parents=True)
+    for name in ("first", "second", "none"):
+        fresh.keep_reports(tmp_path / name, tmp_path / "kept")
+    assert (tmp_path / "kept/out/test/unit.xml").read_text() == "1"
+    assert (tmp_path / "kept/out/dev").is_dir()
+
+
 def test_a_fresh_root_makes_none_but_runs_the_command(tmp_path: Path) -> None:
     (tmp_path / "mark").write_text("bookworm\n")
     code = (f"from pathlib import Path\nfrom nvrc_lab.fresh.__main__ import run\n"

@@ -89,7 +89,7 @@ def run(suite: str | None, command: Sequence[str], mark: Path = Path("/", MARK))
         try:
             status = enter(root, command, env)
         finally:
-            _keep(root / INSIDE, folder / suite)
+            keep_reports(root / INSIDE, folder / suite)
     if sys.stderr.isatty():  # in a log the last line stays the command's own
         print(f"fresh: status {status} after {time.monotonic() - started:.0f} s; what was reported is in "
               f"{(folder / suite).relative_to(CHECKOUT)}", file=sys.stderr, flush=True)
@@ -192,11 +192,11 @@ def enter(root: Path, command: Sequence[str], env: Mapping[str, str], *, cwd: st
             child.wait()
 
 
-def _keep(checkout: Path, target: Path) -> None:
+def keep_reports(checkout: Path, target: Path) -> None:
     """What the command reported, in the place of what the one before did."""
-    shutil.rmtree(target, ignore_errors=True)
     for name in KEPT:
         if (checkout / name).is_dir():
+            shutil.rmtree(target / name, ignore_errors=True)
             shutil.copytree(checkout / name, target / name, symlinks=True, ignore_dangling_symlinks=True)
 
 
