@@ -158,6 +158,7 @@ def test_what_leads_to_the_index_is_carried(tmp_path: Path) -> None:
     for name in ("run/resolv.conf", "etc/pip.conf", "home/me/.config/pip/pip.conf", "opt/ca.pem", "etc/shadow"):
         (there / name).parent.mkdir(parents=True, exist_ok=True)
         (there / name).write_text(name)
+    (there / "home/me/.config/pip/pip.conf").chmod(0o600)
     (there / "etc/resolv.conf").symlink_to("../run/resolv.conf")
     (root / "etc").mkdir(parents=True)
     (root / "etc/resolv.conf").symlink_to("/nowhere")
@@ -165,6 +166,7 @@ def test_what_leads_to_the_index_is_carried(tmp_path: Path) -> None:
     found = {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
     assert found == {"etc/resolv.conf": "run/resolv.conf", "etc/pip.conf": "etc/pip.conf", "opt/ca.pem": "opt/ca.pem",
                      "root/.config/pip/pip.conf": "home/me/.config/pip/pip.conf"}
+    assert (root / "root/.config/pip/pip.conf").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_folder_goes_with_its_run_and_with_the_next_after_a_kill(tmp_path: Path) -> None:

@@ -24,12 +24,12 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def carry(machine: Path, root: Path, given: Mapping[str, str]) -> None:
-    """Copies, with links followed: what a link of this machine points to is not in there."""
+    """Copies of what links lead to, because that is not in there; who may read them stays as it is."""
     for source, target in _pairs(machine, root, given):
         if source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
-            shutil.copyfile(source, target)
+            shutil.copy(source, target)
 
 
 def _pairs(machine: Path, root: Path, given: Mapping[str, str]) -> Iterator[tuple[Path, Path]]:
