@@ -145,11 +145,11 @@ def test_no_command_line_names_a_mirror(tmp_path: Path) -> None:
 
 def test_the_environment_holds_the_way_to_the_network_alone() -> None:
     given = {"HTTPS_PROXY": "p", "no_proxy": "n", "PIP_INDEX_URL": "i", "CI": "true", "TERM": "xterm", "SECRET": "s",
-             "PYTHONPATH": "x", "HOME": "/somewhere", "PATH": "/opt/bin", "NVRC_KATA_AGENT": "/a"}
+             "PYTHONPATH": "x", "PIP_FIND_LINKS": "/opt/wheels", "PIP_CERT": "/ca.pem", "HOME": "/somewhere", "PATH": "/opt/bin", "NVRC_KATA_AGENT": "/a"}
     passed = environment(given)
     assert {name: passed.pop(name) for name in ("HOME", "LANG", "USER")} == {"HOME": "/root", "LANG": "C.UTF-8", "USER": "root"}
     assert "/usr/sbin" in passed.pop("PATH")
-    assert passed == {"HTTPS_PROXY": "p", "no_proxy": "n", "PIP_INDEX_URL": "i", "CI": "true", "TERM": "xterm"}
+    assert passed == {"HTTPS_PROXY": "p", "no_proxy": "n", "PIP_INDEX_URL": "i", "CI": "true", "TERM": "xterm", "PIP_CERT": "/ca.pem"}
     assert environment({})["TERM"] == "dumb"
 
 

@@ -28,7 +28,7 @@ NAP = f"86{os.getpid():07}"
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fresh") / "root"
-    for name in ("bin", "dev", "proc", "run", "sys", "tmp", "work"):
+    for name in ("bin", "dev", "proc", "run", "sys", "tmp", "place"):
         (folder / name).mkdir(parents=True)
     for program in ("dash", "sleep"):
         path = Path(str(shutil.which(program)))
@@ -41,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shell(root: Path, script: str) -> int:
-    return enter(root, ["sh", "-c", script], ENV, cwd="/work", patience_s=1.0)
+    return enter(root, ["sh", "-c", script], ENV, cwd="/place", patience_s=1.0)
 
 
 def naps() -> list[int]:
@@ -72,7 +72,7 @@ STATUS = {
 
 @pytest.mark.parametrize(("argv", "expected"), STATUS.values(), ids=STATUS)
 def test_the_status_is_the_commands(root: Path, argv: list[str], expected: int) -> None:
-    assert enter(root, argv, ENV, cwd="/work") == expected
+    assert enter(root, argv, ENV, cwd="/place") == expected
 
 
 def test_a_folder_that_is_none_is_told_in_a_line(root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -85,9 +85,9 @@ def test_a_folder_that_is_none_is_told_in_a_line(root: Path, tmp_path: Path, cap
 def test_inside_is_the_root_and_nothing_of_the_machine_but_devices(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert shell(root, "echo $$ $GREETING $PWD; echo /*; echo /run/*; echo /dev/shm/*; echo x >/dev/null") == 0
     lines = capfd.readouterr().out.splitlines()
-    assert "2 hello /work" in lines
+    assert "2 hello /place" in lines
     names = next(line for line in lines if line.startswith("/bin "))
-    assert {"/bin", "/dev", "/proc", "/run", "/sys", "/tmp", "/work"} <= set(names.split())
+    assert {"/bin", "/dev", "/proc", "/run", "/sys", "/tmp", "/place"} <= set(names.split())
     assert not {"/home", "/root", "/usr/share", "/boot"} & set(names.split())
     assert "/run/*" in lines
     assert "/dev/shm/*" in lines
@@ -115,7 +115,7 @@ from nvrc_lab.fresh import __main__ as fresh
 import signal
 signal.signal(signal.SIGTERM, fresh._raise_interrupt)
 try:
-    fresh.enter(Path(sys.argv[1]), ["sh", "-c", sys.argv[2]], {"PATH": "/bin"}, cwd="/work", patience_s=1.0)
+    fresh.enter(Path(sys.argv[1]), ["sh", "-c", sys.argv[2]], {"PATH": "/bin"}, cwd="/place", patience_s=1.0)
 except KeyboardInterrupt:
     sys.exit(130)
 """

@@ -19,7 +19,9 @@ _PASSED = frozenset({"CI", "TERM", "NO_COLOR", *_NAMED, *(name for upper in ("HT
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
-    passed = {name: value for name, value in given.items() if name in _PASSED or name.startswith("PIP_")}
+    """Without settings of pip that name a place of this machine, such as a folder of wheels."""
+    passed = {name: value for name, value in given.items()
+              if name in _PASSED or (name.startswith("PIP_") and not value.startswith("/"))}
     return {"TERM": "dumb", **passed, "HOME": HOME, "PATH": PATH, "LANG": "C.UTF-8", "USER": "root"}
 
 
