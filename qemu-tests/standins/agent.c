@@ -22,10 +22,11 @@
  *   agent: duty NAME done | present | forgiven WHY | refused WHY | failed WHY        (init mode only)
  *   agent: cgroup2 mounted=yes writable=yes agent: shm mounted=yes      agent: pts mounted=yes
  *   agent: orphans started=10000 zombies=0 ms=812       agent: flood sent=100000 failed=0 ms=400
+ *   agent: ran pause status=0               (below-run: pause, script and program, each from where kata-agent has it)
  *   agent: acts WHAT                        last line before the behaviour
  *
  * Behaviour: `lab.agent=` on the kernel command line, words joined by commas, done in this order:
- *   container (run /lab/engine to its end), orphans:N, flood:N, ignore-term, then one of report (default: exit 0 after
+ *   container (run /lab/engine to its end), below-run (start programs from below /run), orphans:N, flood:N, ignore-term, then one of report (default: exit 0 after
  *   lab.agent.seconds), exit:N, crash, poweroff, restart, hold or listen (stay; SIGTERM ends it unless ignore-term).
  */
 #include "agent.h"
@@ -47,7 +48,7 @@
 
 struct behaviour {
 	long orphans, flood, status;
-	bool container, ignore_term, stay;
+	bool container, below_run, ignore_term, stay;
 	char ending[WORD_MAX];
 };
 
@@ -65,6 +66,8 @@ static void read_word(struct behaviour *wanted, const char *word)
 		wanted->flood = strtol(word + 6, NULL, 10);
 	else if (!strcmp(word, "container"))
 		wanted->container = true;
+	else if (!strcmp(word, "below-run"))
+		wanted->below_run = true;
 	else if (!strcmp(word, "ignore-term"))
 		wanted->ignore_term = wanted->stay = true;
 	else if (!strncmp(word, "exit:", 5))
@@ -145,6 +148,8 @@ static void act(const struct behaviour *wanted)
 		write_text(STARTED, "", 0644);
 	if (wanted->container)
 		run_container();
+	if (wanted->below_run)
+		run_below_run();
 	if (wanted->orphans)
 		storm_of_orphans(wanted->orphans);
 	if (wanted->flood)
@@ -166,6 +171,8 @@ static void act(const struct behaviour *wanted)
 
 int main(int argc, char **argv)
 {
+	if (argc > 1 && !strcmp(argv[1], RAN))
+		return 0;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	long start = boot_us();
 

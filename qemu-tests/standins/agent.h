@@ -8,6 +8,10 @@ void report_facts(void);
 /* What kata-agent does first when it is PID 1; ends the process where kata-agent would fail. */
 void do_init_duties(void);
 
+/* Copies this program to where kata-agent starts programs from below /run, and starts it there with the word RAN. */
+#define RAN "--ran"
+void run_below_run(void);
+
 /* Makes `count` processes whose parent is gone, waits for their end and reports the zombies that stay visible. */
 void storm_of_orphans(long count);
 
