@@ -6,17 +6,19 @@ Every maker returns the folder of a finished cache entry, laid out as the files 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from nvrc_build import agent_policy, components, given, supply, wheels
 from nvrc_build import compile as compiler
-from nvrc_build import components, given, supply, wheels
 from nvrc_build import freeze as freezer
 from nvrc_build import kernel as kernels
 from nvrc_build.apt import file_sha256
 from nvrc_build.cache import digest, digest_files
+from nvrc_build.declared import AgentPolicy
 from nvrc_build.driver import build_driver
 from nvrc_build.errors import BuildError
 from nvrc_build.job import ENGINE, EPOCH, Job, Work
@@ -142,6 +144,28 @@ def _install_agent(program: Path, out: Path) -> None:
     target.chmod(0o755)
 
 
+def make_agent_policy(job: Job, work: Work) -> Path:
+    """The policies that the image carries, with a rule for each request of its agent; the stand-in's agent has none."""
+    agent = (make_agent(job, work) / agent_policy.AGENT.lstrip("/")).read_bytes() if job.agent is not None else b""
+    name, choice = _policy(job)
+    for note in agent_policy.check(name, choice, agent):
+        job.supply.progress(note, 0, 1)
+    key = digest(hashlib.sha256(choice).hexdigest() if isinstance(choice, bytes) else choice.value,
+                 hashlib.sha256(agent).hexdigest(), _code("agent_policy.py", "descriptor.py"))
+    return job.cache.get("agent-policy", key, lambda out: agent_policy.write(out, choice, agent))
+
+
+def _policy(job: Job) -> tuple[str, AgentPolicy | bytes]:
+    """The policy that holds, or its text, and what to call it in messages."""
+    if isinstance(job.policy, AgentPolicy):
+        return job.policy.value, job.policy
+    name = str(job.policy.path or job.policy.url)
+    file = given.open_given(job.policy, job.cache, job.supply.progress)
+    if not file.is_file():
+        raise BuildError(f"policy {name} is not a file", "give --agent-policy a Rego file")
+    return name, file.read_bytes()
+
+
 def make_components(job: Job, _work: Work) -> Path:
     """Confidential guest components as they were given, laid out as in the image."""
     if job.components is None:
@@ -158,4 +182,5 @@ def make_components(job: Job, _work: Work) -> Path:
 
 
 MODULES: Mapping[str, Maker] = {"@modules": make_modules}
-PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@agent": make_agent, "@components": make_components}
+PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@agent": make_agent, "@agent-policy": make_agent_policy,
+                                      "@components": make_components}

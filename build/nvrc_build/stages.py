@@ -15,6 +15,7 @@ from pathlib import Path
 from nvrc_build import disk, products, supply
 from nvrc_build import kernel as kernels
 from nvrc_build import pack as packer
+from nvrc_build.agent_policy import missing_policy
 from nvrc_build.apt import file_sha256
 from nvrc_build.assemble import check_tree, close_libraries, select_tree
 from nvrc_build.declared import Format, Image, Layout
@@ -59,7 +60,7 @@ def select(job: Job, work: Work) -> Work:
 def assemble(job: Job, work: Work) -> Work:
     """The libraries that the selected programs need, and every check of the whole."""
     findings = [*work.findings, *close_libraries(work.tree, Pool(work.roots), work.below)]
-    findings += check_tree(job.slices, work.tree, work.below)
+    findings += check_tree(job.slices, work.tree, work.below) + missing_policy(work.tree)
     used = {entry.origin.package for entry in work.tree}
     below = job.declared.slices_of(job.declared.image(job.image.over)) if job.image.over else ()
     findings += unexplained_scripts((*job.slices, *below), used, work.packages, job.cache.debs)

@@ -90,6 +90,7 @@ def test_the_image_has_no_shell_no_setuid_file_and_what_kata_looks_for(first: Pl
     assert files["/usr/sbin/init"].target == files["/init"].target == "/bin/NVRC-x86_64-unknown-linux-gnu"
     assert files["/usr/bin/NVRC-x86_64-unknown-linux-gnu"].target == "../lib/nvrc/nvrc"
     assert files["/usr/lib/nvrc/nvrc"].mode == files["/usr/bin/kata-agent"].mode == "0755"
+    assert files["/etc/kata-opa/default-policy.rego"].target == "allow-all.rego"
     assert {"/etc/ld.so.cache", "/etc/resolv.conf", "/usr/lib/firmware/nvidia", "/dev/console"} <= files.keys()
 
 
