@@ -171,6 +171,8 @@ class LinuxSystem:
         self._only_as_init("mount")
         linux.mount(source, self.real_path(target), fstype, flags, data)
 
+    refused_options = staticmethod(linux.refused_options)
+
     def set_hostname(self, name: str) -> None:
         self._only_as_init("sethostname")
         import _socket

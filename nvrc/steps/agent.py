@@ -26,6 +26,10 @@ def start(system: System, facts: Facts) -> Facts:
     settings = facts.parameters.settings
     if settings.cgroup_v2 or not settings.agent_pidns:
         _mount_cgroup2(system)
+    elif not settings.agent_has_config:  # which decides in the command line's place
+        from nvrc.cgroups import check_version_1
+
+        check_version_1(system)
     try:
         pid = system.start(describe(own_pid_namespace=settings.agent_pidns,
                                     has_gpu_extension=any(e.name == "gpu" for e in settings.extensions)))
