@@ -19,6 +19,7 @@ from nvrc.system import System
 from nvrc.verdict import Verdict
 
 if TYPE_CHECKING:
+    from nvrc.agent_output import AgentOutput
     from nvrc.ledger import Ledger
     from nvrc.report import GpuRecord
     from nvrc.status import ServiceRecord
@@ -30,9 +31,10 @@ MOST_NEWS = 100  # kept for the status; the console has all
 
 class Life:
     def __init__(self, system: System, loop: Loop, journal: Journal, facts: Facts, *, is_degraded: bool,
-                 publish: Callable[[Verdict], None]) -> None:
+                 publish: Callable[[Verdict], None], output: AgentOutput | None = None) -> None:
         assert facts.agent_pid is not None and facts.parameters is not None  # noqa: S101 - the table's last step
         self._system, self._loop, self._journal, self._publish = system, loop, journal, publish
+        self._output = output
         self._settings = facts.parameters.settings
         self._is_degraded = is_degraded
         self._has_gpus = bool(facts.topology and facts.topology.gpus)
@@ -91,8 +93,19 @@ class Life:
         except Exception as err:
             self._say(f"supervision: {unforeseen(err)}")
         # Asked only of the agent: an orphan may be one of ten thousand.
-        had_sandbox = pid != self.supervisor.agent_pid or self._system.exists(paths.SANDBOX)
-        self.supervisor.child_ended(pid, status, self._system.now(), had_sandbox=had_sandbox)
+        is_agent = pid == self.supervisor.agent_pid
+        had_sandbox = not is_agent or self._system.exists(paths.SANDBOX)
+        complaint = self._last_complaint() if is_agent else ""
+        self.supervisor.child_ended(pid, status, self._system.now(), had_sandbox=had_sandbox,
+                                    complaint="" if had_sandbox else complaint)
+
+    def _last_complaint(self) -> str:
+        """Of an agent that has ended; what it wrote last is on the console by then."""
+        try:
+            return self._output.finish() if self._output is not None else ""
+        except Exception as err:
+            self._say(f"supervision: {unforeseen(err)}")
+            return ""
 
     def stop_requested(self, number: int) -> None:
         if self.supervisor.stop_requested(number):

@@ -14,8 +14,8 @@ from _queue import Empty, SimpleQueue
 from guest_cdi.light import TYPE_CHECKING, Iterator, TypeVar
 from nvrc import linux, paths
 from nvrc.children import Children, Ended, nobody, work
-from nvrc.program import Program, start
-from nvrc.system import KERN_EMERG, Node, Output, Task, Waits
+from nvrc.program import Program, start, start_piped
+from nvrc.system import KERN_EMERG, Echo, Node, Output, Task, Waits
 
 if TYPE_CHECKING:
     from nvrc.uevents import Events
@@ -32,6 +32,7 @@ class LinuxSystem:
         self._root = root.rstrip("/")
         self._children, self.waits = Children(), Waits()
         self.output: Output = lambda descriptor, _name: os.close(descriptor)
+        self.echo: Echo | None = None
         self._console = console
         self._kmsg = -1
 
@@ -208,18 +209,13 @@ class LinuxSystem:
         return listen()
 
     def start(self, program: Program, ended: Ended = nobody) -> int:
-        if not program.log_as:
-            return self._children.born(start(program, self._root or "/"), ended)
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(reading, False)
-        try:
-            pid = start(program, self._root or "/", writing)
-        except OSError:
-            os.close(reading)
-            raise
-        finally:
-            os.close(writing)
-        self.output(reading, program.log_as)
+        root = self._root or "/"
+        if program.log_as:
+            pid = start_piped(program, root, lambda reading: self.output(reading, program.log_as))
+        elif program.echoed and self.echo is not None:
+            pid = start_piped(program, root, self.echo)
+        else:
+            pid = start(program, root)
         return self._children.born(pid, ended)
 
     def fork(self, task: Task, ended: Ended = nobody) -> tuple[int, int]:

@@ -31,6 +31,7 @@ from nvrc.verdict import Verdict
 from nvrc.wait import ChildEnded
 
 if TYPE_CHECKING:
+    from nvrc.agent_output import AgentOutput
     from nvrc.daemons import Daemons
     from nvrc.life import Life
 
@@ -76,6 +77,7 @@ class Init:
         self.executor = Executor(system, self.loop, table, finished=self._step_finished, alarm=set_alarm)
         self.bulletin = Bulletin(system, self.executor, self.started_s)
         self.life: Life | None = None
+        self._agent_output: AgentOutput | None = None
         self.warnings_told = 0
         self._is_timed = False
         self._ended_early: list[tuple[int, int]] = []
@@ -124,6 +126,7 @@ class Init:
             self.journal = facts.journal
             self.loop.watch(self.journal.log_socket, self.journal.drain)
             self.loop.watch(self.journal.kernel_log, self.journal.read_kernel)
+            self._open_console()
         if facts.parameters is not None:
             self.journal.forward(FORWARDED[facts.parameters.settings.log])
 
@@ -155,6 +158,17 @@ class Init:
 
         self.loop.watch(descriptor, ready)
 
+    def _open_console(self) -> None:
+        """Have the agent's output echoed, if there is a console; else it gets what there is."""
+        from nvrc.agent_output import AgentOutput, open_console
+
+        sink = open_console()
+
+        def echo(source: int) -> None:
+            self._agent_output = AgentOutput(self.system, self.loop, source, sink)
+
+        self.system.echo = echo if sink >= 0 else None
+
     def _boot_failed(self, failure: Record) -> Ending:
         for line in self.journal.tail():
             self.system.say(console.warning_line(line))
@@ -167,7 +181,8 @@ class Init:
 
         self.bulletin.boot_over()
         life = Life(self.system, self.loop, self.journal, facts, publish=self._publish_life,
-                    is_degraded=any(record.outcome == DEGRADED for record in self.executor.records))
+                    is_degraded=any(record.outcome == DEGRADED for record in self.executor.records),
+                    output=self._agent_output)
         self.life = life
         assert facts.parameters is not None  # noqa: S101 - the hand-over needs them as well
         mode = facts.mode.value if facts.mode else "cpu"

@@ -22,6 +22,7 @@ T = TypeVar("T")
 KERN_EMERG, KERN_INFO, KERN_DEBUG = 0, 6, 7
 
 Output = Callable[[int, str], None]  # a descriptor that has a program's output to read, and the program's name for it
+Echo = Callable[[int], None]  # a descriptor that has output to read which belongs on the console
 Task = Callable[[int], None]  # what a forked worker does, given its end of a socket
 
 
@@ -53,10 +54,12 @@ class Waits:
 class System(Protocol):
     """What a step may do. Everything raises OSError as the kernel gives it; the step says what that means.
 
-    `output` is told of every descriptor that has the output of a program with a name in the journal.
+    `output` is told of every descriptor that has the output of a program with a name in the journal, `echo` of those
+    whose output goes to the console; without it they have the console themselves.
     """
 
     output: Output
+    echo: Echo | None
     waits: Waits
 
     def read(self, path: str, limit: int = 1 << 20) -> bytes: ...

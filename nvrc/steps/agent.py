@@ -44,7 +44,7 @@ def describe(*, own_pid_namespace: bool, has_gpu_extension: bool) -> Program:
     if has_gpu_extension:
         env.append(("KATA_ATTESTER_VARIANT", "nvidia"))
     return Program(path=paths.AGENT, env=tuple(env), own_pid_namespace=own_pid_namespace,
-                   open_files=OPEN_FILES, oom_score_adj=OOM_SCORE_ADJ)
+                   open_files=OPEN_FILES, oom_score_adj=OOM_SCORE_ADJ, echoed=True)
 
 
 def _mount_cgroup2(system: System) -> None:

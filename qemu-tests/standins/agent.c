@@ -26,7 +26,8 @@
  *   agent: acts WHAT                        last line before the behaviour
  *
  * Behaviour: `lab.agent=` on the kernel command line, words joined by commas, done in this order:
- *   container (run /lab/engine to its end), below-run (start programs from below /run), orphans:N, flood:N, ignore-term, then one of report (default: exit 0 after
+ *   container (run /lab/engine to its end), below-run (start programs from below /run), complain (as kata-agent logs an
+ *   error), orphans:N, flood:N, ignore-term, then one of report (default: exit 0 after
  *   lab.agent.seconds), exit:N, crash, poweroff, restart, hold or listen (stay; SIGTERM ends it unless ignore-term).
  */
 #include "agent.h"
@@ -48,7 +49,7 @@
 
 struct behaviour {
 	long orphans, flood, status;
-	bool container, below_run, ignore_term, stay;
+	bool container, below_run, complain, ignore_term, stay;
 	char ending[WORD_MAX];
 };
 
@@ -68,6 +69,8 @@ static void read_word(struct behaviour *wanted, const char *word)
 		wanted->container = true;
 	else if (!strcmp(word, "below-run"))
 		wanted->below_run = true;
+	else if (!strcmp(word, "complain"))
+		wanted->complain = true;
 	else if (!strcmp(word, "ignore-term"))
 		wanted->ignore_term = wanted->stay = true;
 	else if (!strncmp(word, "exit:", 5))
@@ -150,6 +153,9 @@ static void act(const struct behaviour *wanted)
 		run_container();
 	if (wanted->below_run)
 		run_below_run();
+	if (wanted->complain)
+		puts("{\"msg\":\"failed to open the address\",\"level\":\"ERRO\",\"ts\":\"0\",\"pid\":\"1\",\"source\":\"agent\","
+		     "\"error\":\"Invalid address: nonsense\"}");
 	if (wanted->orphans)
 		storm_of_orphans(wanted->orphans);
 	if (wanted->flood)
