@@ -8,10 +8,10 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nvrc_lab.agent.runtime_side import play_scenario
 from nvrc_lab.commands.matrix import as_json
+from nvrc_lab.commands.order import Order
 from nvrc_lab.ground.places import Places
 from nvrc_lab.kit.image import BootFiles, check_agent, check_files, put_agent
 from nvrc_lab.kit.real_driver import image_for
@@ -22,12 +22,10 @@ from nvrc_lab.qemu.newer_qemu import find_newer_qemu
 from nvrc_lab.qemu.qemu import Qemu
 from nvrc_lab.run.pci_route import Route
 from nvrc_lab.run.runner import Result, open_lab, run_scenario
-from nvrc_lab.scenario.scenario import Scenario, find_scenario, read_scenario
+from nvrc_lab.scenario.scenario import find_scenario, read_scenario
+from nvrc_lab.scenario.values import Scenario
 from nvrc_lab.watch.verdict import judge
 from nvrc_lab.watch.view import choose_view
-
-if TYPE_CHECKING:
-    from nvrc_lab.commands.boot import Order
 
 
 def rehearse(word: str, order: Order, qemu: Qemu, places: Places) -> int:

@@ -27,7 +27,7 @@ from nvrc_lab.scenario.faults import WAIT_MS, Effects, collect_effects
 from nvrc_lab.scenario.hardware import Placed, describe_functions, describe_nvml, place_gpus
 from nvrc_lab.scenario.module_damage import OTHER_RELEASE
 from nvrc_lab.scenario.node_numbers import probe_commands
-from nvrc_lab.scenario.scenario import GPU_EXTENSION, REAL, Damage, Extension, Scenario
+from nvrc_lab.scenario.values import GPU_EXTENSION, REAL, Damage, Extension, Scenario
 
 POLICY, NVML = "/etc/nvrc/policy.toml", "/etc/nvml-mock.conf"
 NO_DEVICE = "none"

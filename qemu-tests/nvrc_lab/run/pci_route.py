@@ -20,7 +20,7 @@ from nvrc_lab.devices.virtual_function import Description, VirtualFunction, pars
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.scenario.faults import collect_effects
 from nvrc_lab.scenario.hardware import describe_functions, place_gpus
-from nvrc_lab.scenario.scenario import Scenario
+from nvrc_lab.scenario.values import Scenario
 
 EVENTS, MODULES, HARDWARE = "/lab/events", "/lab/modules", "/lab/lab_pci.ko"
 CONTROL, TOLD = "write /proc/lab-pci ", "say lab-pci "

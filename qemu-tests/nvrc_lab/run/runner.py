@@ -24,7 +24,7 @@ from nvrc_lab.qemu.machine import Accel, Machine, make_argv
 from nvrc_lab.qemu.qemu import Qemu
 from nvrc_lab.run.compose import Foreign, compose, needed_parts
 from nvrc_lab.run.pci_route import Outside, Route, attach
-from nvrc_lab.scenario.scenario import Scenario
+from nvrc_lab.scenario.values import Scenario
 from nvrc_lab.watch.console import Story
 from nvrc_lab.watch.expect import code_of, compare, compare_foreign, verdict_of
 from nvrc_lab.watch.outcome import Told, gather

@@ -17,7 +17,8 @@ from nvrc_lab.qemu.newer_qemu import LAUNCHER, LIBRARIES, LOADER, make_launcher
 from nvrc_lab.run.compose import make_line, needed_parts, scenario_texts
 from nvrc_lab.scenario.faults import collect_effects
 from nvrc_lab.scenario.hardware import place_gpus
-from nvrc_lab.scenario.scenario import REAL, parse_scenario
+from nvrc_lab.scenario.scenario import parse_scenario
+from nvrc_lab.scenario.values import REAL
 
 PLACES = checkout()
 TWO = """
