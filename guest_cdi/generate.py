@@ -19,7 +19,7 @@ from guest_cdi.discover.nodes import find_control_nodes, find_gpu, find_mig, rea
 from guest_cdi.discover.tree import Tree, clean
 from guest_cdi.errors import CdiError
 from guest_cdi.gpu import Nvml
-from guest_cdi.hooks import HOOK_PROGRAM
+from guest_cdi.hooks.words import HOOK_PROGRAM
 from guest_cdi.host import Host, read_file
 from guest_cdi.lean.light import Callable, Iterator, Mapping, dataclass, field, replace
 from guest_cdi.merge import concatenate, merge_devices, tidy

@@ -23,6 +23,18 @@ OURS = frozenset(PACKAGES)
 # The rooms of nvrc that the build machine may read: names, paths, grammar and documents, never what runs in the guest.
 TABLES_OF_NVRC = frozenset({"nvrc.boot", "nvrc.vocabulary", "nvrc.params", "nvrc.report"})
 
+# A room may import those before it. What is named here and is no folder is a module of the package's top.
+ROOMS = {
+    "nvrc": ("vocabulary", "params", "machine", "hardware", "extensions", "services", "nvml", "engine", "steps", "boot",
+             "report", "pid1", "commands", "pages", "cli", "__main__"),
+    "guest_cdi": ("lean", "errors", "hooks", "gpu", "host", "ldcache", "elf", "spec", "versions", "naming", "nvml", "discover", "merge",
+                  "generate", "load", "model", "schema", "validate", "render", "oci", "prove", "inject", "report", "cli",
+                  "__main__"),
+    "nvrc_build": ("ground", "declared", "tree", "sandbox", "supply", "job", "products", "output", "papers", "stages",
+                   "pipeline", "after", "relock", "cli", "__main__"),
+    "nvrc_lab": ("ground", "scenario", "qemu", "watch", "devices", "kit", "agent", "run", "commands", "__main__"),
+}
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -32,6 +44,9 @@ class Rule:
     lazily: frozenset[str] = frozenset()
     freely: frozenset[str] | None = frozenset()  # None: anything that is not ours
 
+
+# The packages whose rooms and circles are held; nvrc follows when its own arrows are cut.
+HELD = tuple(name for name in PACKAGES if name != "nvrc")
 
 RULES = {
     "nvrc": Rule(ours=frozenset({"nvrc", "guest_cdi"}), lazily=frozenset({"pynvml"})),
@@ -142,6 +157,71 @@ ARROWS = {
 @pytest.mark.parametrize(("package", "text", "expected"), ARROWS.values(), ids=ARROWS)
 def test_the_rules_say_what_they_mean(package: str, text: str, expected: list[str]) -> None:
     assert forbidden(package, "x", text) == expected
+
+
+def room_of(name: str) -> str:
+    """The room of a dotted name, or of a file of a package's folder."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def upward(package: str) -> list[str]:
+    """Imports of a room that stands above, at the top of a module or inside a function or for types: all count."""
+    folder, order = PACKAGES[package], ROOMS[package]
+    found = []
+    for file in tracked(f"{folder}/*.py"):
+        inside = file.removeprefix(f"{folder}/").removesuffix(".py").split("/")[0]
+        if file == ENTRY or inside == "__init__":
+            continue
+        for arrow in imports_of(file, (ROOT / file).read_text()):
+            name = room_of(arrow.name)
+            if arrow.name.partition(".")[0] == package and name and order.index(name) > order.index(inside):
+                found.append(str(arrow))
+    return found
+
+
+@pytest.mark.parametrize("package", HELD)
+def test_a_room_imports_only_those_below_it(package: str) -> None:
+    assert upward(package) == []
+
+
+@pytest.mark.parametrize("package", HELD)
+def test_every_folder_and_module_of_a_package_has_its_place_in_the_order(package: str) -> None:
+    files = [name.removeprefix(f"{PACKAGES[package]}/") for name in tracked(f"{PACKAGES[package]}/*.py") if name != ENTRY]
+    assert {name.split("/")[0].removesuffix(".py") for name in files} - {"__init__"} == set(ROOMS[package])
+
+
+def circles(package: str) -> list[list[str]]:
+    """Modules that import each other in a ring, by imports of every kind."""
+    folder = PACKAGES[package]
+    arrows: dict[str, set[str]] = {}
+    for file in tracked(f"{folder}/*.py"):
+        name = f"{package}.{file.removeprefix(f'{folder}/').removesuffix('.py').replace('/', '.')}".removesuffix(".__init__")
+        found = {arrow.name for arrow in imports_of(file, (ROOT / file).read_text()) if arrow.name.startswith(package)}
+        arrows[name] = found - {name}
+    return [ring for ring in rings(arrows) if len(ring) > 1]
+
+
+def rings(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Strongly connected parts of a graph: everything that reaches everything else in it."""
+    reach: dict[str, set[str]] = {}
+    for name in arrows:
+        seen, todo = set[str](), [name]
+        while todo:
+            for other in arrows.get(todo.pop(), set()) - seen:
+                seen.add(other)
+                todo.append(other)
+        reach[name] = seen
+    parts = {tuple(sorted(other for other in arrows if other in reach[name] and name in reach[other])) for name in arrows}
+    return sorted(list(part) for part in parts if part)
+
+
+@pytest.mark.parametrize("package", HELD)
+def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+    assert circles(package) == []
+
+
+def test_a_circle_would_be_found() -> None:
+    assert rings({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
 
 
 def test_modules_are_short() -> None:

@@ -36,7 +36,7 @@ from guest_cdi.lean import linux
 
 FROM_SOURCES = (sys.executable, "-I", "-S", "-c",
                 "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv.pop(1); "
-                "from guest_cdi.hooks import run_and_exit; run_and_exit(sys.argv[1:])", TOP, "hook")
+                "from guest_cdi.hooks.main import run_and_exit; run_and_exit(sys.argv[1:])", TOP, "hook")
 LIBRARIES = "/opt/nvidia/lib"
 LIBRARY_COUNT = 16
 HOOKS = (

@@ -23,7 +23,7 @@ BEFORE_THE_AGENT = ("pid1.main", "nvml.worker", "nvml.client", "hardware.device_
                     "nvml.answers", "services.fabric", "services.fabric_config", "extensions.verity", "extensions.dm",
                     "extensions.disks", "vocabulary.jsontext", "nvml.judge", "hardware.topology")
 IN_THE_WORKER = ("nvml.requests", "nvml.session", "nvml.cdi")
-IN_HOOKS = ("guest_cdi.hooks", "guest_cdi.hooks.state", "guest_cdi.hooks.symlinks", "guest_cdi.hooks.ldcache", "guest_cdi.generate",
+IN_HOOKS = ("guest_cdi.hooks.main", "guest_cdi.hooks.state", "guest_cdi.hooks.symlinks", "guest_cdi.hooks.ldcache", "guest_cdi.generate",
             "guest_cdi.render", "guest_cdi.discover.libraries")
 
 
