@@ -29,7 +29,6 @@ class Order:
     console: Path | None
     is_json: bool
     everything: bool
-    route: str = "a"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--linger", type=float, metavar="S", help="stop the machine this long after READY")
     add("--console", type=Path, metavar="FILE", help="where to keep the console (default: below out/lab/)")
     add("--verbose", action="store_true", help="print every console line instead of the table")
-    add("--route", choices=("a", "b"), default="a", help="a scenario's PCI functions from inside the guest (a), "
-        "or by vfio-user, with a QEMU that is set up at first use (b) (default: %(default)s)")
     add("--json", action="store_true", help="print the result as one JSON object")
 
 
@@ -61,12 +58,9 @@ def read_order(args: argparse.Namespace) -> Order:
     for name, value in (("--memory", args.memory), ("--cpus", args.cpus), ("--timeout", args.timeout)):
         if value <= 0:
             raise LabError(f"{name} {value} is not above zero", "give a positive number")
-    if args.route == "b" and args.scenario is None:
-        raise LabError("--route b without a scenario", "name one; a boot by itself has no virtual functions")
     linger = args.linger if args.linger is not None or args.agent is None else AGENT_LINGER_S
     return Order(
         kernel=args.kernel, initrd=args.initrd, agent=args.agent, cmdline=args.cmdline,
         accel=None if args.accel == "auto" else Accel(args.accel), memory_mib=args.memory, cpus=args.cpus,
         timeout_s=args.timeout, linger_s=linger, console=args.console, is_json=args.json, everything=args.verbose,
-        route=args.route,
     )
