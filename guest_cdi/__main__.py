@@ -55,7 +55,7 @@ def flush_output(status: int) -> int:
 
 def describe_internal(err: Exception) -> str:
     """An exception that no part of the program expected, as one line with the place that raised it."""
-    from guest_cdi.errors import CdiError
+    from guest_cdi.lean.errors import CdiError
 
     trace = err.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -12,8 +12,8 @@ import stat
 from copy import deepcopy
 from posixpath import normpath
 
-from guest_cdi.errors import CdiError
 from guest_cdi.host import FileInfo
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import TYPE_CHECKING, Callable, NamedTuple, TypeAlias
 from guest_cdi.spec import ContainerEdits, DeviceNode, Hook, IntelRdt, Mount
 

@@ -53,9 +53,9 @@ def main(argv: list[str], stdin: BinaryIO) -> int:
     os.environ.clear()
     os.umask(0o022)
 
-    from guest_cdi.errors import CdiError
     from guest_cdi.hooks import arguments, state
     from guest_cdi.hooks.root import Root
+    from guest_cdi.lean.errors import CdiError
 
     words, debug = _global_flags(argv, debug)
     if HELP_WORDS.intersection(words[:2]):
@@ -72,8 +72,8 @@ def main(argv: list[str], stdin: BinaryIO) -> int:
 
 
 def _run(call: Call, root: Root, *, debug: bool) -> int:
-    from guest_cdi.errors import CdiError
     from guest_cdi.hooks.refusals import explain
+    from guest_cdi.lean.errors import CdiError
 
     try:
         done = call.action(root)

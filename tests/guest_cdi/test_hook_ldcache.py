@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from guest_cdi.errors import CdiError
 from guest_cdi.hooks import confine, ldcache
+from guest_cdi.lean.errors import CdiError
 
 
 def program(*kinds: int, ident: bytes = b"\x7fELF\x02\x01", count: int | None = None) -> bytes:

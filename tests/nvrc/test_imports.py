@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import nvrc
+from tests.test_architecture import imports_of, tracked
 
 HEAVY = frozenset({"argparse", "collections", "copy", "ctypes.util", "dataclasses", "enum", "functools", "inspect", "json", "logging",
                    "pathlib", "random", "re", "selectors", "shutil", "signal", "socket", "subprocess", "tempfile", "threading",
@@ -37,3 +38,17 @@ def test_nothing_heavy_is_loaded(names: tuple[str, ...]) -> None:
     code = f"import sys; sys.path.insert(0, {str(root)!r}); import {', '.join(names)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert HEAVY & set(loaded.stdout.split()) == set()
+
+
+# What runs in the worker, which makes the CDI document, and the dispatch of commands.
+MAY_GENERATE = ("nvrc/nvml/", "nvrc/__main__.py")
+
+
+def test_pid1_takes_nothing_of_guest_cdi_but_its_ground_floor() -> None:
+    root = Path(nvrc.__file__).parents[1]
+    modules = (root / "tests/qemu/boot_imports.txt").read_text().split()
+    assert {name for name in modules if name.startswith("guest_cdi") and not name.startswith("guest_cdi.lean")} == {"guest_cdi"}
+    arrows = [arrow for file in tracked("nvrc/*.py") if not file.startswith(MAY_GENERATE)
+              for arrow in imports_of(file, (root / file).read_text()) if arrow.name.startswith("guest_cdi")]
+    assert arrows
+    assert [str(arrow) for arrow in arrows if not arrow.name.startswith("guest_cdi.lean.")] == []
