@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-KERN_EMERG, KERN_INFO, KERN_DEBUG = 0, 6, 7
+KERN_EMERG = 0
 
 Output = Callable[[int, str], None]  # a descriptor that has a program's output to read, and the program's name for it
 Task = Callable[[int], None]  # what a forked worker does, given its end of a socket
