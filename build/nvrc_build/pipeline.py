@@ -100,7 +100,7 @@ def image_key(job: Job, work: Work) -> str:
     files = tuple(path for path in sorted(job.files.rglob("*")) if path.is_file())
     return digest(*declared, *(f"{name} {path.name}" for name, path in sorted(work.roots.items())),
                   supply.root(job.supply, "tools").name, digest_files(files, job.checkout),
-                  digest_files(tuple(sorted(ENGINE.glob("*.py"))), ENGINE))
+                  digest_files(tuple(sorted(ENGINE.rglob("*.py"))), ENGINE))
 
 
 def publish(made: Path, target: Path, profile: str, waiting: Callable[[str], None]) -> Image:

@@ -41,7 +41,7 @@ def make_modules(job: Job, work: Work) -> Path:
     """The kernel's own modules that the image names, with all they depend on."""
     root = kernel_root(work)
     driver = make_driver(job, work) if job.image.driver else None
-    key = digest(root.name, *job.image.modules, driver.name if driver else "", _code("kernel.py"))
+    key = digest(root.name, *job.image.modules, driver.name if driver else "", _code("products/kernel.py"))
 
     def make(out: Path) -> None:
         chosen = kernels.select_modules(root, job.image.modules)
@@ -59,7 +59,8 @@ def make_driver(job: Job, work: Work) -> Path:
     if compiler.headers_release(root) != release:
         raise BuildError(f"kernel {release} and headers {compiler.headers_release(root)} are not of one release",
                          f"run: nvrc-image lock compile {job.image.name}")
-    key = digest(repr(driver), package.name, root.name, _code("driver.py", "compile.py", "recipes/sign.mk"))
+    code = _code("products/driver.py", "supply/compile.py", "products/recipes/sign.mk")
+    key = digest(repr(driver), package.name, root.name, code)
 
     def make(out: Path) -> None:
         with watched([out / "source" / name for name in driver.modules], job.supply.progress):
@@ -104,7 +105,8 @@ def make_site(job: Job) -> Path:
 def make_init(job: Job, _work: Work) -> Path:
     sources = freezer.source_files(job.checkout)
     tools, site = supply.root(job.supply, "tools"), make_site(job)
-    key = digest(digest_files(sources, job.checkout), tools.name, site.name, _code("freeze.py", "prune.py"))
+    code = _code("products/freeze.py", "products/prune.py")
+    key = digest(digest_files(sources, job.checkout), tools.name, site.name, code)
 
     def make(out: Path) -> None:
         frozen = freezer.freeze(job.checkout, root=tools, site=site, out=out, epoch=EPOCH)
@@ -126,7 +128,8 @@ def make_agent(job: Job, _work: Work) -> Path:
     if not sources[0].is_file():
         raise BuildError(f"image {job.image.name} needs a kata-agent", "give one with --agent PATH")
     root = supply.root(job.supply, "compile")
-    key = digest(digest_files((*sources, *sorted(standins.glob("*.h"))), standins), root.name, _code("compile.py"))
+    files = digest_files((*sources, *sorted(standins.glob("*.h"))), standins)
+    key = digest(files, root.name, _code("supply/compile.py"))
 
     def make(out: Path) -> None:
         program = compiler.compile_static(sources, out, root=root)
@@ -148,7 +151,7 @@ def make_components(job: Job, _work: Work) -> Path:
     if job.components is None:
         raise BuildError(f"image {job.image.name} needs the confidential guest components", "give --components")
     source = given.open_given(job.components, job.cache, job.supply.progress)
-    key = digest(given.identify(source), _code("given.py", "components.py"))
+    key = digest(given.identify(source), _code("supply/given.py", "products/components.py"))
 
     def make(out: Path) -> None:
         given.unpack("components", source, out)
