@@ -15,12 +15,12 @@ from guest_cdi.discover.hooks import ALL as ALL_HOOKS
 from guest_cdi.discover.hooks import NAMES as HOOK_NAMES
 from guest_cdi.discover.hooks import HookStyle
 from guest_cdi.discover.nodes import list_drm_nodes
-from guest_cdi.discover.tree import Tree
-from guest_cdi.generate import Generated, Options, check_root, generate
+from guest_cdi.generate import Generated, Options, generate
 from guest_cdi.gpu import Nvml
 from guest_cdi.host import Host, LinuxHost
 from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Iterable, Sequence
+from guest_cdi.locate import locate_nvml
 from guest_cdi.naming import ALL, NONE, Strategy
 from guest_cdi.nvml import OpenNvml
 from guest_cdi.prove import prove
@@ -35,7 +35,6 @@ EXAMPLES = """examples:
   guest-cdi generate --root out/tree --nvml-library out/libnvidia-ml.so.1 --compat nvidia-ctk
 """
 
-NVML_SONAME = "libnvidia-ml.so.1"
 REFERENCE = "nvidia-ctk"
 FEATURES = {
     "enable-explicit-driver-libraries": "mount libraries without a version in their name, too",
@@ -231,23 +230,6 @@ def _doubled(values: Sequence[str]) -> list[str]:
 
 def _paths(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(part for value in values for part in value.split(":") if part)
-
-
-def locate_nvml(host: Host, options: Options, root: str) -> str:
-    """NVML of the driver that is described, as a path of this machine."""
-    tree = Tree(host, options.driver_root, strict=options.strict)
-    if options.strict:
-        check_root(tree)
-    chosen = Tree(host, strict=options.strict, search_paths=options.library_search_paths)
-    trees = [*([chosen] if options.library_search_paths else []), tree]
-    if not options.strict:
-        # The reference leaves it to the loader in the end, which knows the machine's own directories.
-        trees.append(Tree(host, strict=False))
-    found = next((found[0] for one in trees if (found := one.find_libraries(NVML_SONAME))), None)
-    if found is None:
-        searched = dict.fromkeys(directory for one in trees for directory in one.library_dirs())
-        raise CdiError("E_CDI_NVML_LIBRARY", f"{NVML_SONAME} is in none of {', '.join(searched)}")
-    return os.path.realpath(root).rstrip("/") + found
 
 
 def _choose_format(arguments: Arguments) -> str:

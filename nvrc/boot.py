@@ -1,67 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
 """The boot, on one screen. Order is `needs`, applicability is `when`, everything else belongs to the steps.
 
-A failing step ends the VM unless its row says DEGRADE and nvrc.strict is off. Rows with `blocks` wait on a thread of
-their own; persistenced is the first and only client of the GPUs until it is up, which is why everything that asks a GPU
-needs it.
+A row is carried out by the module of nvrc.steps with its name. A failing step ends the VM unless its row says DEGRADE
+and nvrc.strict is off. Rows with `blocks` wait on a thread of their own; persistenced is the first and only client of
+the GPUs until it is up, which is why everything that asks a GPU needs it.
 """
 
 from __future__ import annotations
 
+from guest_cdi.lean.light import TYPE_CHECKING
 from nvrc.engine.conditions import always, has_devices, has_fabric, has_gpus, names_extensions, wants_dcgm
-from nvrc.engine.table import DEGRADE, Step, Table, seconds
-from nvrc.steps import (
-    agent,
-    cc_check,
-    cdi,
-    dcgm,
-    device_nodes,
-    extensions,
-    fabric,
-    filesystems,
-    gpu_settings,
-    identity,
-    journal,
-    lock_modules,
-    loopback,
-    modules,
-    parameters,
-    persistenced,
-    ready_state,
-    topology,
-)
-
-SHORT, LONG = seconds(10), seconds(30)
+from nvrc.engine.table import DEGRADE, Step, Table
 
 BOOT: Table = (
-    Step("filesystems",  filesystems.mount,        SHORT),
-    Step("journal",      journal.open_log,         SHORT, needs=("filesystems",)),
-    Step("parameters",   parameters.load,          SHORT, needs=("filesystems",)),
-    Step("extensions",   extensions.attach,        extensions.deadline_s, needs=("parameters", "journal"),
-         blocks=names_extensions, tells=extensions.tell),
-    Step("identity",     identity.establish,       SHORT, needs=("filesystems",)),
-    Step("loopback",     loopback.raise_interface, SHORT, needs=("filesystems",)),
-    Step("topology",     topology.detect,          SHORT, needs=("parameters",), tells=topology.tell),
-    Step("modules",      modules.load,             modules.deadline_s, needs=("topology", "extensions"),
-         blocks=always, tells=modules.tell),
-    Step("device-nodes", device_nodes.make,        LONG,  needs=("modules",),
-         when=has_devices, tells=device_nodes.tell),
-    Step("lock-modules", lock_modules.lock,        lock_modules.deadline_s, needs=("modules", "device-nodes"),
-         blocks=always, tells=lock_modules.tell),
-    Step("fabric",       fabric.bring_up,          fabric.deadline, needs=("device-nodes", "journal", "loopback"),
-         when=has_fabric, blocks=always, tells=fabric.tell),
-    Step("persistenced", persistenced.attach,      persistenced.deadline, needs=("device-nodes", "journal", "fabric"),
-         when=has_gpus, blocks=always, tells=persistenced.tell),
-    Step("gpu-settings", gpu_settings.apply,       gpu_settings.deadline_s, needs=("persistenced",),
-         when=has_gpus, blocks=always, tells=gpu_settings.tell),
-    Step("cc-check",     cc_check.check,           cc_check.deadline_s, needs=("gpu-settings",),
-         when=has_gpus, blocks=always, tells=cc_check.tell),
-    Step("cdi",          cdi.publish,              cdi.deadline_s, needs=("cc-check",),
-         when=has_gpus, blocks=always, tells=cdi.tell),
-    Step("dcgm",         dcgm.bring_up,            dcgm.deadline, needs=("gpu-settings",),
-         when=wants_dcgm, blocks=always, on_failure=DEGRADE, tells=dcgm.tell),
-    Step("ready-state",  ready_state.settle,       ready_state.deadline_s, needs=("cdi",),
-         when=has_gpus, blocks=always, tells=ready_state.tell),
-    Step("agent",        agent.start,              LONG,  needs=("journal", "identity", "loopback", "lock-modules",
-                                                                "fabric", "ready-state", "dcgm")),
+    Step("filesystems"),
+    Step("journal",      needs=("filesystems",)),
+    Step("hardening",    needs=("filesystems",)),
+    Step("parameters",   needs=("filesystems",)),
+    Step("extensions",   needs=("parameters", "journal", "hardening"),    blocks=names_extensions),
+    Step("identity",     needs=("filesystems",)),
+    Step("loopback",     needs=("filesystems",)),
+    Step("topology",     needs=("parameters",)),
+    Step("modules",      needs=("topology", "extensions"),                blocks=always),
+    Step("device-nodes", needs=("modules",),                              when=has_devices),
+    Step("lock-modules", needs=("modules", "device-nodes"),               blocks=always),
+    Step("fabric",       needs=("device-nodes", "journal", "loopback"),   when=has_fabric, blocks=always),
+    Step("persistenced", needs=("device-nodes", "journal", "fabric"),     when=has_gpus, blocks=always),
+    Step("gpu-settings", needs=("persistenced",),                         when=has_gpus, blocks=always),
+    Step("cc-check",     needs=("gpu-settings",),                         when=has_gpus, blocks=always),
+    Step("cdi",          needs=("cc-check",),                             when=has_gpus, blocks=always),
+    Step("dcgm",         needs=("gpu-settings",),                         when=wants_dcgm, blocks=always,
+         on_failure=DEGRADE),
+    Step("ready-state",  needs=("cdi",),                                  when=has_gpus, blocks=always),
+    Step("agent",        needs=("journal", "identity", "loopback", "lock-modules", "fabric", "ready-state", "dcgm")),
 )
+
+if TYPE_CHECKING:
+    from nvrc.engine.table import StepModule
+    from nvrc.steps import (
+        agent,
+        cc_check,
+        cdi,
+        dcgm,
+        device_nodes,
+        extensions,
+        fabric,
+        filesystems,
+        gpu_settings,
+        hardening,
+        identity,
+        journal,
+        lock_modules,
+        loopback,
+        modules,
+        parameters,
+        persistenced,
+        ready_state,
+        topology,
+    )
+
+    # Each module of a row, checked against what a row wants of it.
+    STEPS: tuple[StepModule, ...] = (
+        agent, cc_check, cdi, dcgm, device_nodes, extensions, fabric,
+        filesystems, gpu_settings, hardening, identity, journal, lock_modules, loopback,
+        modules, parameters, persistenced, ready_state, topology)

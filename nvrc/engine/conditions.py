@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from nvrc.engine.facts import Facts, Mode
+from nvrc.engine.facts import Facts
+from nvrc.vocabulary.mode import Mode
 
 
 def always(_facts: Facts) -> bool:

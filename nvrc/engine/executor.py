@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import os
 
-from guest_cdi.lean.light import Callable, dataclass, replace
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, dataclass, replace
 from nvrc.engine.conditions import is_strict
 from nvrc.engine.facts import Facts, FailedWithFacts, merge
 from nvrc.engine.table import OnFailure, Step
 from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
 from nvrc.vocabulary.errors import NvrcError
+
+if TYPE_CHECKING:
+    from nvrc.engine.table import StepModule
 
 OK, SKIPPED, FAILED, DEGRADED, RUNNING, PENDING = "ok", "skip", "fail", "warn", "running", "pending"
 
@@ -108,15 +111,15 @@ class Executor:
         if not step.when(self._facts):
             self._settle(step, SKIPPED)
         elif step.blocks(self._facts):
-            self._run_beside(step, self._facts)
+            self._run_beside(step, step.load(), self._facts)
         else:
-            self._run_here(step, self._facts)
+            self._run_here(step, step.load(), self._facts)
 
-    def _run_here(self, step: Step, given: Facts) -> None:
-        self._alarm(step.deadline(given))
+    def _run_here(self, step: Step, doing: StepModule, given: Facts) -> None:
+        self._alarm(doing.deadline_s(given))
         self._system.waits.take()
         try:
-            returned: Facts | Exception = step.run(self._system, given)
+            returned: Facts | Exception = doing.run(self._system, given)
         except Exception as err:
             returned = err
         finally:
@@ -124,14 +127,14 @@ class Executor:
         self._conclude(step, given, returned, self._system.waits.take())
         self._loop.turn()
 
-    def _run_beside(self, step: Step, given: Facts) -> None:
+    def _run_beside(self, step: Step, doing: StepModule, given: Facts) -> None:
         import _thread
 
         ready, done = os.pipe2(os.O_CLOEXEC)
 
         def work() -> None:
             try:
-                returned: Facts | Exception = step.run(self._system, given)
+                returned: Facts | Exception = doing.run(self._system, given)
             except Exception as err:
                 returned = err
             self._results.append((step, given, returned, self._system.waits.take()))
@@ -146,7 +149,7 @@ class Executor:
                 self._conclude(step, given, DeadlineError())
 
         self._loop.watch(ready, wake)
-        self._loop.at(self._system.now() + step.deadline(given), expire)
+        self._loop.at(self._system.now() + doing.deadline_s(given), expire)
         _thread.start_new_thread(work, ())
 
     def _collect(self) -> None:
@@ -163,7 +166,7 @@ class Executor:
             self._fail(step, describe(returned, step, given))
             return
         self._facts = merge(self._facts, given, returned)
-        self._settle(step, OK, step.tells(returned))
+        self._settle(step, OK, step.load().tell(returned))
 
     def _fail(self, step: Step, error: NvrcError) -> None:
         critical = step.on_failure is OnFailure.POWER_OFF or is_strict(self._facts)
@@ -184,7 +187,7 @@ def describe(error: Exception, step: Step, facts: Facts) -> NvrcError:
     if isinstance(error, NvrcError):
         return error
     if isinstance(error, DeadlineError):
-        return NvrcError("E_STEP_DEADLINE", f"{step.name} did not finish within {step.deadline(facts):g} s")
+        return NvrcError("E_STEP_DEADLINE", f"{step.name} did not finish within {step.load().deadline_s(facts):g} s")
     return NvrcError("E_INTERNAL", unforeseen(error))
 
 

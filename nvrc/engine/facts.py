@@ -3,11 +3,12 @@
 
 Each field is written by exactly one step; the executor refuses a second writer. A field that no step has filled
 yet is None, and that is the only meaning of None here. `services` and `warnings` are shared: steps append to them.
+Facts answer what steps ask of them again and again; a question before its step has run is a defect of the table.
 """
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, Enum, dataclass, replace
+from guest_cdi.lean.light import TYPE_CHECKING, TypeVar, dataclass, replace
 from nvrc.vocabulary.errors import NvrcError
 
 if TYPE_CHECKING:
@@ -15,49 +16,26 @@ if TYPE_CHECKING:
     from nvrc.machine.journal import Journal
     from nvrc.nvml.answers import Applied, CdiMade, MigMade, NvmlGpu
     from nvrc.nvml.judge import Confidential
+    from nvrc.nvml.readiness import Ready
     from nvrc.nvml.worker import Worker
     from nvrc.params.parse import Parsed
-    from nvrc.report.report import GpuRecord
+    from nvrc.params.settings import Settings
     from nvrc.services.table import Running
-    from nvrc.steps.ready_state import Ready
+    from nvrc.vocabulary.gpu import GpuRecord
+    from nvrc.vocabulary.mode import Mode
 
-__all__ = ["Facts", "FailedWithFacts", "Mode", "merge", "replace"]
+__all__ = ["Facts", "FailedWithFacts", "merge", "replace"]
 
-
-class Mode(Enum):
-    CPU = "cpu"
-    GPU = "gpu"
-    GPU_NVL4 = "gpu-nvl4"
-    GPU_NVL5 = "gpu-nvl5"
-    SERVICE_NVL4 = "servicevm-nvl4"
-    SERVICE_NVL5 = "servicevm-nvl5"
-
-    @property
-    def has_gpus(self) -> bool:
-        return self in (Mode.GPU, Mode.GPU_NVL4, Mode.GPU_NVL5)
-
-    @property
-    def is_service_vm(self) -> bool:
-        return self in (Mode.SERVICE_NVL4, Mode.SERVICE_NVL5)
-
-    @property
-    def nvlink(self) -> int | None:
-        """The NVLink generation whose switches this VM has to run, None without any."""
-        return _NVLINK.get(self)
-
-
-_NVLINK = {Mode.GPU_NVL4: 4, Mode.SERVICE_NVL4: 4, Mode.GPU_NVL5: 5, Mode.SERVICE_NVL5: 5}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     journal: Journal | None = None
+    unhardened: tuple[str, ...] | None = None
     parameters: Parsed | None = None
-    hostname: str | None = None
-    loopback_up: bool | None = None
     topology: Topology | None = None
     mode: Mode | None = None
-    modules_locked: bool | None = None
     agent_pid: int | None = None
     extensions: tuple[str, ...] | None = None
     gpu_root: str | None = None
@@ -74,6 +52,42 @@ class Facts:
     ready: Ready | None = None
     services: tuple[Running, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> Settings:
+        """What the command line asks for."""
+        return known(self.parameters, "parameters").settings
+
+    @property
+    def on_bus(self) -> tuple[str, ...]:
+        """Bus ids of the GPUs that the scan found."""
+        return tuple(gpu.bdf for gpu in self.topology.gpus) if self.topology else ()
+
+    @property
+    def driver_root(self) -> str:
+        """What paths of the driver's files begin with: where the GPU extension is, "" without one."""
+        return self.gpu_root or ""
+
+    @property
+    def usable(self) -> tuple[int, ...]:
+        """The numbers of the GPUs that answer."""
+        return tuple(gpu.number for gpu in self.gpus or () if not gpu.error)
+
+    @property
+    def nvml_patience_s(self) -> float:
+        """How long one question to NVIDIA's library may take."""
+        return self.patience_s(self.settings.timeout_nvml_s)
+
+    def patience_s(self, limit_s: float) -> float:
+        """A limit, and the allowance for each GPU of the machine on top."""
+        return limit_s + self.settings.timeout_per_gpu_s * len(self.on_bus)
+
+
+def known(value: T | None, step: str) -> T:
+    """A fact that `needs` has put before the step that asks for it."""
+    if value is None:
+        raise LookupError(f"a fact of step {step!r} was asked for before that step has run")
+    return value
 
 
 class FailedWithFacts(NvrcError):  # noqa: N818 - says what it is

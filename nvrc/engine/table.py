@@ -1,12 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a row of the boot table is made of. Values that compare equal; no step is known here by name."""
+"""What a row of the boot table is made of. Values that compare equal; no step is known here by name.
+
+What a row does is in the module of nvrc.steps that its name says, loaded when its turn comes: a boot without GPUs
+never reads the code that is for them.
+"""
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import Callable, Enum, dataclass
+import sys
+
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, Enum, NamedTuple, dataclass
 from nvrc.engine.conditions import always, never
 from nvrc.engine.facts import Facts
 from nvrc.machine.system import System
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class StepModule(Protocol):
+        """What a module of nvrc.steps offers. `tell`: what the console adds to the step's line."""
+
+        def run(self, system: System, facts: Facts, /) -> Facts: ...
+        def deadline_s(self, facts: Facts, /) -> float: ...
+        def tell(self, facts: Facts, /) -> str: ...
 
 Action = Callable[[System, Facts], Facts]
 Condition = Callable[[Facts], bool]
@@ -30,18 +46,39 @@ def seconds(limit_s: float) -> Deadline:
     return lambda _facts: limit_s
 
 
+# Of steps that never wait for anything outside the kernel, and of those that do a little more of it.
+SHORT, LONG = seconds(10), seconds(30)
+
+
+class Doing(NamedTuple):
+    """A step that is no module, in a table of a test's own."""
+
+    run: Action
+    deadline_s: Deadline = SHORT
+    tell: Telling = nothing
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One row. `blocks`: the action waits and runs on a worker thread. `tells`: what the console adds to its line."""
+    """One row. `blocks`: the action waits and runs on a worker thread. `does`: instead of the module of its name."""
 
     name: str
-    run: Action
-    deadline: Deadline
     needs: tuple[str, ...] = ()
     when: Condition = always
     on_failure: OnFailure = POWER_OFF
     blocks: Condition = never
-    tells: Telling = nothing
+    does: StepModule | None = None
+
+    @property
+    def module(self) -> str:
+        return f"nvrc.steps.{self.name.replace('-', '_')}"
+
+    def load(self) -> StepModule:
+        """What the row does; the first time reads its code."""
+        if self.does is not None:
+            return self.does
+        __import__(self.module)
+        return sys.modules[self.module]  # nvrc.boot has mypy check every module
 
 
 Table = tuple[Step, ...]

@@ -12,8 +12,8 @@ from __future__ import annotations
 import errno
 
 from guest_cdi.lean.light import NamedTuple, Protocol, dataclass
-from nvrc.engine.facts import Mode
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.mode import Mode
 from nvrc.vocabulary.paths import PCI_DEVICES
 
 NVIDIA, MELLANOX = 0x10DE, 0x15B3

@@ -15,7 +15,8 @@ from guest_cdi.lean.light import TYPE_CHECKING, Iterator, TypeVar
 from nvrc.machine import linux
 from nvrc.machine.children import Children, Ended, nobody, work
 from nvrc.machine.program import Program, start
-from nvrc.machine.system import KERN_EMERG, Node, Output, Task, Waits
+from nvrc.machine.system import KERN_EMERG, Node, Output, Task
+from nvrc.machine.waits import Waits
 from nvrc.vocabulary import paths
 
 if TYPE_CHECKING:

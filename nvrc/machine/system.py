@@ -7,12 +7,12 @@ is a real directory plus a journal of effects; `LinuxSystem` (linux_system.py) i
 
 from __future__ import annotations
 
-import _thread
 from _queue import SimpleQueue
 
 from guest_cdi.lean.light import TYPE_CHECKING, Callable, Iterator, NamedTuple, Protocol, TypeVar
 from nvrc.machine.children import Ended, nobody
 from nvrc.machine.program import Program
+from nvrc.machine.waits import Waits
 
 if TYPE_CHECKING:
     from nvrc.machine.uevents import Events
@@ -33,21 +33,6 @@ class Node(NamedTuple):
     minor: int
     uid: int = 0
     gid: int = 0
-
-
-class Waits:
-    """Seconds that each thread has spent waiting for the driver, for daemons, for NVIDIA's library."""
-
-    def __init__(self) -> None:
-        self._spent: dict[int, float] = {}
-
-    def add(self, seconds: float) -> None:
-        thread = _thread.get_ident()
-        self._spent[thread] = self._spent.get(thread, 0.0) + seconds
-
-    def take(self) -> float:
-        """Those of this thread since it last asked."""
-        return self._spent.pop(_thread.get_ident(), 0.0)
 
 
 class System(Protocol):

@@ -12,7 +12,7 @@ from guest_cdi.lean.light import TYPE_CHECKING, Callable, Protocol
 if TYPE_CHECKING:
     from _socket import socket
 
-    from nvrc.machine.system import Waits
+    from nvrc.machine.waits import Waits
 
 NETLINK_KOBJECT_UEVENT = 15
 KERNEL_GROUP = 1

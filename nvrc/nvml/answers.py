@@ -66,6 +66,20 @@ class CcMemory(NamedTuple):
     unprotected_kib: int
 
 
+class CcAnswer(NamedTuple):
+    """`system` is None where this machine has no confidential mode to speak of."""
+
+    system: CcSystem | None
+    gpus: tuple[CcMemory, ...]
+
+
+class ReadyAnswer(NamedTuple):
+    """Whether the GPUs accepted work before the question, and whether they do now."""
+
+    before: bool
+    now: bool
+
+
 class CdiMade(NamedTuple):
     """The published document. `devices` does not count the second, UUID name that each device has."""
 

@@ -6,16 +6,17 @@ Proved on an empty container before it is published, so that no container is the
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, Mapping, Sequence
+from guest_cdi.discover.tree import Tree
+from guest_cdi.generate import Generated, Options, generate
+from guest_cdi.gpu import Gpu
+from guest_cdi.lean.light import Mapping, Sequence
+from guest_cdi.naming import Target
+from guest_cdi.prove import prove
+from guest_cdi.render import publish, render
 from nvrc.nvml.answers import CdiMade
 from nvrc.nvml.session import Session
 from nvrc.nvml.worker import Value
 from nvrc.vocabulary import paths
-
-if TYPE_CHECKING:
-    from guest_cdi.generate import Generated
-    from guest_cdi.gpu import Gpu
-    from guest_cdi.naming import Target
 
 HOOK = "bin/nvidia-cdi-hook"
 _UUIDS = ("GPU-", "MIG-")
@@ -37,10 +38,6 @@ class _Known:
 
 def publish_document(session: Session, given: Mapping[str, Value]) -> CdiMade:
     """`keep_going`: leave out GPUs that have a fault instead of refusing the machine."""
-    from guest_cdi.generate import Options, generate
-    from guest_cdi.prove import prove
-    from guest_cdi.render import publish, render
-
     options = Options(driver_root=session.driver_root, dev_root="/", hook_path=_shipped_hook(session),
                       keep_going=given["keep_going"] is True)
     known = _Known(session.nvml.driver_version(), session.nvml.gpus())
@@ -52,8 +49,6 @@ def publish_document(session: Session, given: Mapping[str, Value]) -> CdiMade:
 
 def _shipped_hook(session: Session) -> str:
     """The extension's own program, if it has one; else empty, and the image is searched."""
-    from guest_cdi.discover.tree import Tree
-
     path = f"{session.driver_root.rstrip('/')}/{HOOK}"
     return path if session.driver_root != "/" and Tree(session.host).is_executable(path) else ""
 
@@ -71,6 +66,4 @@ def _summary(result: Generated, gpus: tuple[Gpu, ...]) -> CdiMade:
 
 
 def _targets(gpus: tuple[Gpu, ...]) -> tuple[Target, ...]:
-    from guest_cdi.naming import Target
-
     return tuple(Target(gpu=gpu, mig=mig) for gpu in gpus for mig in (None, *gpu.migs))

@@ -1,12 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PID 1's dealings with the worker that holds NVIDIA's library: start it early, ask it within a deadline."""
+"""PID 1's dealings with the worker that holds NVIDIA's library: start it early, ask it within a deadline.
+
+A question is a method here, with the type of its answer; nvrc.nvml.requests has the function that the child answers
+it with.
+"""
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, Mapping
-from nvrc.engine.facts import Facts
-from nvrc.nvml.worker import Request, Value, Worker, start_worker
-from nvrc.params.settings import Settings
+from guest_cdi.lean.light import TYPE_CHECKING, Mapping, NamedTuple, Sequence
+from nvrc.nvml.answers import (
+    Applied,
+    CcAnswer,
+    CcMemory,
+    CcSystem,
+    CdiMade,
+    MigMade,
+    NvmlGpu,
+    ReadyAnswer,
+    read_record,
+    read_records,
+)
+from nvrc.nvml.worker import Request, Worker, start_worker
 from nvrc.vocabulary.errors import NvrcError
 
 if TYPE_CHECKING:
@@ -16,17 +30,15 @@ if TYPE_CHECKING:
 SPARE_S = 5.0   # so that a request ends by its own deadline, which says more, and not by that of its step
 
 
-def prepare_worker(system: System, facts: Facts, *, root: str = "/", host: Host | None = None) -> Worker:
+def prepare_worker(system: System, driver_root: str, *, root: str = "/", host: Host | None = None) -> Worker:
     """Fork it before the driver attaches GPUs: it loads its code and reads the driver's directories meanwhile.
 
     Nothing of a GPU is touched until the first request. `root` and `host` are the machine that it looks at.
     """
-    driver_root = facts.gpu_root or "/"
-
     def requests() -> Mapping[str, Request]:
         from nvrc.nvml.requests import make_requests
 
-        return make_requests(driver_root, root=root, host=host)
+        return make_requests(driver_root or "/", root=root, host=host)
 
     try:
         return start_worker(system, requests)
@@ -35,28 +47,33 @@ def prepare_worker(system: System, facts: Facts, *, root: str = "/", host: Host 
                         "give the VM more memory") from err
 
 
-def ask(facts: Facts, name: str, **given: Value) -> Value:
-    assert facts.worker is not None  # noqa: S101 - `needs` puts the step that starts it before
-    return facts.worker.ask(name, patience_s(facts), **given)
+class Client(NamedTuple):
+    """A worker, and how long one question to it may take."""
 
+    worker: Worker
+    patience_s: float
 
-def settings_of(facts: Facts) -> Settings:
-    assert facts.parameters is not None  # noqa: S101 - every step with GPUs comes after parameters
-    return facts.parameters.settings
+    def gpus(self) -> tuple[NvmlGpu, ...]:
+        return read_records(NvmlGpu, self.worker.ask("gpus", self.patience_s))
 
+    def apply_settings(self, gpus: Sequence[int], asked: Mapping[str, int]) -> tuple[Applied, ...]:
+        return read_records(Applied, self.worker.ask("settings", self.patience_s, gpus=gpus, **asked))
 
-def patience_s(facts: Facts) -> float:
-    """How long one request may take."""
-    settings = settings_of(facts)
-    gpus = len(facts.topology.gpus) if facts.topology else 0
-    return settings.timeout_nvml_s + settings.timeout_per_gpu_s * gpus
+    def make_mig(self, plan: Sequence[tuple[int, tuple[str, ...]]]) -> tuple[MigMade, ...]:
+        return read_records(MigMade, self.worker.ask("mig", self.patience_s, gpus=plan))
 
+    def confidential(self, gpus: Sequence[int]) -> CcAnswer:
+        answer = self.worker.ask("cc", self.patience_s, gpus=gpus)
+        if not isinstance(answer, dict) or answer.keys() != {"system", "gpus"}:
+            raise NvrcError("E_NVML_CRASH", f"the worker's answer is no confidential mode: {ascii(answer)[:80]}")
+        system = None if answer["system"] is None else read_record(CcSystem, answer["system"])
+        return CcAnswer(system, read_records(CcMemory, answer["gpus"]))
 
-def deadline_s(facts: Facts) -> float:
-    """Of a step with one request."""
-    return patience_s(facts) + SPARE_S
+    def publish_cdi(self, *, keep_going: bool) -> CdiMade:
+        return read_record(CdiMade, self.worker.ask("cdi", self.patience_s, keep_going=keep_going))
 
-
-def usable(facts: Facts) -> tuple[int, ...]:
-    """The numbers of the GPUs that answer."""
-    return tuple(gpu.number for gpu in facts.gpus or () if not gpu.error)
+    def settle_ready(self, wish: bool | None) -> ReadyAnswer:
+        answer = self.worker.ask("ready", self.patience_s, ready=wish)
+        if not isinstance(answer, list) or [type(item) for item in answer] != [bool, bool]:
+            raise NvrcError("E_NVML_CRASH", f"the worker's answer is no ready state: {ascii(answer)[:80]}")
+        return ReadyAnswer(*answer)

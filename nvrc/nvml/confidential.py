@@ -7,6 +7,7 @@ import ctypes
 from types import ModuleType
 
 from guest_cdi.lean.light import Callable, Mapping, ParamSpec, TypeVar
+from guest_cdi.nvml import RefusedError, ask
 from nvrc.nvml.answers import CcMemory, CcSystem, indices
 from nvrc.nvml.session import FUNCTION_NOT_FOUND, NOT_SUPPORTED, Session
 from nvrc.nvml.worker import Value
@@ -60,8 +61,6 @@ def _read_memory(session: Session, index: int) -> CcMemory:
 
 
 def _unless_without(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T | None:
-    from guest_cdi.nvml import RefusedError, ask
-
     try:
         return ask(call, *arguments, **named)
     except RefusedError as err:

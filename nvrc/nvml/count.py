@@ -6,14 +6,9 @@ Compared by bus id, not by number: a GPU that another one stands in for would pa
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, replace
 from nvrc.nvml.answers import NvmlGpu
 from nvrc.params.values import CountRule, GpuCount
 from nvrc.vocabulary.errors import NvrcError
-
-if TYPE_CHECKING:
-    from nvrc.engine.facts import Facts
-    from nvrc.report.report import GpuRecord
 
 SILENT, NOT_DESCRIBED = "E_GPU_NVML", "E_CDI_GPU_NODE"
 
@@ -44,19 +39,3 @@ def _refusal(faulty: list[NvmlGpu], missing: list[str], ready: int, on_bus: int,
     if not missing and rule.rule is not CountRule.ALL:
         return NvrcError("E_GPU_COUNT", counted, "pass as many GPUs to the VM as nvrc.gpus says, or correct it")
     return NvrcError("E_GPU_COUNT", counted + absent)
-
-
-def ledger_of(facts: Facts) -> tuple[GpuRecord, ...] | None:
-    """The attach ledger, less the GPUs that NVIDIA's library or the CDI document goes without: nobody can use those."""
-    if facts.ledger is None or facts.gpus is None:
-        return facts.ledger
-    faulty = {gpu.bdf for gpu in facts.gpus if facts.cdi and gpu.number in facts.cdi.faulty}
-    answering = {gpu.bdf for gpu in facts.gpus if not gpu.error}
-    return tuple(_without(record, SILENT) if record.bdf not in answering else
-                 _without(record, NOT_DESCRIBED) if record.bdf in faulty else record for record in facts.ledger)
-
-
-def _without(record: GpuRecord, code: str) -> GpuRecord:
-    from nvrc.report.report import GpuState
-
-    return record if record.code else replace(record, state=GpuState.FAILED, code=code)

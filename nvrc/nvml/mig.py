@@ -13,6 +13,7 @@ import ctypes
 from types import ModuleType
 
 from guest_cdi.lean.light import Iterator, Mapping, NamedTuple, Sequence
+from guest_cdi.nvml import RefusedError, ask, code_name
 from nvrc.nvml.answers import MigMade
 from nvrc.nvml.session import INVALID_ARGUMENT, NOT_SUPPORTED, Handle, Session
 from nvrc.nvml.worker import Value
@@ -49,8 +50,6 @@ class _Instance(NamedTuple):
 
 def make_layout(session: Session, given: Mapping[str, Value]) -> list[MigMade]:
     """`gpus`: pairs of a GPU's number and the profiles it gets; no profile is MIG off."""
-    from guest_cdi.nvml import RefusedError
-
     made: list[MigMade] = []
     for index, names in _pairs(given["gpus"]):
         try:
@@ -93,8 +92,6 @@ def _shape(nvml: ModuleType, device: Handle, names: tuple[str, ...]) -> bool:
 
 def _read_mode(nvml: ModuleType, device: Handle) -> int | None:
     """The current mode, None for a GPU that has no MIG."""
-    from guest_cdi.nvml import RefusedError, ask
-
     try:
         current, _pending = ask(nvml.nvmlDeviceGetMigMode, device)
     except RefusedError as err:
@@ -114,8 +111,6 @@ def _switch_off(nvml: ModuleType, device: Handle, mode: int) -> bool:
 
 def _switch(nvml: ModuleType, device: Handle, mode: int) -> None:
     """Change the mode now. Before Hopper it takes effect with the next reset only, which a guest cannot do."""
-    from guest_cdi.nvml import ask, code_name
-
     word = "on" if mode else "off"
     activation = ask(nvml.nvmlDeviceSetMigMode, device, mode)
     if activation != nvml.NVML_SUCCESS:
@@ -128,8 +123,6 @@ def _switch(nvml: ModuleType, device: Handle, mode: int) -> None:
 
 def _gpu_profiles(nvml: ModuleType, device: Handle) -> tuple[_Profile, ...]:
     """Those that this GPU has; the numbers in between belong to other GPUs."""
-    from guest_cdi.nvml import RefusedError, ask
-
     found = []
     for number in range(nvml.NVML_GPU_INSTANCE_PROFILE_COUNT):
         try:
@@ -177,8 +170,6 @@ def arrange(places: Sequence[Sequence[_Place]], used: int = 0) -> tuple[_Place, 
 
 
 def _places(nvml: ModuleType, device: Handle, profile: _Profile) -> tuple[_Place, ...]:
-    from guest_cdi.nvml import ask
-
     call, count = nvml.nvmlDeviceGetGpuInstancePossiblePlacements, ctypes.c_uint()
     ask(call, device, profile.id, None, ctypes.byref(count))
     rows = (nvml.c_nvmlGpuInstancePlacement_t * count.value)()
@@ -188,8 +179,6 @@ def _places(nvml: ModuleType, device: Handle, profile: _Profile) -> tuple[_Place
 
 def _create(nvml: ModuleType, device: Handle, profile: _Profile, place: _Place) -> None:
     """A GPU instance, and a compute instance that is all of it."""
-    from guest_cdi.nvml import ask
-
     where = ctypes.byref(nvml.c_nvmlGpuInstancePlacement_t(*place))
     instance = ask(nvml.nvmlDeviceCreateGpuInstanceWithPlacement, device, profile.id, where)
     filling = next((row for row in _compute_profiles(nvml, instance) if row.slices == profile.slices), None)
@@ -199,8 +188,6 @@ def _create(nvml: ModuleType, device: Handle, profile: _Profile, place: _Place) 
 
 
 def _compute_profiles(nvml: ModuleType, instance: Handle) -> Iterator[_Profile]:
-    from guest_cdi.nvml import RefusedError, ask
-
     shared = nvml.NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED
     for number in range(nvml.NVML_COMPUTE_INSTANCE_PROFILE_COUNT):
         try:
@@ -213,8 +200,6 @@ def _compute_profiles(nvml: ModuleType, instance: Handle) -> Iterator[_Profile]:
 
 
 def _clear(nvml: ModuleType, device: Handle, profiles: tuple[_Profile, ...]) -> None:
-    from guest_cdi.nvml import ask
-
     for instance in _gpu_instances(nvml, device, profiles):
         for compute in _compute_instances(nvml, instance.handle):
             ask(nvml.nvmlComputeInstanceDestroy, compute.handle)
@@ -231,8 +216,6 @@ def _listing(nvml: ModuleType, device: Handle, profiles: tuple[_Profile, ...]) -
 
 
 def _gpu_instances(nvml: ModuleType, device: Handle, profiles: tuple[_Profile, ...]) -> Iterator[_Instance]:
-    from guest_cdi.nvml import ask
-
     for profile in profiles:
         handles, count = (nvml.c_nvmlGpuInstance_t * profile.room)(), ctypes.c_uint()
         ask(nvml.nvmlDeviceGetGpuInstances, device, profile.id, handles, ctypes.byref(count))
@@ -240,8 +223,6 @@ def _gpu_instances(nvml: ModuleType, device: Handle, profiles: tuple[_Profile, .
 
 
 def _compute_instances(nvml: ModuleType, instance: Handle) -> Iterator[_Instance]:
-    from guest_cdi.nvml import ask
-
     for profile in _compute_profiles(nvml, instance):
         handles, count = (nvml.c_nvmlComputeInstance_t * profile.room)(), ctypes.c_uint()
         ask(nvml.nvmlGpuInstanceGetComputeInstances, instance, profile.id, handles, ctypes.byref(count))

@@ -8,14 +8,13 @@ changed where it differs.
 from __future__ import annotations
 
 from guest_cdi.lean.light import Mapping
+from guest_cdi.nvml import ask
 from nvrc.nvml.session import Session
 from nvrc.nvml.worker import Value
 
 
 def change_state(session: Session, given: Mapping[str, Value]) -> list[bool]:
     """Make the state `ready` unless that is null: what it was, and what it is now."""
-    from guest_cdi.nvml import ask
-
     wanted = given["ready"]
     before = bool(ask(session.library.nvmlSystemGetConfComputeGpusReadyState))
     if wanted is None or wanted is before:

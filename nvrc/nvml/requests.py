@@ -6,7 +6,10 @@ Each request has the code that a refused call of the library gets there; a CDI d
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, Callable, Mapping
+from guest_cdi.errors import CdiError
+from guest_cdi.host import Host, LinuxHost
+from guest_cdi.lean.light import Callable, Mapping
+from guest_cdi.nvml import RefusedError
 from nvrc.nvml import cdi as nvml_cdi
 from nvrc.nvml import confidential as nvml_confidential
 from nvrc.nvml import mig as nvml_mig
@@ -16,10 +19,6 @@ from nvrc.nvml.answers import NvmlGpu
 from nvrc.nvml.session import Session, describe
 from nvrc.nvml.worker import Request, Value
 from nvrc.vocabulary.errors import NvrcError
-
-if TYPE_CHECKING:
-    from guest_cdi.host import Host
-    from guest_cdi.nvml import RefusedError
 
 Action = Callable[[Session, Mapping[str, Value]], Value]
 
@@ -47,17 +46,12 @@ OWN_HINTS = {"E_CDI_GPU": WITHOUT_IT, "E_CDI_GPU_NODE": WITHOUT_IT}
 
 def make_requests(driver_root: str, *, root: str = "/", host: Host | None = None) -> Mapping[str, Request]:
     """The requests of a new session. Warms up first: whoever asks early waits no longer than without."""
-    from guest_cdi.host import LinuxHost
-
     session = Session(host or LinuxHost(root), driver_root, root)
     session.warm()
     return {name: _bind(session, action, code) for name, action, code in REQUESTS}
 
 
 def _bind(session: Session, action: Action, code: str) -> Request:
-    from guest_cdi.errors import CdiError
-    from guest_cdi.nvml import RefusedError
-
     def request(given: Mapping[str, Value]) -> Value:
         try:
             return action(session, given)

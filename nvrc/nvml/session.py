@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from guest_cdi.lean.light import TYPE_CHECKING
+from guest_cdi.discover.driver import find_version
+from guest_cdi.discover.nodes import list_drm_nodes, normalise_bus_id
+from guest_cdi.discover.tree import Tree
+from guest_cdi.errors import CdiError
+from guest_cdi.generate import Options, generate
+from guest_cdi.gpu import Gpu
+from guest_cdi.host import Host
+from guest_cdi.locate import locate_nvml
+from guest_cdi.nvml import OpenNvml, ask
 from nvrc.nvml.answers import NvmlGpu
-
-if TYPE_CHECKING:
-    from guest_cdi.gpu import Gpu
-    from guest_cdi.host import Host
-    from guest_cdi.nvml import OpenNvml
 
 # A device or an instance; nvidia-ml-py's pointer types say no more.
 Handle = object
@@ -37,11 +40,6 @@ class Session:
     def nvml(self) -> OpenNvml:
         """The open library, with guest_cdi's walk over the GPUs."""
         if self._nvml is None:
-            from guest_cdi.cli import locate_nvml
-            from guest_cdi.discover.nodes import list_drm_nodes
-            from guest_cdi.generate import Options
-            from guest_cdi.nvml import OpenNvml
-
             library = locate_nvml(self.host, Options(driver_root=self.driver_root), self.root)
             opening = OpenNvml(library, has_drm=lambda bus_id: bool(list_drm_nodes(self.host, bus_id)))
             self._nvml = opening.__enter__()
@@ -56,8 +54,6 @@ class Session:
         return pynvml  # type: ignore[no-any-return]
 
     def device(self, index: int) -> Handle:
-        from guest_cdi.nvml import ask
-
         if index not in self._devices:
             self._devices[index] = ask(self.library.nvmlDeviceGetHandleByIndex, index)
         return self._devices[index]
@@ -69,11 +65,6 @@ class Session:
         make: the host remembers directories. What is not there is for the request that needs it to report.
         """
         import pynvml  # noqa: F401
-
-        from guest_cdi.discover.driver import find_version
-        from guest_cdi.discover.tree import Tree
-        from guest_cdi.errors import CdiError
-        from guest_cdi.generate import Options, generate
 
         try:
             version = find_version(Tree(self.host, self.driver_root))
@@ -96,7 +87,5 @@ class _NoGpus:
 
 
 def describe(gpu: Gpu) -> NvmlGpu:
-    from guest_cdi.discover.nodes import normalise_bus_id
-
     bdf = normalise_bus_id(gpu.bus_id) if gpu.bus_id else ""
     return NvmlGpu(gpu.index, bdf, gpu.uuid, gpu.name, gpu.minor, gpu.error or "")

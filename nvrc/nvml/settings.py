@@ -10,6 +10,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from guest_cdi.lean.light import Callable, Mapping
+from guest_cdi.nvml import RefusedError, ask
 from nvrc.nvml.answers import Applied, indices
 from nvrc.nvml.session import FUNCTION_NOT_FOUND, INVALID_ARGUMENT, NOT_SUPPORTED, Handle, Session
 from nvrc.nvml.worker import Value
@@ -29,8 +30,6 @@ def apply_settings(session: Session, given: Mapping[str, Value]) -> list[Applied
 
 
 def _apply(session: Session, index: int, name: str, value: int) -> Applied:
-    from guest_cdi.nvml import RefusedError
-
     try:
         return Applied(index, name, value, SETTINGS[name](session.library, session.device(index), value), "")
     except RefusedError as err:
@@ -40,8 +39,6 @@ def _apply(session: Session, index: int, name: str, value: int) -> Applied:
 
 
 def _lock_memory_clock(nvml: ModuleType, device: Handle, mhz: int) -> int:
-    from guest_cdi.nvml import ask
-
     def supported() -> list[int]:
         return ask(nvml.nvmlDeviceGetSupportedMemoryClocks, device)
 
@@ -50,8 +47,6 @@ def _lock_memory_clock(nvml: ModuleType, device: Handle, mhz: int) -> int:
 
 
 def _lock_graphics_clock(nvml: ModuleType, device: Handle, mhz: int) -> int:
-    from guest_cdi.nvml import ask
-
     def supported() -> list[int]:
         memory = ask(nvml.nvmlDeviceGetSupportedMemoryClocks, device)
         return ask(nvml.nvmlDeviceGetSupportedGraphicsClocks, device, max(memory))
@@ -62,8 +57,6 @@ def _lock_graphics_clock(nvml: ModuleType, device: Handle, mhz: int) -> int:
 
 def _lock(call: Callable[[Handle, int, int], None], device: Handle, mhz: int,
           supported: Callable[[], list[int]]) -> None:
-    from guest_cdi.nvml import RefusedError, ask
-
     try:
         ask(call, device, mhz, mhz)
     except RefusedError as err:
@@ -74,8 +67,6 @@ def _lock(call: Callable[[Handle, int, int], None], device: Handle, mhz: int,
 
 
 def _read_clock(nvml: ModuleType, device: Handle, clock: int) -> int:
-    from guest_cdi.nvml import RefusedError, ask
-
     try:
         mhz: int = ask(nvml.nvmlDeviceGetClockInfo, device, clock)
     except RefusedError as err:
@@ -86,8 +77,6 @@ def _read_clock(nvml: ModuleType, device: Handle, clock: int) -> int:
 
 
 def _limit_power(nvml: ModuleType, device: Handle, watts: int) -> int:
-    from guest_cdi.nvml import ask
-
     low_mw, high_mw = ask(nvml.nvmlDeviceGetPowerManagementLimitConstraints, device)
     if not low_mw <= watts * 1000 <= high_mw:
         raise _UnfitError(f"{watts} W is not within the {-(-low_mw // 1000)} to {high_mw // 1000} W of this GPU")

@@ -16,6 +16,7 @@ from guest_cdi.lean.coded import FailureCode
 from guest_cdi.lean.errors import CODES as CDI_CODES
 from nvrc.params.table import PARAMS, Param, Sensitivity
 from nvrc.params.values import text
+from nvrc.steps.hardening import HARDENING
 from nvrc.vocabulary.errors import CODES
 
 _WIDTH = 120
@@ -107,9 +108,33 @@ def _code_row(row: FailureCode) -> tuple[str, ...]:
     return f"`{row.code}`", row.step, row.meaning, row.remedy, row.who
 
 
+_HARDENING = """\
+The step `hardening` sets these as soon as `/proc` is there, before any program but PID 1 runs, in every machine and
+without a parameter. A row that the kernel does not have is passed over and named in the step's line. Where every kernel
+has it, or where the kernel refuses the value, the boot ends with `E_HARDENING`. A value *at least* leaves a higher one.
+
+The kernel acts on `sysctl.NAME=VALUE` of its command line before any program runs. What has a row here is set back;
+other such words stay, as no program can tell what the value was before.
+
+What containers cannot do because of it: dump core, use io_uring, load BPF programs or make user namespaces (Debian's
+kernels) without the capability for it, trace processes that are not their own children. kata-agent and NVIDIA's daemons
+do none of these as anybody but root. Loading of modules is locked by the step `lock-modules`.
+"""
+
+
+def render_hardening() -> str:
+    return "\n".join([
+        "# Hardening", "", _NOTICE.format(source="nvrc/steps/hardening.py"), "", _HARDENING,
+        *_table(("sysctl", "value", "in every kernel", "why"), (
+            (f"`{row.name}`", f"{'at least ' if row.at_least else ''}{row.value or '(empty)'}",
+             "yes" if row.required else "", row.why) for row in HARDENING)),
+    ]) + "\n"
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "kernel-parameters.md": render_parameters,
     "failure-codes.md": render_codes,
+    "hardening.md": render_hardening,
 }
 
 

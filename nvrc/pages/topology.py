@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nvrc.engine.facts import Mode
 from nvrc.hardware.topology import COLUMNS, NVIDIA, PRODUCTS, TABLE
 from nvrc.params.claims import fabric_mode, rail_policy
 from nvrc.params.values import text
+from nvrc.vocabulary.mode import Mode
 
 _INTRODUCTION = """\
 # Supported machines

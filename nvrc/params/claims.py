@@ -7,10 +7,10 @@ does not hold is a warning, and the end of the boot under `nvrc.strict`. It neve
 
 from __future__ import annotations
 
-from nvrc.engine.facts import Mode
 from nvrc.params.settings import Settings
 from nvrc.params.values import FabricMode, ModeClaim, RailPolicy, Value, text
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.mode import Mode
 
 _RAIL_POLICY = {4: RailPolicy.GREEDY, 5: RailPolicy.SYMMETRIC}
 

@@ -92,8 +92,9 @@ PARAMS: tuple[Param, ...] = (
           "A root from a verified disk is read-only already. Leave it off where the agent creates mount points on the "
           "root."),
     Param("nvrc.lockdown.kexec", "lockdown_kexec", BOOLEAN, "lock-modules", TRUST,
-          "Forbid loading another kernel with kexec until the VM ends",
-          "Writes kernel.kexec_load_disabled; nothing can undo it."),
+          "End the boot if loading another kernel with kexec cannot be forbidden",
+          "Every boot writes kernel.kexec_load_disabled where the kernel has it, and nothing can undo that. With on, a "
+          "kernel without that switch ends the boot."),
     # What the author believes about the machine
     Param("nvrc.mode", "claimed_mode", _MODE, "topology", AVAILABILITY,
           "The kind of machine this is expected to be",

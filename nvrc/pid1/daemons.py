@@ -12,9 +12,9 @@ from __future__ import annotations
 from guest_cdi.lean.light import Callable, Iterable, dataclass
 from nvrc.machine.system import System
 from nvrc.machine.wait import ChildEnded
-from nvrc.pid1.supervise import Ending
 from nvrc.report.status import ServiceRecord, ServiceState
 from nvrc.services.table import Importance, Restart, Running, read_pid
+from nvrc.vocabulary.ending import Ending
 from nvrc.vocabulary.signals import signal
 
 MOST_RESTARTS = {Restart.NEVER: 0, Restart.UNLESS_CONFIDENTIAL: 1, Restart.BOUNDED: 5}

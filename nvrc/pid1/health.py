@@ -12,7 +12,7 @@ import re
 
 from guest_cdi.lean.light import Callable, replace
 from nvrc.machine.journal import KERNEL, Line
-from nvrc.report.report import GpuRecord, GpuState
+from nvrc.vocabulary.gpu import GpuRecord, GpuState
 
 LOST = "E_GPU_LOST"
 FAULT = "E_GPU_FAULT"

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from guest_cdi.lean.light import TYPE_CHECKING, Callable
 from nvrc.engine.executor import unforeseen
-from nvrc.engine.facts import Facts
+from nvrc.engine.facts import Facts, known
 from nvrc.machine.journal import Journal, Line
 from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
-from nvrc.pid1.supervise import Ending, Supervisor, is_deaf_to
+from nvrc.pid1.supervise import Supervisor, is_deaf_to
 from nvrc.vocabulary import console, paths
+from nvrc.vocabulary.ending import Ending
 from nvrc.vocabulary.signals import signal
 from nvrc.vocabulary.verdict import Verdict
 
 if TYPE_CHECKING:
-    from nvrc.report.report import GpuRecord
     from nvrc.report.status import ServiceRecord
     from nvrc.services.ledger import Ledger
+    from nvrc.vocabulary.gpu import GpuRecord
 
 KILL_DEADLINE_S = 5.0
 LAST_WORDS_S = 1.0  # lines that were sent before a process ended are read after
@@ -31,13 +32,12 @@ MOST_NEWS = 100  # kept for the status; the console has all
 class Life:
     def __init__(self, system: System, loop: Loop, journal: Journal, facts: Facts, *, is_degraded: bool,
                  publish: Callable[[Verdict], None]) -> None:
-        assert facts.agent_pid is not None and facts.parameters is not None  # noqa: S101 - the table's last step
         self._system, self._loop, self._journal, self._publish = system, loop, journal, publish
-        self._settings = facts.parameters.settings
+        self._settings = facts.settings
         self._is_degraded = is_degraded
-        self._has_gpus = bool(facts.topology and facts.topology.gpus)
-        self.supervisor = Supervisor(agent_pid=facts.agent_pid, own_pid_namespace=self._settings.agent_pidns,
-                                     started_s=system.now())
+        self._has_gpus = bool(facts.on_bus)
+        self.supervisor = Supervisor(agent_pid=known(facts.agent_pid, "agent"),
+                                     own_pid_namespace=self._settings.agent_pidns, started_s=system.now())
         self.news: tuple[str, ...] = ()
         self._watch_gpus(facts)
         self._watch_daemons(facts)
@@ -46,7 +46,7 @@ class Life:
         self._health = None
         self._again: Ledger | None = None
         if facts.ledger is not None:
-            from nvrc.nvml.count import ledger_of
+            from nvrc.engine.ledger import ledger_of
             from nvrc.pid1.health import GpuHealth
 
             self._health = GpuHealth(ledger_of(facts) or (), self._changed)
@@ -66,6 +66,14 @@ class Life:
     @property
     def ending(self) -> Ending | None:
         return self.supervisor.ending or (self._daemons.ending if self._daemons else None)
+
+    @property
+    def agent(self) -> ServiceRecord:
+        return agent_record(self.supervisor)
+
+    @property
+    def orphans_reaped(self) -> int:
+        return self.supervisor.orphans_reaped
 
     @property
     def gpus(self) -> tuple[GpuRecord, ...]:
@@ -169,6 +177,16 @@ class Life:
             from nvrc.pid1.closing import stop_daemons
 
             stop_daemons(self._system, self._loop, self._daemons, self._settings.timeout_services_stop_s)
+
+
+def agent_record(supervisor: Supervisor) -> ServiceRecord:
+    """The agent as the status tells of it."""
+    from nvrc.report.status import ServiceRecord, ServiceState
+
+    ending = supervisor.ending
+    ended = ServiceState.STOPPED if ending and ending.is_orderly else ServiceState.FAILED
+    return ServiceRecord(name="agent", state=ended if ending else ServiceState.RUNNING, pid=supervisor.agent_pid,
+                         since_s=supervisor.started_s, detail=ending.what if ending else "")
 
 
 def is_confidential(facts: Facts) -> bool:

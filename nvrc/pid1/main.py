@@ -24,9 +24,10 @@ from nvrc.machine.wait import ChildEnded
 from nvrc.params.values import LogLevel
 from nvrc.pid1.crash import hold_standard_descriptors, tell, tell_uncaught
 from nvrc.pid1.ending import end, expire, set_alarm
-from nvrc.pid1.supervise import ORDERLY, STOP_SIGNALS, Ending
+from nvrc.pid1.supervise import STOP_SIGNALS
 from nvrc.report.bulletin import Bulletin
 from nvrc.vocabulary import console
+from nvrc.vocabulary.ending import ORDERLY, Ending
 from nvrc.vocabulary.errors import BY_CODE
 from nvrc.vocabulary.signals import signal, signal_name
 from nvrc.vocabulary.verdict import Verdict
@@ -170,12 +171,11 @@ class Init:
         life = Life(self.system, self.loop, self.journal, facts, publish=self._publish_life,
                     is_degraded=any(record.outcome == DEGRADED for record in self.executor.records))
         self.life = life
-        assert facts.parameters is not None  # noqa: S101 - the hand-over needs them as well
         mode = facts.mode.value if facts.mode else "cpu"
         devices = facts.cdi.devices if facts.cdi else 0
         self.system.say(console.verdict_ready(self.system.now() - self.started_s, mode, count_gpus(facts), devices,
                                               life.supervisor.agent_pid))
-        if facts.parameters.settings.log is LogLevel.TRACE:
+        if facts.settings.log is LogLevel.TRACE:
             console.tell_imports(self.system.say, sys.modules)
         self._publish(life.verdict)
         self.bulletin.serve(self.loop, lambda: self.bulletin.live(self.journal, self.life))
@@ -256,7 +256,7 @@ class Init:
 def count_gpus(facts: Facts) -> int:
     """Those that containers can be given; on the bus, where nothing attaches them."""
     if facts.ledger is not None:
-        from nvrc.nvml.count import ledger_of
+        from nvrc.engine.ledger import ledger_of
 
         return sum(1 for record in ledger_of(facts) or () if not record.code)
-    return len(facts.topology.gpus) if facts.topology else 0
+    return len(facts.on_bus)

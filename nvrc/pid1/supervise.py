@@ -10,30 +10,11 @@ from __future__ import annotations
 
 import os
 
-from guest_cdi.lean.light import dataclass
-from nvrc.vocabulary.errors import BY_CODE
+from nvrc.vocabulary.ending import ORDERLY, Ending
 from nvrc.vocabulary.signals import signal, signal_name
 
-ORDERLY = "OK"
 GAVE_UP = "it gave up: check the agent.* parameters and guest components; agent.log=debug shows how far it got"
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGPWR})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """Why the VM ends: code OK for an orderly end, else a failure code."""
-
-    code: str
-    what: str
-    hint: str = ""
-
-    @property
-    def is_orderly(self) -> bool:
-        return self.code == ORDERLY
-
-    @property
-    def advice(self) -> str:
-        return self.hint or ("" if self.is_orderly else BY_CODE[self.code].remedy)
 
 
 class Supervisor:

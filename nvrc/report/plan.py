@@ -16,7 +16,7 @@ from nvrc.engine.table import Step
 from nvrc.hardware.topology import PciReader, classify, scan
 from nvrc.params.parse import Parsed
 from nvrc.report.report import Failure, FunctionRecord, ParameterRecord, record_topology
-from nvrc.steps.topology import detect
+from nvrc.steps import topology
 from nvrc.vocabulary.errors import CODES, NvrcError
 
 
@@ -61,7 +61,7 @@ def make_plan(table: tuple[Step, ...], parsed: Parsed, bus: PciReader, policy_er
         failures.append(_failure("parameters", error))
     try:
         functions = record_topology(classify(scan(bus)))
-        facts = detect(bus, facts)
+        facts = topology.run(bus, facts)
     except NvrcError as error:
         failures.append(_failure("topology", error))
     return Plan(
@@ -93,7 +93,7 @@ def _planned(table: tuple[Step, ...], facts: Facts, failed: dict[str, str]) -> I
             runs, why = False, "does not apply here"
         # A deadline may depend on facts that only a boot that comes this far has.
         yield PlannedStep(name=step.name, runs=runs, why=why, needs=step.needs, on_failure=step.on_failure.value,
-                          deadline_s=step.deadline(facts) if runs else None,
+                          deadline_s=step.load().deadline_s(facts) if runs else None,
                           codes=tuple(row.code for row in CODES if row.step == step.name))
 
 

@@ -7,26 +7,30 @@ from guest_cdi.lean.light import Iterable, Protocol
 from nvrc import __version__
 from nvrc.engine.executor import Executor, Record
 from nvrc.engine.facts import Facts
+from nvrc.engine.ledger import ledger_of
 from nvrc.machine.journal import Journal
 from nvrc.machine.system import System
-from nvrc.nvml.count import ledger_of
-from nvrc.pid1.supervise import Ending, Supervisor
 from nvrc.report import report, status
-from nvrc.report.report import Failure, GpuRecord, ParameterRecord, Report, SpanRecord, StepRecord
-from nvrc.report.status import ServiceRecord, ServiceState, Status
+from nvrc.report.report import Failure, ParameterRecord, Report, SpanRecord, StepRecord
+from nvrc.report.status import ServiceRecord, Status
 from nvrc.report.troubles import list_troubles
 from nvrc.vocabulary import paths
+from nvrc.vocabulary.ending import Ending
+from nvrc.vocabulary.gpu import GpuRecord
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
 LIBRARY_SCAN = "library scan"
-INIT_MESSAGE = b"Run /init as init process"
+# From an initramfs, and from a disk.
+INIT_MESSAGES = (b"Run /init as init process", b"Run /sbin/init as init process")
 
 
 class Living(Protocol):
     """What is known about the VM after the hand-over; see life.Life."""
 
     @property
-    def supervisor(self) -> Supervisor: ...
+    def agent(self) -> ServiceRecord: ...
+    @property
+    def orphans_reaped(self) -> int: ...
     @property
     def ending(self) -> Ending | None: ...
     @property
@@ -100,7 +104,6 @@ def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict
 
 
 def describe_life(boot: Report, journal: Journal, life: Living | None, now: float) -> Status:
-    supervisor = life.supervisor if life else None
     gpus = (life.gpus if life else ()) or boot.gpus
     return Status(
         program=boot.program,
@@ -110,20 +113,13 @@ def describe_life(boot: Report, journal: Journal, life: Living | None, now: floa
         resident_kib=boot.resident_kib,
         failure=_failure_of_life(life) or boot.failure,
         degraded_by=list_troubles(boot.steps, gpus, life.services, boot.warnings + life.news) if life else (),
-        services=(_agent(life.supervisor), *life.services) if life else (),
+        services=(life.agent, *life.services) if life else (),
         gpus=gpus,
-        orphans_reaped=supervisor.orphans_reaped if supervisor else 0,
+        orphans_reaped=life.orphans_reaped if life else 0,
         log_messages=journal.serial,
         log_dropped=journal.file_losses,
         warnings=boot.warnings + (life.news if life else ()),
     )
-
-
-def _agent(supervisor: Supervisor) -> ServiceRecord:
-    ending = supervisor.ending
-    ended = ServiceState.STOPPED if ending and ending.is_orderly else ServiceState.FAILED
-    return ServiceRecord(name="agent", state=ended if ending else ServiceState.RUNNING, pid=supervisor.agent_pid,
-                         since_s=supervisor.started_s, detail=ending.what if ending else "")
 
 
 def _failure_of_life(life: Living | None) -> Failure | None:
@@ -160,7 +156,7 @@ def _interpreter_s(system: System, records: tuple[Record, ...], started_s: float
 
 
 def interpreter_seconds(kmsg: Iterable[bytes], *, started_s: float, anchor: str, anchor_s: float) -> float | None:
-    """From the kernel's exec of /init to `started_s`; None when the kernel's message about it is gone.
+    """From the kernel's exec of its init to `started_s`; None when the kernel's message about it is gone.
 
     The kernel stamps messages with another clock than the boot clock. `anchor`, a line that PID 1 said itself at
     `anchor_s`, tells how far they are apart.
@@ -168,7 +164,7 @@ def interpreter_seconds(kmsg: Iterable[bytes], *, started_s: float, anchor: str,
     executed_s, apart_s = None, None
     for record in kmsg:
         head, _, text = record.partition(b";")
-        if text.startswith(INIT_MESSAGE):
+        if text.startswith(INIT_MESSAGES):
             executed_s = _stamp_s(head)
         elif text.startswith(anchor.encode()):
             apart_s = anchor_s - _stamp_s(head)

@@ -11,24 +11,17 @@ from __future__ import annotations
 
 from guest_cdi.lean.light import Enum, dataclass
 from nvrc.hardware.topology import Topology
+from nvrc.vocabulary.gpu import GpuRecord
 from nvrc.vocabulary.jsontext import encode
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
 __all__ = [
-    "LOG_TAIL_LINES", "SCHEMA", "Failure", "FunctionRecord", "GpuRecord", "GpuState", "Outcome", "ParameterRecord",
+    "LOG_TAIL_LINES", "SCHEMA", "Failure", "FunctionRecord", "Outcome", "ParameterRecord",
     "Report", "Role", "SpanRecord", "StepRecord", "Verdict", "from_json", "record_topology", "to_json",
 ]
 
 SCHEMA = 1
 LOG_TAIL_LINES = 200
-
-
-class GpuState(Enum):
-    SEEN = "seen"
-    REGISTERED = "registered"
-    ATTACHED = "attached"
-    FAILED = "failed"
-    LOST = "lost"
 
 
 class Role(Enum):
@@ -69,15 +62,6 @@ class FunctionRecord:
     ids: str
     pci_class: str
     role: Role
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuRecord:
-    bdf: str
-    uuid: str = ""
-    state: GpuState = GpuState.SEEN
-    code: str = ""
-    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from guest_cdi.lean.light import Enum, dataclass
-from nvrc.report.report import Failure, GpuRecord, Verdict
+from nvrc.report.report import Failure, Verdict
+from nvrc.vocabulary.gpu import GpuRecord
 from nvrc.vocabulary.jsontext import encode
 
 SCHEMA = 1

@@ -13,8 +13,9 @@ from dataclasses import replace
 from math import floor, log10
 from typing import NamedTuple
 
-from nvrc.report.report import GpuState, Report, SpanRecord, StepRecord
+from nvrc.report.report import Report, SpanRecord, StepRecord
 from nvrc.vocabulary.console import printable
+from nvrc.vocabulary.gpu import GpuState
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
 WIDTH, MARGIN, LABELS, ROOM_RIGHT = 1120, 24, 150, 170

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from guest_cdi.lean.light import Iterable, Iterator
-from nvrc.report.report import Failure, GpuRecord, StepRecord
+from nvrc.report.report import Failure, StepRecord
 from nvrc.report.status import ServiceRecord, ServiceState
 from nvrc.vocabulary.errors import find_code
+from nvrc.vocabulary.gpu import GpuRecord
 from nvrc.vocabulary.verdict import Outcome
 
 AFTER_THE_BOOT = "supervise"

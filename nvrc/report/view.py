@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from nvrc.boot import BOOT
 from nvrc.report.critical_path import own_seconds
-from nvrc.report.report import Failure, GpuRecord, Report, Role, StepRecord
+from nvrc.report.report import Failure, Report, Role, StepRecord
 from nvrc.report.status import Status
 from nvrc.vocabulary.console import printable
+from nvrc.vocabulary.gpu import GpuRecord
 
 _DEFAULT_SOURCE = "default"
 

@@ -8,7 +8,7 @@ item it dislikes. Messages carry the daemon's last words, and what is known abou
 from __future__ import annotations
 
 from guest_cdi.lean.light import Mapping
-from nvrc.engine.facts import Facts
+from nvrc.machine.journal import Journal
 from nvrc.machine.system import System
 from nvrc.machine.wait import ChildEnded, Events, OverdueError
 from nvrc.services.signatures import enrich, explain
@@ -20,10 +20,11 @@ KILLED = ("SIGKILL before the agent runs is the kernel's, for want of memory: gi
 LAST_WORDS_S = 0.3  # for lines that were sent before a process ended and are read after
 
 
-def launch(system: System, facts: Facts, service: Service, limit_s: float,
+def launch(system: System, service: Service, limit_s: float, *, root: str, journal: Journal | None,
            values: Mapping[str, str] | None = None) -> Running:
-    with Events(system, limit_s, facts.journal) as events:
-        program, pid = start(system, facts, service, events.ended, values)
+    """`root`: what the paths of the driver's files begin with; `journal`: where the daemon's lines are heard."""
+    with Events(system, limit_s, journal) as events:
+        program, pid = start(system, service, root, events.ended, values)
         said: list[str] = []
         try:
             wait_until_ready(system, service, events, said)

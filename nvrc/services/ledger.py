@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from guest_cdi.lean.light import Iterable, replace
 from nvrc.machine.journal import Line
-from nvrc.report.report import GpuRecord, GpuState
+from nvrc.vocabulary.gpu import GpuRecord, GpuState
 
 TAG = "nvidia-persistenced"
 ATTACHED = ("persistence mode enabled.", "already in requested persistence mode.")

@@ -8,61 +8,70 @@ device say which GPUs are; the deadline starts anew with each of them.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import Collection, replace
-from nvrc.engine.facts import Facts, FailedWithFacts
+from guest_cdi.lean.light import Collection, Iterable, NamedTuple, replace
+from nvrc.machine.journal import Journal
 from nvrc.machine.system import System
 from nvrc.machine.wait import ChildEnded, Events, OverdueError
 from nvrc.params.values import GpuCount
-from nvrc.report.report import GpuRecord, GpuState
 from nvrc.services.launch import ended_early
 from nvrc.services.ledger import Ledger, lines_about
 from nvrc.services.signatures import explain
 from nvrc.services.table import PERSISTENCED, Running, read_pid, start
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.gpu import GpuRecord, GpuState
 
 LAST_WORDS_S = 1.0  # of silence: lines that were sent before the process ended are read after, a flood of them slowly
 INFORMATION_LIMIT = 1 << 16
 
 
-def attach(system: System, facts: Facts) -> Facts:
-    assert facts.topology is not None  # noqa: S101 - `needs` puts it before
-    ledger = Ledger(function.bdf for function in facts.topology.gpus)
+class Attached(NamedTuple):
+    """nvidia-persistenced at work, and what it told of each GPU."""
+
+    running: Running
+    ledger: tuple[GpuRecord, ...]
+    warnings: tuple[str, ...]
+
+
+class AttachError(NvrcError):
+    """Not enough GPUs came up; the ledger says how far it got."""
+
+    def __init__(self, error: NvrcError, ledger: tuple[GpuRecord, ...]) -> None:
+        super().__init__(error.code, error.what, error.hint, error.details)
+        self.ledger = ledger
+
+
+def attach(system: System, on_bus: Iterable[str], wanted: GpuCount, *, patience_s: float, uvm: bool, root: str,
+           journal: Journal | None) -> Attached:
+    """`patience_s`: how long it may take until the next GPU has attached or failed."""
+    ledger = Ledger(on_bus)
     try:
-        return _attach(system, facts, ledger)
+        running, said = _run_daemon(system, ledger, patience_s=patience_s, uvm=uvm, root=root, journal=journal)
+        excluded = {record.bdf for record in ledger.pending
+                    if _information(system, record.bdf, "GPU Excluded") == "Yes"}
+        warnings = judge(ledger, said, wanted, system.now(), excluded)
     except NvrcError as err:
-        records = tuple(_with_uuid(system, record) for record in ledger.records)
-        raise FailedWithFacts(err, replace(facts, ledger=records)) from err
+        raise AttachError(err, _records(system, ledger)) from err
+    return Attached(running, _records(system, ledger), warnings)
 
 
-def _attach(system: System, facts: Facts, ledger: Ledger) -> Facts:
-    assert facts.parameters is not None  # noqa: S101 - `needs` puts it before
-    settings = facts.parameters.settings
+def _run_daemon(system: System, ledger: Ledger, *, patience_s: float, uvm: bool, root: str,
+                journal: Journal | None) -> tuple[Running, list[str]]:
+    """The daemon once it has tried every GPU, and what was said meanwhile."""
     _make_folder(system)
     said: list[str] = []
-    with Events(system, patience_s(facts), facts.journal) as events:
-        uvm = "on" if settings.uvm_persistence else ""
-        program, pid = start(system, facts, PERSISTENCED, events.ended, {"uvm": uvm})
+    with Events(system, patience_s, journal) as events:
+        program, pid = start(system, PERSISTENCED, root, events.ended, {"uvm": "on" if uvm else ""})
         _follow(events, system, ledger, said)
         _hear_the_rest(events, system, ledger, said)
     daemon = read_pid(system, PERSISTENCED)
     if daemon is None:
         raise NvrcError("E_PERSISTENCED_START", f"nvidia-persistenced left no pid in {paths.PERSISTENCED_PID}")
-    excluded = {record.bdf for record in ledger.pending if _information(system, record.bdf, "GPU Excluded") == "Yes"}
-    warnings = judge(ledger, said, settings.gpus, system.now(), excluded)
-    running = Running(service=PERSISTENCED, program=program, started_pid=pid, pid=daemon, since_s=events.started_s)
-    return _with_findings(facts, running, tuple(_with_uuid(system, record) for record in ledger.records), warnings)
+    return Running(service=PERSISTENCED, program=program, started_pid=pid, pid=daemon, since_s=events.started_s), said
 
 
-def patience_s(facts: Facts) -> float:
-    """How long it may take until the next GPU has attached or failed."""
-    assert facts.parameters is not None and facts.topology is not None  # noqa: S101 - `needs` puts them before
-    settings = facts.parameters.settings
-    return settings.timeout_persistenced_s + settings.timeout_per_gpu_s * len(facts.topology.gpus)
-
-
-def _with_findings(facts: Facts, running: Running, ledger: tuple[GpuRecord, ...], warnings: tuple[str, ...]) -> Facts:
-    return replace(facts, services=(*facts.services, running), ledger=ledger, warnings=facts.warnings + warnings)
+def _records(system: System, ledger: Ledger) -> tuple[GpuRecord, ...]:
+    return tuple(_with_uuid(system, record) for record in ledger.records)
 
 
 def _make_folder(system: System) -> None:

@@ -8,8 +8,6 @@ those of Documentation/ABI/stable/sysfs-class-infiniband.
 
 from __future__ import annotations
 
-import re
-
 from guest_cdi.lean.light import NamedTuple, Protocol
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
@@ -17,6 +15,7 @@ from nvrc.vocabulary.errors import NvrcError
 SM_DISABLED = 1 << 10  # IB_PORT_SM_DISABLED in the port's capability mask
 ACTIVE = "4: ACTIVE"
 ATTRIBUTE_LIMIT = 256
+DIGITS = "0123456789"
 
 
 class Files(Protocol):
@@ -57,8 +56,15 @@ def devices_of(system: Files, bdf: str) -> tuple[str, ...]:
 
 
 def natural(name: str) -> tuple[tuple[str, int], ...]:
-    """A key that sorts digits as numbers."""
-    return tuple((text, int(digits or -1)) for text, digits in re.findall(r"([^0-9]*)([0-9]*)", name))
+    """A key that sorts digits as numbers: the name as pairs of other letters and the number behind them."""
+    pairs: list[tuple[str, int]] = []
+    rest = name
+    while rest:
+        text = rest[:next((at for at, letter in enumerate(rest) if letter in DIGITS), len(rest))]
+        digits = rest[len(text):len(rest) - len(rest[len(text):].lstrip(DIGITS))]
+        pairs.append((text, int(digits or -1)))
+        rest = rest[len(text) + len(digits):]
+    return (*pairs, ("", -1))
 
 
 def look_at(system: Files, device: str, bdf: str) -> Port:
@@ -86,9 +92,13 @@ def _check_state(system: Files, device: str, bdf: str) -> Port:
     except OSError as err:
         return Port(device, "", f"at {bdf} has no GID: {err.strerror}")
     groups = gid.split(":")
-    if len(groups) != 8 or not all(re.fullmatch("[0-9a-fA-F]{1,4}", group) for group in groups):
+    if len(groups) != 8 or not all(_is_hex(group, 4) for group in groups):
         return Port(device, "", f"at {bdf} has an odd GID {gid[:60]!a}")
     return Port(device, "0x" + "".join(group.zfill(4) for group in groups[4:]), "")
+
+
+def _is_hex(text: str, longest: int) -> bool:
+    return 0 < len(text) <= longest and all(letter in "0123456789abcdefABCDEF" for letter in text)
 
 
 def _attribute(system: Files, device: str, name: str) -> str:
@@ -98,6 +108,6 @@ def _attribute(system: Files, device: str, name: str) -> str:
 
 def _read_hex(device: str, text: str) -> int:
     """Unlike a mask that cannot be read, one that makes no sense is an error: it says nothing about the port."""
-    if not re.fullmatch("(0x)?[0-9a-fA-F]{1,16}", text):
+    if not _is_hex(text.removeprefix("0x"), 16):
         raise NvrcError("E_NVLSM", f"{paths.INFINIBAND}/{device}/ports/1/cap_mask reads {text[:40]!a}, no mask")
     return int(text, 16)

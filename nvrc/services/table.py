@@ -7,16 +7,13 @@ the journal. How long to wait for it and what to make of its lines is the busine
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, Enum, Mapping, NamedTuple, dataclass
+from guest_cdi.lean.light import Enum, Mapping, NamedTuple, dataclass
 from nvrc.machine.children import Ended
 from nvrc.machine.program import Program
 from nvrc.machine.system import System
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.signals import signal
-
-if TYPE_CHECKING:
-    from nvrc.engine.facts import Facts
 
 
 class Importance(Enum):
@@ -114,10 +111,10 @@ def describe(service: Service, root: str, values: Mapping[str, str] | None = Non
                    if not words.only_with or filled.get(words.only_with) for word in words.words))
 
 
-def start(system: System, facts: Facts, service: Service, ended: Ended,
+def start(system: System, service: Service, root: str, ended: Ended,
           values: Mapping[str, str] | None = None) -> tuple[Program, int]:
-    """Start the daemon; what it starts with, and the pid of what was started."""
-    program = describe(service, facts.gpu_root or "", values)
+    """Start the daemon from below `root`; what it starts with, and the pid of what was started."""
+    program = describe(service, root, values)
     if not system.exists(program.path, executable=True):
         raise NvrcError(service.code, f"{program.path} is not there or not executable",
                         "build the image or the GPU extension with it")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 
 from nvrc.engine.facts import Facts, replace
+from nvrc.engine.table import LONG, nothing
 from nvrc.machine.linux import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RELATIME
 from nvrc.machine.program import PATH, Program
 from nvrc.machine.system import System
@@ -21,9 +22,11 @@ OOM_SCORE_ADJ = -997
 CGROUP_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME
 
 
-def start(system: System, facts: Facts) -> Facts:
-    assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
-    settings = facts.parameters.settings
+deadline_s, tell = LONG, nothing
+
+
+def run(system: System, facts: Facts) -> Facts:
+    settings = facts.settings
     if settings.cgroup_v2 or not settings.agent_pidns:
         _mount_cgroup2(system)
     try:

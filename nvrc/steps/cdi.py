@@ -3,23 +3,19 @@
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING
-from nvrc.engine.facts import Facts, replace
+from nvrc.engine.facts import Facts, known, replace
+from nvrc.machine.system import System
+from nvrc.nvml.answers import CdiMade
+from nvrc.nvml.client import SPARE_S, Client
+from nvrc.nvml.count import NOT_DESCRIBED
+from nvrc.params.values import CountRule, GpuCount
+from nvrc.vocabulary.errors import NvrcError
 
-if TYPE_CHECKING:
-    from nvrc.machine.system import System
-    from nvrc.nvml.answers import CdiMade
-    from nvrc.params.values import GpuCount
 
-
-def publish(_system: System, facts: Facts) -> Facts:
-    from nvrc.nvml.answers import CdiMade, read_record
-    from nvrc.nvml.client import ask, settings_of
-    from nvrc.nvml.count import NOT_DESCRIBED
-    from nvrc.params.values import CountRule
-
-    rule = settings_of(facts).gpus
-    made = read_record(CdiMade, ask(facts, "cdi", keep_going=rule.rule is CountRule.AT_LEAST))
+def run(_system: System, facts: Facts) -> Facts:
+    client = Client(known(facts.worker, "device-nodes"), facts.nvml_patience_s)
+    rule = facts.settings.gpus
+    made = client.publish_cdi(keep_going=rule.rule is CountRule.AT_LEAST)
     _check_rest(facts, made, rule)
     told = tuple(gpu.error for gpu in facts.gpus or () if gpu.error)
     left_out = tuple(f"{NOT_DESCRIBED} not in the CDI document: {text}" for text in made.left_out
@@ -28,9 +24,7 @@ def publish(_system: System, facts: Facts) -> Facts:
 
 
 def deadline_s(facts: Facts) -> float:
-    from nvrc.nvml.client import deadline_s as of_one_request
-
-    return of_one_request(facts)
+    return facts.nvml_patience_s + SPARE_S
 
 
 def tell(facts: Facts) -> str:
@@ -43,11 +37,8 @@ def tell(facts: Facts) -> str:
 
 def _check_rest(facts: Facts, made: CdiMade, rule: GpuCount) -> None:
     """A GPU that answers and yet cannot be described, say for lack of a node, does not count as up."""
-    from nvrc.nvml.client import usable
-    from nvrc.vocabulary.errors import NvrcError
-
-    rest = [number for number in usable(facts) if number not in made.faulty]
-    on_bus = len(facts.topology.gpus) if facts.topology else 0
+    rest = [number for number in facts.usable if number not in made.faulty]
+    on_bus = len(facts.on_bus)
     if not rule.holds(len(rest), on_bus):
         raise NvrcError("E_GPU_COUNT", f"{len(rest)} of {on_bus} GPUs can be given to containers, "
                                        f"nvrc.gpus={rule.text()}; {'; '.join(made.left_out)}")
@@ -55,7 +46,7 @@ def _check_rest(facts: Facts, made: CdiMade, rule: GpuCount) -> None:
 
 def _renumbered(facts: Facts) -> tuple[str, ...]:
     """The host counts the GPUs that it passed; the driver counts those that it lists."""
-    passed = len(facts.topology.gpus) if facts.topology else 0
+    passed = len(facts.on_bus)
     listed = len(facts.gpus or ())
     if listed == passed:
         return ()

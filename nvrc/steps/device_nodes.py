@@ -7,25 +7,25 @@ The worker that will use them is forked here as well.
 from __future__ import annotations
 
 from nvrc.engine.facts import Facts, replace
+from nvrc.engine.table import LONG
+from nvrc.hardware.device_nodes import make_nodes
 from nvrc.machine.system import System
+from nvrc.nvml.client import prepare_worker
 from nvrc.vocabulary import paths
 
+deadline_s = LONG
 
-def make(system: System, facts: Facts) -> Facts:
-    from nvrc.hardware.device_nodes import make_nodes
 
+def run(system: System, facts: Facts) -> Facts:
     if facts.modules is not None and "nvidia" not in facts.modules:
         return replace(facts, device_nodes=())  # the service VM of NVLink 5 drives InfiniBand, and devtmpfs knows that
     # A GPU that the driver does not list was judged by the step before: nvrc.gpus may do without it.
-    gpus = tuple(gpu.bdf for gpu in facts.topology.gpus
-                 if system.exists(f"{paths.NVIDIA_PROC}/gpus/{gpu.bdf}")) if facts.topology else ()
+    gpus = tuple(bdf for bdf in facts.on_bus if system.exists(f"{paths.NVIDIA_PROC}/gpus/{bdf}"))
     nodes = make_nodes(system, gpus)
     if not gpus:
         return replace(facts, device_nodes=nodes)
-    from nvrc.nvml.client import prepare_worker
-
     # Forked here, on the main thread, so that it warms up while the driver attaches the GPUs.
-    return replace(facts, device_nodes=nodes, worker=prepare_worker(system, facts))
+    return replace(facts, device_nodes=nodes, worker=prepare_worker(system, facts.driver_root))
 
 
 def tell(facts: Facts) -> str:

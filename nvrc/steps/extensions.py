@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from guest_cdi.lean.light import TYPE_CHECKING
 from nvrc.engine.facts import Facts, replace
+from nvrc.extensions.disks import absent, find_disks, reconcile
+from nvrc.hardware.modules import Modules
 from nvrc.machine.linux import MS_NODEV, MS_NOSUID, MS_RDONLY
 from nvrc.machine.system import System
+from nvrc.machine.uevents import wait_until_complete
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 
@@ -26,17 +29,14 @@ EROFS_MAGIC_AT, EROFS_MAGIC = 1024, bytes.fromhex("e2e1f5e0")
 GPU = "gpu"
 
 
-def attach(system: System, facts: Facts) -> Facts:
-    from nvrc.extensions.disks import find_disks, reconcile
-
-    assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
-    settings = facts.parameters.settings
+def run(system: System, facts: Facts) -> Facts:
+    settings = facts.settings
     remarks = _await_disks(system, settings) if settings.extensions or _has_disk_controller(system) else ()
     pairs = reconcile(find_disks(system), settings.extensions)
     roots = {pair.extension.name: _mount(system, pair, settings) for pair in pairs}
     gpu_root = roots.get(GPU, "")
     if gpu_root:
-        from nvrc.extensions.gpu import join
+        from nvrc.extensions.gpu import join  # what most boots go without
 
         join(system, gpu_root, settings.timeout_command_s)
     return replace(facts, extensions=tuple(roots), gpu_root=gpu_root, warnings=facts.warnings + remarks)
@@ -44,8 +44,7 @@ def attach(system: System, facts: Facts) -> Facts:
 
 def deadline_s(facts: Facts) -> float:
     """Loading modules, verifying and the loader's cache, and three signs of progress to wait for per extension."""
-    assert facts.parameters is not None  # noqa: S101 - as above
-    settings = facts.parameters.settings
+    settings = facts.settings
     return 2 * settings.timeout_command_s + settings.timeout_extensions_s * (1 + 3 * len(settings.extensions))
 
 
@@ -55,10 +54,6 @@ def tell(facts: Facts) -> str:
 
 def _await_disks(system: System, settings: Settings) -> tuple[str, ...]:
     """Load what disks need, and wait for those that are named; what there is to remark about it."""
-    from nvrc.extensions.disks import absent, find_disks
-    from nvrc.hardware.modules import Modules
-    from nvrc.machine.uevents import wait_until_complete
-
     modules = Modules(system, options=settings.module_options)
     for name in STORAGE if settings.extensions else STORAGE[:1]:
         modules.load_if_there(name)
@@ -82,7 +77,7 @@ def _attribute(system: System, function: str, name: str) -> str:
 
 def _mount(system: System, pair: Pair, settings: Settings) -> str:
     """Where the extension is mounted."""
-    from nvrc.extensions.verity import FOLDER, device_name, open_verity
+    from nvrc.extensions.verity import FOLDER, device_name, open_verity  # what most boots go without
 
     name = pair.extension.name
     first = open_verity(system, pair, settings.verity_corruption)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from guest_cdi.lean.light import NamedTuple
 from nvrc.engine.facts import Facts
+from nvrc.engine.table import SHORT, nothing
 from nvrc.machine.linux import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RELATIME
 from nvrc.machine.system import System
 from nvrc.vocabulary import paths
@@ -49,7 +50,10 @@ LINKS = (
 )
 
 
-def mount(system: System, facts: Facts) -> Facts:
+deadline_s, tell = SHORT, nothing
+
+
+def run(system: System, facts: Facts) -> Facts:
     if not system.exists("/proc/self/mounts"):
         _mount(system, MOUNTS[0])
     mounted = mounted_types(system.read("/proc/self/mounts"))

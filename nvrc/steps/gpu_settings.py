@@ -7,14 +7,14 @@ the boot, so that one boot shows every mistake.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING
-from nvrc.engine.facts import Facts, replace
+from nvrc.engine.facts import Facts, known, replace
+from nvrc.hardware.device_nodes import make_capability_nodes
+from nvrc.machine.system import System
+from nvrc.nvml.answers import Applied, MigMade, NvmlGpu
+from nvrc.nvml.client import SPARE_S, Client
+from nvrc.nvml.count import check_count
+from nvrc.params.mig import MigLayout
 from nvrc.vocabulary.errors import NvrcError
-
-if TYPE_CHECKING:
-    from nvrc.machine.system import System
-    from nvrc.nvml.answers import Applied, MigMade, NvmlGpu
-    from nvrc.params.mig import MigLayout
 
 # Field of Settings, parameter, unit.
 NAMES = {
@@ -24,29 +24,21 @@ NAMES = {
 }
 
 
-def apply(system: System, facts: Facts) -> Facts:
-    from nvrc.nvml.answers import NvmlGpu, read_records
-    from nvrc.nvml.client import ask, settings_of
-    from nvrc.nvml.count import check_count
-
-    gpus = read_records(NvmlGpu, ask(facts, "gpus"))
-    on_bus = tuple(gpu.bdf for gpu in facts.topology.gpus) if facts.topology else ()
-    left_out = check_count(gpus, on_bus, settings_of(facts).gpus)
+def run(system: System, facts: Facts) -> Facts:
+    client = Client(known(facts.worker, "device-nodes"), facts.nvml_patience_s)
+    gpus = client.gpus()
+    left_out = check_count(gpus, facts.on_bus, facts.settings.gpus)
     facts = replace(facts, gpus=gpus, warnings=facts.warnings + left_out)
-    applied = _set(facts)
-    mig = _cut(facts)
+    applied = _set(client, facts)
+    mig = _cut(client, facts)
     if any(row.changed for row in mig):
-        from nvrc.hardware.device_nodes import make_capability_nodes
-
         make_capability_nodes(system)
     return replace(facts, gpu_settings=applied, mig=mig, warnings=facts.warnings + _remarks(applied))
 
 
 def deadline_s(facts: Facts) -> float:
     """Three requests: who is there, settings, MIG."""
-    from nvrc.nvml.client import SPARE_S, patience_s
-
-    return 3 * patience_s(facts) + SPARE_S
+    return 3 * facts.nvml_patience_s + SPARE_S
 
 
 def tell(facts: Facts) -> str:
@@ -57,31 +49,25 @@ def tell(facts: Facts) -> str:
     return ", ".join([f"{up} GPU{'' if up == 1 else 's'}", *asked, *([f"MIG on {cut}"] if cut else [])])
 
 
-def _set(facts: Facts) -> tuple[Applied, ...]:
-    from nvrc.nvml.answers import Applied, read_records
-    from nvrc.nvml.client import ask, settings_of, usable
-
-    settings = settings_of(facts)
+def _set(client: Client, facts: Facts) -> tuple[Applied, ...]:
+    settings = facts.settings
     asked = {name: value for name in NAMES if (value := getattr(settings, name)) is not None}
     if not asked:
         return ()
-    applied = read_records(Applied, ask(facts, "settings", gpus=usable(facts), **asked))
+    applied = client.apply_settings(facts.usable, asked)
     failed = [f"{_label(facts, row.number)}: {_parameter(row)}: {row.error}" for row in applied if row.error]
     if failed:
         raise NvrcError("E_GPU_SETTING", "; ".join(failed))
     return applied
 
 
-def _cut(facts: Facts) -> tuple[MigMade, ...]:
-    from nvrc.nvml.answers import MigMade, read_records
-    from nvrc.nvml.client import ask, settings_of, usable
-
-    layout = settings_of(facts).mig
+def _cut(client: Client, facts: Facts) -> tuple[MigMade, ...]:
+    layout = facts.settings.mig
     if layout is None:
         return ()
     _check_numbers(layout, facts.gpus or ())
-    plan = [(number, profiles) for number in usable(facts) if (profiles := layout.profiles(number)) is not None]
-    made = read_records(MigMade, ask(facts, "mig", gpus=plan))
+    plan = [(number, profiles) for number in facts.usable if (profiles := layout.profiles(number)) is not None]
+    made = client.make_mig(plan)
     failed = [f"{_label(facts, row.number)}: {row.error}" for row in made if row.error]
     if failed:
         raise NvrcError("E_MIG", "; ".join(failed))

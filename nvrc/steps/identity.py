@@ -7,7 +7,8 @@ agent is present is asked here, before minutes of hardware work, not after.
 
 from __future__ import annotations
 
-from nvrc.engine.facts import Facts, replace
+from nvrc.engine.facts import Facts
+from nvrc.engine.table import SHORT, nothing
 from nvrc.machine.system import System
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
@@ -15,7 +16,10 @@ from nvrc.vocabulary.errors import NvrcError
 LONGEST = 64  # __NEW_UTS_LEN
 
 
-def establish(system: System, facts: Facts) -> Facts:
+deadline_s, tell = SHORT, nothing
+
+
+def run(system: System, facts: Facts) -> Facts:
     _check_agent(system)
     name = _first_word(system) or "localhost"
     if len(name) > LONGEST or not name.isascii() or not name.isprintable():
@@ -26,7 +30,7 @@ def establish(system: System, facts: Facts) -> Facts:
     except OSError as err:
         what = f"cannot set the host name {name!r} or take ctrl-alt-del: {err.strerror}"
         raise NvrcError("E_IDENTITY", what) from err
-    return replace(facts, hostname=name)
+    return facts
 
 
 def _first_word(system: System) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from errno import EINVAL
 
 from nvrc.engine.facts import Facts, replace
+from nvrc.engine.table import SHORT, nothing
 from nvrc.machine.journal import Journal
 from nvrc.machine.system import System
 from nvrc.vocabulary import paths
@@ -23,7 +24,10 @@ SYSCTLS = (
 )
 
 
-def open_log(system: System, facts: Facts) -> Facts:
+deadline_s, tell = SHORT, nothing
+
+
+def run(system: System, facts: Facts) -> Facts:
     for path, value in SYSCTLS:
         try:
             system.write(path, value.encode())

@@ -10,6 +10,7 @@ What else the command line wants locked goes the same way: kexec, and the root o
 from __future__ import annotations
 
 from nvrc.engine.facts import Facts, replace
+from nvrc.hardware.modules import Modules
 from nvrc.machine.linux import MS_RDONLY, MS_REMOUNT
 from nvrc.machine.system import System
 from nvrc.vocabulary import paths
@@ -19,22 +20,20 @@ from nvrc.vocabulary.errors import NvrcError
 FOR_THE_AGENT = ("overlay", "virtio_net", "vmw_vsock_virtio_transport")
 
 
-def lock(system: System, facts: Facts) -> Facts:
-    assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
-    settings = facts.parameters.settings
+def run(system: System, facts: Facts) -> Facts:
+    settings = facts.settings
     loaded, remarks = _load_for_the_agent(system, facts)
     if settings.lockdown_kexec:
         _write_one(system, paths.KEXEC_DISABLED)
     if settings.lockdown_root:
         _make_root_read_only(system)
     _write_one(system, paths.MODULES_DISABLED)
-    return replace(facts, modules_locked=True, agent_modules=loaded, warnings=facts.warnings + remarks)
+    return replace(facts, agent_modules=loaded, warnings=facts.warnings + remarks)
 
 
 def deadline_s(facts: Facts) -> float:
     """Loading as long as any program may take, and a little for the lock."""
-    assert facts.parameters is not None  # noqa: S101 - as above
-    return facts.parameters.settings.timeout_command_s + 10
+    return facts.settings.timeout_command_s + 10
 
 
 def tell(facts: Facts) -> str:
@@ -43,10 +42,7 @@ def tell(facts: Facts) -> str:
 
 def _load_for_the_agent(system: System, facts: Facts) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those that were loaded, and remarks. The agent may do without one; if not, its own message comes later."""
-    from nvrc.hardware.modules import Modules
-
-    assert facts.parameters is not None  # noqa: S101 - as above
-    modules = Modules(system, options=facts.parameters.settings.module_options)
+    modules = Modules(system, options=facts.settings.module_options)
     loaded = []
     for name in FOR_THE_AGENT:
         try:

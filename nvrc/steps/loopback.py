@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from nvrc.engine.facts import Facts, replace
+from nvrc.engine.facts import Facts
+from nvrc.engine.table import SHORT, nothing
 from nvrc.machine.system import System
 from nvrc.vocabulary.errors import NvrcError
 
+deadline_s, tell = SHORT, nothing
 
-def raise_interface(system: System, facts: Facts) -> Facts:
+
+def run(system: System, facts: Facts) -> Facts:
     try:
         system.raise_loopback()
     except OSError as err:
         raise NvrcError("E_LOOPBACK", f"cannot bring lo up: {err.strerror}") from err
-    return replace(facts, loopback_up=True)
+    return facts

@@ -10,10 +10,14 @@ Loading returns when the driver has probed, but nothing promises that it lists a
 from __future__ import annotations
 
 from guest_cdi.lean.light import Callable, NamedTuple
-from nvrc.engine.facts import Facts, Mode, replace
+from nvrc.engine.facts import Facts, replace
+from nvrc.hardware.module_failure import kernel_words
+from nvrc.hardware.modules import Modules
 from nvrc.machine.system import System
+from nvrc.machine.uevents import wait_until_complete
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.mode import Mode
 
 GPUS = f"{paths.NVIDIA_PROC}/gpus"
 
@@ -24,11 +28,11 @@ def _nothing(_facts: Facts) -> str:
 
 def _nvlink_off(facts: Facts) -> str:
     """A single GPU of a board with NVLink would wait for peers that were not passed through."""
-    return "NVreg_NvLinkDisable=1" if facts.topology and len(facts.topology.gpus) == 1 else ""
+    return "NVreg_NvLinkDisable=1" if len(facts.on_bus) == 1 else ""
 
 
 def _uvm_options(facts: Facts) -> str:
-    given = facts.parameters.settings.uvm_options if facts.parameters else None
+    given = facts.settings.uvm_options
     return " ".join(f"{name}={value}" for name, value in given.pairs) if given else ""
 
 
@@ -52,11 +56,8 @@ TABLE: tuple[Row, ...] = (
 )
 
 
-def load(system: System, facts: Facts) -> Facts:
-    from nvrc.hardware.modules import Modules
-
-    assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
-    modules = Modules(system, gpu_root=facts.gpu_root or "", options=facts.parameters.settings.module_options)
+def run(system: System, facts: Facts) -> Facts:
+    modules = Modules(system, gpu_root=facts.driver_root, options=facts.settings.module_options)
     rows = [row for row in TABLE if facts.mode in row.modes]
     for row in rows:
         modules.load(row.module, row.options(facts), row.signs)
@@ -67,16 +68,12 @@ def load(system: System, facts: Facts) -> Facts:
 
 def patience_s(facts: Facts) -> float:
     """How long the driver may list nothing new."""
-    assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
-    settings = facts.parameters.settings
-    gpus = len(facts.topology.gpus) if facts.topology else 0
-    return settings.timeout_modules_s + settings.timeout_per_gpu_s * gpus
+    return facts.patience_s(facts.settings.timeout_modules_s)
 
 
 def deadline_s(facts: Facts) -> float:
     """For the whole step: loading as long as any program, then the wait."""
-    assert facts.parameters is not None  # noqa: S101 - as above
-    return facts.parameters.settings.timeout_command_s + patience_s(facts)
+    return facts.settings.timeout_command_s + patience_s(facts)
 
 
 def tell(facts: Facts) -> str:
@@ -85,9 +82,7 @@ def tell(facts: Facts) -> str:
 
 def _wait_for_gpus(system: System, facts: Facts) -> tuple[str, ...]:
     """What to warn about when not every GPU came, and `nvrc.gpus` is content with those that did."""
-    from nvrc.machine.uevents import wait_until_complete
-
-    on_bus = tuple(gpu.bdf for gpu in facts.topology.gpus) if facts.topology else ()
+    on_bus = facts.on_bus
 
     def missing() -> tuple[str, ...]:
         listed = _listed(system) if on_bus else ()
@@ -99,8 +94,7 @@ def _wait_for_gpus(system: System, facts: Facts) -> tuple[str, ...]:
     seen = ", ".join(f"{bdf} ({_state(system, bdf)})" for bdf in left)
     what = (f"the driver lists {len(on_bus) - len(left)} of {len(on_bus)} GPUs after {patience_s(facts):g} s without "
             f"progress; missing: {seen}")
-    assert facts.parameters is not None  # noqa: S101 - `needs` puts parameters before this step
-    if not facts.parameters.settings.gpus.holds(len(on_bus) - len(left), len(on_bus)):
+    if not facts.settings.gpus.holds(len(on_bus) - len(left), len(on_bus)):
         raise NvrcError("E_GPU_PROBE", what, details=_kernel_words(system))
     return (f"E_GPU_PROBE {what}",)
 
@@ -123,6 +117,4 @@ def _state(system: System, bdf: str) -> str:
 
 
 def _kernel_words(system: System) -> tuple[str, ...]:
-    from nvrc.hardware.module_failure import kernel_words
-
     return kernel_words(system, "nvidia")

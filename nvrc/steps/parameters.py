@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 from nvrc.engine.facts import Facts, replace
+from nvrc.engine.table import SHORT, nothing
 from nvrc.machine.system import System
 from nvrc.params.parse import parse
 from nvrc.params.policy import NO_POLICY, Policy, load_policy
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 
+deadline_s, tell = SHORT, nothing
 
-def load(system: System, facts: Facts) -> Facts:
+
+def run(system: System, facts: Facts) -> Facts:
     parsed = parse(_read_cmdline(system), _read_policy(system))
     problems = tuple(str(problem) for problem in parsed.problems)
     try:

@@ -6,43 +6,18 @@ Everything that can end the boot because of a GPU has passed by now: count, mode
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, Enum, NamedTuple
-from nvrc.engine.facts import Facts, replace
-
-if TYPE_CHECKING:
-    from nvrc.machine.system import System
-    from nvrc.nvml.judge import Confidential
-    from nvrc.params.settings import Settings
-
-
-class Outcome(Enum):
-    SET = "set"
-    LEFT = "left"
-    NOT_APPLICABLE = "not applicable"
+from nvrc.engine.facts import Facts, known, replace
+from nvrc.machine.system import System
+from nvrc.nvml.client import SPARE_S, Client
+from nvrc.nvml.judge import Mode
+from nvrc.nvml.readiness import Outcome, Ready, Wish, decide
+from nvrc.params.settings import Settings
+from nvrc.params.values import ReadyRule
+from nvrc.vocabulary.errors import NvrcError
 
 
-class Ready(NamedTuple):
-    """`accepts`: whether the GPUs take work now; without confidential mode they always do."""
-
-    outcome: Outcome
-    accepts: bool
-    why: str
-
-
-class Wish(NamedTuple):
-    """The state to make, None to leave it as it is."""
-
-    state: bool | None
-    why: str
-    remarks: tuple[str, ...] = ()
-
-
-def settle(_system: System, facts: Facts) -> Facts:
-    from nvrc.nvml.client import settings_of
-    from nvrc.nvml.judge import Mode
-
-    settings, found = settings_of(facts), facts.confidential
-    assert found is not None  # noqa: S101 - `needs` puts cc-check before
+def run(_system: System, facts: Facts) -> Facts:
+    settings, found = facts.settings, known(facts.confidential, "cc-check")
     if found.mode is Mode.OFF:
         facts = replace(facts, ready=_not_applicable(settings))
     else:
@@ -53,29 +28,8 @@ def settle(_system: System, facts: Facts) -> Facts:
     return facts
 
 
-def decide(settings: Settings, found: Confidential) -> Wish:
-    from nvrc.params.values import ReadyRule, ReadyState
-
-    rule = settings.ready_rule
-    asked = f"nvrc.ready={settings.ready.value}"
-    if settings.ready is ReadyRule.SRS:
-        asked = f"nvrc.smi.srs={settings.ready_state.value}" if settings.ready_state else "nobody asked for it"
-    if rule is ReadyRule.ALWAYS:
-        return Wish(True, f"{asked}, unchecked, mode {found.mode.value}")
-    if rule is ReadyRule.VERIFIED and found.mode.is_trusted:
-        return Wish(True, f"{asked}; GPU count, attach and mode {found.mode.value} verified")
-    if rule is ReadyRule.VERIFIED:
-        why = f"{asked}, but mode {found.mode.value} is not to be trusted"
-        return Wish(None, why, (f"ready state left: {why}",))
-    if settings.ready is ReadyRule.SRS and settings.ready_state is ReadyState.NOT_READY:
-        return Wish(False, asked)
-    return Wish(None, asked)
-
-
 def deadline_s(facts: Facts) -> float:
-    from nvrc.nvml.client import deadline_s as of_one_request
-
-    return of_one_request(facts)
+    return facts.nvml_patience_s + SPARE_S
 
 
 def tell(facts: Facts) -> str:
@@ -84,9 +38,6 @@ def tell(facts: Facts) -> str:
 
 def _not_applicable(settings: Settings) -> Ready:
     """Other programs of this kind power the VM off here, although runtimes ask for the state by default."""
-    from nvrc.params.values import ReadyRule
-    from nvrc.vocabulary.errors import NvrcError
-
     why = "no confidential mode, no ready state"
     asked = settings.ready_rule is not ReadyRule.NEVER or (
         settings.ready is ReadyRule.SRS and settings.ready_state is not None)
@@ -97,13 +48,7 @@ def _not_applicable(settings: Settings) -> Ready:
 
 
 def _make(facts: Facts, wish: Wish) -> Ready:
-    from nvrc.nvml.client import ask
-    from nvrc.vocabulary.errors import NvrcError
-
-    answer = ask(facts, "ready", ready=wish.state)
-    if not isinstance(answer, list) or [type(item) for item in answer] != [bool, bool]:
-        raise NvrcError("E_NVML_CRASH", f"the worker's answer is no ready state: {ascii(answer)[:80]}")
-    before, now = answer
+    before, now = Client(known(facts.worker, "device-nodes"), facts.nvml_patience_s).settle_ready(wish.state)
     if wish.state is not None and now is not wish.state:
         raise NvrcError("E_READY_STATE", f"set to {int(wish.state)}, but nvmlSystemGetConfComputeGpusReadyState says "
                                          f"{int(now)}")

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from nvrc.engine.facts import Facts, replace
+from nvrc.engine.table import SHORT
 from nvrc.hardware.topology import COLUMNS, PciReader, classify, counting, decide, scan
 from nvrc.params.claims import check_claims
 
+deadline_s = SHORT
 
-def detect(sys: PciReader, facts: Facts) -> Facts:
+
+def run(sys: PciReader, facts: Facts) -> Facts:
     topology = classify(scan(sys))
     mode = decide(topology)
     claims = check_claims(facts.parameters.settings, mode) if facts.parameters else ()

@@ -16,6 +16,9 @@ __all__ = ("AUTHOR", "BY_CODE", "CDI_PREFIX", "CODES", "HOST", "PLATFORM", "VEND
 CODES: tuple[FailureCode, ...] = (
     FailureCode("E_INTERNAL", "any", "an exception nobody expected inside PID 1",
                 "report it with the console log; the line names file and line number", VENDOR),
+    FailureCode("E_INIT_EXEC", "first", "the first program could not execute the frozen init",
+                "errno 2: the image lacks the program or its loader; errno 5: the root disk cannot be read; "
+                "rebuild the image", PLATFORM),
     FailureCode("E_STEP_DEADLINE", "any", "a step did not finish within its deadline",
                 "read the last console lines for what it waited for; raise the step's timeout parameter", PLATFORM),
     FailureCode("E_MOUNT", "filesystems", "a file system could not be mounted",
@@ -24,6 +27,8 @@ CODES: tuple[FailureCode, ...] = (
                 "give the VM more memory, or find what filled /run", PLATFORM),
     FailureCode("E_JOURNAL", "journal", "/dev/log could not be bound or a log sysctl refused its value",
                 "check that /dev is writable and nothing else in the image binds /dev/log", PLATFORM),
+    FailureCode("E_HARDENING", "hardening", "a protection of the kernel is missing or refused its value",
+                "drop the sysctl.* word that holds it on the command line, or correct the guest kernel", PLATFORM),
     FailureCode("E_PARAMETERS", "parameters",
                 "a kernel parameter is malformed, denied by policy, or unknown under strict",
                 "run 'nvrc params check' on the command line; every mistake is listed at once", AUTHOR),

@@ -22,11 +22,12 @@
  *   agent: duty NAME done | present | forgiven WHY | refused WHY | failed WHY        (init mode only)
  *   agent: cgroup2 mounted=yes writable=yes agent: shm mounted=yes      agent: pts mounted=yes
  *   agent: orphans started=10000 zombies=0 ms=812       agent: flood sent=100000 failed=0 ms=400
+ *   agent: sysctl kernel.sysrq=0
  *   agent: acts WHAT                        last line before the behaviour
  *
  * Behaviour: `lab.agent=` on the kernel command line, words joined by commas, done in this order:
- *   container (run /lab/engine to its end), orphans:N, flood:N, ignore-term, then one of report (default: exit 0 after
- *   lab.agent.seconds), exit:N, crash, poweroff, restart, hold or listen (stay; SIGTERM ends it unless ignore-term).
+ *   container (run /lab/engine to its end), orphans:N, flood:N, sysctls, ignore-term, then one of report (default: exit 0
+ *   after lab.agent.seconds), exit:N, crash, poweroff, restart, hold or listen (stay; SIGTERM ends it unless ignore-term).
  */
 #include "agent.h"
 #include "common.h"
@@ -47,7 +48,7 @@
 
 struct behaviour {
 	long orphans, flood, status;
-	bool container, ignore_term, stay;
+	bool container, sysctls, ignore_term, stay;
 	char ending[WORD_MAX];
 };
 
@@ -65,6 +66,8 @@ static void read_word(struct behaviour *wanted, const char *word)
 		wanted->flood = strtol(word + 6, NULL, 10);
 	else if (!strcmp(word, "container"))
 		wanted->container = true;
+	else if (!strcmp(word, "sysctls"))
+		wanted->sysctls = true;
 	else if (!strcmp(word, "ignore-term"))
 		wanted->ignore_term = wanted->stay = true;
 	else if (!strncmp(word, "exit:", 5))
@@ -149,6 +152,8 @@ static void act(const struct behaviour *wanted)
 		storm_of_orphans(wanted->orphans);
 	if (wanted->flood)
 		flood_log(wanted->flood);
+	if (wanted->sysctls)
+		report_sysctls();
 	if (wanted->ignore_term)
 		signal(SIGTERM, SIG_IGN);
 	printf("agent: acts %s\n", text);

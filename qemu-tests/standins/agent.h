@@ -8,6 +8,9 @@ void report_facts(void);
 /* What kata-agent does first when it is PID 1; ends the process where kata-agent would fail. */
 void do_init_duties(void);
 
+/* Prints the kernel's switches, one a line. */
+void report_sysctls(void);
+
 /* Makes `count` processes whose parent is gone, waits for their end and reports the zombies that stay visible. */
 void storm_of_orphans(long count);
 

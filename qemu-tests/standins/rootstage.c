@@ -2,8 +2,8 @@
 /*
  * Does what a kernel with CONFIG_DM_INIT does at the end of its own start, for one that has device-mapper as a module:
  * reads dm-mod.create="..." and root=, rootfstype=, rootflags= from the kernel command line, makes the verity device,
- * mounts it read-only as the new root with devtmpfs on /dev, and becomes /sbin/init of it. Modules are loaded already
- * (labinit). Only what Kata's runtime writes is understood: one device, one target.
+ * mounts it read-only as the new root with devtmpfs on /dev, and becomes /sbin/init of it, or what lab.first= names.
+ * Modules are loaded already (labinit). Only what Kata's runtime writes is understood: one device, one target.
  * Documentation/admin-guide/device-mapper/dm-init.rst: name,uuid,minor,flags,start length target arguments
  */
 #include "common.h"
@@ -149,7 +149,7 @@ static void enter(const char *device, const char *type, const char *options)
 
 int main(int argc, char **argv)
 {
-	static char line[4096];
+	static char line[4096], first[WORD_MAX];
 	char root[WORD_MAX], type[WORD_MAX], flags[WORD_MAX] = "", options[WORD_MAX];
 
 	(void)argc;
@@ -165,6 +165,7 @@ int main(int argc, char **argv)
 		give_up("find the root in", "the command line");
 	}
 	word_value(line, "rootflags", flags, sizeof(flags));
+	argv[0] = word_value(line, "lab.first", first, sizeof(first)) ? first : (char *)"/sbin/init";
 	take_flags(flags, options, sizeof(options));
 	create += strlen(CREATE);
 	create[strcspn(create, "\"")] = '\0';
@@ -172,7 +173,6 @@ int main(int argc, char **argv)
 		give_up("mount", "/dev");
 	make_device(create);
 	enter(root, type, options);
-	argv[0] = (char *)"/sbin/init";
 	execv(argv[0], argv);
 	give_up("start", argv[0]);
 }

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from fakes.system import FakeSystem, bare_guest
-from nvrc.engine.facts import Facts, Mode
+from nvrc.engine.facts import Facts
 from nvrc.hardware.topology import PciFunction, Topology
 from nvrc.machine.journal import Journal
 from nvrc.params.parse import parse
 from nvrc.params.policy import NO_POLICY
+from nvrc.vocabulary.mode import Mode
 
 FIRST_PID = 4711
 

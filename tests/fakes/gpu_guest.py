@@ -29,7 +29,7 @@ from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
 VERSION = "580.95.05"
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 CONFIDENTIAL = "cc environment=prod feature=on devtools=off multigpu=none cpu=tdx gpus=capable"
-STEPS = (gpu_settings.apply, cc_check.check, cdi.publish, ready_state.settle)
+STEPS = (gpu_settings.run, cc_check.run, cdi.run, ready_state.run)
 
 
 def _see_off(pid: int, patience_ms: int = 5000) -> None:
@@ -99,7 +99,7 @@ class GpuGuest:
 
     def start(self) -> Worker:
         """A worker on this guest, that the test's end ends."""
-        worker = prepare_worker(LinuxSystem(str(self.root)), self.facts, root=str(self.root), host=self.host)
+        worker = prepare_worker(LinuxSystem(str(self.root)), self.facts.driver_root, root=str(self.root), host=self.host)
         self._pids.append(worker.pid)
         self.facts = replace(self.facts, worker=worker)
         return worker

@@ -17,7 +17,8 @@ from typing import TypeVar
 from nvrc.machine.children import Ended, nobody
 from nvrc.machine.linux_system import LinuxSystem
 from nvrc.machine.program import Program
-from nvrc.machine.system import KERN_EMERG, Node, Waits
+from nvrc.machine.system import KERN_EMERG, Node
+from nvrc.machine.waits import Waits
 
 T = TypeVar("T")
 
@@ -219,6 +220,9 @@ def bare_guest(root: str) -> FakeSystem:
     for name in ("rmem_default", "wmem_default", "rmem_max", "wmem_max"):
         system.put(f"/proc/sys/net/core/{name}", "212992\n")
     system.put("/proc/sys/net/unix/max_dgram_qlen", "10\n")
+    for name in ("kernel/kptr_restrict", "kernel/randomize_va_space", "kernel/panic_on_oops", "fs/suid_dumpable",
+                 "fs/protected_symlinks", "fs/protected_hardlinks", "fs/protected_fifos", "fs/protected_regular"):
+        system.put(f"/proc/sys/{name}", "0\n")
     system.put("/proc/sys/kernel/printk_devkmsg", "ratelimit\n")
     system.put("/proc/sys/kernel/ctrl-alt-del", "1\n")
     system.put("/proc/sys/kernel/modules_disabled", "0\n")

@@ -25,6 +25,7 @@ from guest_cdi.discover.hooks import HookStyle
 from guest_cdi.generate import Options
 from guest_cdi.host import FileInfo, LinuxHost
 from guest_cdi.lean.errors import CdiError
+from guest_cdi.locate import locate_nvml
 from guest_cdi.naming import Strategy
 from guest_cdi.versions import CURRENT, RELEASE_1_18, RELEASE_1_19
 
@@ -310,10 +311,10 @@ def test_where_nvml_is_found(place: str, words: list[str], strict: bool, lenient
     host = LinuxHost(str(tmp_path))
     for found, more in ((strict, []), (lenient, ["--compat=nvidia-ctk"])):
         if found:
-            assert cli.locate_nvml(host, options(*words, *more), str(tmp_path)) == str(library)
+            assert locate_nvml(host, options(*words, *more), str(tmp_path)) == str(library)
         else:
             with pytest.raises(CdiError, match=r"libnvidia-ml\.so\.1 is in none of"):
-                cli.locate_nvml(host, options(*words, *more), str(tmp_path))
+                locate_nvml(host, options(*words, *more), str(tmp_path))
 
 
 def test_a_driver_root_that_is_not_there_is_told_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from guest_cdi import cli
 from guest_cdi.generate import generate
 from guest_cdi.host import LinuxHost
 from guest_cdi.lean.errors import CdiError
+from guest_cdi.locate import locate_nvml
 from guest_cdi.render import render_yaml
 
 Describe = Callable[[str], MockNvml]
@@ -90,7 +91,7 @@ def compare(machine: Machine, folder: Path, nvml_mock: Describe, release: str) -
     host = LinuxHost(str(root))
     try:
         options = cli.read_options(arguments)
-        cli.locate_nvml(host, options, str(root))
+        locate_nvml(host, options, str(root))
         ours = render_yaml(generate(host, machine.nvml(), options).spec)
     except CdiError as err:
         assert reference.returncode != 0, f"only we refused: {err}"

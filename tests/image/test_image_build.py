@@ -88,8 +88,8 @@ def test_the_image_has_no_shell_no_setuid_file_and_what_kata_looks_for(first: Pl
     assert not [path for path in files if path.rsplit("/", 1)[1] in ("sh", "bash", "dash", "busybox", "mount")]
     assert not [file.path for file in files.values() if int(file.mode, 8) & 0o6000]
     assert files["/usr/sbin/init"].target == files["/init"].target == "/bin/NVRC-x86_64-unknown-linux-gnu"
-    assert files["/usr/bin/NVRC-x86_64-unknown-linux-gnu"].target == "../lib/nvrc/nvrc"
-    assert files["/usr/lib/nvrc/nvrc"].mode == files["/usr/bin/kata-agent"].mode == "0755"
+    assert files["/usr/bin/NVRC-x86_64-unknown-linux-gnu"].target == "../lib/nvrc/first"
+    assert files["/usr/lib/nvrc/first"].mode == files["/usr/lib/nvrc/nvrc"].mode == files["/usr/bin/kata-agent"].mode == "0755"
     assert {"/etc/ld.so.cache", "/etc/resolv.conf", "/usr/lib/firmware/nvidia", "/dev/console"} <= files.keys()
 
 

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from nvrc.boot import BOOT
-from nvrc.engine.table import Step, Table
+from nvrc.engine.table import Doing, Step, Table, seconds
 from nvrc.machine import linux
 from nvrc.machine.children import Ended, nobody
 from nvrc.machine.linux_system import LinuxSystem
@@ -122,17 +122,15 @@ def broken_step() -> Table:
     def explode(_system: object, _facts: object) -> object:
         raise RuntimeError("on purpose")
 
-    return (*BOOT[:-1], replace(BOOT[-1], run=explode))  # type: ignore[arg-type]
+    return (*BOOT[:-1], replace(BOOT[-1], does=Doing(explode)))  # type: ignore[arg-type]
 
 
 def hanging_step() -> Table:
-    from nvrc.engine.table import seconds
-
     def hang(_system: object, _facts: object) -> object:
         time.sleep(30)
         return None
 
-    return (*BOOT[:-1], replace(BOOT[-1], run=hang, deadline=seconds(0.3)))  # type: ignore[arg-type]
+    return (*BOOT[:-1], replace(BOOT[-1], does=Doing(hang, seconds(0.3))))  # type: ignore[arg-type]
 
 
 def faulting_step() -> Table:
@@ -141,7 +139,7 @@ def faulting_step() -> Table:
 
         return ctypes.string_at(8)
 
-    return (*BOOT[:-1], replace(BOOT[-1], run=fault))  # type: ignore[arg-type]
+    return (*BOOT[:-1], replace(BOOT[-1], does=Doing(fault)))  # type: ignore[arg-type]
 
 
 def slow_thread() -> Table:
@@ -151,9 +149,7 @@ def slow_thread() -> Table:
         return facts
 
     from nvrc.engine.conditions import always
-    from nvrc.engine.table import seconds
-
-    return (*BOOT[:-1], Step("linger", linger, seconds(5), needs=("parameters",), blocks=always),  # type: ignore[arg-type]
+    return (*BOOT[:-1], Step("linger", needs=("parameters",), blocks=always, does=Doing(linger)),  # type: ignore[arg-type]
             replace(BOOT[-1], needs=(*BOOT[-1].needs, "linger")))
 
 
@@ -163,7 +159,7 @@ def slow_step() -> Table:
         time.sleep(1)
         return facts
 
-    return (replace(BOOT[0], run=linger, needs=()), *BOOT[1:])  # type: ignore[arg-type]
+    return (replace(BOOT[0], does=Doing(linger), needs=()), *BOOT[1:])  # type: ignore[arg-type]
 
 
 def flooded_boot() -> Table:
@@ -172,9 +168,7 @@ def flooded_boot() -> Table:
         system.start(Program(path="/usr/bin/kata-agent", args=("flood:100000",)))
         return facts
 
-    from nvrc.engine.table import seconds
-
-    return (*BOOT[:2], Step("flood", flood, seconds(5), needs=("journal",)), *BOOT[2:])  # type: ignore[arg-type]
+    return (*BOOT[:2], Step("flood", needs=("journal",), does=Doing(flood)), *BOOT[2:])  # type: ignore[arg-type]
 
 
 def gpu_daemons() -> Table:

@@ -21,7 +21,7 @@ HEAVY = frozenset({"argparse", "collections", "copy", "ctypes.util", "dataclasse
                    "typing", "weakref", "yaml"})
 BEFORE_THE_AGENT = ("pid1.main", "nvml.worker", "nvml.client", "hardware.device_nodes", "hardware.modules", "services.persistence",
                     "services.ledger", "services.launch", "services.signatures", "services.table", "machine.uevents", "nvml.count",
-                    "nvml.answers", "services.fabric", "services.fabric_config", "extensions.verity", "extensions.dm",
+                    "nvml.answers", "steps.fabric", "services.fabric_config", "extensions.verity", "extensions.dm",
                     "extensions.disks", "vocabulary.jsontext", "nvml.judge", "hardware.topology")
 IN_THE_WORKER = ("nvml.requests", "nvml.session", "nvml.cdi")
 IN_HOOKS = ("guest_cdi.hooks.main", "guest_cdi.hooks.state", "guest_cdi.hooks.symlinks", "guest_cdi.hooks.ldcache", "guest_cdi.generate",

@@ -6,16 +6,20 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from fakes import hostile
 from nvrc.report.report import from_json
+from nvrc.steps.hardening import HARDENING
+from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.kit.image import BootFiles, build_image
 from nvrc_lab.qemu.machine import Accel, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.run.compose import join_archives
 from nvrc_lab.watch.console import Story
 from nvrc_lab.watch.watch import Limits, watch
 
@@ -48,8 +52,9 @@ def image() -> BootFiles:
 
 @pytest.fixture
 def boot(image: BootFiles, tmp_path: Path) -> Boot:
-    def run(words: str, *, keys: tuple[str, ...] = ()) -> Booted:
-        machine = Machine(kernel=image.kernel, initrd=image.initrd, qmp_socket=tmp_path / "qmp",
+    def run(words: str, *, keys: tuple[str, ...] = (), files: Mapping[str, Path] | None = None) -> Booted:
+        initrd = lay_over(image.initrd, files, tmp_path / "initrd") if files else image.initrd
+        machine = Machine(kernel=image.kernel, initrd=initrd, qmp_socket=tmp_path / "qmp",
                           cmdline=f"console=ttyS0 quiet panic=1 mitigations=off {words}")
         lines: list[str] = []
 
@@ -63,6 +68,14 @@ def boot(image: BootFiles, tmp_path: Path) -> Boot:
         return Booted(went.story, tuple(lines))
 
     return run
+
+
+def lay_over(initrd: Path, files: Mapping[str, Path], target: Path) -> Path:
+    tree = Tree()
+    for path, file in files.items():
+        tree.add_file(path, file, Origin(slice="test"), 0o755)
+    join_archives([initrd], tree, target)
+    return target
 
 
 def press(monitor: Path, keys: tuple[str, ...]) -> None:
@@ -120,6 +133,53 @@ def check_imports(went: Booted) -> None:
     assert not found & {"pyroute2", "psutil", "yaml", "asyncio", "sqlite3", "ssl", "pynvml", "json", "argparse"}
     assert found - listed == set(), "loaded now, and not on the list of boot_imports.txt"
     assert listed - found == set(), "on the list of boot_imports.txt, and not loaded any more"
+
+
+def test_no_word_of_the_line_makes_pid_1_load_a_file_of_the_archive(boot: Boot, tmp_path: Path) -> None:
+    """The file is there when the init starts, as a disk is where the root is one."""
+    files = {"/lab/hostile": hostile.make_object(tmp_path)}
+    words = f"{hostile.loading_words('/lab/hostile')} {hostile.other_words('/lab/hostile')}"
+    went = boot(f"lab.agent=report,poweroff {words}", files=files)
+    assert not [line for line in went.lines if hostile.MARK in line or "ERROR: ld.so" in line]
+    assert went.story.ready is not None, went.lines[-20:]
+    assert {line.split("=")[0] for line in went.agent("env ")} == {"env PATH", "env HOME", "env TERM"}
+    direct = boot(f"lab.agent=poweroff rdinit={hostile.FROZEN} {hostile.loading_words('/lab/hostile')}", files=files)
+    assert [said for said in hostile.SAYS if not any(said in line for line in direct.lines)] == [], direct.lines[-20:]
+
+
+# In force before any program runs, and each the opposite of its row.
+FROM_THE_LINE = ("sysctl.kernel.core_pattern=|/usr/bin/nvrc sysctl.kernel.core_uses_pid=1 sysctl.kernel.modprobe=/usr/bin/nvrc "
+                 "sysctl.kernel.kptr_restrict=0 sysctl.kernel.randomize_va_space=0 sysctl.kernel.yama.ptrace_scope=0 "
+                 "sysctl.fs.suid_dumpable=2 sysctl.fs.protected_symlinks=0 sysctl.kernel.sysrq=1 sysctl.kernel.panic_on_oops=0 "
+                 "sysctl.kernel.unprivileged_bpf_disabled=0 sysctl.vm.mmap_min_addr=0 sysctl.kernel.poweroff_cmd=/usr/bin/nvrc")
+
+
+@pytest.mark.parametrize("words", ["", FROM_THE_LINE], ids=["as the kernel comes", "as the line says"])
+def test_the_kernels_protections_hold_while_the_agent_runs(boot: Boot, words: str) -> None:
+    went = boot(f"lab.agent=sysctls,poweroff {words}")
+    found = dict(line.partition("=")[::2] for line in (one.removeprefix("sysctl ") for one in went.agent("sysctl ")))
+    assert went.story.ready is not None, went.lines[-20:]
+    told = next(row.line.detail for row in went.story.steps if row.line.name == "hardening")
+    missing = told.partition("not in this kernel: ")[2].split()
+    assert {row.name for row in HARDENING if row.required} <= found.keys()
+    for row in HARDENING:
+        if row.name in missing:
+            assert row.name not in found
+        elif row.at_least:
+            assert int(found[row.name]) >= int(row.value), row.name
+        else:
+            assert found[row.name] == row.value, row.name
+    assert len(missing) < 6, missing
+
+
+def test_a_frozen_init_that_cannot_be_executed_is_a_verdict_and_a_power_off(boot: Boot, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no program\n", encoding="ascii")
+    went = boot("", files={hostile.FROZEN: tmp_path / "text"})
+    assert went.story.failure is not None, went.lines[-20:]
+    assert (went.story.failure.code, went.story.failure.what) == (
+        "E_INIT_EXEC", f"cannot execute {hostile.FROZEN}: errno 8")
+    assert not went.story.panic
+    assert any("reboot: Power down" in line for line in went.lines)
 
 
 @pytest.mark.parametrize(("words", "code", "text"), [

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes import hostile
 from nvrc_build import pipeline
 from nvrc_build.output.disk import read_partitions
 from nvrc_build.output.verity import parse_parameters
@@ -98,6 +99,31 @@ def test_a_measured_root_gets_ready_and_cannot_be_written(build: Build, first_st
     assert went.story.ready is not None, went.lines[-20:]
     assert went.has(f"agent: mount / {fstype} /dev/dm-0 ro,"), [line for line in went.lines if "agent: mount" in line]
     assert not went.has("device-mapper: verity:")
+
+
+@pytest.fixture(scope="module")
+def hostile_disk(tmp_path_factory: pytest.TempPathFactory) -> Disk:
+    return Disk(path=hostile.make_object(tmp_path_factory.mktemp("hostile")), serial="hostile")
+
+
+def test_no_word_of_the_line_makes_pid_1_load_a_disk_of_the_host(build: Build, first_stage: Guest, hostile_disk: Disk,
+                                                                 tmp_path: Path) -> None:
+    """/dev is there before the init is, with every disk; words that the kernel does not know are its environment."""
+    image = build("kata-base")
+    words = f"{root_words(image)} {hostile.loading_words('/dev/vdb')} {hostile.other_words('/dev/vdb')}"
+    went = boot(first_stage, tmp_path, words, Disk(path=image.disk, serial="image"), hostile_disk)
+    assert not went.has(hostile.MARK)
+    assert not went.has("ERROR: ld.so")
+    assert went.story.ready is not None, went.lines[-20:]
+    assert went.story.end is not None
+
+
+def test_the_frozen_init_as_first_program_would_load_that_disk(build: Build, first_stage: Guest, hostile_disk: Disk,
+                                                               tmp_path: Path) -> None:
+    image = build("kata-base")
+    words = f"{root_words(image)} {hostile.loading_words('/dev/vdb')} lab.first={hostile.FROZEN}"
+    went = boot(first_stage, tmp_path, words, Disk(path=image.disk, serial="image"), hostile_disk)
+    assert [said for said in hostile.SAYS if not went.has(said)] == [], went.lines[-20:]
 
 
 def test_an_extension_is_found_by_its_serial_beside_a_measured_root(build: Build, first_stage: Guest,

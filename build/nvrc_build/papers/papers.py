@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nvrc import __version__
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.job import EPOCH, Job, Work
 from nvrc_build.papers.bill import Component, debian_components, python_components
 from nvrc_build.products import products
 from nvrc_build.supply import supply
+from nvrc_build.supply.apt import file_sha256
 from nvrc_build.supply.lock import read_lock
 
 
@@ -19,7 +21,14 @@ def gather_components(job: Job, work: Work) -> tuple[Component, ...]:
     found = debian_components(taken, dict(work.roots))
     if job.wants("@nvrc"):
         found += _embedded(job, work.roots["@nvrc"])
+        found += own_components(work.roots["@first"] / products.FIRST)
     return tuple(sorted(set(found)))
+
+
+def own_components(first: Path) -> tuple[Component, ...]:
+    """This project's own: the frozen init, which is many files, and the program that starts it."""
+    return tuple(Component(kind="generic", name=name, version=__version__, arch="", licences=("Apache-2.0",),
+                           sha256=sha256) for name, sha256 in (("nvrc", ""), ("nvrc-first", file_sha256(first))))
 
 
 def _embedded(job: Job, frozen: Path) -> tuple[Component, ...]:

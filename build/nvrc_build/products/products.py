@@ -23,6 +23,7 @@ from nvrc_build.supply import compile as compiler
 from nvrc_build.supply import given, supply, wheels
 from nvrc_build.supply.apt import file_sha256
 
+FIRST = "usr/lib/nvrc/first"
 Maker = Callable[[Job, Work], Path]
 
 
@@ -116,6 +117,19 @@ def make_init(job: Job, _work: Work) -> Path:
     return job.cache.get("freeze", key, make)
 
 
+def make_first(job: Job, _work: Work) -> Path:
+    """The program that /init leads to: static, so that no word of the command line reaches a loader."""
+    source, root = job.checkout / "nvrc/first.c", supply.root(job.supply, "compile")
+    key = digest(source.read_bytes(), root.name, _code("supply/compile.py"))
+
+    def make(out: Path) -> None:
+        program = compiler.compile_freestanding(source, out, root=root)
+        (out / FIRST).parent.mkdir(parents=True)
+        program.rename(out / FIRST)
+
+    return job.cache.get("first", key, make)
+
+
 def make_agent(job: Job, _work: Work) -> Path:
     """The given agent, or the stand-in of the lab, compiled in the pinned root."""
     if job.agent is not None:
@@ -162,4 +176,5 @@ def make_components(job: Job, _work: Work) -> Path:
 
 
 MODULES: Mapping[str, Maker] = {"@modules": make_modules}
-PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@agent": make_agent, "@components": make_components}
+PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@first": make_first, "@agent": make_agent,
+                                 "@components": make_components}

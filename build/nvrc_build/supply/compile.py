@@ -16,6 +16,13 @@ from nvrc_build.ground.run import clean_env, run
 from nvrc_build.sandbox.sandbox import sandbox_argv
 
 CC = "/usr/bin/gcc-14"
+# No libc, no loader, no relocations, and none of what a compiler adds on its own. No vector registers either: the
+# kernel enters a program with another stack alignment than a call has.
+FREESTANDING = (
+    "-std=gnu17", "-Os", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostdlib", "-static", "-fno-pie", "-no-pie",
+    "-mgeneral-regs-only", "-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables",
+    "-fno-ident", "-s", "-Wl,-z,noseparate-code,-z,noexecstack,--build-id=none",
+)
 
 
 def headers_release(root: Path) -> str:
@@ -37,10 +44,18 @@ def program_sources(folder: Path, name: str) -> tuple[Path, ...]:
 
 def compile_static(sources: Sequence[Path], out: Path, *, root: Path) -> Path:
     """One static program from C sources that lie in one folder."""
+    return _compile(sources, ("-static", "-O2", "-Wall", "-Wextra", "-Wl,--build-id=none"), out, root=root)
+
+
+def compile_freestanding(source: Path, out: Path, *, root: Path) -> Path:
+    """One program that is its source and nothing else."""
+    return _compile([source], FREESTANDING, out, root=root)
+
+
+def _compile(sources: Sequence[Path], flags: Sequence[str], out: Path, *, root: Path) -> Path:
     folder = sources[0].parent
     argv = sandbox_argv(root, [
-        CC, "-static", "-O2", "-g0", "-Wall", "-Wextra", "-ffile-prefix-map=/src=.", "-Wl,--build-id=none",
-        "-o", "/out/program", *(f"/src/{path.name}" for path in sources),
+        CC, *flags, "-g0", "-ffile-prefix-map=/src=.", "-o", "/out/program", *(f"/src/{path.name}" for path in sources),
     ], env=clean_env(), read_only={"/src": folder}, writable={"/out": out})
     run(argv, what=f"compiling {sources[0].name}")
     return out / "program"

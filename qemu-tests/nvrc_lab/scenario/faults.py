@@ -144,6 +144,11 @@ def _log_taken(_fault: Fault, _gpu: Placed | None) -> Effects:
     return Effects(texts={DEVICES_FIRST: ""}, events=("syslog",))
 
 
+def _sysctls_hidden(_fault: Fault, _gpu: Placed | None) -> Effects:
+    """/proc is there before the init, and nothing in one folder of it."""
+    return Effects(events=("mount proc /proc", "mount tmpfs /proc/sys/fs"))
+
+
 def _root_busy(_fault: Fault, _gpu: Placed | None) -> Effects:
     """The hand has it for as long as it lives."""
     return Effects(texts={"/lab/held": ""}, events=("hold /lab/held", f"sleep {WAIT_MS}"))
@@ -208,6 +213,8 @@ FAULTS: Mapping[str, Row] = {
     "agent-no-program": Row(about="the agent may be executed and is no ELF program", needs=(),
                             make=lambda _fault, _gpu: Effects(scripts={AGENT: "no program\n"})),
     "log-taken": Row(about="another program has bound /dev/log before the init does", needs=(), make=_log_taken),
+    "sysctls-hidden": Row(about="an empty file system covers the kernel's switches for files, /proc/sys/fs", needs=(),
+                          make=_sysctls_hidden),
     "loopback-gone": Row(about="there is no network interface of the name lo", needs=(),
                          make=lambda _fault, _gpu: Effects(events=("rename lo elsewhere",))),
     "node-taken": Row(about="in the place of the device node `value` there is a folder", needs=("value",),

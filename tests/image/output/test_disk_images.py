@@ -27,6 +27,7 @@ from nvrc_build.output.verity import Verity, parse_parameters
 from nvrc_build.sandbox.sandbox import sandbox_argv
 from nvrc_build.supply import supply
 from nvrc_build.supply.apt import file_sha256
+from nvrc_build.tree.elf import read_needs
 from nvrc_build.tree.tree import Origin, Tree
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -214,6 +215,22 @@ def test_katas_image_builder_would_accept_the_root(kata_base: pipeline.Image, tm
     assert not list(root.glob(".*"))
 
 
+def test_the_kernel_finds_a_program_without_a_loader_under_every_name_of_the_init(kata_base: pipeline.Image, tmp_path: Path,
+                                                                                 tools: Path) -> None:
+    """Whose environment is the command line's: what a loader would take from it, a host could choose."""
+    _, root = unpack(kata_base.disk, tmp_path / "base", tools)
+    for path in ("init", "sbin/init"):
+        found = (root / str((root / path).readlink()).lstrip("/")).resolve()
+        assert found == root / "usr/lib/nvrc/first", path
+        needs = read_needs(found.read_bytes(), path)
+        assert needs is not None
+        assert (needs.interpreter, needs.libraries) == ("", ())
+        assert found.stat().st_size < 4096
+    frozen = read_needs((root / "usr/lib/nvrc/nvrc").read_bytes(), "frozen")
+    assert frozen is not None
+    assert frozen.interpreter
+
+
 def test_katas_initrd_builder_would_accept_the_root(kata_base: pipeline.Image, tmp_path: Path, tools: Path) -> None:
     """It wants sbin/init and an executable usr/bin/kata-agent, and makes /init a link to sbin/init where there is none."""
     _, root = unpack(kata_base.disk, tmp_path / "base", tools)
@@ -273,11 +290,16 @@ def test_a_builder_that_strips_every_program_leaves_an_init_that_starts(kata_bas
     """Kata's builder strips programs and takes the execute bit from libraries; both must be harmless."""
     _, root = unpack(kata_base.disk, tmp_path / "base", tools)
 
-    def start() -> str:
-        done = subprocess.run(["chroot", root, "/usr/bin/nvrc", "version"], env={"PATH": "/usr/sbin:/usr/bin"},
-                              capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def start() -> list[str]:
+        """The init without a command tells its version, as does what /init leads to, which gives it none."""
+        told = []
+        for words in (["/usr/bin/nvrc"], ["/init"]):
+            done = subprocess.run(["chroot", root, *words], env={"PATH": "/usr/sbin:/usr/bin"}, capture_output=True, text=True,
+                                  check=False)
+            assert done.returncode == 0, done.stderr
+            told.append(done.stdout)
+        assert told[0].startswith("NVRC version=")
+        return told
 
     before = start()
     for path in sorted((root / "usr/lib").rglob("*")):
@@ -286,6 +308,7 @@ def test_a_builder_that_strips_every_program_leaves_an_init_that_starts(kata_bas
             if ".so" in path.name and not path.name.startswith("ld-"):
                 path.chmod(0o644)
     assert start() == before
+    assert before[0] == before[1]
 
 
 def test_the_devkit_has_a_shell_that_starts_under_the_name_the_agent_looks_for(tmp_path: Path, tools: Path) -> None:

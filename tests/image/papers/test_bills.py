@@ -13,7 +13,9 @@ from cyclonedx.validation.json import JsonStrictValidator
 from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
+from nvrc import __version__
 from nvrc_build.papers.bill import Component
+from nvrc_build.papers.papers import own_components
 from nvrc_build.papers.sbom import write_cyclonedx, write_spdx
 
 Writer = Callable[[str, Sequence[Component], Path, int], None]
@@ -50,6 +52,16 @@ def test_both_bills_name_every_component_with_version_licence_and_hash(tmp_path:
     assert any(purl.startswith("pkg:deb/debian/libc6@2.41-12") for purl in purls), purls
     assert {row["name"]: row["hashes"][0]["content"] for row in cdx["components"] if "hashes" in row} == {
         "libc6": "ab" * 32, "libnvidia-ml1": "cd" * 32}
+
+
+def test_the_bills_name_this_projects_own_programs_with_their_licence(tmp_path: Path) -> None:
+    (tmp_path / "first").write_bytes(b"first")
+    rows = {row.name: row for row in own_components(tmp_path / "first")}
+    assert {row.licences for row in rows.values()} == {("Apache-2.0",)}
+    assert rows["nvrc-first"].purl == f"pkg:generic/nvrc-first@{__version__}"
+    assert rows["nvrc-first"].sha256 == "a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e"
+    write_spdx("lab", tuple(rows.values()), tmp_path / "spdx.json", 0)
+    assert validate_full_spdx_document(parse_file(str(tmp_path / "spdx.json"))) == []
 
 
 @pytest.mark.parametrize("write", [write_spdx, write_cyclonedx], ids=["spdx", "cyclonedx"])

@@ -34,8 +34,8 @@ def test_nothing_is_left_whole(scenarios: list[Scenario]) -> None:
     assert holes(scenarios) == ()
 
 
-def test_all_eighteen_steps_and_all_daemons_of_the_product_are_rows(scenarios: list[Scenario]) -> None:
-    assert len(STEPS) == len(step_table(scenarios)) == 18
+def test_all_nineteen_steps_and_all_daemons_of_the_product_are_rows(scenarios: list[Scenario]) -> None:
+    assert len(STEPS) == len(step_table(scenarios)) == 19
     assert sorted(DAEMONS) == sorted(service.name for service in SERVICES)
     assert len(daemon_table(scenarios)) == len(SERVICES) * 3
     assert set(PHASES) == set(faults.PHASES) - {"attaching"}

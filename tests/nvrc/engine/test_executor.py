@@ -13,12 +13,13 @@ from fakes.system import FakeSystem
 from nvrc.boot import BOOT
 from nvrc.engine.conditions import always
 from nvrc.engine.executor import BootError, DeadlineError, Executor, Record
-from nvrc.engine.facts import Facts, FailedWithFacts, Mode, merge, replace
-from nvrc.engine.table import DEGRADE, Action, Step, order, seconds
+from nvrc.engine.facts import Facts, FailedWithFacts, merge, replace
+from nvrc.engine.table import DEGRADE, Action, Doing, Step, order, seconds
 from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
 from nvrc.params.parse import parse
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.mode import Mode
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def step(name: str, run: Action | None = None, **more: object) -> Step:
         system.say(name)
         return facts
 
-    return Step(name, run or note, seconds(10), **more)  # type: ignore[arg-type]
+    return Step(name, does=Doing(run or note), **more)  # type: ignore[arg-type]
 
 
 def outcomes(records: tuple[Record, ...]) -> dict[str, str]:
@@ -72,7 +73,7 @@ def test_a_record_says_how_long_the_step_waited_for_others(system: FakeSystem, l
 
 def test_the_boot_in_the_order_in_which_it_runs() -> None:
     assert order(BOOT) == (
-        "filesystems", "journal", "parameters", "extensions", "identity", "loopback", "topology", "modules", "device-nodes",
+        "filesystems", "journal", "hardening", "parameters", "extensions", "identity", "loopback", "topology", "modules", "device-nodes",
         "lock-modules", "fabric", "persistenced", "gpu-settings", "cc-check", "cdi", "dcgm", "ready-state", "agent")
 
 
@@ -93,10 +94,10 @@ def test_needs_decide_the_order_not_the_rows(system: FakeSystem, loop: Loop) -> 
 
 def test_facts_pass_from_step_to_step_and_are_told(system: FakeSystem, loop: Loop) -> None:
     seen: list[Record] = []
-    naming = step("name", lambda _s, facts: replace(facts, hostname="x"), tells=lambda facts: f"host={facts.hostname}")
+    naming = Step("name", does=Doing(lambda _s, facts: replace(facts, gpu_root="x"), tell=lambda facts: f"root={facts.gpu_root}"))
     run = executor(system, loop, naming, step("b", needs=("name",)), finished=lambda record, _facts: seen.append(record))
-    assert run.run().hostname == "x"
-    assert [(record.name, record.outcome, record.detail) for record in seen] == [("name", "ok", "host=x"), ("b", "ok", "")]
+    assert run.run().gpu_root == "x"
+    assert [(record.name, record.outcome, record.detail) for record in seen] == [("name", "ok", "root=x"), ("b", "ok", "")]
 
 
 def test_a_step_that_does_not_apply_is_skipped_and_does_not_hold_up_others(system: FakeSystem, loop: Loop) -> None:
@@ -131,11 +132,11 @@ def test_details_of_a_failure_become_warnings_before_it_is_told(system: FakeSyst
 
 
 def test_what_a_failing_step_found_is_kept(system: FakeSystem, loop: Loop) -> None:
-    error = FailedWithFacts(NvrcError("E_MOUNT", "no"), Facts(hostname="found"))
+    error = FailedWithFacts(NvrcError("E_MOUNT", "no"), Facts(gpu_root="found"))
     run = executor(system, loop, step("a", failing(error)))
     with pytest.raises(BootError, match="no"):
         run.run()
-    assert run.facts.hostname == "found"
+    assert run.facts.gpu_root == "found"
 
 
 def test_a_helper_that_fails_degrades(system: FakeSystem, loop: Loop) -> None:
@@ -145,7 +146,7 @@ def test_a_helper_that_fails_degrades(system: FakeSystem, loop: Loop) -> None:
 
 
 def test_under_strict_no_failure_is_passed_over(system: FakeSystem, loop: Loop) -> None:
-    parse_it = Step("parameters", lambda _system, facts: replace(facts, parameters=parse(b"nvrc.strict=on")), seconds(1))
+    parse_it = Step("parameters", does=Doing(lambda _system, facts: replace(facts, parameters=parse(b"nvrc.strict=on"))))
     run = executor(system, loop, parse_it, step("a", failing(NvrcError("E_DCGM", "gone")), on_failure=DEGRADE,
                                                 needs=("parameters",)), step("b", needs=("a",)))
     with pytest.raises(BootError, match="gone"):
@@ -180,10 +181,10 @@ def test_blocking_steps_run_side_by_side(system: FakeSystem, loop: Loop) -> None
 
         return run
 
-    run = executor(system, loop, step("a", meet("hostname"), blocks=always), step("b", meet("gpu_root"), blocks=always),
+    run = executor(system, loop, step("a", meet("extensions"), blocks=always), step("b", meet("gpu_root"), blocks=always),
                    step("c", needs=("a", "b")))
     facts = run.run()
-    assert (facts.hostname, facts.gpu_root) == ("hostname", "gpu_root")
+    assert (facts.extensions, facts.gpu_root) == ("extensions", "gpu_root")
     assert system.said == ["c"]
 
 
@@ -218,7 +219,7 @@ def test_a_blocking_step_that_overruns_is_left_behind(system: FakeSystem, loop: 
         return facts
 
     with pytest.raises(BootError, match="a did not finish within 0 s"):
-        executor(system, loop, Step("a", hang, seconds(0), blocks=always)).run()
+        executor(system, loop, Step("a", does=Doing(hang, seconds(0)), blocks=always)).run()
     release.set()
     assert ended.wait(5)
 
@@ -229,7 +230,7 @@ def test_a_late_result_of_an_overrun_step_changes_nothing(system: FakeSystem, lo
 
     def slow(_system: System, facts: Facts) -> Facts:
         overdue.wait(5)
-        return replace(facts, hostname="late")
+        return replace(facts, gpu_root="late")
 
     def other(_system: System, facts: Facts) -> Facts:
         release.wait(5)
@@ -240,17 +241,17 @@ def test_a_late_result_of_an_overrun_step_changes_nothing(system: FakeSystem, lo
             overdue.set()
             release.set()
 
-    run = executor(system, loop, Step("slow", slow, seconds(0), on_failure=DEGRADE, blocks=always),
+    run = executor(system, loop, Step("slow", does=Doing(slow, seconds(0)), on_failure=DEGRADE, blocks=always),
                    step("other", other, blocks=always), finished=note)
-    assert run.run().hostname is None
+    assert run.run().gpu_root is None
     assert outcomes(run.records) == {"slow": "warn", "other": "ok"}
 
 
 def test_merge_refuses_two_writers() -> None:
     start = Facts()
-    first = merge(start, start, replace(start, hostname="a"))
-    with pytest.raises(ValueError, match="'hostname' has two writers"):
-        merge(first, start, replace(start, hostname="b"))
+    first = merge(start, start, replace(start, gpu_root="a"))
+    with pytest.raises(ValueError, match="'gpu_root' has two writers"):
+        merge(first, start, replace(start, gpu_root="b"))
 
 
 def test_merge_appends_warnings_of_steps_that_ran_side_by_side() -> None:

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.system import FakeSystem, bare_guest
-from nvrc.engine.facts import Facts, Mode
+from nvrc.engine.facts import Facts
 from nvrc.hardware.device_nodes import make_capability_nodes, make_nodes, read_majors
 from nvrc.hardware.topology import PciFunction, Topology
 from nvrc.machine.system import Node
 from nvrc.steps import device_nodes
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.mode import Mode
 
 DEVICES = """\
 Character devices:
@@ -241,15 +242,15 @@ def test_any_bytes_from_the_driver_make_right_nodes_or_an_error(params: bytes,
 
 def test_the_step_makes_the_nodes_of_the_gpus_on_the_bus(system: FakeSystem) -> None:
     functions = tuple(PciFunction(bdf=bdf, vendor=0x10DE, device=0x2330, pci_class=0x30200) for bdf in (*GPUS, "0000:99:00.0"))
-    found = device_nodes.make(system, Facts(mode=Mode.GPU, topology=Topology(gpus=functions)))
+    found = device_nodes.run(system, Facts(mode=Mode.GPU, topology=Topology(gpus=functions)))
     assert found.device_nodes is not None and "/dev/nvidia5" in found.device_nodes
     assert device_nodes.tell(found) == "11 nodes"
-    assert device_nodes.make(system, Facts()).device_nodes is not None
+    assert device_nodes.run(system, Facts()).device_nodes is not None
 
 
 def test_a_mode_without_nvidias_driver_has_no_nodes(tmp_path: Path) -> None:
     system = bare_guest(str(tmp_path))
-    found = device_nodes.make(system, Facts(mode=Mode.SERVICE_NVL5, modules=("ib_umad", "mlx5_ib")))
+    found = device_nodes.run(system, Facts(mode=Mode.SERVICE_NVL5, modules=("ib_umad", "mlx5_ib")))
     assert (found.device_nodes, made(system)) == ((), [])
     with pytest.raises(NvrcError, match="/proc/devices: No such file"):
-        device_nodes.make(system, Facts(mode=Mode.SERVICE_NVL4, modules=("nvidia",)))
+        device_nodes.run(system, Facts(mode=Mode.SERVICE_NVL4, modules=("nvidia",)))

@@ -78,8 +78,8 @@ class Hostile(FakeSystem):
 
 def bring_up(system: FakeSystem) -> Facts:
     """The steps that read what kernel and driver say, without the executor that would catch what they raise."""
-    facts = parameters.load(system, Facts(gpu_root=""))
-    facts = modules.load(system, topology.detect(system, facts))
+    facts = parameters.run(system, Facts(gpu_root=""))
+    facts = modules.run(system, topology.run(system, facts))
     gpus = tuple(gpu.bdf for gpu in facts.topology.gpus) if facts.topology else ()
     make_nodes(system, gpus)
     return facts

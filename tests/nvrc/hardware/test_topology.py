@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvrc.engine.facts import Mode
 from nvrc.hardware.topology import COLUMNS, PRODUCTS, TABLE, VPD_LIMIT, PciFunction, Topology, classify, decide, scan
 from nvrc.machine.linux_system import LinuxSystem
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.mode import Mode
 from nvrc.vocabulary.paths import PCI_DEVICES
 
 GPU, SWITCH, NIC = ("10de", "2330", "030200"), ("10de", "22a3", "068000"), ("15b3", "1021", "020700")

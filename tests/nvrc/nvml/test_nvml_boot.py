@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
+import nvrc
 from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
 from nvrc.nvml.judge import Mode
+from nvrc.nvml.readiness import Outcome
 from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
-from nvrc.steps.ready_state import Outcome
 from nvrc.vocabulary.errors import NvrcError
 
 pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
@@ -157,3 +161,31 @@ def test_a_driver_without_files_is_for_the_request_to_report(gpu_guest: MakeGues
     guest = gpu_guest()
     (guest.root / "usr/lib/x86_64-linux-gnu/libcuda.so.580.95.05").unlink()
     assert failure(guest).code == "E_CDI_LIBCUDA"
+
+
+FIRST_REQUESTS = """
+import sys
+sys.path[:0] = [sys.argv[1]]
+from nvrc.nvml.requests import make_requests
+requests = make_requests("/", root=sys.argv[2])
+given = {"gpus": {}, "settings": {"gpus": (0, 1), "power_limit_w": 500}, "cc": {"gpus": (0, 1)}, "mig": {"gpus": ()},
+         "cdi": {"keep_going": False}, "ready": {"ready": None}}
+assert given.keys() == requests.keys()
+for name, words in given.items():
+    before = set(sys.modules)
+    try:
+        requests[name](words)
+    except Exception as err:  # a plain tree has no device nodes, which the document needs
+        assert name == "cdi" and getattr(err, "code", "").startswith("E_CDI_"), (name, err)
+    print(name, *sorted(set(sys.modules) - before))
+"""
+
+
+def test_no_request_loads_a_module(gpu_guest: MakeGuest) -> None:
+    """The worker loads its code while the driver attaches GPUs; what a request loads, the boot waits for."""
+    guest = gpu_guest(keys="cc=on", text=CONFIDENTIAL)
+    root = Path(nvrc.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", FIRST_REQUESTS, root, guest.root], capture_output=True, text=True,
+                          check=False, timeout=60, env={**os.environ, "PYTHONPATH": ""})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n") == ["gpus", "settings", "cc", "mig", "cdi", "ready", ""]

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
 from nvrc.nvml.answers import CcMemory, CcSystem
 from nvrc.nvml.judge import Confidential, Mode, judge
+from nvrc.nvml.readiness import Outcome, Wish, decide
 from nvrc.nvml.worker import Worker
 from nvrc.params.settings import Settings
 from nvrc.params.values import CcMode, ReadyRule, ReadyState
 from nvrc.steps import cc_check, ready_state
-from nvrc.steps.ready_state import Outcome, Wish, decide
 from nvrc.vocabulary.errors import NvrcError
 
 pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
@@ -240,7 +240,7 @@ def test_a_mode_that_is_no_answer(gpu_guest: MakeGuest, answer: object) -> None:
     liar = Liar(guest.system, -1, -1)
     liar.said = answer
     with pytest.raises(NvrcError) as caught:
-        cc_check.check(guest.system, replace(facts, worker=liar))
+        cc_check.run(guest.system, replace(facts, worker=liar))
     assert caught.value.code in {"E_NVML_CRASH", "E_CC_UNKNOWN"}
 
 
@@ -251,5 +251,5 @@ def test_a_state_that_is_no_answer(gpu_guest: MakeGuest, answer: object) -> None
     liar.said = answer
     facts = replace(guest.facts, worker=liar, confidential=Confidential(Mode.ON, ""))
     with pytest.raises(NvrcError, match="no ready state") as caught:
-        ready_state.settle(guest.system, facts)
+        ready_state.run(guest.system, facts)
     assert caught.value.code == "E_NVML_CRASH"

@@ -11,21 +11,17 @@ from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
 from nvrc.engine.conditions import always
 from nvrc.engine.executor import BootError, Executor, Record
 from nvrc.engine.facts import Facts, replace
-from nvrc.engine.table import Step, seconds
+from nvrc.engine.table import Doing, Step
 from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
-from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 ROWS = (
-    Step("gpu-settings", gpu_settings.apply, deadline=gpu_settings.deadline_s, needs=("device-nodes",), blocks=always,
-         tells=gpu_settings.tell),
-    Step("cc-check", cc_check.check, deadline=cc_check.deadline_s, needs=("gpu-settings",), blocks=always,
-         tells=cc_check.tell),
-    Step("cdi", cdi.publish, deadline=cdi.deadline_s, needs=("cc-check",), blocks=always, tells=cdi.tell),
-    Step("ready-state", ready_state.settle, deadline=ready_state.deadline_s, needs=("cdi",), blocks=always,
-         tells=ready_state.tell),
+    Step("gpu-settings", needs=("device-nodes",), blocks=always),
+    Step("cc-check", needs=("gpu-settings",), blocks=always),
+    Step("cdi", needs=("cc-check",), blocks=always),
+    Step("ready-state", needs=("cdi",), blocks=always),
 )
 
 
@@ -44,7 +40,7 @@ def run(guest: GpuGuest, loop: Loop) -> tuple[Executor, list[Record]]:
         return replace(facts, parameters=known.parameters, topology=known.topology, worker=worker)
 
     told: list[Record] = []
-    table = (Step("device-nodes", prepare, seconds(10)), *ROWS)
+    table = (Step("device-nodes", does=Doing(prepare)), *ROWS)
     executor = Executor(guest.system, loop, table, finished=lambda record, _facts: told.append(record),
                         alarm=lambda _limit_s: None)
     return executor, told

@@ -18,7 +18,7 @@ from fakes.system import FakeSystem
 from nvrc.machine.children import Ended
 from nvrc.machine.system import Task
 from nvrc.nvml.answers import Applied, CdiMade, NvmlGpu, indices, read_record, read_records
-from nvrc.nvml.client import deadline_s, patience_s, prepare_worker
+from nvrc.nvml.client import prepare_worker
 from nvrc.nvml.mig import _Place, arrange, make_layout
 from nvrc.nvml.requests import REQUESTS, make_requests
 from nvrc.nvml.session import Session
@@ -79,8 +79,8 @@ def test_a_request_is_given_numbers() -> None:
 
 def test_deadlines_grow_with_the_gpus_of_the_bus(gpu_guest: MakeGuest) -> None:
     facts = gpu_guest("nvrc.timeout.nvml=20 nvrc.timeout.per_gpu=3", gpus=1, on_bus=8).facts
-    assert (patience_s(facts), patience_s(replace(facts, topology=None))) == (44, 20)
-    assert [step.deadline_s(facts) for step in (cc_check, cdi, ready_state)] == [deadline_s(facts)] * 3 == [49] * 3
+    assert (facts.nvml_patience_s, replace(facts, topology=None).nvml_patience_s) == (44, 20)
+    assert [step.deadline_s(facts) for step in (cc_check, cdi, ready_state)] == [49] * 3
     assert gpu_settings.deadline_s(facts) == 3 * 44 + 5
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from nvrc.engine.facts import Mode
 from nvrc.params import values
 from nvrc.params.extension import VERITY, read_name, unknown_items
 from nvrc.params.mig import LAYOUT, MigLayout, MigRule, read_layout
 from nvrc.params.table import PARAMS, find
 from nvrc.params.values import CountRule, GpuCount, Kind, LogLevel, MalformedError, ModeClaim, text
+from nvrc.vocabulary.mode import Mode
 
 HASH, SALT = "a1" * 32, "0f" * 16
 VERITY_PARAMS = "kata.extension.gpu.verity_params"

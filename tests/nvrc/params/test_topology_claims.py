@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from fakes.system import FakeSystem
-from nvrc.engine.facts import Facts, Mode
+from nvrc.engine.facts import Facts
 from nvrc.pages.topology import render
 from nvrc.params.claims import check_claims, fabric_mode, rail_policy
 from nvrc.params.parse import parse
 from nvrc.params.values import FabricMode, RailPolicy
-from nvrc.steps.topology import detect, tell
+from nvrc.steps import topology
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.mode import Mode
 from nvrc.vocabulary.paths import PCI_DEVICES
 
 
@@ -80,31 +81,31 @@ def one_gpu(root: Path) -> FakeSystem:
 
 def test_step_adds_topology_mode_and_warnings(tmp_path: Path) -> None:
     given = Facts(parameters=parse(b"nvrc.mode=cpu"), warnings=("earlier",))
-    found = detect(one_gpu(tmp_path), given)
+    found = topology.run(one_gpu(tmp_path), given)
     assert found.mode is Mode.GPU
     assert found.topology is not None
     assert [gpu.bdf for gpu in found.topology.gpus] == ["0000:41:00.0"]
     assert found.warnings == (
         "earlier", "nvrc.mode=cpu does not hold on this machine, which is gpu: gpu would be right")
-    assert tell(found) == "gpu: 1 GPU"
+    assert topology.tell(found) == "gpu: 1 GPU"
 
 
 def test_step_without_parameters_or_devices(tmp_path: Path) -> None:
-    found = detect(FakeSystem(str(tmp_path)), Facts())
+    found = topology.run(FakeSystem(str(tmp_path)), Facts())
     assert (found.mode, found.warnings) == (Mode.CPU, ())
-    assert tell(found) == "cpu: no NVIDIA device"
-    assert tell(Facts()) == ""
+    assert topology.tell(found) == "cpu: no NVIDIA device"
+    assert topology.tell(Facts()) == ""
 
 
 def test_step_touches_nothing(tmp_path: Path) -> None:
     system = one_gpu(tmp_path)
-    detect(system, Facts())
+    topology.run(system, Facts())
     assert system.effects == []
 
 
 def test_step_refuses_a_machine_that_breaks_a_strict_claim(tmp_path: Path) -> None:
     with pytest.raises(NvrcError) as caught:
-        detect(one_gpu(tmp_path), Facts(parameters=parse(b"nvrc.strict=on nvrc.fabricmanager=on")))
+        topology.run(one_gpu(tmp_path), Facts(parameters=parse(b"nvrc.strict=on nvrc.fabricmanager=on")))
     assert caught.value.code == "E_MODE_MISMATCH"
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from nvrc.machine.journal import KERNEL, Line
 from nvrc.pid1.health import FAULT, LOST, MOST_KINDS, GpuHealth
-from nvrc.report.report import GpuRecord, GpuState
 from nvrc.vocabulary.errors import BY_CODE
+from nvrc.vocabulary.gpu import GpuRecord, GpuState
 
 ATTACHED = GpuState.ATTACHED
 

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from fakes.daemons import Stage, exited
-from nvrc.engine.facts import Facts, Mode
+from nvrc.engine.facts import Facts
 from nvrc.machine.loop import Loop
 from nvrc.nvml.answers import NvmlGpu
 from nvrc.nvml.judge import Confidential
 from nvrc.nvml.judge import Mode as CcState
 from nvrc.pid1.life import Life, is_confidential
-from nvrc.report.report import GpuRecord, GpuState
 from nvrc.services.table import EXPORTER, FABRIC_MANAGER, PERSISTENCED, Running, describe
+from nvrc.vocabulary.gpu import GpuRecord, GpuState
+from nvrc.vocabulary.mode import Mode
 from nvrc.vocabulary.verdict import Verdict
 
 AGENT = 40

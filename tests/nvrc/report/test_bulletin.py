@@ -13,12 +13,11 @@ import pytest
 
 from fakes.system import FakeSystem, bare_guest
 from nvrc.engine.executor import Executor
-from nvrc.engine.table import Step, seconds
+from nvrc.engine.table import Step
 from nvrc.machine.journal import Journal
 from nvrc.machine.loop import Loop
 from nvrc.report.bulletin import Bulletin
 from nvrc.report.report import Report, from_json
-from nvrc.steps import parameters
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.console import parse_report_piece
 from nvrc.vocabulary.verdict import Verdict
@@ -36,7 +35,7 @@ def open_bulletin(system: FakeSystem, cmdline: str) -> Bulletin:
     system.put("/proc/cmdline", cmdline)
     system.make_dir(paths.RUN)
     loop = Loop(system.now)
-    executor = Executor(system, loop, (Step("parameters", parameters.load, seconds(1)),), finished=lambda _r, _f: None,
+    executor = Executor(system, loop, (Step("parameters"),), finished=lambda _r, _f: None,
                         alarm=lambda _s: None)
     executor.run()
     loop.close()

@@ -13,7 +13,7 @@ import pytest
 from nvrc.boot import BOOT
 from nvrc.cli import main
 from nvrc.engine.facts import Facts
-from nvrc.engine.table import DEGRADE, Step, seconds
+from nvrc.engine.table import DEGRADE, Doing, Step, seconds
 from nvrc.params.parse import parse
 from nvrc.report import plan as planning
 
@@ -60,7 +60,7 @@ def test_plan_is_the_boot_table(tmp_path: Path) -> None:
 
 def test_plan_names_codes_and_reasons() -> None:
     def step(name: str, *needs: str) -> Step:
-        return Step(name, lambda _system, facts: facts, deadline=seconds(2), needs=needs)
+        return Step(name, needs=needs, does=Doing(lambda _system, facts: facts, seconds(2)))
 
     table = (step("parameters"), step("topology", "parameters"),
              replace(step("dcgm", "topology"), when=never, on_failure=DEGRADE))

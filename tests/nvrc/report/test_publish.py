@@ -10,16 +10,18 @@ import pytest
 from fakes.system import FakeSystem, bare_guest
 from nvrc.engine.executor import BootError, Executor
 from nvrc.engine.facts import Facts
-from nvrc.engine.table import Step, seconds
+from nvrc.engine.table import Doing, Step
 from nvrc.machine.journal import Journal
 from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
-from nvrc.pid1.supervise import Ending, Supervisor
+from nvrc.pid1.life import agent_record
+from nvrc.pid1.supervise import Supervisor
 from nvrc.report import publish
-from nvrc.report.report import GpuRecord, GpuState, from_json, to_json
+from nvrc.report.report import from_json, to_json
 from nvrc.report.status import ServiceRecord, ServiceState
-from nvrc.steps import parameters, topology
 from nvrc.vocabulary import paths
+from nvrc.vocabulary.ending import Ending
+from nvrc.vocabulary.gpu import GpuRecord, GpuState
 from nvrc.vocabulary.verdict import Verdict
 
 KMSG = [
@@ -42,10 +44,18 @@ class Living:
     def ending(self) -> Ending | None:
         return self.supervisor.ending
 
+    @property
+    def agent(self) -> ServiceRecord:
+        return agent_record(self.supervisor)
+
+    @property
+    def orphans_reaped(self) -> int:
+        return self.supervisor.orphans_reaped
+
 
 def finished(system: FakeSystem, *more: Step) -> Executor:
     loop = Loop(system.now)
-    table = (Step("parameters", parameters.load, seconds(1)), Step("topology", topology.detect, seconds(1)), *more)
+    table = (Step("parameters"), Step("topology"), *more)
     executor = Executor(system, loop, table, finished=lambda _r, _f: None, alarm=lambda _s: None)
     try:
         executor.run()
@@ -89,7 +99,7 @@ def test_report_of_a_failed_boot_names_the_failure(tmp_path: Path) -> None:
 
     system = bare_guest(str(tmp_path))
     system.make_dir(paths.RUN)
-    executor = finished(system, Step("last", fail, seconds(1), needs=("topology",)), Step("never", fail, seconds(1), needs=("last",)))
+    executor = finished(system, Step("last", needs=("topology",), does=Doing(fail)), Step("never", needs=("last",), does=Doing(fail)))
     write(system, executor, Verdict.FAILED, None)
     report = from_json(system.read(paths.REPORT))
     assert report.failure is not None
@@ -104,7 +114,7 @@ def test_gpus_and_daemons_are_in_the_status_and_the_boots_ledger_in_the_report(t
     gpu = GpuRecord(bdf="0000:40:00.0", uuid="GPU-1", state=GpuState.ATTACHED, seconds=3.5)
     lost = replace(gpu, state=GpuState.LOST, code="E_GPU_LOST")
     daemon = ServiceRecord(name="nvidia-persistenced", state=ServiceState.RUNNING, pid=9, since_s=3.0)
-    executor = finished(system, Step("persistenced", lambda _s, facts: replace(facts, ledger=(gpu,)), seconds(1), needs=("topology",)))
+    executor = finished(system, Step("persistenced", needs=("topology",), does=Doing(lambda _s, facts: replace(facts, ledger=(gpu,)))))
     life = Living(Supervisor(agent_pid=7, own_pid_namespace=True, started_s=101.0), (daemon,), (lost,), ("news",))
     write(system, executor, Verdict.READY, life)
     assert from_json(system.read(paths.REPORT)).gpus == (gpu,)
@@ -127,9 +137,11 @@ def test_the_end_of_the_agent_is_in_the_status(tmp_path: Path, status: int, stat
     assert (life.failure.code if life.failure else None) == code
 
 
-def test_interpreter_time_is_measured_on_one_clock() -> None:
+@pytest.mark.parametrize("path", [b"/init", b"/sbin/init"])
+def test_interpreter_time_is_measured_on_one_clock(path: bytes) -> None:
     """The kernel's stamps lag the boot clock by 0.4 s here: the anchor was said at 2.0, stamped 1.6."""
-    assert publish.interpreter_seconds(KMSG, started_s=1.95, anchor="nvrc: step parameters ", anchor_s=2.0) == pytest.approx(0.05)
+    records = [record.replace(b"/init", path) for record in KMSG]
+    assert publish.interpreter_seconds(records, started_s=1.95, anchor="nvrc: step parameters ", anchor_s=2.0) == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize("records", [KMSG[:2], KMSG[2:], []])

@@ -20,8 +20,6 @@ from nvrc.report import report, status
 from nvrc.report.report import (
     Failure,
     FunctionRecord,
-    GpuRecord,
-    GpuState,
     Outcome,
     ParameterRecord,
     Report,
@@ -32,6 +30,7 @@ from nvrc.report.report import (
     record_topology,
 )
 from nvrc.report.status import ServiceRecord, ServiceState, Status
+from nvrc.vocabulary.gpu import GpuRecord, GpuState
 from nvrc.vocabulary.jsonread import FormatError, decode
 from nvrc.vocabulary.jsontext import encode
 

@@ -11,20 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.records import records
-from nvrc.report.report import (
-    Failure,
-    FunctionRecord,
-    GpuRecord,
-    GpuState,
-    ParameterRecord,
-    Report,
-    Role,
-    SpanRecord,
-    StepRecord,
-)
+from nvrc.report.report import Failure, FunctionRecord, ParameterRecord, Report, Role, SpanRecord, StepRecord
 from nvrc.report.status import ServiceRecord, ServiceState, Status
 from nvrc.report.svg import COLOURS, WIDTH, Axis, render_svg
 from nvrc.report.view import align, section, show_report, show_status
+from nvrc.vocabulary.gpu import GpuRecord, GpuState
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from nvrc.report.report import GpuRecord, GpuState, StepRecord
+from nvrc.report.report import StepRecord
 from nvrc.report.status import ServiceRecord, ServiceState
 from nvrc.report.troubles import list_troubles, read_trouble
 from nvrc.vocabulary.errors import BY_CODE, CODES
+from nvrc.vocabulary.gpu import GpuRecord, GpuState
 from nvrc.vocabulary.verdict import Outcome
 
 GONE = GpuRecord(bdf="0000:41:00.0", state=GpuState.LOST, code="E_GPU_LOST")

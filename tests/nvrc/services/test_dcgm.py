@@ -9,7 +9,6 @@ import pytest
 from fakes.daemons import FIRST_PID, Stage, exited
 from nvrc.engine.facts import FailedWithFacts
 from nvrc.steps import dcgm as step
-from nvrc.steps.dcgm import bring_up
 from nvrc.vocabulary.errors import NvrcError
 
 ENGINE = "/bin/nv-hostengine --service-account nvidia-dcgm --home-dir /tmp"
@@ -31,20 +30,20 @@ def test_both_start_one_after_the_other(stage: Stage) -> None:
     stage.ends(2)
     stage.says(3, "dcgm-exporter: Starting dcgm-exporter")
     stage.says(4, READY)
-    facts = bring_up(stage.system, stage.facts())
+    facts = step.run(stage.system, stage.facts())
     assert stage.commands == [ENGINE, EXPORTER]
     assert [(running.service.name, running.pid) for running in facts.services] == [
         ("nv-hostengine", None), ("dcgm-exporter", FIRST_PID + 1)]
     assert facts.warnings == ()
     assert step.tell(facts) == "nv-hostengine, dcgm-exporter"
-    assert step.deadline(facts) == 250
+    assert step.deadline_s(facts) == 250
 
 
 def test_the_host_engines_pid_is_in_its_file(stage: Stage) -> None:
     stage.system.put("/var/run/nv-hostengine.pid", "88\n")
     stage.ends(2)
     stage.says(4, READY)
-    assert bring_up(stage.system, stage.facts()).services[0].pid == 88
+    assert step.run(stage.system, stage.facts()).services[0].pid == 88
 
 
 @pytest.mark.parametrize(("lacking", "what"), [
@@ -54,7 +53,7 @@ def test_the_host_engines_pid_is_in_its_file(stage: Stage) -> None:
 def test_without_a_host_engine_nothing_is_started(stage: Stage, lacking: str, what: str) -> None:
     os.unlink(stage.system.real_path(lacking))
     with pytest.raises(NvrcError) as caught:
-        bring_up(stage.system, stage.facts())
+        step.run(stage.system, stage.facts())
     assert (caught.value.code, caught.value.what) == ("E_DCGM", what)
     assert stage.commands == []
 
@@ -62,7 +61,7 @@ def test_without_a_host_engine_nothing_is_started(stage: Stage, lacking: str, wh
 def test_an_account_is_compared_whole(stage: Stage) -> None:
     stage.system.put("/etc/passwd", "nvidia-dcgm2:x:1:1::/:/bin/false\n")
     with pytest.raises(NvrcError, match="no account nvidia-dcgm"):
-        bring_up(stage.system, stage.facts())
+        step.run(stage.system, stage.facts())
 
 
 @pytest.mark.parametrize(("lacking", "warning"), [
@@ -73,7 +72,7 @@ def test_without_an_exporter_the_host_engine_runs_alone_and_degrades(stage: Stag
     os.unlink(stage.system.real_path(lacking))
     stage.ends(2)
     with pytest.raises(FailedWithFacts) as caught:
-        bring_up(stage.system, stage.facts())
+        step.run(stage.system, stage.facts())
     assert (caught.value.code, caught.value.what) == ("E_DCGM", warning)
     assert step.tell(caught.value.facts) == "nv-hostengine", "it is looked after, and stopped in the end"
     assert stage.commands == [ENGINE]
@@ -88,10 +87,10 @@ def test_the_host_engines_parent_has_to_end_well(stage: Stage, status: int, line
     stage.ends(2, status)
     stage.says(3, READY)
     if not what:
-        assert len(bring_up(stage.system, stage.facts()).services) == 2
+        assert len(step.run(stage.system, stage.facts()).services) == 2
         return
     with pytest.raises(NvrcError, match=what) as caught:
-        bring_up(stage.system, stage.facts())
+        step.run(stage.system, stage.facts())
     assert caught.value.what.endswith(f"it last said: {line}")
 
 
@@ -99,14 +98,14 @@ def test_an_exporter_that_ends_degrades(stage: Stage) -> None:
     stage.ends(2)
     stage.ends(3, exited(1), FIRST_PID + 1)
     with pytest.raises(FailedWithFacts) as caught:
-        bring_up(stage.system, stage.facts())
+        step.run(stage.system, stage.facts())
     assert caught.value.what.startswith("no DCGM exporter: dcgm-exporter ended with status 1")
     assert len(caught.value.facts.services) == 1
 
 
 def test_a_host_engine_that_hangs_runs_out_of_time(stage: Stage) -> None:
     with pytest.raises(NvrcError, match=r"nv-hostengine was not ready 7.0 s after its start; it said nothing"):
-        bring_up(stage.system, stage.facts(cmdline="nvrc.timeout.command=7"))
+        step.run(stage.system, stage.facts(cmdline="nvrc.timeout.command=7"))
 
 
 def test_everything_comes_from_the_extension_but_the_counters(stage: Stage) -> None:
@@ -115,5 +114,5 @@ def test_everything_comes_from_the_extension_but_the_counters(stage: Stage) -> N
     stage.program(f"{root}/bin/dcgm-exporter")
     stage.ends(2)
     stage.says(4, READY)
-    bring_up(stage.system, stage.facts(gpu_root=root))
+    step.run(stage.system, stage.facts(gpu_root=root))
     assert stage.commands == [root + ENGINE, root + EXPORTER]

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.daemons import FIRST_PID, Stage, exited, management
-from nvrc.engine.facts import FailedWithFacts, Mode
+from nvrc.engine.facts import FailedWithFacts
 from nvrc.services import launch
-from nvrc.services.fabric import bring_up
 from nvrc.services.fabric_config import edit, items
 from nvrc.services.subnet import find_port, natural
 from nvrc.steps import fabric as step
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.mode import Mode
 
 STOCK = """# Fabric Manager
 LOG_LEVEL=4
@@ -62,7 +62,7 @@ def put_port(stage: Stage, device: str, owner: str = "", *, mask: str = "0xa651e
 
 def test_the_configuration_keeps_what_is_not_ours(stage: Stage) -> None:
     stage.says(1, MARKER)
-    bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
+    step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
     assert stage.system.text("/run/fabricmanager.cfg") == """# Fabric Manager
 LOG_LEVEL=4
 LOG_FILE_NAME=/run/nvidia-fabricmanager/fabricmanager.log
@@ -89,7 +89,7 @@ def test_mode_and_rail_policy_follow_the_machine(stage: Stage, mode: Mode, fabri
         put_port(stage, "mlx5_0", management(0).bdf)
         stage.says(0.5, "nvlsm: SUBNET UP")
     stage.says(1, MARKER)
-    bring_up(stage.system, stage.facts(mode, gpus=0 if mode.is_service_vm else 8))
+    step.run(stage.system, stage.facts(mode, gpus=0 if mode.is_service_vm else 8))
     found = items(stage.system.text("/run/fabricmanager.cfg"))
     assert (found["FABRIC_MODE"], found["PARTITION_RAIL_POLICY"], found["FABRIC_MODE_RESTART"]) == (fabric, rail, "0")
 
@@ -121,7 +121,7 @@ def test_paths_move_below_the_extension_where_its_files_are(stage: Stage) -> Non
     stage.system.put(EXT + CFG, STOCK + "FABRIC_NODE_CONFIG_FILE=/usr/share/nvidia/nvswitch/fabric_node\nX=/etc/hostname\n")
     stage.system.put(f"{EXT}/usr/share/nvidia/nvswitch/fabric_node")
     stage.says(1, MARKER)
-    facts = bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8, gpu_root=EXT))
+    facts = step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8, gpu_root=EXT))
     found = items(stage.system.text("/run/fabricmanager.cfg"))
     assert found["TOPOLOGY_FILE_PATH"] == f"{EXT}/usr/share/nvidia/nvswitch"
     assert found["FABRIC_NODE_CONFIG_FILE"] == f"{EXT}/usr/share/nvidia/nvswitch/fabric_node"
@@ -134,14 +134,14 @@ def test_a_path_that_was_rewritten_at_build_time_stays(stage: Stage) -> None:
     stage.program(EXT + MANAGER)
     stage.system.put(EXT + CFG, f"TOPOLOGY_FILE_PATH={EXT}/usr/share/nvidia/nvswitch\n")
     stage.says(1, MARKER)
-    bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8, gpu_root=EXT))
+    step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8, gpu_root=EXT))
     assert items(stage.system.text("/run/fabricmanager.cfg"))["TOPOLOGY_FILE_PATH"] == f"{EXT}/usr/share/nvidia/nvswitch"
 
 
 def test_every_path_that_leads_nowhere_is_named_at_once(stage: Stage) -> None:
     stage.system.put(CFG, "TOPOLOGY_FILE_PATH=/nowhere\nDATABASE_PATH=/gone\nPID_FILE_PATH=/absent/fm.pid\nNAME=word\n")
     with pytest.raises(NvrcError) as caught:
-        bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
+        step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
     assert caught.value.code == "E_FABRIC_CONFIG"
     assert caught.value.what == (f"{CFG}: TOPOLOGY_FILE_PATH=/nowhere does not exist; DATABASE_PATH=/gone does not exist; "
                                  "PID_FILE_PATH=/absent/fm.pid: there is no /absent to write to")
@@ -151,21 +151,21 @@ def test_every_path_that_leads_nowhere_is_named_at_once(stage: Stage) -> None:
 def test_an_empty_topology_item_means_the_usual_place(stage: Stage) -> None:
     stage.system.put(CFG, "TOPOLOGY_FILE_PATH=\n")
     stage.says(1, MARKER)
-    bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
+    step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
     assert items(stage.system.text("/run/fabricmanager.cfg"))["TOPOLOGY_FILE_PATH"] == "/usr/share/nvidia/nvswitch"
 
 
 def test_without_a_stock_file_there_is_no_fabric(stage: Stage) -> None:
     os.unlink(stage.system.real_path(CFG))
     with pytest.raises(NvrcError, match=r"cannot read /usr/share/nvidia/nvswitch/fabricmanager\.cfg: No such file") as caught:
-        bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
+        step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
     assert caught.value.code == "E_FABRIC_CONFIG"
 
 
 def test_a_full_run_is_named(stage: Stage) -> None:
     stage.system.fail["mkdir /run/nvidia-fabricmanager"] = OSError(28, "No space left on device")
     with pytest.raises(NvrcError, match=r"cannot write /run/fabricmanager\.cfg: No space left on device") as caught:
-        bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
+        step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
     assert caught.value.code == "E_RUN_FULL"
 
 
@@ -177,7 +177,7 @@ def test_ready_is_the_marker_after_the_start_from_root(stage: Stage) -> None:
     stage.says(1, MARKER, uid=1000)
     stage.kernel_says(2, "nvidia-nvswitch0: something")
     stage.says(30, MARKER)
-    facts = bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
+    facts = step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
     assert stage.system.clock == 130
     (manager,) = facts.services
     assert (manager.pid, manager.started_pid, manager.since_s) == (FIRST_PID, FIRST_PID, 100)
@@ -187,7 +187,7 @@ def test_ready_is_the_marker_after_the_start_from_root(stage: Stage) -> None:
 def test_a_kill_is_explained_by_who_kills_before_the_agent_runs(stage: Stage) -> None:
     stage.ends(2, int(signal.SIGKILL))
     with pytest.raises(NvrcError) as caught:
-        bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
+        step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
     assert "was killed by SIGKILL" in caught.value.what
     assert caught.value.hint == launch.KILLED
     assert "give the VM more memory" in caught.value.hint
@@ -197,7 +197,7 @@ def test_what_the_lines_explain_is_better_than_the_signal_alone(stage: Stage) ->
     stage.says(1, "fabric manager config file item: LOG_LEVEL has an invalid value")
     stage.ends(2, int(signal.SIGKILL))
     with pytest.raises(NvrcError) as caught:
-        bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
+        step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
     assert "stock fabricmanager.cfg" in caught.value.hint
 
 
@@ -206,7 +206,7 @@ def test_what_the_lines_explain_is_better_than_the_signal_alone(stage: Stage) ->
 def test_an_end_before_the_marker_is_a_failure_whatever_the_status(stage: Stage, status: int, how: str) -> None:
     stage.ends(2, status)
     with pytest.raises(NvrcError) as caught:
-        bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
+        step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
     assert caught.value.code == "E_FABRIC_START"
     assert caught.value.what == f"nv-fabricmanager {how} 2.3 s after its start, before it was ready; it said nothing"
 
@@ -215,7 +215,7 @@ def test_last_words_that_come_after_the_end_explain_it(stage: Stage) -> None:
     stage.ends(2, 0)
     stage.says(2.1, "nv-fabricmanager: fabric manager config file item: LOG_FILE_NAME has an invalid value")
     with pytest.raises(NvrcError) as caught:
-        bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
+        step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
     assert caught.value.code == "E_FABRIC_CONFIG"
     assert caught.value.what.endswith("it last said: fabric manager config file item: LOG_FILE_NAME has an invalid value")
 
@@ -224,12 +224,12 @@ def test_last_words_that_come_after_the_end_explain_it(stage: Stage) -> None:
 def test_a_fabric_manager_that_never_gets_ready_runs_out_of_time(stage: Stage, cmdline: str, limit_s: int) -> None:
     stage.says(3, "nv-fabricmanager[52]: request to query NVSwitch device information: WARNING [NV_WARN_NOTHING_TO_DO]")
     with pytest.raises(NvrcError) as caught:
-        bring_up(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8, cmdline=cmdline))
+        step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8, cmdline=cmdline))
     assert caught.value.code == "E_FABRIC_STALL"
     assert caught.value.what == (f"nv-fabricmanager was not ready {limit_s}.0 s after its start; it last said: request to "
                                  "query NVSwitch device information: WARNING [NV_WARN_NOTHING_TO_DO]")
     assert caught.value.hint.startswith("no NVSwitch is visible")
-    assert step.deadline(stage.facts(Mode.GPU_NVL4, gpus=8, cmdline=cmdline)) > limit_s
+    assert step.deadline_s(stage.facts(Mode.GPU_NVL4, gpus=8, cmdline=cmdline)) > limit_s
 
 
 # Subnet manager
@@ -242,7 +242,7 @@ def test_nvlink_5_starts_the_subnet_manager_first_on_the_right_port(stage: Stage
     put_port(stage, "mlx5_10", management(0).bdf, gid="fe80:0:0:0:2:2:2:2\n")
     stage.says(5, "nvlsm: SUBNET UP")
     stage.says(20, MARKER)
-    facts = step.bring_up(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8))
+    facts = step.run(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8))
     assert stage.commands == [f"/sbin/nvlsm -F /usr/share/nvidia/nvlsm/nvlsm.conf -g {GUID} -f stdout",
                               f"{MANAGER} -c /run/fabricmanager.cfg -g {GUID}"]
     assert [running.service.name for running in facts.services] == ["nvlsm", "nv-fabricmanager"]
@@ -256,7 +256,7 @@ def test_a_subnet_manager_that_is_up_is_known_when_the_fabric_manager_fails(stag
     stage.says(5, "nvlsm: SUBNET UP")
     stage.ends(6, exited(1), pid=FIRST_PID + 1)
     with pytest.raises(FailedWithFacts) as caught:
-        bring_up(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8))
+        step.run(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8))
     assert caught.value.code == "E_FABRIC_START"
     assert [running.service.name for running in caught.value.facts.services] == ["nvlsm"]
 
@@ -267,7 +267,7 @@ def test_the_subnet_managers_socket_is_as_good_as_its_word(stage: Stage) -> None
     stage.system.later(1, lambda: stage.system.put("/var/run/nvidia-fabricmanager/fm_sm_ipc.socket"))
     stage.says(2, "nvlsm: Using default GUID")
     stage.says(9, MARKER)
-    assert bring_up(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8)).services[1].since_s == 102
+    assert step.run(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8)).services[1].since_s == 102
 
 
 def test_a_silent_subnet_manager_is_good_if_its_socket_is_there_in_the_end(stage: Stage) -> None:
@@ -275,7 +275,7 @@ def test_a_silent_subnet_manager_is_good_if_its_socket_is_there_in_the_end(stage
     put_port(stage, "mlx5_0", management(0).bdf)
     stage.system.later(1, lambda: stage.system.put("/var/run/nvidia-fabricmanager/fm_sm_ipc.socket"))
     stage.says(70, MARKER)
-    assert bring_up(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8)).services[1].since_s == 160
+    assert step.run(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8)).services[1].since_s == 160
 
 
 @pytest.mark.parametrize(("happens", "what"), [
@@ -289,7 +289,7 @@ def test_without_a_subnet_manager_the_fabric_manager_is_not_started(stage: Stage
     put_port(stage, "mlx5_0", management(0).bdf)
     happens(stage)
     with pytest.raises(NvrcError, match=what) as caught:
-        bring_up(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8))
+        step.run(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8))
     assert caught.value.code == "E_NVLSM"
     assert len(stage.commands) <= 1
 
@@ -308,7 +308,7 @@ def test_ports_that_cannot_run_a_subnet_manager(stage: Stage, port: dict[str, st
     stage.program("/sbin/nvlsm")
     put_port(stage, "mlx5_0", management(0).bdf, **port)
     with pytest.raises(NvrcError, match=what) as caught:
-        bring_up(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8))
+        step.run(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8))
     assert caught.value.code == "E_NVLSM"
 
 
@@ -318,7 +318,7 @@ def test_ports_that_can(stage: Stage, port: dict[str, str]) -> None:
     put_port(stage, "mlx5_0", management(0).bdf, **port)
     stage.says(1, "nvlsm: SUBNET UP")
     stage.says(2, MARKER)
-    bring_up(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8))
+    step.run(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8))
     assert GUID in stage.commands[0]
 
 
@@ -330,13 +330,13 @@ def test_no_device_of_a_management_function(stage: Stage, devices: tuple[str, ..
     for device in devices:
         put_port(stage, device)
     with pytest.raises(NvrcError, match=what):
-        bring_up(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8))
+        step.run(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8))
 
 
 def test_an_empty_class_is_told_as_well(stage: Stage) -> None:
     os.makedirs(stage.system.real_path("/sys/class/infiniband"))
     with pytest.raises(NvrcError, match="no InfiniBand device"):
-        bring_up(stage.system, stage.facts(Mode.SERVICE_NVL5, gpus=0))
+        step.run(stage.system, stage.facts(Mode.SERVICE_NVL5, gpus=0))
 
 
 class AnySysfs:

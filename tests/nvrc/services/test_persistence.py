@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from fakes.daemons import Stage, exited, gpu
 from nvrc.machine.journal import Line
-from nvrc.report.report import GpuState
 from nvrc.services.ledger import Ledger, lines_about, read_device_line
-from nvrc.services.persistence import attach
 from nvrc.steps import persistenced as step
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.gpu import GpuState
 
 PROGRAM = "/bin/nvidia-persistenced"
 PID_FILE = "/var/run/nvidia-persistenced/nvidia-persistenced.pid"
@@ -55,7 +54,7 @@ def test_every_gpu_attaches(stage: Stage) -> None:
     stage.ends(ended_s)
     stage.system.put(f"/proc/driver/nvidia/gpus/{BDFS[0]}/information", information("GPU-00112233-4455-6677-8899-aabbccddeeff"))
     stage.system.put(f"/proc/driver/nvidia/gpus/{BDFS[1]}/information", information("GPU-????????-????-????-????-????????????"))
-    facts = step.attach(stage.system, stage.facts(gpus=8))
+    facts = step.run(stage.system, stage.facts(gpus=8))
     assert facts.ledger is not None
     assert [record.bdf for record in facts.ledger] == BDFS
     assert {record.state for record in facts.ledger} == {GpuState.ATTACHED}
@@ -71,7 +70,7 @@ def test_every_gpu_attaches(stage: Stage) -> None:
     ("", f"{PROGRAM} --verbose --uvm-persistence-mode"), ("nvrc.uvm.persistence.mode=off", f"{PROGRAM} --verbose")])
 def test_the_command_line(stage: Stage, cmdline: str, command: str) -> None:
     stage.ends(all_attach(stage, 1))
-    attach(stage.system, stage.facts(cmdline=cmdline))
+    step.run(stage.system, stage.facts(cmdline=cmdline))
     assert stage.commands == [command]
     assert "mkdir /var/run/nvidia-persistenced" in stage.system.effects
 
@@ -79,7 +78,7 @@ def test_the_command_line(stage: Stage, cmdline: str, command: str) -> None:
 def test_lines_that_are_read_after_the_end_count(stage: Stage) -> None:
     stage.ends(4)
     attaches(stage, 4.1, BDFS[0], 0.2)
-    facts = attach(stage.system, stage.facts())
+    facts = step.run(stage.system, stage.facts())
     assert facts.ledger is not None
     assert facts.ledger[0].state is GpuState.ATTACHED
     assert stage.system.clock == pytest.approx(104.3)
@@ -87,10 +86,10 @@ def test_lines_that_are_read_after_the_end_count(stage: Stage) -> None:
 
 def test_slow_gpus_may_take_longer_together_than_one_alone_is_given(stage: Stage) -> None:
     stage.ends(all_attach(stage, 8, took_s=100))
-    facts = attach(stage.system, stage.facts(gpus=8, cmdline="nvrc.timeout.persistenced=30"))
+    facts = step.run(stage.system, stage.facts(gpus=8, cmdline="nvrc.timeout.persistenced=30"))
     assert stage.system.clock == 901
     assert step.tell(facts) == "8 of 8 GPUs attached, slowest 100.0 s"
-    assert step.deadline(stage.facts(gpus=8)) >= 8 * 2 * 200
+    assert step.deadline_s(stage.facts(gpus=8)) >= 8 * 2 * 200
 
 
 # Failures
@@ -100,7 +99,7 @@ def test_a_wedged_gpu_is_named_with_how_far_it_got(stage: Stage) -> None:
     at_s = all_attach(stage, 5)
     stage.says(at_s, f"{TAG} device {BDFS[5]} - registered")
     with pytest.raises(NvrcError) as caught:
-        attach(stage.system, stage.facts(gpus=8, cmdline="nvrc.timeout.persistenced=60 nvrc.timeout.per_gpu=0"))
+        step.run(stage.system, stage.facts(gpus=8, cmdline="nvrc.timeout.persistenced=60 nvrc.timeout.per_gpu=0"))
     assert caught.value.code == "E_PERSISTENCED_STALL"
     assert caught.value.what == (f"5 of 8 GPUs attached, last 60.0 s ago, no progress for 60.0 s; {BDFS[5]} does not come up")
     assert not any(effect.startswith("signal") for effect in stage.system.effects), "it is never killed while it attaches"
@@ -111,7 +110,7 @@ def test_noise_is_no_progress(stage: Stage) -> None:
         stage.says(second, "somebody: noise")
         stage.kernel_says(second, "NVRM: noise")
     with pytest.raises(NvrcError, match=r"0 of 1 GPUs attached, none yet, no progress for 130\.0 s; the daemon is at work on none"):
-        attach(stage.system, stage.facts())
+        step.run(stage.system, stage.facts())
 
 
 def test_a_stall_carries_what_the_kernel_said_about_that_gpu(stage: Stage) -> None:
@@ -119,7 +118,7 @@ def test_a_stall_carries_what_the_kernel_said_about_that_gpu(stage: Stage) -> No
     stage.kernel_says(2, f"NVRM: GPU {BDFS[0]}: GPU has fallen off the bus.")
     stage.kernel_says(2, f"NVRM: GPU {BDFS[1]}: RmInitAdapter failed! (0x62:0x65:1792)")
     with pytest.raises(NvrcError) as caught:
-        attach(stage.system, stage.facts(gpus=2))
+        step.run(stage.system, stage.facts(gpus=2))
     assert caught.value.code == "E_PERSISTENCED_STALL"
     assert caught.value.hint.startswith("the GPU no longer answers on PCIe")
 
@@ -139,7 +138,7 @@ def fail_one_of_two(stage: Stage) -> None:
 def test_success_with_a_gpu_that_failed_is_a_failure_that_says_why(stage: Stage) -> None:
     fail_one_of_two(stage)
     with pytest.raises(NvrcError) as caught:
-        attach(stage.system, stage.facts(gpus=2))
+        step.run(stage.system, stage.facts(gpus=2))
     assert caught.value.code == "E_GPU_ATTACH"
     assert caught.value.what == (
         f"1 of 2 GPUs attached, last 0.0 s ago, and nvrc.gpus=all wants otherwise; GPU {BDFS[0]} failed to attach: a "
@@ -153,7 +152,7 @@ def test_a_driver_of_two_releases_is_the_reason_not_the_gpu(stage: Stage) -> Non
     stage.says(2.5, f"{TAG} device {BDFS[0]} - failed to open.")
     stage.ends(3)
     with pytest.raises(NvrcError) as caught:
-        attach(stage.system, stage.facts())
+        step.run(stage.system, stage.facts())
     assert caught.value.code == "E_DRIVER_VERSION"
     assert BDFS[0] in caught.value.what
 
@@ -164,9 +163,9 @@ def test_how_many_gpus_are_enough_is_the_command_lines_to_say(stage: Stage, want
     facts = stage.facts(gpus=2, cmdline=f"nvrc.gpus={wanted}")
     if not holds:
         with pytest.raises(NvrcError, match=f"nvrc.gpus={wanted} wants"):
-            attach(stage.system, facts)
+            step.run(stage.system, facts)
         return
-    found = attach(stage.system, facts)
+    found = step.run(stage.system, facts)
     assert found.ledger is not None
     assert [(record.state, record.code) for record in found.ledger] == [
         (GpuState.FAILED, "E_GPU_ATTACH"), (GpuState.ATTACHED, "")]
@@ -178,14 +177,14 @@ def test_how_many_gpus_are_enough_is_the_command_lines_to_say(stage: Stage, want
 def test_more_gpus_than_wanted_are_told_as_such(stage: Stage) -> None:
     stage.ends(all_attach(stage, 2))
     with pytest.raises(NvrcError, match=r"2 GPUs are there and attached, and nvrc\.gpus=1 wants otherwise") as caught:
-        attach(stage.system, stage.facts(gpus=2, cmdline="nvrc.gpus=1"))
+        step.run(stage.system, stage.facts(gpus=2, cmdline="nvrc.gpus=1"))
     assert caught.value.code == "E_GPU_COUNT"
 
 
 def test_a_gpu_that_the_daemon_never_mentions_has_failed(stage: Stage) -> None:
     stage.ends(all_attach(stage, 1))
     with pytest.raises(NvrcError) as caught:
-        attach(stage.system, stage.facts(gpus=2))
+        step.run(stage.system, stage.facts(gpus=2))
     assert caught.value.code == "E_GPU_ATTACH"
     assert f"GPU {BDFS[1]} was never tried" in caught.value.what
     assert stage.system.clock == 105, "one second for lines that are still under way"
@@ -206,7 +205,7 @@ def test_every_way_in_which_the_daemon_does_not_come_up(stage: Stage, line: str,
     stage.says(0.5, f"{TAG} {line}")
     stage.ends(1, exited(1))
     with pytest.raises(NvrcError) as caught:
-        attach(stage.system, stage.facts())
+        step.run(stage.system, stage.facts())
     assert caught.value.code == "E_PERSISTENCED_START"
     assert caught.value.what.startswith("nvidia-persistenced ended with status 1 ")
     assert caught.value.what.endswith(f"it last said: {line}")
@@ -216,7 +215,7 @@ def test_every_way_in_which_the_daemon_does_not_come_up(stage: Stage, line: str,
 def test_a_crash_of_the_daemon_is_a_failed_start(stage: Stage) -> None:
     stage.ends(1, int(signal.SIGSEGV))
     with pytest.raises(NvrcError, match="nvidia-persistenced was killed by SIGSEGV") as caught:
-        attach(stage.system, stage.facts())
+        step.run(stage.system, stage.facts())
     assert caught.value.code == "E_PERSISTENCED_START"
 
 
@@ -224,13 +223,13 @@ def test_a_daemon_that_left_no_pid_cannot_be_looked_after(stage: Stage) -> None:
     stage.system.put(PID_FILE, "")
     stage.ends(all_attach(stage, 1))
     with pytest.raises(NvrcError, match=r"nvidia-persistenced left no pid in /var/run/nvidia-persistenced/"):
-        attach(stage.system, stage.facts())
+        step.run(stage.system, stage.facts())
 
 
 def test_a_read_only_var_run_is_told(stage: Stage) -> None:
     stage.system.fail["mkdir /var/run/nvidia-persistenced"] = OSError(30, "Read-only file system")
     with pytest.raises(NvrcError, match="cannot create /var/run/nvidia-persistenced: Read-only file system"):
-        attach(stage.system, stage.facts())
+        step.run(stage.system, stage.facts())
 
 
 # Ledger
@@ -305,5 +304,5 @@ def test_lines_about_a_gpu_leave_out_those_of_others() -> None:
 def test_a_gpu_that_the_driver_excludes_is_told_as_such(stage: Stage, said: str, why: str) -> None:
     stage.system.put(f"/proc/driver/nvidia/gpus/{BDFS[1]}/information", f"Model: \t H100\nGPU Excluded:\t {said}\n")
     stage.ends(all_attach(stage, 1))
-    facts = attach(stage.system, stage.facts(gpus=2, cmdline="nvrc.gpus=min:1"))
+    facts = step.run(stage.system, stage.facts(gpus=2, cmdline="nvrc.gpus=min:1"))
     assert facts.warnings == (f"E_GPU_ATTACH GPU {BDFS[1]} was never tried{why}",)

@@ -60,7 +60,7 @@ def stage(tmp_path: Path) -> Stage:
 
 def test_a_program_that_is_not_there_is_named_before_it_is_started(stage: Stage) -> None:
     with pytest.raises(NvrcError, match="/bin/nvidia-persistenced is not there or not executable") as caught:
-        start(stage.system, stage.facts(), PERSISTENCED, nobody)
+        start(stage.system, PERSISTENCED, "", nobody)
     assert caught.value.code == "E_PERSISTENCED_START"
     assert stage.commands == []
 
@@ -69,7 +69,7 @@ def test_a_program_that_cannot_run_is_named_with_the_kernels_reason(stage: Stage
     stage.program("/bin/nvidia-persistenced")
     stage.system.fail["start /bin/nvidia-persistenced"] = OSError(8, "Exec format error")
     with pytest.raises(NvrcError, match="cannot start /bin/nvidia-persistenced: Exec format error"):
-        start(stage.system, stage.facts(), PERSISTENCED, nobody)
+        start(stage.system, PERSISTENCED, "", nobody)
 
 
 @pytest.mark.parametrize(("text", "pid"), [

@@ -53,14 +53,14 @@ def mounts(guest: ExtensionGuest) -> list[str]:
 
 
 def test_without_extensions_nothing_is_touched(guest: ExtensionGuest) -> None:
-    found = extensions.attach(guest, facts())
+    found = extensions.run(guest, facts())
     assert (found.extensions, found.gpu_root, guest.effects) == ((), "", [])
     assert extensions.tell(found) == ""
 
 
 def test_each_extension_is_mounted_read_only_where_programs_may_run(guest: ExtensionGuest) -> None:
     guest.add_disk("vda", "extension-coco", 1, 2)
-    found = extensions.attach(guest, facts("coco"))
+    found = extensions.run(guest, facts("coco"))
     assert found.extensions == ("coco",)
     assert found.gpu_root == ""
     assert mounts(guest) == ["mount /dev/mapper/extension-coco /run/kata-extensions/coco erofs 0x7"]
@@ -71,7 +71,7 @@ def test_the_gpu_extension_brings_firmware_and_libraries(guest: ExtensionGuest) 
     guest.add_disk("vda", "extension-gpu", 1, 2)
     guest.add_disk("vdb", "extension-coco", 1, 2)
     ldconfig(guest)
-    found = extensions.attach(guest, facts("gpu", "coco"))
+    found = extensions.run(guest, facts("gpu", "coco"))
     assert (found.extensions, found.gpu_root) == (("gpu", "coco"), ROOT)
     assert extensions.tell(found) == "gpu coco"
     assert mounts(guest)[2:] == [f"mount {ROOT}/lib/firmware/nvidia /lib/firmware/nvidia  0x1000",
@@ -91,7 +91,7 @@ def test_an_image_without_ldconfig_uses_that_of_the_extension_and_firmware_may_b
     (tmp_path / ROOT[1:] / "lib/firmware/nvidia").rmdir()
     guest.add_disk("vda", "extension-gpu", 1, 2)
     ldconfig(guest)
-    extensions.attach(guest, facts("gpu"))
+    extensions.run(guest, facts("gpu"))
     assert guest.programs[0].path == f"{ROOT}/sbin/ldconfig"
     assert len(mounts(guest)) == 2
 
@@ -107,14 +107,14 @@ def test_late_disks_and_partitions_are_waited_for_on_events(guest: ExtensionGues
         guest.add_partition("vda", 2)
 
     guest.happenings = [lambda: None, disk_comes, partitions_come]
-    extensions.attach(guest, facts("coco"))
+    extensions.run(guest, facts("coco"))
     assert guest.clock == 108
     assert mounts(guest)
 
 
 def test_a_disk_that_never_comes_ends_the_wait_and_the_boot(guest: ExtensionGuest) -> None:
     with pytest.raises(NvrcError, match='extension "coco": no disk has the serial extension-coco'):
-        extensions.attach(guest, facts("coco", more="nvrc.timeout.extensions=3"))
+        extensions.run(guest, facts("coco", more="nvrc.timeout.extensions=3"))
     assert guest.clock == 103
     assert mounts(guest) == []
 
@@ -122,7 +122,7 @@ def test_a_disk_that_never_comes_ends_the_wait_and_the_boot(guest: ExtensionGues
 def test_a_disk_that_nobody_named_ends_the_boot_at_once(guest: ExtensionGuest) -> None:
     guest.add_disk("vda", "extension-gpu", 1, 2)
     with pytest.raises(NvrcError, match='extension "gpu": device vda has no verity parameters'):
-        extensions.attach(guest, facts())
+        extensions.run(guest, facts())
     assert guest.clock == 100
 
 
@@ -132,13 +132,13 @@ def test_drivers_of_disks_are_loaded_first_where_they_are_modules(guest: Extensi
     where = add_module(guest, "dm-verity.ko", "dm-mod.ko")
     guest.put("/etc/modprobe.d/a.conf", "nonsense\n")
     guest.add_disk("vda", "extension-coco", 1, 2)
-    found = extensions.attach(guest, facts("coco"))
+    found = extensions.run(guest, facts("coco"))
     assert loads(guest) == ["virtio_blk.ko", "dm-mod.ko", "dm-verity.ko", "erofs.ko"]
     assert found.warnings == ("/etc/modprobe.d/a.conf:1: 'nonsense' is not understood and changes nothing",)
     guest.fail[f"load {where}"] = OSError(ENOENT, "x")
     guest.put("/sys/module/dm_verity/initstate", "going\n")
     with pytest.raises(NvrcError, match="module dm_verity needs a symbol"):
-        extensions.attach(guest, facts("coco"))
+        extensions.run(guest, facts("coco"))
 
 
 @pytest.mark.parametrize("device", ["0x1001", "0x1042"])
@@ -157,7 +157,7 @@ def test_a_disk_that_nobody_named_shows_even_where_its_driver_is_a_module(guest:
 
     guest.load_module = load_and_probe  # type: ignore[method-assign]
     with pytest.raises(NvrcError, match='extension "gpu": device vda has no verity parameters'):
-        extensions.attach(guest, facts())
+        extensions.run(guest, facts())
     assert loads(guest) == ["virtio_blk.ko"]
 
 
@@ -167,13 +167,13 @@ def test_other_functions_on_the_bus_load_nothing(guest: ExtensionGuest, vendor: 
     guest.put("/sys/bus/pci/devices/0000:00:05.0/vendor", f"{vendor}\n")
     if device:
         guest.put("/sys/bus/pci/devices/0000:00:05.0/device", f"{device}\n")
-    extensions.attach(guest, facts())
+    extensions.run(guest, facts())
     assert loads(guest) == []
 
 
 def test_the_policy_of_the_command_line_reaches_the_table(guest: ExtensionGuest) -> None:
     guest.add_disk("vda", "extension-coco", 1, 2)
-    extensions.attach(guest, facts("coco", more="nvrc.verity.corruption=restart"))
+    extensions.run(guest, facts("coco", more="nvrc.verity.corruption=restart"))
     assert guest.mapper.tables[-1].endswith(" 1 restart_on_corruption")
 
 
@@ -181,7 +181,7 @@ def test_verified_data_that_are_no_erofs_are_not_mounted(guest: ExtensionGuest) 
     guest.images[HASHES["coco"]] = bytes(4096)
     guest.add_disk("vda", "extension-coco", 1, 2)
     with pytest.raises(NvrcError, match="its verified data are no EROFS file system") as caught:
-        extensions.attach(guest, facts("coco"))
+        extensions.run(guest, facts("coco"))
     assert caught.value.code == "E_EXTENSION_MOUNT"
     assert mounts(guest) == []
 
@@ -190,7 +190,7 @@ def test_a_mount_that_is_refused_is_told(guest: ExtensionGuest) -> None:
     guest.add_disk("vda", "extension-coco", 1, 2)
     guest.fail["mount /run/kata-extensions/coco"] = OSError(ENODEV, "No such device")
     with pytest.raises(NvrcError, match='"coco": cannot mount it on /run/kata-extensions/coco: No such device') as caught:
-        extensions.attach(guest, facts("coco"))
+        extensions.run(guest, facts("coco"))
     assert caught.value.code == "E_EXTENSION_MOUNT"
 
 
@@ -220,7 +220,7 @@ def test_what_the_gpu_extension_needs_and_lacks_is_told(guest: ExtensionGuest, f
     guest.add_disk("vda", "extension-gpu", 1, 2)
     ldconfig(guest)
     with pytest.raises(NvrcError) as caught:
-        extensions.attach(guest, facts("gpu"))
+        extensions.run(guest, facts("gpu"))
     assert caught.value.code == "E_EXTENSION_LIBS"
     assert what in caught.value.what
 
@@ -234,19 +234,19 @@ def test_an_ldconfig_that_fails_is_told_with_its_command(guest: ExtensionGuest, 
     guest.add_disk("vda", "extension-gpu", 1, 2)
     ldconfig(guest, status, writes)
     with pytest.raises(NvrcError) as caught:
-        extensions.attach(guest, facts("gpu"))
+        extensions.run(guest, facts("gpu"))
     assert what in caught.value.what
 
 
 def test_an_ldconfig_that_hangs_or_cannot_start_is_told(guest: ExtensionGuest) -> None:
     guest.add_disk("vda", "extension-gpu", 1, 2)
     with pytest.raises(NvrcError, match="did not end within 7 s"):
-        extensions.attach(guest, facts("gpu", more="nvrc.timeout.command=7"))
+        extensions.run(guest, facts("gpu", more="nvrc.timeout.command=7"))
     guest.mapper.devices.clear()
     guest.nodes.clear()
     guest.fail["start /sbin/ldconfig"] = OSError(ENOENT, "No such file or directory")
     with pytest.raises(NvrcError, match="cannot renew the loader cache with /sbin/ldconfig: No such file"):
-        extensions.attach(guest, facts("gpu"))
+        extensions.run(guest, facts("gpu"))
 
 
 def test_the_steps_deadline_leaves_room_for_every_wait() -> None:

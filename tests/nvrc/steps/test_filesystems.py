@@ -21,7 +21,7 @@ def targets(system: FakeSystem) -> list[str]:
 
 def test_bare_machine_gets_every_mount_in_order(tmp_path: Path) -> None:
     system = bare_guest(str(tmp_path))
-    filesystems.mount(system, Facts())
+    filesystems.run(system, Facts())
     assert targets(system) == ALL[1:]
 
 
@@ -29,7 +29,7 @@ def test_proc_is_mounted_first_when_it_is_missing(tmp_path: Path) -> None:
     system = bare_guest(str(tmp_path))
     os.rename(system.real_path("/proc/self"), system.real_path("/proc/later"))
     with pytest.raises(FileNotFoundError):  # the fake's mount brings no files, so the step stops right behind it
-        filesystems.mount(system, Facts())
+        filesystems.run(system, Facts())
     assert targets(system) == ["/proc"]
 
 
@@ -37,14 +37,14 @@ def test_what_is_mounted_stays_as_it_is(tmp_path: Path) -> None:
     system = bare_guest(str(tmp_path))
     rows = "".join(f"x {row.target} {row.fstype} rw 0 0\n" for row in filesystems.MOUNTS)
     system.put("/proc/self/mounts", rows)
-    filesystems.mount(system, Facts())
+    filesystems.run(system, Facts())
     assert targets(system) == []
 
 
 def test_another_file_system_on_dev_is_covered(tmp_path: Path) -> None:
     system = bare_guest(str(tmp_path))
     system.put("/proc/self/mounts", "none /dev tmpfs rw 0 0\n")
-    filesystems.mount(system, Facts())
+    filesystems.run(system, Facts())
     assert "mount devtmpfs /dev devtmpfs 0x200002 mode=0755" in system.effects
 
 
@@ -58,7 +58,7 @@ def test_optional_rows(tmp_path: Path, known: bool, directory: bool, mounted: bo
     system.put("/proc/filesystems", "nodev\tsecurityfs\n" if known else "nodev\tsecurityfsx\nnodev\tfs\n\n")
     if directory:
         os.makedirs(system.real_path("/sys/kernel/security"))
-    filesystems.mount(system, Facts())
+    filesystems.run(system, Facts())
     assert ("/sys/kernel/security" in targets(system)) is mounted
 
 
@@ -67,7 +67,7 @@ def test_an_optional_mount_that_should_work_and_fails_is_fatal(tmp_path: Path) -
     os.makedirs(system.real_path("/sys/kernel/config"))
     system.fail["mount /sys/kernel/config"] = OSError(ENODEV, "No such device")
     with pytest.raises(NvrcError, match="cannot mount configfs on /sys/kernel/config: No such device"):
-        filesystems.mount(system, Facts())
+        filesystems.run(system, Facts())
 
 
 @pytest.mark.parametrize("target", ALL[1:])
@@ -76,14 +76,14 @@ def test_each_mount_failing_is_fatal_and_named(tmp_path: Path, target: str, numb
     system = bare_guest(str(tmp_path))
     system.fail[f"mount {target}"] = OSError(number, os.strerror(number))
     with pytest.raises(NvrcError, match=f"on {target}: .*{text}") as caught:
-        filesystems.mount(system, Facts())
+        filesystems.run(system, Facts())
     assert caught.value.code == "E_MOUNT"
 
 
 def test_links_of_dev(tmp_path: Path) -> None:
     system = bare_guest(str(tmp_path))
     system.put("/dev/ptmx")
-    filesystems.mount(system, Facts())
+    filesystems.run(system, Facts())
     links = {name: os.readlink(system.real_path(f"/dev/{name}")) for name in os.listdir(system.real_path("/dev"))
              if os.path.islink(system.real_path(f"/dev/{name}"))}
     assert links == {
@@ -95,14 +95,14 @@ def test_a_link_that_cannot_be_made_is_fatal(tmp_path: Path) -> None:
     system = bare_guest(str(tmp_path))
     system.fail["link /dev/ptmx pts/ptmx"] = OSError(ENOSPC, "No space left on device")
     with pytest.raises(NvrcError, match="cannot link /dev/ptmx to pts/ptmx: No space left"):
-        filesystems.mount(system, Facts())
+        filesystems.run(system, Facts())
 
 
 def test_a_full_run_is_fatal_with_its_code(tmp_path: Path) -> None:
     system = bare_guest(str(tmp_path))
     system.fail["mkdir /run/nvrc"] = OSError(ENOSPC, "No space left on device")
     with pytest.raises(NvrcError) as caught:
-        filesystems.mount(system, Facts())
+        filesystems.run(system, Facts())
     assert caught.value.code == "E_RUN_FULL"
 
 

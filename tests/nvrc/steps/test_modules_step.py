@@ -11,11 +11,12 @@ import pytest
 
 from fakes.modules import TREE, add_module, loads, module_guest
 from fakes.system import FakeSystem
-from nvrc.engine.facts import Facts, Mode
+from nvrc.engine.facts import Facts
 from nvrc.hardware.topology import PciFunction, Topology
 from nvrc.params.parse import parse
 from nvrc.steps import lock_modules, modules
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.mode import Mode
 
 GPUS = "/proc/driver/nvidia/gpus"
 
@@ -51,7 +52,7 @@ def list_gpu(system: FakeSystem, number: int) -> None:
 def test_each_mode_gets_its_modules_and_no_other(system: FakeSystem, mode: Mode, gpus: int, loaded: list[str]) -> None:
     for number in range(gpus):
         list_gpu(system, number)
-    found = modules.load(system, facts(mode, gpus))
+    found = modules.run(system, facts(mode, gpus))
     assert loads(system) == loaded
     assert modules.tell(found) == " ".join(name.split(".ko")[0] for name in loaded)
     assert found.warnings == ()
@@ -59,23 +60,23 @@ def test_each_mode_gets_its_modules_and_no_other(system: FakeSystem, mode: Mode,
 
 def test_options_for_uvm_come_from_the_command_line(system: FakeSystem) -> None:
     list_gpu(system, 0)
-    modules.load(system, facts(Mode.GPU, 1, b"nvrc.uvm.options=uvm_a=1,uvm_b=2"))
+    modules.run(system, facts(Mode.GPU, 1, b"nvrc.uvm.options=uvm_a=1,uvm_b=2"))
     assert loads(system)[1] == "nvidia-uvm.ko uvm_a=1 uvm_b=2"
 
 
 def test_words_of_the_kernels_own_kind_reach_the_module_in_quotes(system: FakeSystem) -> None:
     list_gpu(system, 0)
-    modules.load(system, facts(Mode.GPU, 1, b'nvidia.NVreg_RegistryDwords="A=1; B=2" quiet'))
+    modules.run(system, facts(Mode.GPU, 1, b'nvidia.NVreg_RegistryDwords="A=1; B=2" quiet'))
     assert loads(system)[0] == 'nvidia.ko NVreg_RegistryDwords="A=1; B=2" NVreg_NvLinkDisable=1'
 
 
 def test_infiniband_that_is_built_in_without_a_trace_in_sys_module_is_there(tmp_path: Path) -> None:
     system = module_guest(str(tmp_path))
     with pytest.raises(NvrcError, match="module ib_umad is not in the kernel"):
-        modules.load(system, facts(Mode.SERVICE_NVL5))
+        modules.run(system, facts(Mode.SERVICE_NVL5))
     system.put("/sys/class/infiniband_mad/abi_version", "5\n")
     system.put("/sys/bus/auxiliary/drivers/mlx5_ib.rdma/bind", "")
-    modules.load(system, facts(Mode.SERVICE_NVL5))
+    modules.run(system, facts(Mode.SERVICE_NVL5))
     assert loads(system) == []
 
 
@@ -84,7 +85,7 @@ def test_the_extensions_driver_is_used_where_there_is_one(system: FakeSystem) ->
     add_module(system, "x/nvidia.ko", tree=f"{root}{TREE}")
     add_module(system, "x/nvidia-uvm.ko", "x/nvidia.ko", tree=f"{root}{TREE}")
     list_gpu(system, 0)
-    modules.load(system, replace(facts(Mode.GPU, 1), gpu_root=root))
+    modules.run(system, replace(facts(Mode.GPU, 1), gpu_root=root))
     assert [effect.split()[1] for effect in system.effects if effect.startswith("load")] == [
         f"{root}{TREE}/x/nvidia.ko", f"{root}{TREE}/x/nvidia-uvm.ko"]
 
@@ -94,7 +95,7 @@ def test_what_the_agent_needs_is_loaded_where_it_is_a_module(system: FakeSystem)
     add_module(system, "failover.ko")
     add_module(system, "virtio_net.ko", "failover.ko")
     system.put("/proc/sys/kernel/modules_disabled", "0")
-    found = lock_modules.lock(system, facts(Mode.CPU))
+    found = lock_modules.run(system, facts(Mode.CPU))
     assert loads(system) == ["overlay.ko", "failover.ko", "virtio_net.ko"]
     assert found.agent_modules == ("overlay", "virtio_net")
 
@@ -105,7 +106,7 @@ def test_gpus_that_come_one_by_one_are_waited_for(system: FakeSystem) -> None:
         list_gpu(system, number)
 
     system.happenings = [lambda: later(0), lambda: later(1)]
-    modules.load(system, facts(Mode.GPU, 2))
+    modules.run(system, facts(Mode.GPU, 2))
     assert system.effects[-2:] == ["listen", "unlisten"]
     assert system.clock == 190
 
@@ -118,7 +119,7 @@ def test_gpus_that_stay_away_are_named_with_what_sysfs_knows(system: FakeSystem)
     system.put("/sys/bus/pci/devices/0000:43:00.0/driver/bind", "")
     system.kernel_log = [b"3,1,2,-;NVRM: The NVIDIA probe routine failed for 1 device(s).\n"]
     with pytest.raises(NvrcError) as caught:
-        modules.load(system, facts(Mode.GPU, 5, b"nvrc.timeout.modules=7 nvrc.timeout.per_gpu=2"))
+        modules.run(system, facts(Mode.GPU, 5, b"nvrc.timeout.modules=7 nvrc.timeout.per_gpu=2"))
     assert caught.value.code == "E_GPU_PROBE"
     assert caught.value.what == (
         "the driver lists 1 of 5 GPUs after 17 s without progress; missing: 0000:41:00.0 (its probe failed), "
@@ -135,9 +136,9 @@ def test_how_many_gpus_are_enough_is_the_command_lines_to_say(system: FakeSystem
     given = facts(Mode.GPU, 2, f"nvrc.gpus={asked}".encode())
     if not is_enough:
         with pytest.raises(NvrcError, match="lists 1 of 2 GPUs"):
-            modules.load(system, given)
+            modules.run(system, given)
         return
-    assert modules.load(system, given).warnings == (
+    assert modules.run(system, given).warnings == (
         "E_GPU_PROBE the driver lists 1 of 2 GPUs after 50 s without progress; missing: 0000:40:00.0 (gone from the bus)",)
 
 
@@ -145,7 +146,7 @@ def test_a_driver_without_a_gpu_fails_at_once_in_its_own_words(system: FakeSyste
     system.fail[f"load {TREE}/nvidia.ko"] = OSError(ENODEV, "No such device")
     system.kernel_log = [b"3,1,2,-;NVRM: No NVIDIA GPU found.\n"]
     with pytest.raises(NvrcError, match=r"found no device to drive .*NVRM: No NVIDIA GPU found") as caught:
-        modules.load(system, facts(Mode.GPU, 1))
+        modules.run(system, facts(Mode.GPU, 1))
     assert caught.value.code == "E_MODULE_DEVICE"
     assert system.clock == 100
 
@@ -153,7 +154,7 @@ def test_a_driver_without_a_gpu_fails_at_once_in_its_own_words(system: FakeSyste
 def test_what_went_past_in_silence_is_a_warning(system: FakeSystem) -> None:
     list_gpu(system, 0)
     system.put("/sys/module/nvidia/initstate", "live\n")
-    found = modules.load(system, replace(facts(Mode.GPU, 1), warnings=("before",)))
+    found = modules.run(system, replace(facts(Mode.GPU, 1), warnings=("before",)))
     assert found.warnings == (
         "before", "module nvidia was in the kernel before: NVreg_NvLinkDisable=1 was not given to it")
 
@@ -175,7 +176,7 @@ def test_what_the_agent_needs_is_loaded_on_every_machine(system: FakeSystem, mod
     add_module(system, "overlay.ko")
     add_module(system, "virtio_net.ko")
     system.put("/proc/sys/kernel/modules_disabled", "0")
-    found = lock_modules.lock(system, facts(mode))
+    found = lock_modules.run(system, facts(mode))
     assert loads(system) == ["overlay.ko", "virtio_net.ko"]
     assert lock_modules.tell(found) == "overlay virtio_net"
     effects = [effect for effect in system.effects if "overlay.ko" in effect or "modules_disabled" in effect]
@@ -186,6 +187,6 @@ def test_a_module_of_the_agents_that_is_refused_is_a_remark(system: FakeSystem) 
     add_module(system, "overlay.ko")
     system.put("/etc/modprobe.d/a.conf", "install overlay /bin/true\n")
     system.put("/proc/sys/kernel/modules_disabled", "0")
-    found = lock_modules.lock(system, facts(Mode.CPU))
-    assert found.modules_locked and loads(system) == []
+    found = lock_modules.run(system, facts(Mode.CPU))
+    assert system.text("/proc/sys/kernel/modules_disabled") == "1" and loads(system) == []
     assert [text for text in found.warnings if "module overlay is to be loaded by a shell command" in text]

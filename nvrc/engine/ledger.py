@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The GPUs as a boot leaves them: attached, answering, described to containers; or the code of what they lack."""
+
+from __future__ import annotations
+
+from guest_cdi.lean.light import replace
+from nvrc.engine.facts import Facts
+from nvrc.nvml.count import NOT_DESCRIBED, SILENT
+from nvrc.vocabulary.gpu import GpuRecord, GpuState
+
+
+def ledger_of(facts: Facts) -> tuple[GpuRecord, ...] | None:
+    """The attach ledger, less the GPUs that NVIDIA's library or the CDI document goes without: nobody can use those."""
+    if facts.ledger is None or facts.gpus is None:
+        return facts.ledger
+    faulty = {gpu.bdf for gpu in facts.gpus if facts.cdi and gpu.number in facts.cdi.faulty}
+    answering = {gpu.bdf for gpu in facts.gpus if not gpu.error}
+    return tuple(_without(record, SILENT) if record.bdf not in answering else
+                 _without(record, NOT_DESCRIBED) if record.bdf in faulty else record for record in facts.ledger)
+
+
+def _without(record: GpuRecord, code: str) -> GpuRecord:
+    return record if record.code else replace(record, state=GpuState.FAILED, code=code)

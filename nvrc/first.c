@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The first program of a guest: /init and /sbin/init lead here. It becomes the frozen init, and takes nothing along.
+ *
+ * A word of the kernel command line that the kernel does not know is an argument, or with a `=` an environment variable,
+ * of its first program. The frozen init is a dynamic program: with LD_PRELOAD=/dev/vda in its environment the loader would
+ * run a disk of the host's as PID 1 before the first line of ours. This program is static and without libc, so that nothing
+ * runs before _start below; it reads neither arguments nor environment, and the init gets an empty one: it needs none.
+ *
+ * If the init cannot be executed, PID 1 says so in the console's grammar (nvrc/vocabulary/console.py) and powers off. Another
+ * process just ends: it must not take a machine down on which somebody tries this program.
+ */
+#include <asm/unistd.h>
+#include <linux/fcntl.h>
+#include <linux/reboot.h>
+
+#define INIT "/usr/lib/nvrc/nvrc"
+#define FAILURE "nvrc: FATAL code=E_INIT_EXEC step=first what=\"cannot execute " INIT ": errno "
+#define REMEDY "\" hint=\"errno 2: the image lacks the program or its loader; errno 5: the root disk cannot be read; " \
+	"rebuild the image\"\n"
+
+/* All that depends on the processor: how the kernel is asked. Another one needs this function and nothing else. */
+#ifndef __x86_64__
+#error "write ask() for this processor"
+#endif
+static long ask(long number, long one, long two, long three, long four)
+{
+	long answer;
+	register long fourth __asm__("r10") = four;
+
+	__asm__ volatile("syscall" : "=a"(answer) : "a"(number), "D"(one), "S"(two), "d"(three), "r"(fourth)
+			 : "rcx", "r11", "memory");
+	return answer;
+}
+
+static char *append(char *end, const char *text)
+{
+	while (*text)
+		*end++ = *text++;
+	return end;
+}
+
+/* Standard error is the console, if the kernel could open one. */
+static void say(const char *text, long size)
+{
+	static const char *const places[] = { "/dev/console", "/dev/kmsg" };
+	long descriptor = 2;
+
+	for (int next = 0; ask(__NR_write, descriptor, (long)text, size, 0) != size && next < 2; next++)
+		descriptor = ask(__NR_openat, AT_FDCWD, (long)places[next], O_WRONLY | O_NOCTTY, 0);
+}
+
+static void power_off(void)
+{
+	static const unsigned ways[] = { LINUX_REBOOT_CMD_POWER_OFF, LINUX_REBOOT_CMD_RESTART };
+
+	for (int way = 0; way < 2; way++)
+		ask(__NR_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, ways[way], 0);
+	for (;;)
+		ask(__NR_ppoll, 0, 0, 0, 0);
+}
+
+void _start(void)
+{
+	static const char *const arguments[] = { INIT, 0 }, *const environment[] = { 0 };
+	static char line[512];
+	long error = -ask(__NR_execve, (long)INIT, (long)arguments, (long)environment, 0);
+	char *end = append(line, FAILURE);
+
+	if (error >= 100)
+		*end++ = (char)('0' + error / 100);
+	if (error >= 10)
+		*end++ = (char)('0' + error / 10 % 10);
+	*end++ = (char)('0' + error % 10);
+	end = append(end, REMEDY);
+	say(line, end - line);
+	if (ask(__NR_getpid, 0, 0, 0, 0) == 1)
+		power_off();
+	ask(__NR_exit_group, 1, 0, 0, 0);
+	__builtin_unreachable();
+}

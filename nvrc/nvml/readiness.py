@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which ready state confidential GPUs shall have, from what was asked and what was found; and what was made of it."""
+
+from __future__ import annotations
+
+from guest_cdi.lean.light import Enum, NamedTuple
+from nvrc.nvml.judge import Confidential
+from nvrc.params.settings import Settings
+from nvrc.params.values import ReadyRule, ReadyState
+
+
+class Outcome(Enum):
+    SET = "set"
+    LEFT = "left"
+    NOT_APPLICABLE = "not applicable"
+
+
+class Ready(NamedTuple):
+    """`accepts`: whether the GPUs take work now; without confidential mode they always do."""
+
+    outcome: Outcome
+    accepts: bool
+    why: str
+
+
+class Wish(NamedTuple):
+    """The state to make, None to leave it as it is."""
+
+    state: bool | None
+    why: str
+    remarks: tuple[str, ...] = ()
+
+
+def decide(settings: Settings, found: Confidential) -> Wish:
+    rule = settings.ready_rule
+    asked = f"nvrc.ready={settings.ready.value}"
+    if settings.ready is ReadyRule.SRS:
+        asked = f"nvrc.smi.srs={settings.ready_state.value}" if settings.ready_state else "nobody asked for it"
+    if rule is ReadyRule.ALWAYS:
+        return Wish(True, f"{asked}, unchecked, mode {found.mode.value}")
+    if rule is ReadyRule.VERIFIED and found.mode.is_trusted:
+        return Wish(True, f"{asked}; GPU count, attach and mode {found.mode.value} verified")
+    if rule is ReadyRule.VERIFIED:
+        why = f"{asked}, but mode {found.mode.value} is not to be trusted"
+        return Wish(None, why, (f"ready state left: {why}",))
+    if settings.ready is ReadyRule.SRS and settings.ready_state is ReadyState.NOT_READY:
+        return Wish(False, asked)
+    return Wish(None, asked)

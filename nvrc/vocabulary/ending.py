@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a machine ends."""
+
+from __future__ import annotations
+
+from guest_cdi.lean.light import dataclass
+from nvrc.vocabulary.errors import BY_CODE
+
+ORDERLY = "OK"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """Why the VM ends: code OK for an orderly end, else a failure code."""
+
+    code: str
+    what: str
+    hint: str = ""
+
+    @property
+    def is_orderly(self) -> bool:
+        return self.code == ORDERLY
+
+    @property
+    def advice(self) -> str:
+        return self.hint or ("" if self.is_orderly else BY_CODE[self.code].remedy)

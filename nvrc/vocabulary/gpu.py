@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What became of one GPU, from the scan to the end of the machine."""
+
+from __future__ import annotations
+
+from guest_cdi.lean.light import Enum, dataclass
+
+
+class GpuState(Enum):
+    SEEN = "seen"
+    REGISTERED = "registered"
+    ATTACHED = "attached"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuRecord:
+    bdf: str
+    uuid: str = ""
+    state: GpuState = GpuState.SEEN
+    code: str = ""
+    seconds: float | None = None
