@@ -9,7 +9,6 @@ that no edit is about stay as they are. Does not read documents or files other t
 from __future__ import annotations
 
 import stat
-from copy import deepcopy
 from posixpath import normpath
 
 from guest_cdi.host import FileInfo
@@ -39,7 +38,7 @@ class _Node(NamedTuple):
 
 def apply_edits(edits: ContainerEdits, config: Config, lstat: Lstat) -> Config:
     """The configuration with the edits applied; the one given stays untouched. Every unusable node is in one error."""
-    result = deepcopy(config)
+    result = {key: _copy(value) for key, value in config.items()}
     nodes = _complete_nodes(edits.device_nodes, lstat)
     _add_env(result, edits.env)
     for node, complete in nodes:
@@ -53,6 +52,13 @@ def apply_edits(edits: ContainerEdits, config: Config, lstat: Lstat) -> Config:
         _object(result, "linux")["intelRdt"] = _intel_rdt(edits.intel_rdt)
     _add_gids(result, edits.additional_gids)
     return result
+
+
+def _copy(data: Data) -> Data:
+    """The module `copy` loads weak references and more, which the worker of PID 1 would pay at every boot with GPUs."""
+    if isinstance(data, dict):
+        return {key: _copy(value) for key, value in data.items()}
+    return [_copy(value) for value in data] if isinstance(data, list) else data
 
 
 def join_edits(parts: tuple[ContainerEdits, ...]) -> ContainerEdits:
