@@ -11,8 +11,8 @@ import os
 import stat
 import sys
 
-from guest_cdi.errors import CdiError
 from guest_cdi.host import LinuxHost
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import TYPE_CHECKING, Iterable, Mapping, Sequence, TextIO, dataclass, field
 from guest_cdi.load import Finding
 from guest_cdi.oci import Config, Lstat, apply_edits, join_edits

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import sys
 
-from guest_cdi.errors import CdiError, printable
 from guest_cdi.generate import Generated
+from guest_cdi.lean.coded import printable
+from guest_cdi.lean.errors import CdiError
 
 
 def report_document(result: Generated, *, as_json: bool) -> None:
