@@ -26,7 +26,7 @@ TABLES_OF_NVRC = frozenset({"nvrc.__version__", "nvrc.boot", "nvrc.vocabulary", 
 # A room may import those before it. What is named here and is no folder is a module of the package's top.
 ROOMS = {
     "nvrc": ("vocabulary", "params", "machine", "hardware", "extensions", "services", "nvml", "engine", "steps", "boot",
-             "report", "pid1", "commands", "pages", "cli", "__main__"),
+             "report", "hostlogs", "pid1", "commands", "pages", "cli", "__main__"),
     "nvrc_build": ("ground", "tree", "declared", "sandbox", "supply", "job", "products", "output", "papers", "stages",
                    "pipeline", "after", "relock", "cli", "__main__"),
     "nvrc_lab": ("ground", "scenario", "qemu", "watch", "devices", "kit", "agent", "run", "commands", "__main__"),

@@ -12,16 +12,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from guest_cdi.lean.light import Enum
+from nvrc.report.evidence import LINE_LIMIT, Evidence
 from nvrc.report.report import Failure, Report
 from nvrc.report.status import Status
 from nvrc.report.troubles import list_troubles, make_trouble, read_trouble
 from nvrc.vocabulary.console import EndLine, FatalLine, ReadyLine, StepLine, WarningLine, parse_line
 from nvrc.vocabulary.errors import find_code
+from nvrc.vocabulary.mode import Mode
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
 ORDERLY = "OK"
+NOTHING_SAID = "no line of this init: it never ran, or this is another log"
+UNKNOWN_CODE = "this program does not know the code; use the version that wrote the log"
+MOST_STEPS, MOST_WARNINGS = 64, 100
 _BOOT_STARTS = re.compile(r"(?:\[ *0\.000000\](?:\[ *[TC][0-9]+\])? )?Linux version [0-9]")
 # What the interpreter, an init that is not ours, or the kernel says when it gives up.
+# A record of the kernel's log: then this is a console, whoever else has written to it.
+_KERNEL = re.compile(r"(?:<[0-9]{1,3}>)?\[ *[0-9]+\.[0-9]{6}\]")
 _LAST_WORDS = re.compile(r"Fatal Python error: .*|NVRC panic: .*|Kernel panic - not syncing: .*")
 
 
@@ -35,34 +42,120 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
+    """`evidence`: lines of others that show the cause. `alike`: sandboxes that ended the same way.
+
+    `more_warnings`: how many are not listed.
+    """
+
     state: State
     summary: str
+    sandbox: str = ""
+    alike: tuple[str, ...] = ()
+    mode: str = ""
     failure: Failure | None = None
-    meaning: str = ""
+    cause: str = ""
+    evidence: tuple[str, ...] = ()
     remedy: str = ""
     who: str = ""
     also: tuple[Failure, ...] = ()
     finished_steps: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    more_warnings: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Console:
-    """What one boot has said so far."""
+class ConsoleStory:
+    """What the last boot on one console has said so far. Bounded: a log may be of any length, and hostile."""
 
-    steps: tuple[StepLine, ...] = ()
-    warnings: tuple[str, ...] = ()
-    ready: ReadyLine | None = None
-    end: EndLine | FatalLine | None = None
-    last_words: str = ""
+    def __init__(self) -> None:
+        self.has_kernel = False
+        self._restart()
+
+    def _restart(self) -> None:
+        self.steps: list[StepLine] = []
+        self.warnings: list[str] = []
+        self.troubles: list[Failure] = []
+        self.more_warnings = 0
+        self.ready: ReadyLine | None = None
+        self.end: EndLine | FatalLine | None = None
+        self.last_words = ""
+        self.agent_words = ""
+        self.evidence = Evidence()
+
+    @property
+    def is_ours(self) -> bool:
+        return bool(self.steps or self.warnings or self.ready or self.end or self.last_words)
+
+    def hear(self, text: str) -> None:
+        if _BOOT_STARTS.match(text):
+            self._restart()
+            self.has_kernel = True
+            return
+        match parse_line(text):
+            case StepLine() as step:
+                if len(self.steps) < MOST_STEPS:
+                    self.steps.append(step)
+            case WarningLine(text=warning):
+                self._warn(warning)
+            case ReadyLine() as ready:
+                self.ready = ready
+            case EndLine() | FatalLine() as end:
+                # The first verdict counts: what comes after a fatal line is the way down.
+                self.end = self.end or end
+            case _:
+                self._hear_others(text)
+
+    def hear_agent(self, text: str) -> None:
+        """An error of the agent: its last one says why it gave up."""
+        self.agent_words = text[:LINE_LIMIT]
+
+    def _warn(self, warning: str) -> None:
+        if (trouble := read_trouble(warning)) and len(self.troubles) < MOST_WARNINGS:
+            self.troubles.append(trouble)
+        if len(self.warnings) < MOST_WARNINGS:
+            self.warnings.append(warning)
+        else:
+            self.more_warnings += 1
+
+    def _hear_others(self, text: str) -> None:
+        self.has_kernel = self.has_kernel or _KERNEL.match(text) is not None
+        if not self.last_words and (found := _LAST_WORDS.search(text.rstrip("\r\n"))):
+            self.last_words = found[0][:LINE_LIMIT]
+        self.evidence.hear(text)
+
+    @property
+    def mode(self) -> str:
+        if self.ready is not None:
+            return self.ready.mode
+        return next((step.detail.partition(":")[0] for step in self.steps if step.name == "topology"), "")
+
+    @property
+    def confidential(self) -> str:
+        return next((step.detail for step in self.steps if step.name == "cc-check"), "")
+
+    def diagnose(self) -> Diagnosis:
+        steps = tuple(f"{step.name} {step.outcome}" for step in self.steps)
+        found = replace(_console_state(self), mode=self.mode, finished_steps=steps, warnings=tuple(self.warnings),
+                        more_warnings=self.more_warnings)
+        return with_evidence(found, self) if found.state in (State.FAILED, State.UNFINISHED, State.DEGRADED) else found
+
+
+def with_evidence(found: Diagnosis, console: ConsoleStory) -> Diagnosis:
+    """The diagnosis with what the lines of the kernel, the daemons and the agent say about its cause."""
+    code = found.failure.code if found.failure else ""
+    mode = next((mode for mode in Mode if mode.value == console.mode), None)
+    row = console.evidence.explain(code, mode, console.confidential)
+    if row is None:
+        is_agents = code == "E_AGENT_EXIT" and console.agent_words
+        return replace(found, evidence=(*found.evidence, console.agent_words)) if is_agents else found
+    return replace(found, cause=row.cause, remedy=row.remedy, who=row.who,
+                   evidence=(*found.evidence, *console.evidence.lines(row)))
 
 
 def diagnose_console(lines: Iterable[str]) -> Diagnosis:
-    console = _Console()
+    console = ConsoleStory()
     for text in lines:
-        console = _Console() if _BOOT_STARTS.match(text) else _heard(console, text)
-    steps = tuple(f"{step.name} {step.outcome}" for step in console.steps)
-    return replace(_console_state(console), finished_steps=steps, warnings=console.warnings)
+        console.hear(text)
+    return console.diagnose()
 
 
 def diagnose_report(report: Report) -> Diagnosis:
@@ -70,7 +163,7 @@ def diagnose_report(report: Report) -> Diagnosis:
     finished = tuple(f"{step.name} {step.outcome.value}" for step in report.steps
                      if step.outcome not in (Outcome.PENDING, Outcome.RUNNING))
     if report.failure:
-        found = _failed(report.failure)
+        found = failed(report.failure)
     elif report.verdict is Verdict.BOOTING:
         running = ", ".join(step.name for step in report.steps if step.outcome is Outcome.RUNNING)
         found = Diagnosis(state=State.UNFINISHED, summary=f"no verdict yet; running: {running or 'nothing'}")
@@ -83,7 +176,7 @@ def diagnose_report(report: Report) -> Diagnosis:
 
 def diagnose_status(status: Status) -> Diagnosis:
     if status.failure:
-        found = _failed(status.failure)
+        found = failed(status.failure)
     elif status.degraded_by:
         found = _degraded(f"mode {status.mode or 'not decided'}", status.degraded_by)
     else:
@@ -92,27 +185,11 @@ def diagnose_status(status: Status) -> Diagnosis:
     return replace(found, finished_steps=services, warnings=status.warnings)
 
 
-def _heard(console: _Console, text: str) -> _Console:
-    match parse_line(text):
-        case StepLine() as step:
-            return replace(console, steps=(*console.steps, step))
-        case WarningLine(text=warning):
-            return replace(console, warnings=(*console.warnings, warning))
-        case ReadyLine() as ready:
-            return replace(console, ready=ready)
-        case EndLine() | FatalLine() as end:
-            # The first verdict counts: what comes after a fatal line is the way down.
-            return console if console.end else replace(console, end=end)
-        case _:
-            found = _LAST_WORDS.search(text.rstrip("\r\n"))
-            return replace(console, last_words=found[0]) if found and not console.last_words else console
-
-
-def _console_state(console: _Console) -> Diagnosis:
+def _console_state(console: ConsoleStory) -> Diagnosis:
     if isinstance(console.end, FatalLine):
-        return _failed(Failure(**console.end._asdict()))
+        return failed(Failure(**console.end._asdict()))
     if console.end is not None and console.end.code != ORDERLY:
-        return _failed(Failure(code=console.end.code, step="supervise", what=console.end.what, hint=""))
+        return failed(Failure(code=console.end.code, step="supervise", what=console.end.what, hint=""))
     if console.last_words and console.end is None:
         return Diagnosis(state=State.FAILED, summary=console.last_words)
     troubles = tuple(_told_troubles(console)) if console.ready else ()
@@ -128,16 +205,16 @@ def _console_state(console: _Console) -> Diagnosis:
         return Diagnosis(state=State.UNFINISHED, summary=(
             f"no verdict; the last step that finished is {console.steps[-1].name}. What comes after it in the table "
             "hangs, or the VM was ended from outside"))
-    return Diagnosis(state=State.UNFINISHED, summary="no line of this init: it never ran, or this is another log")
+    return Diagnosis(state=State.UNFINISHED, summary=NOTHING_SAID)
 
 
-def _told_troubles(console: _Console) -> Iterator[Failure]:
+def _told_troubles(console: ConsoleStory) -> Iterator[Failure]:
     """Of steps that the boot went on without, and of what PID 1 said with a code afterwards."""
     for step in console.steps:
         if step.outcome == Outcome.WARN.value:
             told = read_trouble(step.detail)
             yield make_trouble(told.code, step.name, told.what) if told else make_trouble("", step.name, step.detail)
-    yield from filter(None, map(read_trouble, console.warnings))
+    yield from console.troubles
 
 
 def _degraded(summary: str, troubles: tuple[Failure, ...]) -> Diagnosis:
@@ -153,7 +230,7 @@ def _by_verdict(verdict: Verdict, mode: str) -> Diagnosis:
     return Diagnosis(state=state, summary=f"{verdict.value}, mode {mode or 'not decided'}")
 
 
-def _failed(failure: Failure) -> Diagnosis:
+def failed(failure: Failure) -> Diagnosis:
     where = "after the boot" if failure.step == "supervise" else f"in step {failure.step}"
     return _explained(Diagnosis(state=State.FAILED, summary=f"{failure.code} {where}"), failure)
 
@@ -161,6 +238,5 @@ def _failed(failure: Failure) -> Diagnosis:
 def _explained(diagnosis: Diagnosis, failure: Failure) -> Diagnosis:
     row = find_code(failure.code)
     if row is None:
-        return replace(diagnosis, failure=failure, meaning="this program does not know the code; use the version that "
-                                                           "wrote the log")
-    return replace(diagnosis, failure=failure, meaning=row.meaning, remedy=row.remedy, who=row.who)
+        return replace(diagnosis, failure=failure, cause=UNKNOWN_CODE)
+    return replace(diagnosis, failure=failure, cause=row.meaning, remedy=row.remedy, who=row.who)

@@ -291,7 +291,8 @@ def test_doctor_tells_documents_and_logs_apart(tmp_path: Path) -> None:
     assert first_line(status.to_json(LIVE)) == (0, "ready: ready, mode gpu")
     assert first_line(b"nvrc: READY in 1.000s mode=gpu gpus=8 cdi=9 agent=87\r\n") == (
         0, "ready: ready in 1.000 s, mode gpu, 8 GPUs, 9 CDI devices")
-    assert first_line(b"\xff\x00 boot:\n") == (1, "unfinished: no line of this init: it never ran, or this is another log")
+    assert first_line(b"[    0.100000] \xff\x00 boot:\n") == (
+        1, "unfinished: no line of this init: it never ran, or this is another log")
 
 
 def test_doctor_explains_by_the_table_of_codes(tmp_path: Path) -> None:
@@ -299,18 +300,18 @@ def test_doctor_explains_by_the_table_of_codes(tmp_path: Path) -> None:
     code, out, _ = call("doctor", stored(tmp_path, log))
     assert code == 1
     assert out.splitlines() == [
-        "failed: E_TOPOLOGY in step topology", "  what     3 GPUs", "  hint     do",
-        "  meaning  the PCI devices match no supported machine",
-        "  remedy   compare the list in the message with docs/topologies.md and fix the devices passed to the VM",
-        "  who      host operator", "  steps    filesystems ok", "  warning  odd\\x1b[2J"]
-    document = json.loads(call("doctor", stored(tmp_path, log), "--json")[1])
-    assert (document["state"], document["failure"]["code"], document["who"]) == ("failed", "E_TOPOLOGY", "host operator")
+        "failed: E_TOPOLOGY in step topology", "  what     3 GPUs",
+        "  cause    the PCI devices match no supported machine", "  do       do",
+        "  do       compare the list in the message with docs/topologies.md and fix the devices passed to the VM",
+        "  who      node operator", "  steps    filesystems ok", "  warning  odd\\x1b[2J"]
+    document = json.loads(call("doctor", stored(tmp_path, log), "--json")[1])["diagnoses"][0]
+    assert (document["state"], document["failure"]["code"], document["who"]) == ("failed", "E_TOPOLOGY", "node operator")
 
 
 def test_doctor_does_not_repeat_a_hint_that_is_the_remedy() -> None:
-    remedy = doctor.diagnose("x", report.to_json(FAILED)).remedy
+    remedy = doctor.diagnose_bytes("x", report.to_json(FAILED)).remedy
     log = f'nvrc: FATAL code=E_TOPOLOGY step=topology what="3 GPUs" hint="{remedy}"\n'
-    lines = list(doctor.show(doctor.diagnose("x", log.encode())))
+    lines = list(doctor.show(doctor.diagnose_bytes("x", log.encode())))
     assert sum(remedy in line for line in lines) == 1
 
 
@@ -340,5 +341,5 @@ def test_doctor_names_further_troubles(tmp_path: Path) -> None:
 
 
 def test_a_form_feed_does_not_begin_a_line() -> None:
-    log = b"container: \x0cnvrc: READY in 1.000s mode=gpu gpus=8 cdi=9 agent=87\n"
-    assert doctor.diagnose("x", log).state.value == "unfinished"
+    log = b"[    0.100000] container: \x0cnvrc: READY in 1.000s mode=gpu gpus=8 cdi=9 agent=87\n"
+    assert doctor.diagnose_bytes("x", log).state.value == "unfinished"
