@@ -30,9 +30,9 @@ def fold(label: str, text: str, width: int) -> Iterator[str]:
         yield head + text
         return
     room = max(10, width - len(head))
-    for index, piece in enumerate(textwrap.wrap(text, room) or [""]):
+    for index, piece in enumerate(textwrap.wrap(text, room, break_on_hyphens=False) or [""]):
         yield (head if index == 0 else " " * len(head)) + piece
 
 
 def wrap(text: str, width: int) -> Iterator[str]:
-    yield from textwrap.wrap(text, width, subsequent_indent="  ") if width else [text]
+    yield from textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False) if width else [text]

@@ -16,8 +16,8 @@ from pathlib import Path
 from nvrc.boot import BOOT
 from nvrc.vocabulary.errors import CODES, find_code
 from nvrc.vocabulary.nearmiss import closest
+from nvrc.vocabulary.products import PRODUCTS, SWITCHES
 from nvrc_lab.ground.errors import LabError
-from nvrc_lab.scenario.products import PRODUCTS, SWITCHES
 from nvrc_lab.scenario.records import RecordError, read_record
 
 SUFFIX = ".yaml"

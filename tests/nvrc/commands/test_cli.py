@@ -63,7 +63,7 @@ def test_identity_line_has_the_agreed_form(argv: list[str]) -> None:
 
 def test_identity_as_json() -> None:
     document = json.loads(call("version", "--json")[1])
-    assert list(document) == ["version", "sha256"]
+    assert list(document) == ["schema", "version", "sha256"]
     assert IDENTITY.fullmatch(identity_line(document["sha256"]) + "\n")
 
 
@@ -145,7 +145,7 @@ def test_overview_lists_every_command() -> None:
 @pytest.mark.parametrize("argv", [
     pytest.param(["frobnicate"], id="unknown-command"), pytest.param(["--frob"], id="unknown-option"),
     pytest.param(["report", "--frob"], id="unknown-option-of-command"),
-    pytest.param(["report", "--json", "--svg", "x", "y"], id="contradiction"),
+    pytest.param(["plan", "--sysfs", "x", "--machine", "y"], id="contradiction"),
     pytest.param(["version", "--js"], id="no-abbreviations"),
 ])
 def test_wrong_calls_are_status_2_and_explained(argv: list[str]) -> None:
@@ -155,9 +155,63 @@ def test_wrong_calls_are_status_2_and_explained(argv: list[str]) -> None:
     assert "error: " in err
 
 
+@pytest.mark.parametrize(("argv", "said"), [
+    pytest.param(["doctr"], "no command 'doctr', did you mean doctor?", id="near-miss"),
+    pytest.param(["\x1b[2J"], "invalid choice", id="hostile"),
+])
+def test_a_command_that_is_none(argv: list[str], said: str) -> None:
+    status, out, err = call(*argv)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert "\x1b" not in err
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["-V"]])
+def test_version_as_an_option(argv: list[str]) -> None:
+    status, out, err = call(*argv)
+    assert (status, err) == (0, "")
+    assert IDENTITY.fullmatch(out)
+
+
+@pytest.mark.parametrize(("argv", "command", "what"), [
+    pytest.param(["doctr", "--json"], None, "no command 'doctr', did you mean doctor?", id="command"),
+    pytest.param(["report", "--json", "--frob"], "report", "unrecognized arguments: --frob", id="option"),
+    pytest.param(["params", "check", "--json", "--frob"], "params", "unrecognized arguments: --frob", id="option-below"),
+    pytest.param(["report", "--json", "/nonexistent/x"], "report", "/nonexistent/x: No such file or directory", id="file"),
+    pytest.param(["explain", "--json", "E_GPU_ATACH"], "explain", "E_GPU_ATACH: unknown, did you mean E_GPU_ATTACH?", id="word"),
+])
+def test_with_json_errors_are_json_too(argv: list[str], command: str | None, what: str) -> None:
+    status, out, err = call(*argv)
+    assert (status, out) == (2, "")
+    document = json.loads(err)
+    assert (document["schema"], document["command"], document["what"]) == (1, command, what)
+
+
+JSON_CALLS = (["version"], ["params", "list"], ["params", "check", "quiet"], ["params", "explain", "nvrc.log"], ["explain", "E_MIG"],
+              ["plan", "--cmdline", ""], ["plan", "--machine", "H100", "--cmdline", ""])
+
+
+@pytest.mark.parametrize("argv", JSON_CALLS, ids=" ".join)
+def test_every_document_has_a_schema_and_says_null_for_what_is_unset(argv: list[str]) -> None:
+    def is_clean(value: object) -> bool:
+        if isinstance(value, dict):
+            return all(map(is_clean, value.values()))
+        return all(map(is_clean, value)) if isinstance(value, list) else value != ""
+
+    document = json.loads(call(*argv, "--json")[1])
+    assert next(iter(document)) == "schema"
+    assert is_clean(document)
+
+
+def test_a_reader_that_goes_away_gets_no_traceback() -> None:
+    done = subprocess.run(f"{sys.executable} -m nvrc params list | true; test ${{PIPESTATUS[0]}} -le 1", shell=True, cwd=ROOT, executable="/bin/bash",
+                          capture_output=True, check=False, env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"}, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_only_the_command_that_is_called_is_imported() -> None:
-    code = ("import sys; from nvrc.cli import main; status = main(['version']);"
-            "print(sorted(n for n in sys.modules if n.startswith('nvrc.commands.')))")
+    code = ("import sys; import nvrc.cli; from nvrc.cli import main; status = main(['version']);"
+            "print(sorted(n for n in sys.modules if n in [f'nvrc.commands.{c}' for c in nvrc.cli.COMMANDS]))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT, text=True)
     assert done.stdout.splitlines()[1] == "['nvrc.commands.version']"
 
