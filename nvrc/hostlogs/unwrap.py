@@ -55,7 +55,7 @@ _PAIR = re.compile(r'([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|[^\s"]*)')
 _EXPORT = re.compile(r"MESSAGE=(.*)", re.DOTALL)
 _MEMBER = re.compile(r'\s*"?(?:message|note)"?: (.+?),?\s*', re.DOTALL)
 # In words of containerd, and as a field of the runtimes.
-_SANDBOX = re.compile(r'sandbox(?:[_-]?id)?["\\]*[=: ]+["\\]*([0-9a-f]{12,64})(?![0-9a-f])', re.IGNORECASE)
+_SANDBOX = re.compile(r'sandbox(?:[ _-]?id)?["\\]*[=: ]+["\\]*([0-9a-f]{12,64})(?![0-9a-f])', re.IGNORECASE)
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,127}")
 _SANDBOX_FIELDS = ("sandbox", "sandbox_id", "sandbox-id", "sid")
 _BAD = frozenset({"error", "erro", "fatal", "crit", "critical", "panic"})
