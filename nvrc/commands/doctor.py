@@ -28,12 +28,12 @@ NAME = "doctor"
 HELP = "explain why a VM failed, from what a host has: what happened, why, who must act"
 EPILOG = """\
 examples:
-  nvrc doctor                            this VM: its boot, and what has happened since
-  kubectl describe pod p | nvrc doctor - the pod's events
-  journalctl -t kata | nvrc doctor -     every VM that the log tells of
-  nvrc doctor kata.log --sandbox 4f2a    only the one whose id begins so
-  nvrc doctor console.log                what the host kept of the serial console
-  nvrc doctor boot.json --json           for machines
+  nvrc doctor                             this VM: its boot, and what has happened since
+  kubectl describe pod p | nvrc doctor -  the pod's events
+  journalctl -t kata | nvrc doctor -      every VM that the log tells of
+  nvrc doctor kata.log --sandbox 4f2a     only the one whose id begins so
+  nvrc doctor console.log                 what the host kept of the serial console
+  nvrc doctor boot.json --json            for machines
 
 Exit status 1 if something failed, degraded or never finished, 2 if nothing in the input is known."""
 _KEYS_OF_LOGS = frozenset({"MESSAGE", "msg", "message", "log", "vmconsole", "apiVersion"})

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -133,6 +134,25 @@ def test_help_shows_examples(name: str) -> None:
     assert f"  nvrc {name}" in out.split("examples:")[1]
     assert name == load_command(name).NAME
     assert load_command(name).HELP in " ".join(out.split())
+
+
+def examples() -> list[str]:
+    found = [line for name in COMMANDS for line in load_command(name).EPILOG.splitlines()
+             if line.startswith("  ") and re.search(r"\bnvrc\b", line)]
+    return [re.split(r"  +", line.strip())[0] for line in found]
+
+
+@pytest.mark.parametrize("example", examples())
+def test_every_example_of_a_help_is_a_command(example: str) -> None:
+    """Of a pipe, the part that is ours."""
+    words = shlex.split(example.rpartition("|")[2].partition(" <")[0])
+    assert words[0] == "nvrc"
+    if words[1:]:
+        command = load_command(words[1])
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        command.add_arguments(parser)
+        parser.parse_args(words[2:])
+        assert words[1] == command.NAME
 
 
 def test_overview_lists_every_command() -> None:
