@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `guest-cdi generate` says on standard error: what was made, or what failed; in words or as JSON."""
+"""What commands say on standard error: what was made, or what failed; in words or as JSON.
+
+Every document has `schema`; what is unset is null.
+"""
 
 from __future__ import annotations
 
 import sys
 
 from guest_cdi.errors import CdiError, printable
-from guest_cdi.generate import Generated
+from guest_cdi.lean.light import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from guest_cdi.generate import Generated
+
+SCHEMA = 1
 
 
 def report_document(result: Generated, *, as_json: bool) -> None:
@@ -15,12 +25,13 @@ def report_document(result: Generated, *, as_json: bool) -> None:
     common = spec.container_edits
     if as_json:
         _print_json({
-            "version": spec.version, "driver": result.driver_version, "kind": spec.kind, "devices": len(spec.devices),
+            "schema": SCHEMA, "version": spec.version, "driver": result.driver_version or None,
+            "kind": spec.kind, "devices": len(spec.devices),
             "nodes": len(common.device_nodes), "mounts": len(common.mounts), "hooks": len(common.hooks),
             "skipped": [{"device": entry.device, "code": entry.reason.code, "what": entry.reason.what,
                          "hint": entry.reason.hint} for entry in result.skipped],
             "missing": list(result.missing),
-        })
+        }, sys.stderr)
         return
     for entry in result.skipped:
         print(f"guest-cdi: warning: left out {printable(entry.device)}: {entry.reason}", file=sys.stderr)
@@ -32,12 +43,16 @@ def report_document(result: Generated, *, as_json: bool) -> None:
 
 def report_error(err: CdiError, *, as_json: bool) -> None:
     if as_json:
-        _print_json({"code": err.code, "what": err.what, "hint": err.hint})
+        write_error(err, sys.stderr)
     else:
         print(f"guest-cdi: error: {err}", file=sys.stderr)
 
 
-def _print_json(value: object) -> None:
+def write_error(err: CdiError, out: TextIO) -> None:
+    _print_json({"schema": SCHEMA, "code": err.code, "what": err.what, "hint": err.hint or None}, out)
+
+
+def _print_json(value: object, out: TextIO) -> None:
     import json
 
-    print(json.dumps(value), file=sys.stderr)
+    print(json.dumps(value), file=out)
