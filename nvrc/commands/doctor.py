@@ -15,7 +15,7 @@ from nvrc.commands.output import write_document
 from nvrc.commands.status import find_status
 from nvrc.commands.terminal import UNLIMITED, fold, width_of, wrap
 from nvrc.hostlogs.collect import Collector, collect
-from nvrc.hostlogs.lines import CHUNK, split_lines
+from nvrc.hostlogs.lines import CHUNK, split_lines, unfold
 from nvrc.hostlogs.unwrap import FORMATS
 from nvrc.report import report, status
 from nvrc.report.diagnosis import Diagnosis, State, diagnose_report, diagnose_status
@@ -36,7 +36,8 @@ examples:
   nvrc doctor boot.json --json            for machines
 
 Exit status 1 if something failed, degraded or never finished, 2 if nothing in the input is known."""
-_KEYS_OF_LOGS = frozenset({"MESSAGE", "msg", "message", "log", "vmconsole", "apiVersion"})
+_KEYS_OF_LOGS = frozenset({"MESSAGE", "msg", "message", "log", "line", "textPayload", "jsonPayload", "_raw", "vmconsole",
+                           "apiVersion"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +71,7 @@ def diagnose_stream(path: str, stream: BinaryIO, only: str = "") -> tuple[Diagno
     head = stream.read(CHUNK)
     if _is_document(head):
         return (_diagnose_document(path, head + stream.read(LIMIT)),)
-    collector = collect(split_lines(stream, head), only)
+    collector = collect(unfold(split_lines(stream, head)), only)
     return collector.diagnose() or _refuse(path, collector, only)
 
 
@@ -84,13 +85,13 @@ def _refuse(path: str, collector: Collector, only: str) -> tuple[Diagnosis, ...]
 
 def _is_document(head: bytes) -> bool:
     """A report or a status of ours, whole or broken; an object that is one line of a log is none."""
-    text = head.lstrip()
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text.startswith(b"{"):
         return False
     try:
         value: object = json.loads(text.partition(b"\n")[0])
     except (ValueError, RecursionError):
-        return b'"apiVersion"' not in text
+        return b'"apiVersion"' not in text and b'"MESSAGE"' not in text
     return isinstance(value, dict) and not _KEYS_OF_LOGS & value.keys()
 
 

@@ -46,17 +46,25 @@ class _Inside(NamedTuple):
     is_error: bool = False
 
 
-_STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?Z| ?[+-]\d\d:?\d\d)? +(.*)", re.DOTALL)
-_SHORT = re.compile(r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})? (.*)", re.DOTALL)
+# ISO 8601, and as journalctl -o short-full has it with a weekday and the zone's name.
+_STAMP = re.compile(r"(?:[A-Z][a-z]{2} )?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
+                    r"(?: ?Z| ?[+-]\d\d:?\d\d| [A-Z]{3,5}(?= ))? +(.*)", re.DOTALL)
+_SHORT = re.compile(r"(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})? (.*)", re.DOTALL)
+# Syslog of RFC 5424: priority, version, time, host, program, process, message's kind, structured data.
+_SYSLOG = re.compile(r"<\d{1,3}>1 \S+ \S+ \S+ \S+ \S+ (?:-|\[.*?\]) (.*)", re.DOTALL)
+# journalctl -o short-monotonic and short-unix: without a program behind the time it is the kernel's own.
+_CLOCK = re.compile(r"(?:\[ *\d+\.\d{6}\]|\d{9,11}\.\d{6}) (.*)", re.DOTALL)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CRI = re.compile(r"(?:stdout|stderr) [FP] (.*)", re.DOTALL)
 _PROGRAM = re.compile(r"[A-Za-z0-9][\w.-]* [\w.@/()-]+(?:\[\d+\])?: (.*)", re.DOTALL)
 _LOGRUS = re.compile(r'(?:time="?[\d-]{10}T|level=[a-z]+ )')
 _PAIR = re.compile(r'([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|[^\s"]*)')
-_EXPORT = re.compile(r"MESSAGE=(.*)", re.DOTALL)
-_MEMBER = re.compile(r'\s*"?(?:message|note)"?: (.+?),?\s*', re.DOTALL)
+_EXPORT = re.compile(r"\s*MESSAGE=(.*)", re.DOTALL)
+_MEMBER = re.compile(r'\s*"?(?:message|note|MESSAGE|textPayload)"? ?: (.+?),?\s*', re.DOTALL)
 # In words of containerd, and as a field of the runtimes.
 _SANDBOX = re.compile(r'sandbox(?:[ _-]?id)?["\\]*[=: ]+["\\]*([0-9a-f]{12,64})(?![0-9a-f])', re.IGNORECASE)
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,127}")
+_TEXT_FIELDS = ("MESSAGE", "msg", "message", "log", "line", "textPayload", "_raw")
 _SANDBOX_FIELDS = ("sandbox", "sandbox_id", "sandbox-id", "sid")
 _BAD = frozenset({"error", "erro", "fatal", "crit", "critical", "panic"})
 _GO_ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|.)", re.DOTALL)
@@ -64,7 +72,7 @@ _GO_SHORT = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "
 
 
 def unwrap(line: str) -> Said:
-    found = _Inside(line)
+    found = _Inside(_COLOUR.sub("", line) if "\x1b[" in line else line)
     speaker, sandbox, is_error = Speaker.PLAIN, "", False
     for _ in range(DEEPEST):
         inner = next(filter(None, (reader(found.text) for reader in _READERS)), None)
@@ -83,7 +91,9 @@ def unwrap(line: str) -> Said:
 def _read_stamp(text: str) -> _Inside | None:
     found = _STAMP.fullmatch(text) or _SHORT.fullmatch(text)
     if found is None:
-        return None
+        clock = _CLOCK.fullmatch(text)
+        behind = _SYSLOG.fullmatch(text) or (_PROGRAM.fullmatch(clock[1]) if clock else None)
+        return _Inside(behind[1], Speaker.HOST) if behind else None
     if of_container := _CRI.fullmatch(found[1]):
         return _Inside(of_container[1])
     program = _PROGRAM.fullmatch(found[1])
@@ -97,7 +107,7 @@ def _read_logrus(text: str) -> _Inside | None:
 
 
 def _read_json(text: str) -> _Inside | None:
-    stripped = text.strip()
+    stripped = text.strip().removesuffix(",")
     if not (stripped.startswith("{") and stripped.endswith("}")):
         return None
     try:
@@ -106,7 +116,9 @@ def _read_json(text: str) -> _Inside | None:
         return None
     if not isinstance(document, dict):
         return None
-    return _from_fields({str(key): _plain(value) for key, value in document.items()}, "")
+    inner = document.get("jsonPayload")
+    fields = inner if isinstance(inner, dict) else document
+    return _from_fields({str(key): _plain(value) for key, value in fields.items()}, "")
 
 
 def _from_fields(fields: Mapping[str, str], otherwise: str) -> _Inside | None:
@@ -114,7 +126,7 @@ def _from_fields(fields: Mapping[str, str], otherwise: str) -> _Inside | None:
     sandbox = next((fields[name] for name in _SANDBOX_FIELDS if _ID.fullmatch(fields.get(name, ""))), "")
     if fields.get("vmconsole"):
         return _Inside(fields["vmconsole"], Speaker.CONSOLE, sandbox)
-    text = next((fields[name] for name in ("MESSAGE", "msg", "message", "log") if name in fields), "")
+    text = next((fields[name] for name in _TEXT_FIELDS if name in fields), "")
     if not text and not otherwise:
         return None
     is_error = fields.get("level", "").lower() in _BAD

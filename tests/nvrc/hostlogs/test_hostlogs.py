@@ -17,11 +17,12 @@ from nvrc.commands.terminal import fold, width_of
 from nvrc.hostlogs import collect as collecting
 from nvrc.hostlogs.collect import collect
 from nvrc.hostlogs.events import FAREWELL, HOST_SIGNS, find_sign, read_farewell
-from nvrc.hostlogs.lines import CHUNK, LINE_LIMIT, split_lines
+from nvrc.hostlogs.lines import CHUNK, LINE_LIMIT, split_lines, unfold
 from nvrc.hostlogs.unwrap import Said, Speaker, unwrap
 from nvrc.report.diagnosis import MOST_WARNINGS, State
 from nvrc.report.report import Failure
 from nvrc.vocabulary.console import step_line, verdict_fatal, verdict_ready, warning_line
+from nvrc.vocabulary.errors import CODES, FailureCode
 
 ID = "ab" * 32
 READY = verdict_ready(1.2, "gpu", 8, 9, 87)
@@ -48,6 +49,18 @@ def shim(text: str, sandbox: str = ID) -> str:
                  Said(f'failed to start sandbox "{ID}": x', Speaker.HOST, ID, True), id="id-in-words"),
     pytest.param(f'    "message": "sandbox \\"{ID}\\" x",', Said(f'sandbox "{ID}" x', Speaker.HOST, ID), id="json-member"),
     pytest.param("  message: 'it''s'", Said("it's", Speaker.HOST), id="yaml-member"),
+    pytest.param("Fri 2026-11-20 10:00:00 CET node kata[7]: " + shim("x"), Said("x", Speaker.CONSOLE, ID), id="short-full"),
+    pytest.param("[ 4711.123456] node kata[7]: " + shim("x"), Said("x", Speaker.CONSOLE, ID), id="short-monotonic"),
+    pytest.param("1795166042.123456 node kata[7]: " + shim("x"), Said("x", Speaker.CONSOLE, ID), id="short-unix"),
+    pytest.param("[    9.310020] NVRM: GPU x: y", Said("[    9.310020] NVRM: GPU x: y", Speaker.PLAIN), id="the-kernels-time"),
+    pytest.param("<30>Nov 20 10:00:00 node kata[7]: " + shim("x"), Said("x", Speaker.CONSOLE, ID), id="syslog-3164"),
+    pytest.param("<30>1 2026-11-20T10:00:00Z node kata 7 - - " + shim("x"), Said("x", Speaker.CONSOLE, ID), id="syslog-5424"),
+    pytest.param("    MESSAGE=" + shim("x"), Said("x", Speaker.CONSOLE, ID), id="journal-verbose"),
+    pytest.param('\t"MESSAGE" : ' + json.dumps(shim("x")) + ",", Said("x", Speaker.CONSOLE, ID), id="journal-json-pretty"),
+    pytest.param('{"@timestamp": "t", "message": ' + json.dumps(shim("x")) + "},", Said("x", Speaker.CONSOLE, ID), id="elastic"),
+    pytest.param('{"line": ' + json.dumps(shim("x")) + "}", Said("x", Speaker.CONSOLE, ID), id="loki"),
+    pytest.param('{"jsonPayload": {"MESSAGE": ' + json.dumps(shim("x")) + "}}", Said("x", Speaker.CONSOLE, ID), id="cloud-logging"),
+    pytest.param("\x1b[1mNov 20 10:00:00 node kata[7]:\x1b[0m " + shim("x"), Said("x", Speaker.CONSOLE, ID), id="colours"),
     pytest.param('{"a": 1}', Said('{"a": 1}', Speaker.PLAIN), id="some-json"),
     pytest.param("[1]", Said("[1]", Speaker.PLAIN), id="no-object"),
     pytest.param('{"MESSAGE": null}', Said("null", Speaker.HOST), id="no-text"),
@@ -127,6 +140,40 @@ def test_lines_are_those_of_a_text_however_it_comes_in_pieces() -> None:
     lines = list(split_lines(io.BytesIO(text)))
     assert [lines[0], lines[1], lines[2], lines[4]] == ["a", "", "b\x0cc", "last"]
     assert len(lines[3].encode()) <= LINE_LIMIT + 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_marks_and_wide_characters_of_other_systems(encoding: str) -> None:
+    text = "Events:\n" + "x" * CHUNK + "\nlast\n"
+    assert list(split_lines(io.BytesIO(text.encode(encoding)))) == text.splitlines()
+
+
+def test_a_message_that_yaml_spread_over_lines_is_one() -> None:
+    lines = ["- kind: Event", "  message: 'a", "    b: c", "", "  reason: x", "  note: end"]
+    assert list(unfold(lines)) == ["- kind: Event", "  message: 'a b: c", "", "  reason: x", "  note: end"]
+    long = ["message: a", *[" x"] * 500]
+    assert len(list(unfold(long))) > 1
+
+
+@pytest.mark.parametrize("row", CODES, ids=lambda row: str(row[0]))
+def test_every_code_is_diagnosed_from_an_event_alone(row: FailureCode) -> None:
+    event = (f'  Warning  FailedCreatePodSandBox  12s  kubelet  Failed to create pod sandbox: rpc error: code = Unknown desc = failed to '
+             f'start sandbox "{ID}": failed to create containerd task: failed to create shim task: Failed to Check if grpc server is '
+             f'working: rpc error: code = FailedPrecondition desc = guest init: {row.code} in step {row.step}: {row.meaning} (hint: '
+             f'{row.remedy}): unknown')
+    (found,) = collect([event]).diagnose()
+    assert found.failure == Failure(code=row.code, step=row.step, what=row.meaning, hint=row.remedy)
+    assert (found.state, found.sandbox, found.who) == (State.FAILED, ID, row.who)
+    text = "\n".join(show(found))
+    assert text.count(row.meaning) == 1 and text.count(row.remedy) == 1, "no sentence twice"
+
+
+def test_kubelets_own_log() -> None:
+    line = ('Nov 20 10:14:22 node-7 kubelet[99]: E1120 10:14:22.123456      99 pod_workers.go:1301] "Error syncing pod, skipping" '
+            f'err="failed to \\"CreatePodSandbox\\" for \\"train-0_ml(5d1c)\\" with CreatePodSandboxError: \\"rpc error: code = Unknown desc '
+            f'= failed to start sandbox \\\\\\"{ID}\\\\\\": desc = guest init: E_MIG in step gpu-settings: x (hint: y): unknown\\"" pod="ml/train-0"')
+    (found,) = collect([line]).diagnose()
+    assert (found.sandbox, found.failure) == (ID, Failure(code="E_MIG", step="gpu-settings", what="x", hint="y"))
 
 
 def test_memory_does_not_grow_with_the_log() -> None:
