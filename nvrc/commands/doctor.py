@@ -16,7 +16,7 @@ from nvrc.commands.status import find_status
 from nvrc.commands.terminal import UNLIMITED, fold, width_of, wrap
 from nvrc.hostlogs.collect import Collector, collect
 from nvrc.hostlogs.lines import CHUNK, split_lines, unfold
-from nvrc.hostlogs.unwrap import FORMATS
+from nvrc.hostlogs.unwrap import FORMATS, TEXT_FIELDS
 from nvrc.report import report, status
 from nvrc.report.diagnosis import Diagnosis, State, diagnose_report, diagnose_status
 from nvrc.vocabulary import paths
@@ -36,8 +36,7 @@ examples:
   nvrc doctor boot.json --json            for machines
 
 Exit status 1 if something failed, degraded or never finished, 2 if nothing in the input is known."""
-_KEYS_OF_LOGS = frozenset({"MESSAGE", "msg", "message", "log", "line", "textPayload", "jsonPayload", "_raw", "vmconsole",
-                           "apiVersion"})
+_KEYS_OF_LOGS = frozenset({*TEXT_FIELDS, "jsonPayload", "vmconsole", "apiVersion"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -64,7 +64,7 @@ _MEMBER = re.compile(r'\s*"?(?:message|note|MESSAGE|textPayload)"? ?: (.+?),?\s*
 # In words of containerd, and as a field of the runtimes.
 _SANDBOX = re.compile(r'sandbox(?:[ _-]?id)?["\\]*[=: ]+["\\]*([0-9a-f]{12,64})(?![0-9a-f])', re.IGNORECASE)
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,127}")
-_TEXT_FIELDS = ("MESSAGE", "msg", "message", "log", "line", "textPayload", "_raw")
+TEXT_FIELDS = ("MESSAGE", "msg", "message", "log", "line", "textPayload", "_raw")
 _SANDBOX_FIELDS = ("sandbox", "sandbox_id", "sandbox-id", "sid")
 _BAD = frozenset({"error", "erro", "fatal", "crit", "critical", "panic"})
 _GO_ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|.)", re.DOTALL)
@@ -126,7 +126,7 @@ def _from_fields(fields: Mapping[str, str], otherwise: str) -> _Inside | None:
     sandbox = next((fields[name] for name in _SANDBOX_FIELDS if _ID.fullmatch(fields.get(name, ""))), "")
     if fields.get("vmconsole"):
         return _Inside(fields["vmconsole"], Speaker.CONSOLE, sandbox)
-    text = next((fields[name] for name in _TEXT_FIELDS if name in fields), "")
+    text = next((fields[name] for name in TEXT_FIELDS if name in fields), "")
     if not text and not otherwise:
         return None
     is_error = fields.get("level", "").lower() in _BAD
