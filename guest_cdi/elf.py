@@ -110,7 +110,7 @@ class _File:
             text = name.decode()
         except UnicodeDecodeError:
             raise ElfError("its SONAME is not UTF-8") from None
-        if "/" in text:
+        if "/" in text or text in (".", "..") or not text.isprintable():
             raise ElfError(f"its SONAME {text!r} is not a file name")
         return text
 

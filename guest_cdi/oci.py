@@ -9,7 +9,6 @@ that no edit is about stay as they are. Does not read documents or files other t
 from __future__ import annotations
 
 import stat
-from copy import deepcopy
 from posixpath import normpath
 
 from guest_cdi.errors import CdiError
@@ -39,7 +38,7 @@ class _Node(NamedTuple):
 
 def apply_edits(edits: ContainerEdits, config: Config, lstat: Lstat) -> Config:
     """The configuration with the edits applied; the one given stays untouched. Every unusable node is in one error."""
-    result = deepcopy(config)
+    result = {key: _copied(value) for key, value in config.items()}
     nodes = _complete_nodes(edits.device_nodes, lstat)
     _add_env(result, edits.env)
     for node, complete in nodes:
@@ -245,3 +244,10 @@ def _list(parent: Config, key: str) -> list[Data]:
 def _integer(parent: Config, key: str) -> int:
     value = parent.get(key)
     return value if isinstance(value, int) else 0
+
+
+def _copied(value: Data) -> Data:
+    """What JSON can say, so that nothing of it is shared; the module `copy` brings weakref along."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value

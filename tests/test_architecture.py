@@ -28,7 +28,7 @@ ROOMS = {
     "nvrc": ("vocabulary", "params", "machine", "hardware", "extensions", "services", "nvml", "engine", "steps", "boot",
              "report", "hostlogs", "pid1", "commands", "pages", "cli", "__main__"),
     "nvrc_build": ("ground", "tree", "declared", "sandbox", "supply", "job", "products", "output", "papers", "stages",
-                   "pipeline", "after", "relock", "cli", "__main__"),
+                   "pipeline", "kata", "after", "relock", "cli", "__main__"),
     "nvrc_lab": ("ground", "scenario", "qemu", "watch", "devices", "kit", "agent", "run", "commands", "__main__"),
 }
 
@@ -87,8 +87,8 @@ def _imports(file: str, node: ast.AST, *, at_top: bool) -> Iterator[Import]:
         elif isinstance(child, ast.ImportFrom):
             module = child.module or ""
             assert child.level == 0, f"{file}:{child.lineno}: a relative import; write the full name"
-            names = [f"{module}.{alias.name}" if is_module(f"{module}.{alias.name}") else module for alias in child.names]
-            names = list(dict.fromkeys(names))
+            inside = [f"{module}.{alias.name}" for alias in child.names]
+            names = list(dict.fromkeys(name if module in OURS or is_module(name) else module for name in inside))
             yield from (Import(file, child.lineno, name, at_top) for name in names)
         else:
             inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or is_for_types(child)
@@ -168,7 +168,7 @@ def upward(package: str) -> list[str]:
             continue
         for arrow in imports_of(file, (ROOT / file).read_text()):
             name = room_of(arrow.name)
-            if arrow.name.partition(".")[0] == package and name and order.index(name) > order.index(inside):
+            if arrow.name.partition(".")[0] == package and name in order and order.index(name) > order.index(inside):
                 found.append(str(arrow))
     return found
 

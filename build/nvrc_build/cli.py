@@ -16,6 +16,7 @@ from nvrc_build.after import trust
 from nvrc_build.declared import read as manifest
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.progress import Terminal
+from nvrc_build.kata import command as kata_command
 from nvrc_build.papers import diff, inspect
 from nvrc_build.papers.inventory import Inventory, find_manifest, read_inventory
 from nvrc_build.papers.treemap import render_treemap
@@ -26,10 +27,10 @@ EPILOG = """examples:
   nvrc-image check                          read every declaration, report every mistake
   nvrc-image inspect lab --svg lab.svg      what it weighs, slice by slice
   nvrc-image diff old/manifest.json lab     what changed
-  nvrc-image measure lab --firmware OVMF.amdsev.fd --cmdline "console=hvc0" -o reference-values.json
-  nvrc-image overlay disk.img fixes/ -o fixed.img
+  nvrc-image measure lab --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --vcpus 1-8 -o values.json
+  nvrc-image overlay kata-base fixes/ --name kata-base-fixed
   nvrc-image enrol nvidia --vars OVMF_VARS_4M.fd -o vars.fd
-  nvrc-image kata-config nvidia --runtime-class kata-qemu-nvidia-gpu -d config.d
+  nvrc-image kata-config nvidia --runtime-class kata-qemu-nvidia-gpu --deploy deploy
   nvrc-image lock                           take today's package versions into rootfs/locks
 
 Building needs root, or a kernel that lets users make user namespaces: programs run in an unpacked root of their own.
@@ -43,6 +44,7 @@ class Command:
     help: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    epilog: str = ""
 
 
 def _image_name(parser: argparse.ArgumentParser) -> None:
@@ -153,14 +155,15 @@ COMMANDS = (
     Command(name="inspect", help="what an image is made of and weighs", arguments=inspect_arguments, run=run_inspect),
     Command(name="diff", help="what changed between two images (exit 1 if anything did)", arguments=diff_arguments,
             run=run_diff),
-    Command(name="measure", help="the expected SEV-SNP launch measurement, as reference values",
-            arguments=trust.measure_arguments, run=trust.run_measure),
-    Command(name="overlay", help="add or replace files in a verity image; print the new parameters",
+    Command(name="measure", help="the expected SEV-SNP launch measurements, and how to register them with Trustee",
+            arguments=trust.measure_arguments, run=trust.run_measure, epilog=trust.MEASURE_EPILOG),
+    Command(name="overlay", help="add or replace files in a verity image, as an image of its own",
             arguments=trust.overlay_arguments, run=trust.run_overlay),
     Command(name="enrol", help="put the key of an image's modules into db of an OVMF variable store",
             arguments=trust.enrol_arguments, run=trust.run_enrol),
-    Command(name="kata-config", help="the runtime configuration and a Pod that boot an image",
-            arguments=trust.kata_arguments, run=trust.run_kata),
+    Command(name="kata-config", help="what a cluster needs to boot an image: drop-in, Helm values, RuntimeClass, Pod",
+            arguments=kata_command.add_arguments, run=kata_command.run,
+            epilog=kata_command.EPILOG),
     Command(name="lock", help="take today's package versions into the locks", arguments=lock_arguments, run=run_lock),
 )
 
@@ -171,7 +174,8 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
-        one = choices.add_parser(command.name, help=command.help, description=command.help)
+        one = choices.add_parser(command.name, help=command.help, description=command.help, epilog=command.epilog,
+                                 formatter_class=argparse.RawDescriptionHelpFormatter)
         one.add_argument("--out", type=Path, default=pipeline.CHECKOUT / "out", help="output folder (default: out)")
         one.add_argument("--cache", type=Path, help="cache folder (default: OUT/cache)")
         one.add_argument("--mirror", metavar="URI", help="archive (default: the one this machine's apt uses)")

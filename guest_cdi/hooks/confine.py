@@ -2,10 +2,10 @@
 """Run one static program of this machine with a container's root as its whole world.
 
 The program becomes PID 1 of new PID, mount, network, IPC and UTS namespaces, with the container root as "/", this
-machine's file systems gone, a fresh /proc, no environment, no descriptor but its standard ones, four capabilities, and
-no way to gain more. Between the change of root and the start of the program nothing is imported and no library is
-loaded: from there on, every path leads into the container. Follows pivot_root(2), and switch_root's way for a root that
-is an initramfs.
+machine's file systems gone, a fresh /proc, no environment, no descriptor but its standard ones, three capabilities, no
+way to gain more, a list of system calls, and a bound to its memory. Between the change of root and the start of the
+program nothing is imported and no library is loaded: from there on, every path leads into the container. Follows
+pivot_root(2), and switch_root's way for a root that is an initramfs.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import select
 import sys
 
 from guest_cdi.hooks.root import DIRECTORY, Handle, Root
+from guest_cdi.hooks.syscalls import make_filter
 from guest_cdi.lean import linux
 from guest_cdi.lean.light import Callable, NamedTuple, NoReturn, Sequence
 
 # Beside the PID namespace, which only a child can be in.
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET
-# Enough to write below directories of any owner, and nothing else.
-KEPT_CAPABILITIES = (linux.CAP_CHOWN, linux.CAP_DAC_OVERRIDE, linux.CAP_DAC_READ_SEARCH, linux.CAP_FOWNER)
+# Enough to write below directories of any owner, and nothing else. CAP_DAC_READ_SEARCH is the right of
+# open_by_handle_at(2), which opens any file of a file system, also those outside the root.
+KEPT_CAPABILITIES = (linux.CAP_CHOWN, linux.CAP_DAC_OVERRIDE, linux.CAP_FOWNER)
+DATA_LIMIT_BYTES = 512 << 20  # for what the container's files make the program remember; libraries are mapped beside it
 PROC_ATTRIBUTES = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
 FAILED = 125
 REPORT_LIMIT_BYTES = 4096
@@ -42,10 +45,11 @@ def run(program_fd: int, argv: Sequence[str], root: Root, deadline_s: float) -> 
     """What went wrong; empty when the program ran and said 0."""
     table = read_mount_table()
     place = Place(root.path, root.identity(), is_initramfs(table), mount_points(table))
+    calls = make_filter(os.uname().machine)
     report_read, report_write = os.pipe()
     with Handle(report_read), Handle(os.open(os.devnull, os.O_RDWR)) as null:
         with Handle(report_write):
-            child = fork(lambda: _become(program_fd, argv, place, null.fd), report_write)
+            child = fork(lambda: _become(program_fd, argv, place, null.fd, calls), report_write)
         return _await(child, report_read, deadline_s)
 
 
@@ -65,13 +69,14 @@ def fork(body: Callable[[], NoReturn], report_fd: int) -> int:
         os._exit(FAILED)
 
 
-def _become(program_fd: int, argv: Sequence[str], place: Place, null_fd: int) -> NoReturn:
+def _become(program_fd: int, argv: Sequence[str], place: Place, null_fd: int, calls: bytes) -> NoReturn:
     linux.prctl(linux.PR_SET_PDEATHSIG, linux.SIGKILL)
     linux.unshare(NAMESPACES)
     forbid_imports()
     os.dup2(null_fd, 0)
     enter(place)
     drop_privileges()
+    linux.filter_system_calls(calls)  # the last thing before the program: from here on only what it needs itself
     os.execve(program_fd, list(argv), {})  # noqa: S606
 
 
@@ -136,6 +141,8 @@ def _mount_proc() -> None:
 def drop_privileges() -> None:
     linux.limit_capabilities(KEPT_CAPABILITIES)
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    linux.limit_resource(linux.RLIMIT_DATA, DATA_LIMIT_BYTES)
+    linux.limit_resource(linux.RLIMIT_CORE, 0)
     linux.close_on_exec_from(3)
 
 

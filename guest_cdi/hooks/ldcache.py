@@ -25,7 +25,7 @@ CACHE = "/etc/ld.so.cache"
 ARGUMENTS = ("ldconfig", "-f", ldconf.CONF, "-C", CACHE)
 PROGRAM_CHUNK_BYTES = 1 << 30
 HEADERS_LIMIT_BYTES = 8192
-PROGRAM_HEADERS_LIMIT = 64
+PROGRAM_HEADER_BYTES, PROGRAM_HEADERS_LIMIT = 56, 64
 DEADLINE_S = 8.0  # runtimes allow a hook 10 s
 PT_INTERP = 3
 _F_ADD_SEALS, _F_SEAL_ALL = 1033, 0x0F  # fcntl(2): no sealing, shrinking, growing, writing
@@ -72,10 +72,12 @@ def is_static_program(content: bytes) -> bool:
     try:
         (offset,) = struct.unpack_from("<Q", content, 32)
         size, count = struct.unpack_from("<HH", content, 54)
+        if size != PROGRAM_HEADER_BYTES or not 0 < count <= PROGRAM_HEADERS_LIMIT or offset > len(content):
+            return False
         kinds = [struct.unpack_from("<I", content, offset + size * index)[0] for index in range(count)]
     except struct.error:
         return False
-    return 0 < count <= PROGRAM_HEADERS_LIMIT and PT_INTERP not in kinds
+    return PT_INTERP not in kinds
 
 
 def seal(program_fd: int) -> Handle:

@@ -17,8 +17,10 @@ from guest_cdi.lean.light import Iterable, Sequence
 CONF = "/etc/ld.so.conf"
 CONF_DIRECTORY = "/etc/ld.so.conf.d"
 INCLUDE_ALL = b"include /etc/ld.so.conf.d/*.conf\n"
-CONF_LIMIT_BYTES = 1 << 20
-CONF_FILES_LIMIT = 1024
+# Of a container's whole configuration: what is read becomes lists of names, at some fifty bytes of memory for each.
+CONF_LIMIT_BYTES = 1 << 18
+CONF_FILES_LIMIT = 1024         # files, and patterns of files
+CONF_NAMES_LIMIT = 1 << 16      # in the directories that patterns look into
 DEBIAN_MARK = "/etc/debian_version"
 ALPINE_MARK = "/etc/alpine-release"
 # What musl searches as long as it has no path file; a new file must not take that away.
@@ -65,23 +67,31 @@ def configured_directories(root: Root) -> set[str]:
     """The directories that the container's ld.so.conf and its includes name.
 
     Anything but a regular file is an error: ldconfig would open it too, and a FIFO would block it until the runtime
-    loses patience.
+    loses patience. So is a configuration that is too large as a whole, however many files it is spread over.
     """
     directories: set[str] = set()
-    seen: dict[str, None] = {}
-    pending = [CONF]
-    while pending:
-        path = pending.pop(0)
-        if path in seen:
-            continue
-        if len(seen) == CONF_FILES_LIMIT:
-            raise OSError(errno.E2BIG, f"more than {CONF_FILES_LIMIT} files are included", CONF)
-        seen[path] = None
-        named, included = parse_conf(_read_conf(root, path))
+    files: list[str] = [CONF]
+    patterns: list[str] = []
+    left_bytes, left_names = CONF_LIMIT_BYTES, CONF_NAMES_LIMIT
+    for path in files:  # which grows meanwhile
+        text = _read_conf(root, path, left_bytes)
+        left_bytes -= len(text)
+        named, included = parse_conf(os.fsdecode(text))
         directories.update(named)
-        for pattern in included:
-            pending += _glob(root, posixpath.join(posixpath.dirname(path), pattern))
+        for pattern in _new(patterns, (posixpath.join(posixpath.dirname(path), name) for name in included)):
+            found, listed = _glob(root, pattern, left_names)
+            left_names -= listed
+            _new(files, found)
     return directories
+
+
+def _new(known: list[str], names: Iterable[str]) -> list[str]:
+    """Those that are not known yet, which they are from now on."""
+    added = list(dict.fromkeys(names).keys() - dict.fromkeys(known).keys())
+    if len(known) + len(added) > CONF_FILES_LIMIT:
+        raise OSError(errno.E2BIG, f"more than {CONF_FILES_LIMIT} files are included", CONF)
+    known += sorted(added)
+    return known[len(known) - len(added):]
 
 
 def parse_conf(text: str) -> tuple[list[str], list[str]]:
@@ -136,22 +146,30 @@ def _ensure_conf(root: Root) -> None:
             pass
 
 
-def _read_conf(root: Root, path: str) -> str:
+def _read_conf(root: Root, path: str, left_bytes: int) -> bytes:
     try:
-        return os.fsdecode(root.read(path, CONF_LIMIT_BYTES))
+        return root.read(path, left_bytes)
     except (FileNotFoundError, NotADirectoryError):
-        return ""
+        return b""
+    except OSError as err:
+        if err.errno != errno.EFBIG:
+            raise
+        raise OSError(errno.EFBIG, f"with all that it includes is larger than {CONF_LIMIT_BYTES} bytes", CONF) from err
 
 
-def _glob(root: Root, pattern: str) -> list[str]:
-    """Files that match; wildcards are honoured in the last part, which is where loaders' configurations have them."""
+def _glob(root: Root, pattern: str, left_names: int) -> tuple[list[str], int]:
+    """Files that match, and how many names were looked at.
+
+    Wildcards are honoured in the last part, which is where loaders' configurations have them.
+    """
     directory, name = posixpath.split(pattern)
     if not any(character in name for character in "*?["):
-        return [pattern]
+        return [pattern], 0
     try:
-        return [posixpath.join(directory, found) for found in root.list(directory) if _matches(found, name)]
+        names = root.list(directory, left_names)
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return [], 0
+    return [posixpath.join(directory, found) for found in names if _matches(found, name)], len(names)
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -2,7 +2,8 @@
 """JSON text to plain values, by the scanner that the interpreter has built in.
 
 The module `json` puts `re` and `enum` around that scanner, which costs a container hook as much as its own work, and
-PID 1 at every boot. Stricter than `json`: the text is UTF-8, and NaN and Infinity, which are no JSON, are refused.
+PID 1 at every boot. Stricter than `json`: the text is UTF-8, and NaN and Infinity, which are no JSON, are refused, as
+is a number that is too large to be one (1e999).
 """
 
 from __future__ import annotations
@@ -23,12 +24,19 @@ def _refuse(name: str) -> object:
     raise ValueError(f"{name} is no JSON number")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if number - number != 0:
+        raise ValueError(f"{text[:20]} is out of the range of numbers")
+    return number
+
+
 class _Rules:
     """What the scanner asks its owner for."""
 
     strict = True
     object_hook = object_pairs_hook = None
-    parse_float, parse_int, parse_constant = float, int, staticmethod(_refuse)
+    parse_float, parse_int, parse_constant = staticmethod(_finite), int, staticmethod(_refuse)
 
 
 _scan = make_scanner(_Rules)

@@ -59,6 +59,11 @@ CAP_FOWNER = 3
 CAP_LAST_POSSIBLE = 63
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
+# seccomp(2), getrlimit(2)
+PR_SET_SECCOMP = 22
+SECCOMP_MODE_FILTER = 2
+RLIMIT_DATA, RLIMIT_CORE = 2, 4
+
 # memfd_create(2), close_range(2), statfs(2)
 MFD_EXEC = 0x10
 CLOSE_RANGE_CLOEXEC = 0x04
@@ -83,6 +88,14 @@ class _MountAttr(ctypes.Structure):
         ("propagation", ctypes.c_uint64),
         ("userns_fd", ctypes.c_uint64),
     )
+
+
+class _FilterProgram(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+class _Limit(ctypes.Structure):
+    _fields_ = (("soft", ctypes.c_ulong), ("hard", ctypes.c_ulong))
 
 
 def _checked(result: int, about: str) -> int:
@@ -160,8 +173,21 @@ def unshare(flags: int) -> None:
     _checked(_LIBC.unshare(flags), "unshare")
 
 
-def prctl(option: int, argument: int) -> None:
-    _checked(_LIBC.prctl(option, *(ctypes.c_ulong(number) for number in (argument, 0, 0, 0))), f"prctl {option}")
+def prctl(option: int, argument: int, second: int = 0) -> None:
+    _checked(_LIBC.prctl(option, *(ctypes.c_ulong(number) for number in (argument, second, 0, 0))), f"prctl {option}")
+
+
+def filter_system_calls(program: bytes) -> None:
+    """Put a filter of classic BPF before every system call of this process and of what it executes. For good."""
+    value = _FilterProgram(len(program) // 8, program)
+    try:
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(value))
+    except OSError as err:
+        raise OSError(err.errno, f"the kernel takes no filter of system calls: {err.strerror}") from err
+
+
+def limit_resource(kind: int, most: int) -> None:
+    _checked(_LIBC.setrlimit(kind, ctypes.byref(_Limit(most, most))), f"rlimit {kind}")
 
 
 def limit_capabilities(keep: tuple[int, ...]) -> None:

@@ -48,6 +48,7 @@ class Facts:
     gpu_settings: tuple[Applied, ...] | None = None
     mig: tuple[MigMade, ...] | None = None
     confidential: Confidential | None = None
+    cc_checked: tuple[str, ...] | None = None
     cdi: CdiMade | None = None
     ready: Ready | None = None
     services: tuple[Running, ...] = ()

@@ -6,6 +6,7 @@ from __future__ import annotations
 from guest_cdi.lean.light import replace
 from nvrc.engine.facts import Facts
 from nvrc.nvml.count import NOT_DESCRIBED, SILENT
+from nvrc.nvml.identity import Sets
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
 
 
@@ -21,3 +22,15 @@ def ledger_of(facts: Facts) -> tuple[GpuRecord, ...] | None:
 
 def _without(record: GpuRecord, code: str) -> GpuRecord:
     return record if record.code else replace(record, state=GpuState.FAILED, code=code)
+
+
+def collect(facts: Facts) -> Sets:
+    """Which GPUs each part of the boot speaks of."""
+    faulty = facts.cdi.faulty if facts.cdi else ()
+    answering = [gpu for gpu in facts.gpus or () if not gpu.error]
+    return Sets(
+        on_bus=frozenset(facts.on_bus),
+        attached=frozenset(record.bdf for record in facts.ledger or () if record.state is GpuState.ATTACHED),
+        answering=frozenset(gpu.bdf for gpu in answering),
+        checked=frozenset(facts.cc_checked or ()),
+        given=frozenset(gpu.bdf for gpu in answering if gpu.number not in faulty) if facts.cdi else frozenset())

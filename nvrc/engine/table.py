@@ -48,6 +48,9 @@ def seconds(limit_s: float) -> Deadline:
 
 # Of steps that never wait for anything outside the kernel, and of those that do a little more of it.
 SHORT, LONG = seconds(10), seconds(30)
+# Of steps that wait for nothing but the processor: on a host with more work than processors ten seconds were too few,
+# and no parameter can raise the limit of the step that reads them.
+PATIENT = seconds(120)
 
 
 class Doing(NamedTuple):

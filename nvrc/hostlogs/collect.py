@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 
 from nvrc.hostlogs.events import HostSign, find_sign, read_farewell
 from nvrc.hostlogs.unwrap import Said, Speaker, read_agent, unwrap
-from nvrc.report.diagnosis import NOTHING_SAID, ConsoleStory, Diagnosis, State, failed, with_evidence
+from nvrc.report.diagnosis import NOTHING_SAID, Diagnosis, State, diagnose_story, failed, with_evidence
 from nvrc.report.evidence import LINE_LIMIT
 from nvrc.report.report import Failure
+from nvrc.report.story import ConsoleStory
 
 MOST_SANDBOXES = 200
 NO_CONSOLE = ("the host's log has no line of this VM's console: it gets there only with enable_debug = true in both "
@@ -65,7 +66,7 @@ class Sandbox:
         self.is_events = self.is_events or text.startswith("Events:")
 
     def diagnose(self, name: str) -> Diagnosis:
-        found = self.console.diagnose()
+        found = diagnose_story(self.console)
         if found.state is State.UNFINISHED and self.farewell:
             told = replace(failed(self.farewell), mode=found.mode, finished_steps=found.finished_steps,
                            warnings=found.warnings, more_warnings=found.more_warnings)

@@ -13,6 +13,7 @@ import os
 from guest_cdi.lean.light import Callable, NamedTuple, deque
 from nvrc.machine.system import System
 from nvrc.vocabulary import paths
+from nvrc.vocabulary.console import printable
 
 RING_LINES = 512
 LINE_BYTES = 4096
@@ -23,18 +24,22 @@ FORWARD_CHARS = 800
 DEFAULT_LEVEL = 6
 
 
-KERNEL = -2  # in place of a sender's uid
+KERNEL, KERNEL_LOST = -2, -3  # in place of a sender's uid
+LOST = "messages of the kernel were overwritten before they were read"
 
 
 class Line(NamedTuple):
     """One message: its place in the stream, the sender's uid, and the text without the priority.
 
-    Kernel warnings, which have no place in the stream of daemons' messages, have serial 0 and the uid KERNEL.
+    Kernel warnings, which have no place in the stream of daemons' messages, have serial 0 and the uid KERNEL; a gap in
+    them is a line of its own, of uid KERNEL_LOST.
     """
 
     serial: int
     uid: int
     text: str
+    pid: int = 0        # of the sender of a datagram, as the kernel tells it
+    source: str = ""    # whose own pipe it came by
 
 
 Heard = Callable[[Line], None]
@@ -93,11 +98,11 @@ class Journal:
         texts = []
         for _ in range(BATCH):
             try:
-                datagram, uid = receive(self.log_socket)
+                datagram, uid, pid = receive(self.log_socket)
             except OSError:
                 break
             level, text = split_priority(datagram)
-            self._hear(uid, level, text)
+            self._hear(uid, level, text, pid)
             texts.append(text)
         self._keep(texts)
 
@@ -114,17 +119,18 @@ class Journal:
             lines.append(rest)
         texts = [f"{name}: {split_priority(line)[1]}" for line in lines if line.strip()]
         for text in texts:
-            self._hear(0, DEFAULT_LEVEL, text)
+            self._hear(0, DEFAULT_LEVEL, text, source=name)
         self._keep(texts)
         return bool(data)
 
-    def _hear(self, uid: int, level: int, text: str) -> None:
+    def _hear(self, uid: int, level: int, text: str, pid: int = 0, source: str = "") -> None:
         self.serial += 1
-        line = Line(self.serial, uid, text)
+        line = Line(self.serial, uid, text, pid, source)
         self._ring.append(line)
         if level <= self._forward_at_most and self._forwarded < FORWARD_LINES:
             self._forwarded += 1
-            self._system.say(f"nvrc: log {text[:FORWARD_CHARS]}")  # whoever asked for it is shown it, `quiet` or not
+            # Whoever asked for it is shown it, `quiet` or not; a carriage return must not make another line of it.
+            self._system.say(f"nvrc: log {printable(text, FORWARD_CHARS)}")
         for heard in self._listeners:
             heard(line)
 
@@ -141,19 +147,37 @@ class Journal:
         for _ in range(BATCH):
             try:
                 record = read(self.kernel_log)
-            except BrokenPipeError:
-                continue  # records were overwritten before they were read; the next read goes on behind them
+            except BrokenPipeError:  # the next read goes on behind the gap
+                self._hear_kernel(KERNEL_LOST, LOST)
+                continue
             except OSError:
                 return
             if text := kernel_warning(record):
-                self._kernel.append(text)
-                for heard in self._listeners:
-                    heard(Line(0, KERNEL, text))
+                self._hear_kernel(KERNEL, text)
+
+    def _hear_kernel(self, uid: int, text: str) -> None:
+        self._kernel.append(text)
+        for heard in self._listeners:
+            heard(Line(0, uid, text))
 
 
-def receive(descriptor: int) -> tuple[bytes, int]:
-    """One datagram and the uid of its sender."""
+def bind(path: str) -> int:
+    """A datagram socket for all to write to, that tells who did."""
     import _socket  # not socket, which takes 5 ms to make itself comfortable
+
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+        sock.bind(path)
+        os.chmod(path, 0o666)  # noqa: S103 - every daemon may log
+        return sock.detach()
+    finally:
+        sock.close()
+
+
+def receive(descriptor: int) -> tuple[bytes, int, int]:
+    """One datagram, with uid and pid of its sender."""
+    import _socket
     import struct
 
     sock = _socket.socket(fileno=descriptor)
@@ -161,8 +185,8 @@ def receive(descriptor: int) -> tuple[bytes, int]:
         data, extra, _, _ = sock.recvmsg(LINE_BYTES, _socket.CMSG_SPACE(12), _socket.MSG_DONTWAIT)
     finally:
         sock.detach()
-    uid = struct.unpack("3i", extra[0][2])[1] if extra else -1
-    return data, uid
+    pid, uid, _gid = struct.unpack("3i", extra[0][2]) if extra else (0, -1, -1)
+    return data, uid, pid
 
 
 def split_priority(datagram: bytes) -> tuple[int, str]:

@@ -18,6 +18,7 @@ from nvrc.machine.program import Program, start
 from nvrc.machine.system import KERN_EMERG, Node, Output, Task
 from nvrc.machine.waits import Waits
 from nvrc.vocabulary import paths
+from nvrc.vocabulary.console import printable
 
 if TYPE_CHECKING:
     from nvrc.machine.uevents import Events
@@ -35,10 +36,9 @@ class LinuxSystem:
         self._children, self.waits = Children(), Waits()
         self.output: Output = lambda descriptor, _name: os.close(descriptor)
         self._console = console
-        self._kmsg = -1
+        self._is_kmsg_open = False
 
     def real_path(self, path: str) -> str:
-        """Where a path of the guest lies on this machine."""
         return self._root + path
 
     def read(self, path: str, limit: int = 1 << 20) -> bytes:
@@ -119,23 +119,28 @@ class LinuxSystem:
 
     def bind_log(self, path: str) -> int:
         """A datagram socket at `path` that anybody may write to and that tells the sender's uid."""
-        import _socket
+        from nvrc.machine.journal import bind
 
-        real = self.real_path(path)
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
-        try:
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
-            sock.bind(real)
-            os.chmod(real, 0o666)  # noqa: S103 - every daemon may log
-            return sock.detach()
-        finally:
-            sock.close()
+        return bind(self.real_path(path))
+
+    def close_to_others(self, path: str) -> None:
+        os.chmod(self.real_path(path), 0o600)
 
     def listen_control(self, path: str) -> int:
         """A stream socket at `path` that root alone may connect to."""
         from nvrc.machine.control import listen
 
         return listen(self.real_path(path))
+
+    def listen_vsock(self, port: int) -> int:
+        """A stream socket on a port of the VM's own, for the host; OSError where there is no such device."""
+        self._only_as_init("listen on vsock")
+        from nvrc.pid1.farewell import listen
+
+        return listen(self.real_path(paths.VSOCK), port)
+
+    def open_root(self, pid: int) -> int:
+        return os.open(self.real_path(f"/proc/{pid}/root"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def kernel_records(self) -> Iterator[bytes]:
         """What the kernel's ring buffer holds now, oldest first, in the format of /dev/kmsg."""
@@ -272,25 +277,24 @@ class LinuxSystem:
     def say(self, line: str, level: int = KERN_EMERG) -> None:
         """One line for the console: through the kernel's ring buffer, so that no kernel message breaks into it.
 
-        The default level is the one that no command line silences. Before /dev is there, standard error serves.
+        No command line silences the default level. Opened for each line: the kernel's limit counts for each opening.
         """
-        if self._kmsg < 0:
-            self._kmsg = self._open_kmsg()
-        text = line.encode(errors="replace") + b"\n"
+        kmsg, whole = self._open_kmsg(), line if line.isprintable() and line.isascii() else printable(line)
         try:
-            if self._kmsg >= 0:
-                os.write(self._kmsg, b"<%d>%s" % (USER_FACILITY | level, text))
-            else:
-                os.write(self._console, text)
+            priority = b"<%d>" % (USER_FACILITY | level) if kmsg >= 0 else b""
+            os.write(kmsg if kmsg >= 0 else self._console, b"%s%s\n" % (priority, whole.encode()))
         except OSError:
             pass  # there is no place left to say that the console does not work
+        if kmsg >= 0:
+            os.close(kmsg)
 
     def _open_kmsg(self) -> int:
         """-1 before /dev is there, and where printk.devkmsg=off makes the kernel drop what programs write."""
         try:
-            if self.read(paths.PRINTK_DEVKMSG, 16).startswith(b"off"):
+            if not self._is_kmsg_open and self.read(paths.PRINTK_DEVKMSG, 16).startswith(b"off"):
                 return -1
-            return os.open(self.real_path(paths.KMSG), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self._is_kmsg_open = True
+            return os.open(self.real_path(paths.KMSG), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return -1
 

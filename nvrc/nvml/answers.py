@@ -27,6 +27,11 @@ class NvmlGpu(NamedTuple):
     def label(self) -> str:
         return f"GPU {self.number} {self.bdf}".rstrip()
 
+    @property
+    def identity(self) -> str:
+        """All that tells this GPU from others, in one word."""
+        return f"{self.number}={self.bdf}/{self.uuid}/{self.minor}"
+
 
 class Applied(NamedTuple):
     """One setting of one GPU. `got` is what the GPU says afterwards, -1 where it does not say."""
@@ -92,6 +97,7 @@ class CdiMade(NamedTuple):
     missing: tuple[str, ...]        # optional things that this driver does not have
     left_out: tuple[str, ...]       # devices with a fault, with what it is
     faulty: tuple[int, ...]         # the GPUs that those belong to
+    gpus: tuple[str, ...]           # the identities of all others
 
 
 def read_record(kind: type[T], value: object) -> T:

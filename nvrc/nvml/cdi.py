@@ -14,7 +14,7 @@ from guest_cdi.naming import Target
 from guest_cdi.prove import prove
 from guest_cdi.render import publish, render
 from nvrc.nvml.answers import CdiMade
-from nvrc.nvml.session import Session
+from nvrc.nvml.session import Session, describe
 from nvrc.nvml.worker import Value
 from nvrc.vocabulary import paths
 
@@ -56,12 +56,14 @@ def _shipped_hook(session: Session) -> str:
 def _summary(result: Generated, gpus: tuple[Gpu, ...]) -> CdiMade:
     common = result.spec.container_edits
     owners = {target.label: target.gpu.index for target in _targets(gpus)}
+    faulty = {owners[entry.device] for entry in result.skipped}
     return CdiMade(
         version=result.spec.version, driver=result.driver_version,
         devices=sum(not device.name.startswith(_UUIDS) for device in result.spec.devices),
         nodes=len(common.device_nodes), mounts=len(common.mounts), hooks=len(common.hooks), missing=result.missing,
         left_out=tuple(f"{entry.device}: {entry.reason.what}" for entry in result.skipped),
-        faulty=tuple(sorted({owners[entry.device] for entry in result.skipped})),
+        faulty=tuple(sorted(faulty)),
+        gpus=tuple(describe(gpu).identity for gpu in gpus if gpu.index not in faulty),
     )
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the GPUs that came up are those on the bus, and as many as the command line wants.
 
-Compared by bus id, not by number: a GPU that another one stands in for would pass a count.
+Compared by bus id, not by number: a GPU that another one stands in for would pass a count. What has no bus id, or one
+that is listed twice, is refused before in gpu_identity.py.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def check_count(gpus: tuple[NvmlGpu, ...], on_bus: tuple[str, ...], rule: GpuCou
                         "no GPU may be plugged in during boot; check the VM's devices on the host")
     # A GPU whose very handle is refused has no bus id: then its number and its bus id are told apart from each other.
     missing = [bdf for bdf in on_bus if bdf not in listed]
-    ready = len(gpus) - len(faulty)
+    ready = len({gpu.bdf for gpu in gpus if not gpu.error} & set(on_bus))
     if not rule.holds(ready, len(on_bus)):
         raise _refusal(faulty, missing, ready, len(on_bus), rule)
     return (*(f"{SILENT} {gpu.label} is left out: {gpu.error}" for gpu in faulty),

@@ -19,7 +19,10 @@ _SWITCH = {0: "off", 1: "on"}
 _MULTI_GPU = {NOT_TOLD: "none", 0: "none", 1: "protected PCIe", 2: "NVLink encryption"}
 # For the report only: what the host's CPU is, the CPU's own attestation has to tell.
 _CPUS = {NOT_TOLD: "not told", 0: "none", 1: "SEV", 2: "TDX", 3: "SEV-SNP", 4: "SEV-SNP with vTOM"}
-PRODUCTION, PROTECTED_PCIE = 2, 1
+_CAPABLE = {NOT_TOLD: "not told", 0: "not capable", 1: "capable"}
+SIMULATION, PRODUCTION = 1, 2
+PROTECTED_PCIE, NVLINK_ENCRYPTION = 1, 2
+INCAPABLE = 0
 
 
 class Mode(Enum):
@@ -66,7 +69,8 @@ def check_demand(found: Confidential, wanted: CcMode) -> None:
 
 def _check_known(system: CcSystem) -> None:
     known = (("environment", system.environment, _ENVIRONMENTS), ("ccFeature", system.feature, _SWITCH),
-             ("devToolsMode", system.devtools, _SWITCH), ("multiGpuMode", system.multi_gpu, _MULTI_GPU))
+             ("devToolsMode", system.devtools, _SWITCH), ("multiGpuMode", system.multi_gpu, _MULTI_GPU),
+             ("gpusCaps", system.gpus, _CAPABLE))
     strange = [f"{name} {value}" for name, value, meanings in known if value not in meanings]
     if strange:
         raise NvrcError("E_CC_UNKNOWN", f"NVML reports {', '.join(strange)}, which nobody here knows the meaning of")
@@ -76,20 +80,37 @@ def _decide(system: CcSystem) -> Mode:
     """Developer tools first: the driver reports the feature as on together with them."""
     if system.devtools:
         return Mode.DEVTOOLS
-    if system.feature and system.environment != PRODUCTION:
-        raise NvrcError("E_CC_UNKNOWN", f"NVML contradicts itself: {_text(system)}")
+    _check_contradictions(system)
     if system.multi_gpu == PROTECTED_PCIE:
         # Drivers differ in whether the feature counts as on as well; verifiers accept both.
         return Mode.PPCIE
     return Mode.ON if system.feature else Mode.OFF
 
 
+def _check_contradictions(system: CcSystem) -> None:
+    """Protection that is claimed needs hardware that can do it, and no simulation of it."""
+    is_claimed = bool(system.feature) or system.multi_gpu in (PROTECTED_PCIE, NVLINK_ENCRYPTION)
+    is_unreal = system.environment == SIMULATION or (system.feature and system.environment != PRODUCTION)
+    is_partial = system.multi_gpu == NVLINK_ENCRYPTION and not system.feature
+    if is_claimed and (is_unreal or is_partial or system.gpus == INCAPABLE):
+        raise NvrcError("E_CC_UNKNOWN", f"NVML contradicts itself: {_text(system)}, GPUs {_CAPABLE[system.gpus]}")
+
+
 def _check_gpus(mode: Mode, gpus: Sequence[CcMemory], labels: dict[int, str]) -> None:
+    odd = [f"{labels[gpu.number]}: {kib} KiB" for gpu in gpus for kib in (gpu.protected_kib, gpu.unprotected_kib)
+           if kib < NOT_TOLD]
+    if odd:
+        raise NvrcError("E_CC_UNKNOWN", f"NVML reports a size of memory that cannot be: {', '.join(odd)}")
     silent = [labels[gpu.number] for gpu in gpus if gpu.protected_kib == NOT_TOLD]
     if silent and mode is not Mode.OFF:
         raise NvrcError("E_CC_UNKNOWN", f"mode {mode.value}, but not told of protected memory on {', '.join(silent)}")
     guarded = [labels[gpu.number] for gpu in gpus if gpu.protected_kib > 0]
     open_ = [labels[gpu.number] for gpu in gpus if gpu.protected_kib == 0]
+    _check_agreement(mode, guarded, open_)
+
+
+def _check_agreement(mode: Mode, guarded: Sequence[str], open_: Sequence[str]) -> None:
+    """`guarded`: GPUs whose memory is protected; `open_`: those where none is."""
     if guarded and open_:
         raise NvrcError("E_CC_DISAGREE", f"memory is protected on {', '.join(guarded)} and not on {', '.join(open_)}")
     if mode is Mode.ON and open_:

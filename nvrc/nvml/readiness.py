@@ -31,13 +31,17 @@ class Wish(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
-def decide(settings: Settings, found: Confidential) -> Wish:
+def decide(settings: Settings, found: Confidential, unchecked: tuple[str, ...] = ()) -> Wish:
+    """`unchecked`: GPUs of the VM that the boot goes on without; the state would be theirs as well."""
     rule = settings.ready_rule
     asked = f"nvrc.ready={settings.ready.value}"
     if settings.ready is ReadyRule.SRS:
         asked = f"nvrc.smi.srs={settings.ready_state.value}" if settings.ready_state else "nobody asked for it"
     if rule is ReadyRule.ALWAYS:
         return Wish(True, f"{asked}, unchecked, mode {found.mode.value}")
+    if rule is ReadyRule.VERIFIED and unchecked:
+        why = f"{asked}, but {', '.join(unchecked)} was not checked, and the state covers every GPU of the VM"
+        return Wish(None, why, (f"ready state left: {why}",))
     if rule is ReadyRule.VERIFIED and found.mode.is_trusted:
         return Wish(True, f"{asked}; GPU count, attach and mode {found.mode.value} verified")
     if rule is ReadyRule.VERIFIED:

@@ -22,6 +22,7 @@ from nvrc.vocabulary.jsontext import encode_line
 from nvrc.vocabulary.signals import signal_name
 
 ANSWER_BYTES = 4 << 20
+WORDS_CHARS = 4000  # of a failure's text: it goes into the report, which has to fit into /run
 
 Value = object  # what JSON can say
 Request = Callable[[Mapping[str, Value]], Value]  # from what the request was given to its answer
@@ -53,11 +54,15 @@ class Worker:
         return _unwrap(reply)
 
     def _account(self, reply: Mapping[str, Value], took_s: float) -> None:
-        """Processor time of the worker is our own work for the most part; the rest was waiting for the driver."""
+        """Processor time of the worker is our own work for the most part; the rest was waiting for the driver.
+
+        Claims that cannot be are passed over: these figures go into the report, and nothing else depends on them.
+        """
         used_s = reply.get("cpu_s")
-        self.system.waits.add(max(0.0, took_s - used_s) if isinstance(used_s, float) else took_s)
+        known_s = used_s if isinstance(used_s, float) and used_s >= 0.0 else 0.0
+        self.system.waits.add(took_s - min(known_s, took_s))
         match reply.get("warmed"):
-            case [float(began_s), float(ended_s)]:
+            case [float(began_s), float(ended_s)] if 0.0 <= began_s <= ended_s <= self.system.now():
                 self.warmed = (began_s, ended_s)
 
     def stop(self) -> None:
@@ -161,5 +166,5 @@ def _read_reply(name: str, line: bytes) -> Mapping[str, Value]:
 def _unwrap(reply: Mapping[str, Value]) -> Value:
     if "ok" in reply:
         return reply["ok"]
-    code, what, hint = str(reply["code"]), str(reply["what"]), str(reply["hint"])
+    code, what, hint = (str(reply[key])[:WORDS_CHARS] for key in ("code", "what", "hint"))
     raise NvrcError(code if find_code(code) else "E_INTERNAL", what, hint)

@@ -32,6 +32,7 @@ class Settings:
     log: LogLevel = LogLevel.OFF
     strict: bool = False
     report: ReportTo = ReportTo.FILE
+    farewell: bool = True
     agent_pidns: bool = True
     lockdown_root: bool = False
     lockdown_kexec: bool = False
@@ -65,6 +66,7 @@ class Settings:
     timeout_boot_s: int = 600
     timeout_agent_stop_s: int = 10
     timeout_services_stop_s: int = 5
+    timeout_farewell_s: int = 10
 
     # Parameters that are somebody else's as well: the runtime writes them, and the kernel or the agent reads them too.
     extensions: tuple[Extension, ...] = ()

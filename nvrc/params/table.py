@@ -83,6 +83,11 @@ PARAMS: tuple[Param, ...] = (
           "console prints it after the verdict as well, in lines that nvrc report joins, for hosts that cannot see "
           "into the guest. "
           "It names GPUs by UUID and shows the parameters: leave it at file where the host must not know them."),
+    Param("nvrc.farewell", "farewell", BOOLEAN, "ending", DIAGNOSTIC,
+          "Tell the runtime why there is no agent, and containers why the VM ends",
+          "A boot that fails answers the runtime in the agent's place, with the console's verdict, which becomes the "
+          "event of the pod. A later failure that PID 1 decides itself goes into termination messages that are still "
+          "empty. See pod-events.md. Neither tells the host more than the console does."),
     Param("nvrc.agent.pidns", "agent_pidns", BOOLEAN, "agent", AVAILABILITY,
           "Run the agent as PID 1 of a PID namespace of its own",
           "kata-agent mounts, chooses its cgroup driver and powers off by asking whether it is PID 1. off starts it as "
@@ -167,6 +172,8 @@ PARAMS: tuple[Param, ...] = (
           "Wait for the agent when the VM is told to stop, before it is killed"),
     Param("nvrc.timeout.services_stop", "timeout_services_stop_s", _SECONDS, "supervise", AVAILABILITY,
           "Wait for the daemons when the VM is told to stop, before they are killed"),
+    Param("nvrc.timeout.farewell", "timeout_farewell_s", number(0, 3600, "seconds"), "ending", AVAILABILITY,
+          "Wait for the runtime to ask, when a boot has failed", "0 waits for nobody, as nvrc.farewell=off."),
     # Written by the runtime
     Param(f"kata.extension.{WILD}.verity_params", "extensions", VERITY, "extensions", TRUST,
           "The dm-verity items of an extension image; without them it is never mounted",

@@ -13,6 +13,7 @@ from guest_cdi.lean.light import Callable, Iterable, dataclass
 from nvrc.machine.system import System
 from nvrc.machine.wait import ChildEnded
 from nvrc.report.status import ServiceRecord, ServiceState
+from nvrc.services.lineage import Speaker
 from nvrc.services.table import Importance, Restart, Running, read_pid
 from nvrc.vocabulary.ending import Ending
 from nvrc.vocabulary.signals import signal
@@ -69,6 +70,14 @@ class Daemons:
     @property
     def is_any_alive(self) -> bool:
         return any(one.state in ALIVE for one in self._all)
+
+    def speaker(self, name: str) -> Speaker | None:
+        """Who speaks as the daemon of this name; None while none of it runs."""
+        for one in self._all:
+            pid = one.starter or one.pid
+            if one.name == name and pid is not None:
+                return Speaker(one.running.service, one.running.program, pid, one.since_s)
+        return None
 
     # The end of a process
 

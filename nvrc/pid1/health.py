@@ -3,7 +3,9 @@
 
 Numbers and names are those of NVIDIA's open kernel modules (nverror.h). Many Xids are the workload's own errors: they
 are told, once for each GPU and number, and change nothing, so that a container cannot make its GPU look broken. Only
-the kernel's own messages are heard, not what programs write to /dev/kmsg. Nothing here raises.
+the kernel's own messages are heard, not what programs write to /dev/kmsg, and of those only what begins as the driver's
+do: a container makes other parts of the kernel quote words of its own. Each GPU has room for its own news, so that a
+flood about places that are none of its GPUs hides nothing. Nothing here raises.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import re
 
 from guest_cdi.lean.light import Callable, replace
-from nvrc.machine.journal import KERNEL, Line
+from nvrc.machine.journal import KERNEL, KERNEL_LOST, Line
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
 
 LOST = "E_GPU_LOST"
@@ -28,7 +30,7 @@ FAULTS = {
     172: "uncorrectable SRAM error",
 }
 OFF_THE_BUS = 79
-MOST_KINDS = 256  # of things told; what comes after that is not news
+MOST_KINDS = 256  # of things told of one GPU, and of all other places together; what comes after that is not news
 
 _XID = re.compile(r"NVRM: Xid \(PCI:([0-9a-fA-F:.]{7,16})\): ([0-9]{1,4}), *(.*)")
 _GONE = re.compile(r"NVRM: GPU ([0-9a-fA-F:.]{7,16}): GPU has fallen off the bus")
@@ -41,7 +43,8 @@ class GpuHealth:
     def __init__(self, gpus: tuple[GpuRecord, ...], changed: Callable[[str], None]) -> None:
         self._records = {record.bdf: record for record in gpus}
         self._changed = changed
-        self._told: set[tuple[str, int]] = set()
+        self._told: dict[str, set[tuple[str, int]]] = {}  # by GPU; "" for all other places
+        self._gaps = 0
 
     @property
     def records(self) -> tuple[GpuRecord, ...]:
@@ -52,13 +55,15 @@ class GpuHealth:
         return all(record.state not in (GpuState.LOST, GpuState.FAILED) for record in self._records.values())
 
     def hear(self, line: Line) -> None:
+        if line.uid == KERNEL_LOST:
+            self._note_gap(line.text)
         if line.uid != KERNEL:
             return
-        if found := _XID.search(line.text):
+        if found := _XID.match(line.text):
             self._note_xid(self._name(found[1]), int(found[2]), found[3])
-        elif found := _GONE.search(line.text):
+        elif found := _GONE.match(line.text):
             self._note_xid(self._name(found[1]), OFF_THE_BUS, "")
-        elif found := _SWITCH.search(line.text):
+        elif found := _SWITCH.match(line.text):
             self._tell(found[2], int(found[3]), f"NVSwitch {found[1]} at {found[2]}: SXid {found[3]}: {found[4]}")
 
     def attached_again(self, heard: tuple[GpuRecord, ...]) -> None:
@@ -86,8 +91,15 @@ class GpuHealth:
         told = f"{code} GPU {bdf}: Xid {number}, {meaning}" if meaning else f"GPU {bdf}: Xid {number}"
         self._tell(bdf, number, told + (f": {text}" if text else ""))
 
+    def _note_gap(self, text: str) -> None:
+        """Told at the first, the second, the fourth..., because a flood makes one after another."""
+        self._gaps += 1
+        if self._gaps & (self._gaps - 1) == 0:
+            self._changed(f"{text} ({self._gaps} times): a fault of a GPU may be among them; ask nvidia-smi")
+
     def _tell(self, place: str, number: int, sentence: str) -> None:
         """Once for each place and number; a driver that repeats itself is no news."""
-        if (place, number) not in self._told and len(self._told) < MOST_KINDS:
-            self._told.add((place, number))
+        told = self._told.setdefault(place if place in self._records else "", set())
+        if (place, number) not in told and len(told) < MOST_KINDS:
+            told.add((place, number))
             self._changed(sentence)

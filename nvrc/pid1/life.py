@@ -129,10 +129,17 @@ class Life:
         try:
             if self._health is not None:
                 self._health.hear(line)
-            if self._again is not None:
+            if self._again is not None and self._is_persistenced(line):
                 self._again.hear(line, self._system.now())
         except Exception as err:
             self._say(f"supervision: {unforeseen(err)}")
+
+    def _is_persistenced(self, line: Line) -> bool:
+        from nvrc.services.ledger import TAG
+        from nvrc.services.lineage import speaks_for
+
+        speaker = self._daemons.speaker(TAG) if self._daemons is not None and TAG in line.text else None
+        return speaker is not None and speaks_for(self._system, line, speaker)
 
     def _restarted(self, name: str, is_up: bool) -> None:
         """nvidia-persistenced has to attach its GPUs anew, and only its lines say whether it could."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """PID 1: runs the boot table, hands over to the agent, looks after the VM, and ends it. Never returns.
 
-Whatever goes wrong ends in one line on the console, sync, and power off; never in the kernel's panic about a dead
-init. This module joins the parts (loop, journal, executor, life); it decides nothing itself.
+Whatever goes wrong ends in one line on the console and the table in nvrc.pid1.ending; never in the kernel's panic about a
+dead init. This module joins the parts (loop, journal, executor, life); it decides nothing itself.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
 from nvrc.machine.wait import ChildEnded
 from nvrc.params.values import LogLevel
+from nvrc.pid1.alarm import expire, set_alarm
 from nvrc.pid1.crash import hold_standard_descriptors, tell, tell_uncaught
-from nvrc.pid1.ending import end, expire, set_alarm
 from nvrc.pid1.supervise import STOP_SIGNALS
 from nvrc.report.bulletin import Bulletin
-from nvrc.vocabulary import console
+from nvrc.vocabulary import console, paths
 from nvrc.vocabulary.ending import ORDERLY, Ending
-from nvrc.vocabulary.errors import BY_CODE
 from nvrc.vocabulary.signals import signal, signal_name
 from nvrc.vocabulary.verdict import Verdict
 
@@ -53,14 +52,18 @@ def main() -> NoReturn:
 def run(system: System, table: Table, last: Callable[[], None] = lambda: None) -> NoReturn:
     """From the first mount to the end of the machine. `last` is called when all is said, before the power goes."""
     tell_uncaught(system)
+    init: Init | None = None
     try:
-        try:
-            Init(system, table).live()
-        except BaseException as err:
-            system.say(console.verdict_fatal("E_INTERNAL", "pid1", tell(err), BY_CODE["E_INTERNAL"].remedy))
-        last()
+        init = Init(system, table)
+        ending = init.live()
+    except BaseException as err:
+        ending = Ending(code="E_INTERNAL", step="pid1", what=tell(err))
+    try:
+        from nvrc.pid1.ending import Stage, end  # nobody pays for it before
+
+        end(Stage(system=system, ending=ending, init=init, last=last))
     finally:
-        end(system)
+        system.power_off()
 
 
 class StopError(Exception):
@@ -80,37 +83,44 @@ class Init:
         self.life: Life | None = None
         self.warnings_told = 0
         self._is_timed = False
-        self._ended_early: list[tuple[int, int]] = []
+        self.signals = -1
+        self.ended_early: list[tuple[int, int]] = []
         self._stopped_early: list[int] = []
-        self._closing: Daemons | None = None
+        # Once there is a verdict.
+        self.is_over = self.is_hurried = False
+        self.closing: Daemons | None = None
         system.output = self._watch_output
 
     def live(self) -> Ending:
-        self._take_signals()
+        """Until there is a reason to end; how that is done is the table in nvrc.pid1.ending."""
         try:
-            facts = self.executor.run()
+            return self._boot_and_live()
         except BootError as failed:
-            return self._close(self._boot_failed(failed.record))
+            one = failed.record
+            return Ending(code=one.code, step=one.name, what=one.detail, hint=one.hint)
         except StopError as stop:
-            return self._close(self._say_end(Ending(code=ORDERLY, what=f"stopped by {stop} during boot")))
-        life = self._hand_over(facts)
+            return Ending(code=ORDERLY, what=f"stopped by {stop} during boot")
+        finally:
+            self.is_over = True
+
+    def _boot_and_live(self) -> Ending:
+        self._watch_signals()
+        life = self._hand_over(self.executor.run())
         self.loop.run(lambda: life.ending is not None)
-        life.stop_daemons()
-        self.journal.drain()  # the last words are often the ones that matter
         assert life.ending is not None  # noqa: S101 - what the loop above waited for
-        return self._say_end(life.ending)
+        return life.ending
 
     # Boot
 
-    def _take_signals(self) -> None:
+    def _watch_signals(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
         signal.signal(signal.SIGALRM, expire)
-        descriptor = linux.signalfd(WATCHED)
-        self.loop.watch(descriptor, lambda: self._signals(linux.read_signals(descriptor)))
+        self.signals = linux.signalfd(WATCHED)
+        self.loop.watch(self.signals, self.take_signals)
 
     def _step_finished(self, record: Record, facts: Facts) -> None:
-        if self._closing is not None:
-            return  # a step that overran while daemons stop: the boot has had its verdict
+        if self.is_over:
+            return  # a step that overran: the boot has had its verdict
         detail = f"{record.code}: {record.detail}" if record.outcome == DEGRADED else record.detail
         self.system.say(console.step_line(record.name, record.outcome, record.seconds, detail))
         for text in facts.warnings[self.warnings_told:]:
@@ -137,7 +147,7 @@ class Init:
         limit_s = facts.parameters.settings.timeout_boot_s
 
         def tell_slow() -> None:
-            if self.life is not None:
+            if self.life is not None or self.is_over:
                 return
             now = self.system.now()
             running = ", ".join(f"{record.name} for {now - record.start_s:.1f} s" for record in self.executor.records
@@ -157,13 +167,6 @@ class Init:
 
         self.loop.watch(descriptor, ready)
 
-    def _boot_failed(self, failure: Record) -> Ending:
-        for line in self.journal.tail():
-            self.system.say(console.warning_line(line))
-        self.system.say(console.verdict_fatal(failure.code, failure.name, failure.detail, failure.hint))
-        self._publish(Verdict.FAILED, failure)
-        return Ending(code=failure.code, what=failure.detail, hint=failure.hint)
-
     def _hand_over(self, facts: Facts) -> Life:
         from nvrc.pid1.life import Life  # the agent runs already
 
@@ -175,82 +178,70 @@ class Init:
         devices = facts.cdi.devices if facts.cdi else 0
         self.system.say(console.verdict_ready(self.system.now() - self.started_s, mode, count_gpus(facts), devices,
                                               life.supervisor.agent_pid))
+        self._limit_others()
         if facts.settings.log is LogLevel.TRACE:
             console.tell_imports(self.system.say, sys.modules)
-        self._publish(life.verdict)
+        self.bulletin.publish(life.verdict, self.journal, life)
         self.bulletin.serve(self.loop, lambda: self.bulletin.live(self.journal, self.life))
-        for pid, status in self._ended_early:
+        for pid, status in self.ended_early:
             life.child_ended(pid, status)
         for number in self._stopped_early:
             life.stop_requested(number)
         return life
 
+    def _limit_others(self) -> None:
+        """Containers come from here on. What they write to the kernel's log must not drown what the driver says there;
+        and a pod that mounts /dev/log of the machine gets none that it could fill, unless it is root.
+        """
+        try:
+            self.system.close_to_others(paths.DEV_LOG)
+        except OSError:
+            pass  # there is none in this table
+        try:
+            self.system.write(paths.PRINTK_DEVKMSG, b"ratelimit\n")  # the kernel wants the newline
+        except OSError:
+            pass  # printk.devkmsg= on the command line decided it for good
+
     # Events
 
-    def _signals(self, numbers: list[int]) -> None:
-        for number in numbers:
+    def take_signals(self) -> None:
+        for number in linux.read_signals(self.signals):
             if number != signal.SIGCHLD:
                 self._stop(number)
         self._reap()
 
     def _reap(self) -> None:
         for child in self.system.reap():
-            if self._closing is not None:
-                self._closing.child_ended(*child)
-            elif self.life is None:
-                self._ended_early.append(child)
-            else:
+            if self.life is not None:
                 self.life.child_ended(*child)
-        if self.life is None and self._closing is None:
+                continue
+            self.ended_early.append(child)
+            if self.closing is not None:
+                self.closing.child_ended(*child)
+        if self.life is None and not self.is_over:
             self._miss_daemons(self.executor.facts)
 
     def _miss_daemons(self, facts: Facts) -> None:
         """A daemon that GPUs depend on and that ends while the boot goes on has failed the step that started it."""
         for running in facts.services:
-            for pid, status in self._ended_early:
+            for pid, status in self.ended_early:
                 if running.is_critical and pid == running.pid:
                     what = f"{running.service.name} {ChildEnded(pid, status).text()} during the boot"
                     raise BootError(Record(name=running.service.step, outcome=FAILED, code="E_SERVICE_LOST",
                                            detail=what, hint=LOST_EARLY))
 
     def _stop(self, number: int) -> None:
-        if self._closing is not None:
-            return
-        if self.life is not None:
+        if self.is_over:
+            self.is_hurried = True
+        elif self.life is not None:
             self.life.stop_requested(number)
         elif self.executor.facts.agent_pid is None:
             raise StopError(signal_name(number))
         else:
             self._stopped_early.append(number)  # the agent is running already: it is told once we look after it
 
-    # End
-
-    def _close(self, ending: Ending) -> Ending:
-        """After a boot that did not get to the agent: the daemons that it had brought up stop in order."""
-        facts = self.executor.facts
-        if facts.services and facts.parameters is not None:
-            from nvrc.pid1.closing import daemons_of, stop_daemons
-
-            self._closing = daemons_of(self.system, facts, self._ended_early)
-            stop_daemons(self.system, self.loop, self._closing, facts.parameters.settings.timeout_services_stop_s)
-            self.journal.drain()
-        return ending
-
-    def _say_end(self, ending: Ending) -> Ending:
-        if ending.is_orderly:
-            self.system.say(console.end_line(ending.code, ending.what))
-        else:
-            for line in self.journal.tail():
-                self.system.say(console.warning_line(line))
-            self.system.say(console.verdict_fatal(ending.code, "supervise", ending.what, ending.advice))
-        self._publish(self.bulletin.verdict if ending.is_orderly else Verdict.FAILED)
-        return ending
-
-    def _publish(self, verdict: Verdict, failure: Record | None = None) -> None:
-        self.bulletin.publish(verdict, self.journal, self.life, failure)
-
     def _publish_life(self, verdict: Verdict) -> None:
-        self.bulletin.publish_life(verdict, self.journal, self.life)
+        self.bulletin.publish_life(self.bulletin.verdict if self.is_over else verdict, self.journal, self.life)
 
 
 def count_gpus(facts: Facts) -> int:

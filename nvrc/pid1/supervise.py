@@ -13,6 +13,7 @@ import os
 from nvrc.vocabulary.ending import ORDERLY, Ending
 from nvrc.vocabulary.signals import signal, signal_name
 
+STOP_OVERDUE = "E_AGENT_STOP"
 GAVE_UP = "it gave up: check the agent.* parameters and guest components; agent.log=debug shows how far it got"
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGPWR})
 
@@ -50,13 +51,13 @@ class Supervisor:
     def give_up(self) -> None:
         """Even a kill did not end the agent in time: the VM ends without it."""
         if self.ending is None:
-            self.ending = Ending(code="E_AGENT_STOP", what="the agent did not end after SIGKILL")
+            self.ending = Ending(code=STOP_OVERDUE, what="the agent did not end after SIGKILL")
 
     def _agent_ended(self, status: int, now: float, *, had_sandbox: bool) -> Ending:
         after = f"{now - self.started_s:.1f} s after its start"
         if self._killed:
             what = f"the agent ignored the request to stop ({self._stop_reason}) and was killed"
-            return Ending(code="E_AGENT_STOP", what=what)
+            return Ending(code=STOP_OVERDUE, what=what)
         if self._stop_reason:
             return Ending(code=ORDERLY, what=f"stopped by {self._stop_reason}; {tell_status(status)}")
         if os.WIFSIGNALED(status) and self._own_pid_namespace and os.WTERMSIG(status) == signal.SIGINT:

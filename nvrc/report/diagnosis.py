@@ -7,16 +7,15 @@ lines of our grammar are believed, and a missing verdict is a finding of its own
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from guest_cdi.lean.light import Enum
-from nvrc.report.evidence import LINE_LIMIT, Evidence
 from nvrc.report.report import Failure, Report
 from nvrc.report.status import Status
+from nvrc.report.story import ConsoleStory
 from nvrc.report.troubles import list_troubles, make_trouble, read_trouble
-from nvrc.vocabulary.console import EndLine, FatalLine, ReadyLine, StepLine, WarningLine, parse_line
+from nvrc.vocabulary.console import EndLine, FatalLine, ReadyLine
 from nvrc.vocabulary.errors import find_code
 from nvrc.vocabulary.mode import Mode
 from nvrc.vocabulary.verdict import Outcome, Verdict
@@ -24,12 +23,6 @@ from nvrc.vocabulary.verdict import Outcome, Verdict
 ORDERLY = "OK"
 NOTHING_SAID = "no line of this init: it never ran, or this is another log"
 UNKNOWN_CODE = "this program does not know the code; use the version that wrote the log"
-MOST_STEPS, MOST_WARNINGS = 64, 100
-_BOOT_STARTS = re.compile(r"(?:\[ *0\.000000\](?:\[ *[TC][0-9]+\])? )?Linux version [0-9]")
-# What the interpreter, an init that is not ours, or the kernel says when it gives up.
-# A record of the kernel's log: then this is a console, whoever else has written to it.
-_KERNEL = re.compile(r"(?:<[0-9]{1,3}>)?\[ *[0-9]+\.[0-9]{6}\]")
-_LAST_WORDS = re.compile(r"Fatal Python error: .*|NVRC panic: .*|Kernel panic - not syncing: .*")
 
 
 class State(Enum):
@@ -63,80 +56,11 @@ class Diagnosis:
     more_warnings: int = 0
 
 
-class ConsoleStory:
-    """What the last boot on one console has said so far. Bounded: a log may be of any length, and hostile."""
-
-    def __init__(self) -> None:
-        self.has_kernel = False
-        self._restart()
-
-    def _restart(self) -> None:
-        self.steps: list[StepLine] = []
-        self.warnings: list[str] = []
-        self.troubles: list[Failure] = []
-        self.more_warnings = 0
-        self.ready: ReadyLine | None = None
-        self.end: EndLine | FatalLine | None = None
-        self.last_words = ""
-        self.agent_words = ""
-        self.evidence = Evidence()
-
-    @property
-    def is_ours(self) -> bool:
-        return bool(self.steps or self.warnings or self.ready or self.end or self.last_words)
-
-    def hear(self, text: str) -> None:
-        if _BOOT_STARTS.match(text):
-            self._restart()
-            self.has_kernel = True
-            return
-        match parse_line(text):
-            case StepLine() as step:
-                if len(self.steps) < MOST_STEPS:
-                    self.steps.append(step)
-            case WarningLine(text=warning):
-                self._warn(warning)
-            case ReadyLine() as ready:
-                self.ready = ready
-            case EndLine() | FatalLine() as end:
-                # The first verdict counts: what comes after a fatal line is the way down.
-                self.end = self.end or end
-            case _:
-                self._hear_others(text)
-
-    def hear_agent(self, text: str) -> None:
-        """An error of the agent: its last one says why it gave up."""
-        self.agent_words = text[:LINE_LIMIT]
-
-    def _warn(self, warning: str) -> None:
-        if (trouble := read_trouble(warning)) and len(self.troubles) < MOST_WARNINGS:
-            self.troubles.append(trouble)
-        if len(self.warnings) < MOST_WARNINGS:
-            self.warnings.append(warning)
-        else:
-            self.more_warnings += 1
-
-    def _hear_others(self, text: str) -> None:
-        self.has_kernel = self.has_kernel or _KERNEL.match(text) is not None
-        if not self.last_words and (found := _LAST_WORDS.search(text.rstrip("\r\n"))):
-            self.last_words = found[0][:LINE_LIMIT]
-        self.evidence.hear(text)
-
-    @property
-    def mode(self) -> str:
-        if self.ready is not None:
-            return self.ready.mode
-        return next((step.detail.partition(":")[0] for step in self.steps if step.name == "topology"), "")
-
-    @property
-    def confidential(self) -> str:
-        return next((step.detail for step in self.steps if step.name == "cc-check"), "")
-
-    def diagnose(self) -> Diagnosis:
-        steps = tuple(f"{step.name} {step.outcome}" for step in self.steps)
-        found = replace(_console_state(self), mode=self.mode, finished_steps=steps, warnings=tuple(self.warnings),
-                        more_warnings=self.more_warnings)
-        return with_evidence(found, self) if found.state in (State.FAILED, State.UNFINISHED, State.DEGRADED) else found
+def diagnose_story(story: ConsoleStory) -> Diagnosis:
+    steps = tuple(f"{step.name} {step.outcome}" for step in story.steps)
+    found = replace(_console_state(story), mode=story.mode, finished_steps=steps, warnings=tuple(story.warnings),
+                    more_warnings=story.more_warnings)
+    return with_evidence(found, story) if found.state in (State.FAILED, State.UNFINISHED, State.DEGRADED) else found
 
 
 def with_evidence(found: Diagnosis, console: ConsoleStory) -> Diagnosis:
@@ -155,7 +79,7 @@ def diagnose_console(lines: Iterable[str]) -> Diagnosis:
     console = ConsoleStory()
     for text in lines:
         console.hear(text)
-    return console.diagnose()
+    return diagnose_story(console)
 
 
 def diagnose_report(report: Report) -> Diagnosis:
@@ -186,6 +110,31 @@ def diagnose_status(status: Status) -> Diagnosis:
 
 
 def _console_state(console: ConsoleStory) -> Diagnosis:
+    found = _told_state(console)
+    if not _is_forged(console.verdicts):
+        return found
+    state = State.FAILED if found.state is State.FAILED else State.DEGRADED
+    return replace(found, state=state, summary=(
+        f"{len(console.verdicts)} verdicts where PID 1 gives one: one of them is forged, by whatever else writes "
+        f"to the console. The first says: {found.summary}"))
+
+
+def _is_forged(verdicts: Sequence[ReadyLine | FatalLine | EndLine]) -> bool:
+    """PID 1 says READY or FATAL once, after READY one END or a FATAL of `supervise`, and one of itself at worst."""
+    *told, last = verdicts or (None,)
+    if not (told and isinstance(last, FatalLine) and last.step == "pid1"):
+        told = list(verdicts)
+    if told and isinstance(told[0], ReadyLine):
+        told = told[1:]
+        return len(told) > 1 or any(isinstance(one, ReadyLine) or not _is_way_down(one) for one in told)
+    return len(told) > 1
+
+
+def _is_way_down(line: FatalLine | EndLine) -> bool:
+    return isinstance(line, EndLine) or line.step in ("supervise", "pid1")
+
+
+def _told_state(console: ConsoleStory) -> Diagnosis:
     if isinstance(console.end, FatalLine):
         return failed(Failure(**console.end._asdict()))
     if console.end is not None and console.end.code != ORDERLY:

@@ -126,7 +126,7 @@ def _failure_of_life(life: Living | None) -> Failure | None:
     ending = life.ending if life else None
     if ending is None or ending.is_orderly:
         return None
-    return Failure(code=ending.code, step="supervise", what=ending.what, hint=ending.advice)
+    return Failure(code=ending.code, step=ending.step, what=ending.what, hint=ending.advice)
 
 
 def _step(record: Record) -> StepRecord:

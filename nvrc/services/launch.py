@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts a daemon and waits until it is ready: it said so after its start, as root, or left a daemon and ended well.
+"""Starts a daemon and waits until it is ready: it said so itself after its start, or left a daemon and ended well.
 
 An end that is not part of that is a failure whatever the status: nv-fabricmanager ends with 0 over a configuration
 item it dislikes. Messages carry the daemon's last words, and what is known about them.
@@ -11,6 +11,7 @@ from guest_cdi.lean.light import Mapping
 from nvrc.machine.journal import Journal
 from nvrc.machine.system import System
 from nvrc.machine.wait import ChildEnded, Events, OverdueError
+from nvrc.services.lineage import Speaker, speaks_for
 from nvrc.services.signatures import enrich, explain
 from nvrc.services.table import Running, Service, read_pid, start
 from nvrc.vocabulary.errors import NvrcError
@@ -27,7 +28,7 @@ def launch(system: System, service: Service, limit_s: float, *, root: str, journ
         program, pid = start(system, service, root, events.ended, values)
         said: list[str] = []
         try:
-            wait_until_ready(system, service, events, said)
+            wait_until_ready(system, Speaker(service, program, pid, events.started_s), events, said)
         except OverdueError as overdue:
             if not has_ready_path(system, service):
                 raise _overdue(service, overdue, said) from overdue
@@ -35,7 +36,8 @@ def launch(system: System, service: Service, limit_s: float, *, root: str, journ
     return Running(service=service, program=program, started_pid=pid, pid=daemon, since_s=events.started_s)
 
 
-def wait_until_ready(system: System, service: Service, events: Events, said: list[str]) -> None:
+def wait_until_ready(system: System, speaker: Speaker, events: Events, said: list[str]) -> None:
+    service = speaker.service
     while True:
         event = events.take()
         if isinstance(event, ChildEnded):
@@ -43,9 +45,8 @@ def wait_until_ready(system: System, service: Service, events: Events, said: lis
                 return
             raise ended_early(service, event, events, said)
         said.append(event.text)
-        # Until the agent runs only our own children are there to say it; whoever else did has another uid.
         is_marked = bool(service.marker) and service.marker in event.text
-        if event.uid == 0 and (is_marked or has_ready_path(system, service)):
+        if (is_marked or has_ready_path(system, service)) and speaks_for(system, event, speaker):
             return
 
 

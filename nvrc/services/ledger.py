@@ -43,10 +43,10 @@ class Ledger:
         return tuple(record for record in self._records.values() if record.state is state)
 
     def hear(self, line: Line, now: float) -> bool:
-        """Whether the line got a GPU further. Only root speaks for the daemon."""
+        """Whether the line, which the daemon itself must have said, got a GPU further."""
         bdf, said = read_device_line(line.text)
         record = self._records.get(bdf)
-        if line.uid != 0 or record is None:
+        if line.uid != 0 or record is None:  # its process is root, and so it says
             return False
         state = self._state_after(record, said)
         if state is record.state:

@@ -8,21 +8,27 @@ device say which GPUs are; the deadline starts anew with each of them.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import Collection, Iterable, NamedTuple, replace
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, Collection, Iterable, NamedTuple, partial, replace
+from nvrc.hardware.gpu_files import read_information
 from nvrc.machine.journal import Journal
 from nvrc.machine.system import System
 from nvrc.machine.wait import ChildEnded, Events, OverdueError
 from nvrc.params.values import GpuCount
 from nvrc.services.launch import ended_early
 from nvrc.services.ledger import Ledger, lines_about
+from nvrc.services.lineage import Speaker, speaks_for
 from nvrc.services.signatures import explain
 from nvrc.services.table import PERSISTENCED, Running, read_pid, start
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
 
+if TYPE_CHECKING:
+    from nvrc.machine.journal import Line
+
+    Hear = Callable[[Line], bool]
+
 LAST_WORDS_S = 1.0  # of silence: lines that were sent before the process ended are read after, a flood of them slowly
-INFORMATION_LIMIT = 1 << 16
 
 
 class Attached(NamedTuple):
@@ -62,8 +68,9 @@ def _run_daemon(system: System, ledger: Ledger, *, patience_s: float, uvm: bool,
     said: list[str] = []
     with Events(system, patience_s, journal) as events:
         program, pid = start(system, PERSISTENCED, root, events.ended, {"uvm": "on" if uvm else ""})
-        _follow(events, system, ledger, said)
-        _hear_the_rest(events, system, ledger, said)
+        hear = partial(_hear, system, ledger, said, Speaker(PERSISTENCED, program, pid, events.started_s))
+        _follow(events, system, ledger, said, hear)
+        _hear_the_rest(events, ledger, hear)
     daemon = read_pid(system, PERSISTENCED)
     if daemon is None:
         raise NvrcError("E_PERSISTENCED_START", f"nvidia-persistenced left no pid in {paths.PERSISTENCED_PID}")
@@ -82,7 +89,13 @@ def _make_folder(system: System) -> None:
                         "make /var/run a link to /run in the image") from err
 
 
-def _follow(events: Events, system: System, ledger: Ledger, said: list[str]) -> None:
+def _hear(system: System, ledger: Ledger, said: list[str], speaker: Speaker, line: Line) -> bool:
+    """Whether a GPU got further. What others say may explain a failure; for the daemon speaks only the daemon."""
+    said.append(line.text)
+    return speaks_for(system, line, speaker) and ledger.hear(line, system.now())
+
+
+def _follow(events: Events, system: System, ledger: Ledger, said: list[str], hear: Hear) -> None:
     """Until the process that was started has ended well; it does so when the daemon has tried every GPU."""
     try:
         while True:
@@ -91,20 +104,18 @@ def _follow(events: Events, system: System, ledger: Ledger, said: list[str]) -> 
                 if not event.is_success:
                     raise ended_early(PERSISTENCED, event, events, said)
                 return
-            said.append(event.text)
-            if ledger.hear(event, system.now()):
+            if hear(event):
                 events.progress()
     except OverdueError as overdue:
         raise _stalled(ledger, overdue, said, system.now()) from overdue
 
 
-def _hear_the_rest(events: Events, system: System, ledger: Ledger, said: list[str]) -> None:
+def _hear_the_rest(events: Events, ledger: Ledger, hear: Hear) -> None:
     """Lines are read beside the ends of processes, so the last ones may come after the end."""
     if ledger.pending:
         for event in events.until_silent(LAST_WORDS_S):
             if not isinstance(event, ChildEnded):
-                said.append(event.text)
-                ledger.hear(event, system.now())
+                hear(event)
             if not ledger.pending:
                 break
 
@@ -150,9 +161,4 @@ def _with_uuid(system: System, record: GpuRecord) -> GpuRecord:
 
 def _information(system: System, bdf: str, item: str) -> str:
     """What the driver's own file says of a GPU; "" where it says nothing."""
-    try:
-        text = system.read(f"{paths.GPU_PROC}/{bdf}/information", INFORMATION_LIMIT).decode("utf-8", "replace")
-    except OSError:
-        return ""
-    rows = (line.partition(":") for line in text.splitlines())
-    return next((value.strip() for key, _, value in rows if key.strip() == item), "")
+    return read_information(system, bdf).get(item, "")

@@ -13,13 +13,16 @@ from nvrc.vocabulary.errors import NvrcError
 def run(_system: System, facts: Facts) -> Facts:
     client = Client(known(facts.worker, "device-nodes"), facts.nvml_patience_s)
     answer = client.confidential(facts.usable)
-    if answer.system is not None and tuple(memory.number for memory in answer.gpus) != facts.usable:
-        raise NvrcError("E_CC_UNKNOWN", "the worker did not answer for every GPU")
+    answered = tuple(memory.number for memory in answer.gpus)
+    if answered != (() if answer.system is None else facts.usable):
+        raise NvrcError("E_CC_UNKNOWN", f"asked for the mode of GPU {_listed(facts.usable)}, the worker answered for "
+                                        f"{_listed(answered)}")
     labels = {gpu.number: gpu.label for gpu in facts.gpus or ()}
     found = judge(answer.system, answer.gpus, labels, facts.settings.cc)
     remarks = ("the GPUs are in developer tools mode: nothing in them is confidential",
                ) if found.mode is Mode.DEVTOOLS else ()
-    return replace(facts, confidential=found, warnings=facts.warnings + remarks)
+    checked = tuple(gpu.bdf for gpu in facts.gpus or () if gpu.number in answered)
+    return replace(facts, confidential=found, cc_checked=checked, warnings=facts.warnings + remarks)
 
 
 def deadline_s(facts: Facts) -> float:
@@ -28,3 +31,7 @@ def deadline_s(facts: Facts) -> float:
 
 def tell(facts: Facts) -> str:
     return facts.confidential.mode.value if facts.confidential else ""
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers[:16])) or "none"

@@ -8,14 +8,19 @@ from nvrc.machine.system import System
 from nvrc.nvml.answers import CdiMade
 from nvrc.nvml.client import SPARE_S, Client
 from nvrc.nvml.count import NOT_DESCRIBED
+from nvrc.nvml.identity import CODE, quoted
 from nvrc.params.values import CountRule, GpuCount
 from nvrc.vocabulary.errors import NvrcError
+
+MOST = 1_000_000  # of anything in a document
 
 
 def run(_system: System, facts: Facts) -> Facts:
     client = Client(known(facts.worker, "device-nodes"), facts.nvml_patience_s)
     rule = facts.settings.gpus
     made = client.publish_cdi(keep_going=rule.rule is CountRule.AT_LEAST)
+    _check_counts(made)
+    _check_identities(facts, made)
     _check_rest(facts, made, rule)
     told = tuple(gpu.error for gpu in facts.gpus or () if gpu.error)
     left_out = tuple(f"{NOT_DESCRIBED} not in the CDI document: {text}" for text in made.left_out
@@ -33,6 +38,22 @@ def tell(facts: Facts) -> str:
     if made is None:
         return ""
     return f"{made.devices} devices, {made.nodes} nodes, {made.mounts} mounts, {made.hooks} hooks, driver {made.driver}"
+
+
+def _check_counts(made: CdiMade) -> None:
+    """They go into the verdict's line, which has a form."""
+    counts = (made.devices, made.nodes, made.mounts, made.hooks)
+    if not all(0 <= count <= MOST for count in counts):
+        raise NvrcError("E_NVML_CRASH", f"the worker's document has impossible numbers: {ascii(counts)[:80]}")
+
+
+def _check_identities(facts: Facts, made: CdiMade) -> None:
+    """The document describes the GPUs that were checked before; the worker read them anew for it."""
+    checked = {gpu.identity for gpu in facts.gpus or () if not gpu.error and gpu.number not in made.faulty}
+    strange = sorted(checked ^ set(made.gpus))
+    if strange or len(made.gpus) != len(checked):
+        raise NvrcError(CODE, "the CDI document is not about the GPUs that were checked; the difference: "
+                              f"{', '.join(map(quoted, strange[:4])) or 'a GPU that is described twice'}")
 
 
 def _check_rest(facts: Facts, made: CdiMade, rule: GpuCount) -> None:

@@ -7,12 +7,15 @@ the boot, so that one boot shows every mistake.
 
 from __future__ import annotations
 
+from guest_cdi.lean.light import Sequence
 from nvrc.engine.facts import Facts, known, replace
 from nvrc.hardware.device_nodes import make_capability_nodes
+from nvrc.hardware.gpu_files import read_driver
 from nvrc.machine.system import System
 from nvrc.nvml.answers import Applied, MigMade, NvmlGpu
 from nvrc.nvml.client import SPARE_S, Client
 from nvrc.nvml.count import check_count
+from nvrc.nvml.identity import check_identities
 from nvrc.params.mig import MigLayout
 from nvrc.vocabulary.errors import NvrcError
 
@@ -27,6 +30,7 @@ NAMES = {
 def run(system: System, facts: Facts) -> Facts:
     client = Client(known(facts.worker, "device-nodes"), facts.nvml_patience_s)
     gpus = client.gpus()
+    check_identities(gpus, read_driver(system, facts.on_bus))
     left_out = check_count(gpus, facts.on_bus, facts.settings.gpus)
     facts = replace(facts, gpus=gpus, warnings=facts.warnings + left_out)
     applied = _set(client, facts)
@@ -55,6 +59,8 @@ def _set(client: Client, facts: Facts) -> tuple[Applied, ...]:
     if not asked:
         return ()
     applied = client.apply_settings(facts.usable, asked)
+    _check_complete("settings", [(row.number, row.setting, row.asked) for row in applied],
+                    [(number, name, value) for number in facts.usable for name, value in asked.items()])
     failed = [f"{_label(facts, row.number)}: {_parameter(row)}: {row.error}" for row in applied if row.error]
     if failed:
         raise NvrcError("E_GPU_SETTING", "; ".join(failed))
@@ -68,10 +74,18 @@ def _cut(client: Client, facts: Facts) -> tuple[MigMade, ...]:
     _check_numbers(layout, facts.gpus or ())
     plan = [(number, profiles) for number in facts.usable if (profiles := layout.profiles(number)) is not None]
     made = client.make_mig(plan)
+    _check_complete("mig", [row.number for row in made], [number for number, _ in plan])
     failed = [f"{_label(facts, row.number)}: {row.error}" for row in made if row.error]
     if failed:
         raise NvrcError("E_MIG", "; ".join(failed))
     return made
+
+
+def _check_complete(name: str, answered: Sequence[object], asked: Sequence[object]) -> None:
+    """A setting that was not made on one GPU must not pass because it was made twice on another."""
+    if sorted(map(str, answered)) != sorted(map(str, asked)):
+        raise NvrcError("E_NVML_CRASH", f"the worker was asked for {len(asked)} rows of {name!r} and answered others: "
+                                        f"{ascii(answered)[:80]}")
 
 
 def _check_numbers(layout: MigLayout, gpus: tuple[NvmlGpu, ...]) -> None:

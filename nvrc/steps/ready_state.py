@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Step `ready-state`: tells confidential GPUs to accept work, or not, and records why. The worker's last request.
 
-Everything that can end the boot because of a GPU has passed by now: count, mode, attach and the CDI document.
+Everything that can end the boot because of a GPU has passed by now: count, mode, attach and the CDI document. Whether
+all of that was about the same GPUs is asked here once more, because the state is one for the whole machine.
 """
 
 from __future__ import annotations
 
 from nvrc.engine.facts import Facts, known, replace
+from nvrc.engine.ledger import collect
 from nvrc.machine.system import System
 from nvrc.nvml.client import SPARE_S, Client
+from nvrc.nvml.identity import check_sets
 from nvrc.nvml.judge import Mode
 from nvrc.nvml.readiness import Outcome, Ready, Wish, decide
 from nvrc.params.settings import Settings
@@ -21,7 +24,9 @@ def run(_system: System, facts: Facts) -> Facts:
     if found.mode is Mode.OFF:
         facts = replace(facts, ready=_not_applicable(settings))
     else:
-        wish = decide(settings, found)
+        sets = collect(facts)
+        check_sets(sets, settings.gpus)
+        wish = decide(settings, found, sets.unchecked)
         facts = replace(facts, ready=_make(facts, wish), warnings=facts.warnings + wish.remarks)
     if facts.worker:
         facts.worker.stop()

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from nvrc.engine.facts import Facts, replace
-from nvrc.engine.table import SHORT
+from nvrc.engine.table import PATIENT
 from nvrc.hardware.topology import COLUMNS, PciReader, classify, counting, decide, scan
 from nvrc.params.claims import check_claims
 
-deadline_s = SHORT
+deadline_s = PATIENT
 
 
 def run(sys: PciReader, facts: Facts) -> Facts:

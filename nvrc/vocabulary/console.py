@@ -82,11 +82,18 @@ def verdict_ready(seconds: float, mode: str, gpus: int, cdi: int, agent: int) ->
 
 def verdict_fatal(code: str, step: str, what: str, hint: str) -> str:
     head = f"{PREFIX}FATAL code={_token(code)} step={_token(step)}"
-    room = LINE_LIMIT - len(head) - len(' what="" hint=""')
-    # The cause matters more than the advice: the hint keeps a third of the line, more only if the cause is short.
-    cause = _escape(what, '"', room)
-    advice = _escape(hint, '"', max(room // 3, room - len(cause)))
-    return f'{head} what="{_escape(what, chr(34), room - len(advice))}" hint="{advice}"'
+    what, hint = fit(what, hint, LINE_LIMIT - len(head) - len(' what="" hint=""'), '"')
+    return f'{head} what="{what}" hint="{hint}"'
+
+
+def fit(what: str, hint: str, room: int, also: str = "") -> tuple[str, str]:
+    """Cause and advice as they stand in a line, together in at most `room` characters.
+
+    The cause matters more than the advice: the hint keeps a third of the room, more only if the cause is short.
+    """
+    cause = _escape(what, also, room)
+    advice = _escape(hint, also, max(room // 3, room - len(cause)))
+    return _escape(what, also, room - len(advice)), advice
 
 
 def end_line(code: str, what: str) -> str:

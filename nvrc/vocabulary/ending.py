@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from guest_cdi.lean.light import dataclass
-from nvrc.vocabulary.errors import BY_CODE
+from nvrc.vocabulary.errors import find_code
 
 ORDERLY = "OK"
 
@@ -16,6 +16,7 @@ class Ending:
     code: str
     what: str
     hint: str = ""
+    step: str = "supervise"
 
     @property
     def is_orderly(self) -> bool:
@@ -23,4 +24,5 @@ class Ending:
 
     @property
     def advice(self) -> str:
-        return self.hint or ("" if self.is_orderly else BY_CODE[self.code].remedy)
+        row = None if self.hint or self.is_orderly else find_code(self.code)
+        return row.remedy if row else self.hint

@@ -2,6 +2,7 @@
 """Every fixed path of the guest on one page: the file contract between image, init and agent."""
 
 AGENT = "/usr/bin/kata-agent"
+POLICY_FOLDER = "/etc/nvrc"
 POLICY = "/etc/nvrc/policy.toml"
 HOSTNAME = "/etc/hostname"
 
@@ -13,6 +14,7 @@ SYSLOG = "/run/syslog.log"
 
 DEV_LOG = "/dev/log"
 KMSG = "/dev/kmsg"
+VSOCK = "/dev/vsock"
 CMDLINE = "/proc/cmdline"
 FILESYSTEMS = "/proc/filesystems"
 OWN_STATUS = "/proc/self/status"
@@ -35,6 +37,7 @@ LDCONFIG = "/sbin/ldconfig"
 LD_CACHE = "/etc/ld.so.cache"
 OSRELEASE = "/proc/sys/kernel/osrelease"
 PROC_DEVICES = "/proc/devices"
+PROC_MISC = "/proc/misc"
 NVIDIA_PROC = "/proc/driver/nvidia"
 CDI_SPEC = "/var/run/cdi/nvidia.yaml"
 

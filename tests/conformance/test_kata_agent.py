@@ -171,3 +171,4 @@ def test_an_agent_that_cannot_start_is_no_orderly_end(boot: Boot) -> None:
     assert went.told is not None
     assert went.told.run.story.failure is not None
     assert "without ever having had a sandbox" in went.told.run.story.failure.what
+    assert any("guest init: E_AGENT_EXIT in step supervise: the agent powered off" in problem for problem in went.problems), tail(went)

@@ -25,6 +25,7 @@ from nvrc.nvml.worker import Worker
 from nvrc.params.parse import parse
 from nvrc.params.policy import NO_POLICY
 from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
+from nvrc.vocabulary.gpu import GpuRecord, GpuState
 
 VERSION = "580.95.05"
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
@@ -85,7 +86,8 @@ class GpuGuest:
                       for i in range(gpus if on_bus is None else on_bus))
         parsed = parse(cmdline.encode(), NO_POLICY)
         parsed.raise_on_error()
-        self.facts = Facts(parameters=parsed, topology=Topology(gpus=buses), gpu_root=extension)
+        ledger = tuple(GpuRecord(bdf=function.bdf, state=GpuState.ATTACHED) for function in buses)
+        self.facts = Facts(parameters=parsed, topology=Topology(gpus=buses), gpu_root=extension, ledger=ledger)
 
     def describe(self, text: str) -> None:
         lines = (f"gpu {i} bus={bus_id(i)} minor={self.gpus - 1 - i} {self.keys}" for i in range(self.gpus))

@@ -40,6 +40,8 @@ class FakeSystem(LinuxSystem):
     ended: list[tuple[int, int]] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
+    # Listening sockets, one for each time that somebody asks for a port.
+    vsock: list[int] = field(default_factory=list)
     kernel_log: list[bytes] = field(default_factory=list)
     # What happens to the machine while somebody waits for uevents, one wait after another; then time just passes.
     happenings: list[Callable[[], None]] = field(default_factory=list)
@@ -102,6 +104,13 @@ class FakeSystem(LinuxSystem):
     def bind_log(self, path: str) -> int:
         self._effect(f"bind {path}")
         return super().bind_log(path)
+
+    def listen_vsock(self, port: int) -> int:
+        """A unix socket in its place, if the test has given one."""
+        self._effect(f"vsock {port}")
+        if not self.vsock:
+            raise OSError(19, "the machine has no vsock device")
+        return self.vsock.pop(0)
 
     def kernel_records(self) -> Iterator[bytes]:
         yield from self.kernel_log

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import tempfile
@@ -136,7 +137,12 @@ def check(content: bytes) -> None:
     except ElfError as err:
         assert str(err)
     else:
-        assert name is None or ("/" not in name and "\0" not in name and len(name) <= 255)
+        assert name is None or ("/" not in name and name.isprintable() and len(name) <= 255)
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        with contextlib.suppress(ElfError):
+            check_loadable(file.fileno())
 
 
 def test_a_real_library_is_loadable_and_its_beginning_is_not(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guest_cdi.errors import CdiError
 from guest_cdi.hooks import confine, ldcache
@@ -25,9 +27,16 @@ def program(*kinds: int, ident: bytes = b"\x7fELF\x02\x01", count: int | None = 
     (program(1, 2), True), (program(1, 3), False), (program(), False), (program(1, count=9), False), (b"", False),
     (program(*[1] * 65), False), (b"#!/bin/sh\nexec /sbin/ldconfig.real\n", False),
     (program(1, ident=b"\x7fELF\x01\x01"), False), (program(1)[:60], False),
+    (program(1)[:32] + b"\xff" * 8 + program(1)[40:], False), (program(1)[:32] + b"\0" * 7 + b"\x80" + program(1)[40:], False),
+    (program(1)[:54] + b"\0\0" + program(1)[56:], False), (b"\x7fELF\x02\x01" + b"\xff" * 8186, False),
 ])
 def test_only_static_programs_of_this_kind(content: bytes, expected: bool) -> None:
     assert ldcache.is_static_program(content) is expected
+
+
+@given(st.binary(max_size=200))
+def test_any_header_is_judged(tail: bytes) -> None:
+    assert ldcache.is_static_program(b"\x7fELF\x02\x01" + tail) in (True, False)
 
 
 def test_the_real_one_is_preferred(tmp_path: Path) -> None:

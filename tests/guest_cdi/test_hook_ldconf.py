@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,29 @@ def test_includes_are_bounded(tmp_path: Path) -> None:
     tree = container(tmp_path, {"etc/ld.so.conf": "include /d/*\n", **many})
     with pytest.raises(OSError, match="more than 1024 files"):
         configure(tree)
+
+
+@pytest.mark.parametrize(("files", "said"), [
+    pytest.param({f"d/{number}.conf": "/x\n" * 2500 for number in range(40)}, "is larger than 262144 bytes", id="bytes in sum"),
+    pytest.param({"d/a.conf": "".join(f"include /{number}/*.conf\n" for number in range(2000))}, "more than 1024 files",
+                 id="patterns"),
+    pytest.param({"d/a.conf": "".join(f"include /many/{number}*\n" for number in range(90)),
+                  **{f"many/x{number}": "" for number in range(800)}}, "more than", id="names in sum"),
+    pytest.param({"d/a.conf": "x" * (1 << 18)}, "is larger than 262144 bytes", id="one line"),
+])
+def test_a_configuration_is_bounded_as_a_whole(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    tree = container(tmp_path, {"etc/ld.so.conf": "include /d/*\n", **files})
+    tracemalloc.start()
+    with Root(str(tree)) as root, pytest.raises(OSError, match=said):
+        ldconf.configured_directories(root)
+    assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    tracemalloc.stop()
+
+
+def test_includes_that_lead_in_a_circle_end(tmp_path: Path) -> None:
+    tree = container(tmp_path, {"etc/ld.so.conf": "include /d/*\n/a\n", "d/x": "include /etc/ld.so.conf /d/x /d/*\n/b\n"})
+    with Root(str(tree)) as root:
+        assert ldconf.configured_directories(root) == {"/a", "/b"}
 
 
 MUSL_NEW = "/opt/nv\n" + OTHER + "/usr/local/lib\n"

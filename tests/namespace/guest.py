@@ -9,9 +9,11 @@ log) meets plain files below ROOT instead, because steps only know paths below t
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,8 +30,12 @@ from nvrc.pid1 import main as pid1
 from nvrc.vocabulary import paths
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PORT = "/run/port"  # in the place of the agent's vsock port
 NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child=SIGKILL", "--propagation=private",
               "--mount-proc")
+
+
+PROCESS = re.compile(r"/proc/[0-9]+/(stat|cmdline)")
 
 
 class NamespaceSystem(LinuxSystem):
@@ -40,8 +46,8 @@ class NamespaceSystem(LinuxSystem):
         self.say(f"guest: mount {source} {target} {fstype} {data}")
 
     def read(self, path: str, limit: int = 1 << 20) -> bytes:
-        """Files of ROOT, but for what the process itself is: that is true in here as well."""
-        if path != paths.OWN_STATUS:
+        """Files of ROOT, but for what processes are: that is true in here as well."""
+        if path != paths.OWN_STATUS and not PROCESS.fullmatch(path):
             return super().read(path, limit)
         with open(path, "rb") as file:
             return file.read(limit)
@@ -55,6 +61,16 @@ class NamespaceSystem(LinuxSystem):
 
     def say(self, line: str, level: int = KERN_EMERG) -> None:
         os.write(1, f"{line}\n".encode())
+
+    def listen_vsock(self, port: int) -> int:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock.bind(self.real_path(PORT))
+        sock.listen()
+        return sock.detach()
+
+    def open_root(self, pid: int) -> int:
+        """The real one: the process is real."""
+        return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY)
 
     def open_reader(self, path: str) -> int:
         return os.pipe()[0]  # a kernel log that stays silent: the real one belongs to the machine outside

@@ -37,3 +37,13 @@ def test_nothing_heavy_is_loaded(names: tuple[str, ...]) -> None:
     code = f"import sys; sys.path.insert(0, {str(root)!r}); import {', '.join(names)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert HEAVY & set(loaded.stdout.split()) == set()
+
+
+AT_THE_END = frozenset({"nvrc.pid1.ending", "nvrc.pid1.farewell", "nvrc.pid1.termination", "nvrc.pid1.closing"})
+
+
+def test_what_the_end_needs_is_loaded_at_the_end() -> None:
+    root = Path(nvrc.__file__).parents[1]
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); import nvrc.pid1, nvrc.life; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert AT_THE_END & set(loaded.stdout.split()) == set()

@@ -2,22 +2,21 @@
 """The launch measurement that a verifier must expect: AMD SEV-SNP, kernel hashes on, QEMU.
 
 Computed from firmware, kernel, initrd, command line, number and type of virtual CPUs by sev-snp-measure; nothing of it
-is read from a running machine. The file of reference values says beside each digest what it was computed from.
+is read from a running machine. What a verifier is given of it: reference.py.
 """
 
 from __future__ import annotations
 
-import base64
-import json
+import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nvrc_build.ground.errors import BuildError
-from nvrc_build.supply.apt import file_sha256
 
-VERSION = 1
+MOST_VCPUS = 4096
+_SHAPES = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
 # SNP active and nothing else, as QEMU sets it for a guest without further features.
 GUEST_FEATURES = 0x1
 
@@ -65,40 +64,20 @@ def check_launch(launch: Launch) -> None:
                                ("initrd", launch.initrd, "build the image first")):
         if path is not None and not path.is_file():
             raise BuildError(f"{name} {path} does not exist", remedy)
-    if not 1 <= launch.vcpus <= 4096:
-        raise BuildError(f"{launch.vcpus} virtual CPUs cannot be", "give --vcpus a number from 1 to 4096")
 
 
-def reference_values(image: str, launch: Launch, digest: Digest = snp_digest) -> dict[str, object]:
+def measure_shapes(launch: Launch, shapes: tuple[int, ...], digest: Digest = snp_digest) -> dict[int, bytes]:
+    """A digest for each number of virtual CPUs: all else of a pod's shape (memory, devices) is not measured."""
     check_launch(launch)
-    measured = digest(launch)
-    return {
-        "version": VERSION,
-        "image": image,
-        # The name and form that CoCo's attestation service compares a report with.
-        "reference_values": {"snp_launch_measurement": [base64.b64encode(measured).decode()]},
-        "sev_snp": {
-            "launch_measurement": measured.hex(),
-            "firmware_sha256": file_sha256(launch.firmware),
-            "kernel_sha256": file_sha256(launch.kernel),
-            "initrd_sha256": file_sha256(launch.initrd) if launch.initrd is not None else None,
-            "cmdline": launch.cmdline,
-            "vcpus": launch.vcpus,
-            "vcpu_type": launch.vcpu_type,
-            "guest_features": GUEST_FEATURES,
-        },
-    }
+    return {vcpus: digest(replace(launch, vcpus=vcpus)) for vcpus in shapes}
 
 
-def compare_values(expected: Path, found: dict[str, object]) -> tuple[str, ...]:
-    """Every field that differs, what was expected and what was found; nothing when a file agrees."""
-    try:
-        known = json.loads(expected.read_text(encoding="utf-8"))
-        before, after = known["sev_snp"], found["sev_snp"]
-    except (OSError, ValueError, KeyError, TypeError) as wrong:
-        raise BuildError(f"{expected} has no reference values: {wrong!r}", "write it with: nvrc-image measure -o FILE"
-                         ) from wrong
-    if not isinstance(before, dict) or not isinstance(after, dict):
-        raise BuildError(f"{expected} has no reference values", "write it with: nvrc-image measure -o FILE")
-    return tuple(f"{name}: expected {before.get(name)}, found {after.get(name)}"
-                 for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name))
+def parse_shapes(text: str) -> tuple[int, ...]:
+    """`4`, `1-8` or `1,2,8-12`: numbers of virtual CPUs, each once, in order."""
+    if not _SHAPES.fullmatch(text):
+        raise BuildError(f"{text!r} is no number of virtual CPUs", "give one like 4, a range like 1-8, or 1,2,8-12")
+    spans = [[int(number) for number in part.split("-")] for part in text.split(",")]
+    for span in spans:
+        if not 1 <= span[0] <= span[-1] <= MOST_VCPUS:
+            raise BuildError(f"{text!r} is no number of virtual CPUs", f"they go from 1 to {MOST_VCPUS}, upwards")
+    return tuple(sorted({vcpus for span in spans for vcpus in range(span[0], span[-1] + 1)}))

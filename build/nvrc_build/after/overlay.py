@@ -17,16 +17,21 @@ from pathlib import Path
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.output import disk, pack
 from nvrc_build.output.verity import Verity
+from nvrc_build.papers import manifest as report
 from nvrc_build.tree.tree import Origin, Tree
 
-_BASE = Origin(slice="image")
+_BASE = Origin(slice=report.BELOW)
 _OVER = Origin(slice="overlay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlaid:
+    """`rows`: every entry of the new disk, as a manifest writes it."""
+
     verity: Verity
+    filesystem: str
     changes: tuple[str, ...]
+    rows: tuple[dict[str, object], ...]
 
 
 def overlay(image: Path, folder: Path, out: Path, *, tools: Path, epoch: int) -> Overlaid:
@@ -40,7 +45,8 @@ def overlay(image: Path, folder: Path, out: Path, *, tools: Path, epoch: int) ->
         pack.write_filesystem(kind, tree, work / "new", tools=tools, epoch=epoch)
         found = disk.write_disk(work / "new", work / "disk")
         (work / "disk").replace(out)
-    return Overlaid(verity=found, changes=changes)
+    return Overlaid(verity=found, filesystem=kind.value, changes=changes,
+                    rows=tuple(report.describe_entry(entry) for entry in tree))
 
 
 def lay_over(base: Path, folder: Path) -> tuple[Tree, tuple[str, ...]]:

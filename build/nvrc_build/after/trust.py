@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands about a finished image: its launch measurement, files laid over it, its key in a firmware, what runs it."""
+"""Commands about a finished image: its launch measurement, files laid over it, its key in a firmware."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ import json
 import sys
 from pathlib import Path
 
-from nvrc_build.after import kata, measure, overlay, varstore
+from nvrc_build.after import measure, overlay_image, reference, varstore
 from nvrc_build.after.measure import Launch
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.progress import Terminal
 from nvrc_build.job import EPOCH, open_supply
+from nvrc_build.output import disk
 from nvrc_build.output.verity import parse_parameters
-from nvrc_build.papers.inventory import Inventory, find_manifest, read_inventory
+from nvrc_build.papers.inventory import Inventory, find_manifest, read_inventory, read_parameters
 from nvrc_build.supply import supply
+
+MEASURE_EPILOG = """examples:
+  nvrc-image measure nvidia-confidential --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --vcpus 1-8 -o values.json
+  nvrc-image measure nvidia-confidential --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --compare values.json
+  nvrc-image measure nvidia-base --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --extension nvidia-gpu
+
+The command line is the one that QEMU gets from the runtime class (-append), whole.
+"""
 
 
 def _read(args: argparse.Namespace) -> Inventory:
@@ -28,50 +37,94 @@ def measure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--firmware", type=Path, required=True, help="OVMF with SEV metadata")
     parser.add_argument("--cmdline", default="", help="kernel command line; a disk image's root parameters are added")
     parser.add_argument("--kernel", type=Path, help="kernel (default: the image's own)")
-    parser.add_argument("--vcpus", type=int, default=1, help="virtual CPUs at start (default: 1)")
+    parser.add_argument("--extension", action="append", default=[], metavar="IMAGE",
+                        help="an extension whose driver version is registered, too; may be given several times")
+    parser.add_argument("--vcpus", default="1", metavar="N[-M]",
+                        help="virtual CPUs at start, one digest for each: 4, 1-8 or 1,2,8-12 (default: 1)")
     parser.add_argument("--vcpu-type", default="EPYC-v4", help="CPU model given to QEMU (default: EPYC-v4)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write reference values")
+    parser.add_argument("--guest-policy", type=number, default=reference.GUEST_POLICY, metavar="N",
+                        help=f"snp_guest_policy of the class (default: {reference.GUEST_POLICY:#x})")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE",
+                        help=f"write reference values, and {reference.RVPS_FILE} beside them")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="compare with reference values; exit 1 if unequal")
+
+
+def number(text: str) -> int:
+    return int(text, 0)
 
 
 def run_measure(args: argparse.Namespace) -> int:
     image = _read(args)
-    initrd = image.folder / "initrd" if image.format == "initrd" else None
-    words = [args.cmdline]
-    if initrd is None:
-        line = (image.folder / "verity.txt").read_text(encoding="ascii")
-        words.insert(0, parse_parameters(line.strip()).root_parameters(fstype=image.filesystem))
-    launch = Launch(firmware=args.firmware, kernel=args.kernel or image.folder / "vmlinuz", initrd=initrd,
-                    cmdline=" ".join(word for word in words if word), vcpus=args.vcpus, vcpu_type=args.vcpu_type)
-    values = measure.reference_values(image.image, launch)
+    extensions = [read_inventory(find_manifest(name, args.out / "images")) for name in args.extension]
+    launch, shapes = _launch(image, args), measure.parse_shapes(args.vcpus)
+    digests = measure.measure_shapes(launch, shapes)
+    values = reference.describe(image.image, launch, digests, policy=args.guest_policy,
+                                drivers=reference.driver_versions([image, *extensions]))
     text = json.dumps(values, indent=1, sort_keys=True) + "\n"
-    if args.output is not None:
+    message = args.output.parent / reference.RVPS_FILE if args.output is not None else None
+    if message is not None:
         args.output.write_text(text, encoding="utf-8")
-    print(text, end="")
-    differs = measure.compare_values(args.compare, values) if args.compare is not None else ()
+        message.write_text(json.dumps(reference.rvps_message(values)) + "\n", encoding="utf-8")
+    if args.json:
+        print(text, end="")
+    else:
+        print("vCPUs  snp_launch_measurement")
+        print("".join(f"{vcpus:5}  {digest.hex()}\n" for vcpus, digest in digests.items()))
+        print(reference.registration(values, message), end="")
+    differs = reference.compare_values(args.compare, values) if args.compare is not None else ()
     for line in differs:
         print(f"nvrc-image: {line}", file=sys.stderr)
     return 1 if differs else 0
 
 
+def _launch(image: Inventory, args: argparse.Namespace) -> Launch:
+    initrd = image.folder / "initrd" if image.format == "initrd" else None
+    words = [args.cmdline]
+    if initrd is None:
+        words.insert(0, parse_parameters(read_parameters(image)).root_parameters(fstype=image.filesystem))
+    return Launch(firmware=args.firmware, kernel=args.kernel or image.folder / "vmlinuz", initrd=initrd,
+                  cmdline=" ".join(word for word in words if word), vcpus=1, vcpu_type=args.vcpu_type)
+
+
 def overlay_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", type=Path, help="a disk image with an EROFS partition and its hash tree")
+    parser.add_argument("image", help="a disk image: its name, folder, manifest.json or disk.img; or a disk of Kata's "
+                        "layout alone")
     parser.add_argument("folder", type=Path, help="what to lay over it, as it shall lie in the image")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the new disk image")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("-o", "--output", type=Path, metavar="DIR", help="the new image's folder")
+    where.add_argument("--name", help="the new image's name: its folder is OUT/images/NAME")
 
 
 def run_overlay(args: argparse.Namespace) -> int:
+    base = _base(args)
+    if args.name is not None and ("/" in args.name or args.name.startswith(".") or not args.name):
+        raise BuildError(f"{args.name!r} is no name of an image", "give --name a word, or -o a folder")
+    target = args.output or args.out / "images" / args.name
+    if target.suffix == ".img" or (target.exists() and not target.is_dir()):
+        raise BuildError(f"{target} is no folder, and an image is a folder", "give -o a folder; it will hold disk.img")
+    disk.read_partitions(base.disk)  # before tools are fetched for it
     terminal = Terminal(sys.stderr)
     things = open_supply(cache=args.cache or args.out / "cache", mirror=args.mirror, progress=terminal)
-    tools = supply.root(things, "tools")
-    done = overlay.overlay(args.image, args.folder, args.output, tools=tools, epoch=EPOCH)
+    done = overlay_image.overlay_image(base, args.folder, target, tools=supply.root(things, "tools"), epoch=EPOCH)
     terminal.close()
     if args.json:
-        print(json.dumps({"image": str(args.output), "parameters": done.verity.parameters(),
-                          "changes": list(done.changes)}))
+        print(json.dumps({"image": str(target), "parameters": done.verity.parameters(), "changes": list(done.changes)}))
     else:
-        print("".join(f"{line}\n" for line in done.changes) + done.verity.parameters())
+        print("".join(f"{line}\n" for line in done.changes) + f"{done.verity.parameters()}\n{target}")
     return 0
+
+
+def _base(args: argparse.Namespace) -> overlay_image.Base:
+    """A disk that lies in no image's folder has no papers; anything else is found as everywhere."""
+    given = Path(args.image)
+    if given.is_file() and given.name != "manifest.json" and not (given.parent / "manifest.json").is_file():
+        return overlay_image.Base(disk=given, manifest=None)
+    manifest = find_manifest(args.image, args.out / "images")
+    image = read_inventory(manifest)
+    if image.format != "disk":
+        raise BuildError(f"image {image.image} is an {image.format}, and files are laid over disks only",
+                         "build it with the files in a slice, or append a second archive to the initrd")
+    return overlay_image.Base(disk=image.folder / "disk.img", manifest=manifest)
 
 
 def enrol_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,39 +147,3 @@ def run_enrol(args: argparse.Namespace) -> int:
     else:
         print(f"{args.output}: db holds signing.x509 (sha256 {sha256}) and {keys - 1} more")
     return 0
-
-
-def kata_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", help="an image in OUT/images, its folder, or its manifest.json")
-    parser.add_argument("--runtime-class", default="kata-qemu-nvidia-gpu", help=f"one of {', '.join(kata.CLASSES)}")
-    parser.add_argument("--kernel", type=Path, help="kernel on the host (default: the image's own)")
-    parser.add_argument("--extension", action="append", default=[], metavar="NAME=IMAGE",
-                        help="an extension image to cold-plug; may be given several times")
-    parser.add_argument("--kernel-params", default="",
-                        help="kernel parameters to add to those of the class; the last of a name wins")
-    parser.add_argument("-d", "--directory", type=Path, metavar="DIR", help="write the files there")
-
-
-def run_kata(args: argparse.Namespace) -> int:
-    extensions = tuple(_extension(text, args.out) for text in args.extension)
-    config = kata.write_config(_read(args), args.runtime_class, kernel=args.kernel, extensions=extensions,
-                               kernel_params=args.kernel_params)
-    files = {"50-nvrc.toml": config.drop_in, "pod.yaml": config.pod}
-    if args.directory is not None:
-        args.directory.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (args.directory / name).write_text(text, encoding="utf-8")
-    if args.json:
-        print(json.dumps(files))
-    else:
-        print("".join(f"# {name}\n{text}\n" for name, text in files.items()), end="")
-    return 0
-
-
-def _extension(text: str, out: Path) -> kata.Extension:
-    name, sign, given = text.partition("=")
-    if not sign:
-        raise BuildError(f"--extension {text!r} is not NAME=IMAGE", "for example gpu=nvidia-gpu")
-    image = read_inventory(find_manifest(given, out / "images"))
-    return kata.Extension(name=name, image=(image.folder / "disk.img").resolve(),
-                          parameters=kata.read_parameters(image))

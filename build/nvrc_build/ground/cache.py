@@ -3,6 +3,8 @@
 
 Work happens in a folder of another name and is renamed when it is done, so an interrupted build leaves nothing that
 could be taken for a result. One build at a time makes something in a cache; one that finds all it needs waits for none.
+What is found is compared with a digest of all of it, taken when it was made, unless the file system says that nothing
+was touched since; what differs is made anew.
 """
 
 from __future__ import annotations
@@ -36,6 +38,37 @@ def digest_files(paths: Iterator[Path] | tuple[Path, ...], base: Path) -> str:
     return digest(*words)
 
 
+def digest_tree(folder: Path) -> str:
+    """Of every name, mode, link and content below a folder."""
+    return digest(*(word for entry in _walk(folder)
+                    for word in (os.fsencode(entry.path.removeprefix(str(folder))), *_content(entry))))
+
+
+def digest_times(folder: Path) -> str:
+    """Of what the file system changes by itself whenever anybody changes anything below a folder."""
+    found = ((entry.path, entry.stat(follow_symlinks=False)) for entry in _walk(folder))
+    return digest(*(f"{path!a} {info.st_mode:o} {info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
+                    for path, info in found))
+
+
+def _walk(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            yield entry
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path)
+
+
+def _content(entry: os.DirEntry[str]) -> tuple[str | bytes, ...]:
+    mode = f"{entry.stat(follow_symlinks=False).st_mode:o}"
+    if entry.is_symlink():
+        return "link", os.fsencode(os.readlink(entry.path))
+    if entry.is_file(follow_symlinks=False):
+        with open(entry.path, "rb") as stream:
+            return mode, hashlib.file_digest(stream, "sha256").digest()
+    return mode, "no file"
+
+
 def _say_nothing(_line: str) -> None:
     """For callers that need not know why it takes long."""
 
@@ -61,6 +94,7 @@ class Cache:
         self.hits: list[str] = []
         self._waiting = waiting
         self._held = 0
+        self._sound: set[str] = set()  # stages whose content has been compared by this process
 
     @property
     def debs(self) -> Path:
@@ -86,8 +120,9 @@ class Cache:
                 self._held -= 1
 
     def find(self, stage: str, key: str) -> Path | None:
+        """A finished stage that still is what was made."""
         path = self.root / "stages" / f"{stage}-{key[:24]}"
-        return path if path.is_dir() else None
+        return path if path.is_dir() and self._is_sound(path) else None
 
     def get(self, stage: str, key: str, make: Callable[[Path], None], *, prune: bool = True) -> Path:
         """The folder of a finished stage; `make` fills a new one when there is none for this key."""
@@ -105,14 +140,45 @@ class Cache:
             os.utime(found)
         return found
 
+    def _is_sound(self, found: Path) -> bool:
+        """Whether a stage is still what was made. One of a build before there were seals is not known to be."""
+        if found.name not in self._sound:
+            content, _, times = self._read_seal(found).partition(" ")
+            if times != digest_times(found):  # changed, or only copied
+                if content != digest_tree(found):
+                    return False
+                self._write_seal(found, content)
+            self._sound.add(found.name)
+        return True
+
+    def _seal(self, stage: Path) -> Path:
+        return self.folder("seals") / stage.name
+
+    def _read_seal(self, stage: Path) -> str:
+        try:
+            return self._seal(stage).read_text(encoding="ascii", errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def _write_seal(self, stage: Path, content: str) -> None:
+        fresh = self._seal(stage).with_suffix(f".{os.getpid()}")
+        fresh.write_text(f"{content} {digest_times(stage)}", encoding="ascii")
+        fresh.rename(self._seal(stage))
+
     def _make(self, stage: str, key: str, make: Callable[[Path], None], *, prune: bool) -> Path:
         final = self.folder("stages") / f"{stage}-{key[:24]}"
+        if final.exists():
+            self._waiting(f"{final} is not what was made there, or was made before it could be told; making it anew")
+            _remove(final)
         partial = final.with_name(f"{_UNFINISHED}{final.name}")
         partial.mkdir()
         try:
             make(partial)
             os.utime(partial)
+            content = digest_tree(partial)
             partial.rename(final)
+            self._write_seal(final, content)
+            self._sound.add(final.name)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -123,4 +189,12 @@ class Cache:
     def _prune(self, stage: str, newest: Path) -> None:
         same = [path for path in newest.parent.glob(f"{stage}-*") if len(path.name) == len(newest.name)]
         for old in sorted(same, key=lambda path: path.stat().st_mtime, reverse=True)[_KEEP_PER_STAGE:]:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
+            self._seal(old).unlink(missing_ok=True)
+
+
+def _remove(stage: Path) -> None:
+    """Under another name first, so that a removal that is interrupted leaves no part of it as the whole."""
+    doomed = stage.with_name(f"{_UNFINISHED}{stage.name}")
+    stage.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.errors import BuildError, reason
+from nvrc_build.output.verity import parse_parameters
 from nvrc_build.papers.manifest import VERSION
+
+_PARTS = ("disk.img", "initrd", "vmlinuz", "verity.txt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +50,25 @@ class Inventory:
 
 
 def find_manifest(name: str, images: Path) -> Path:
-    """A manifest, the folder of an image, or the name of an image below `images`."""
+    """A manifest, the folder of an image or one of its parts, or the name of an image below `images`."""
     given = Path(name)
+    if given.is_file() and given.name in _PARTS:
+        given = given.parent
     for path in (given, given / "manifest.json", images / name / "manifest.json"):
         if path.is_file():
             return path
     raise BuildError(f"there is no image {name!r}", "give a name in out/images, a folder with a manifest.json, or one")
+
+
+def read_parameters(image: Inventory) -> str:
+    """The line of verity.txt, checked."""
+    path = image.folder / "verity.txt"
+    try:
+        line = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as wrong:
+        raise BuildError(f"{path} cannot be read: {reason(wrong)}", "build the image again") from wrong
+    parse_parameters(line)
+    return line
 
 
 def read_inventory(path: Path) -> Inventory:
@@ -69,7 +85,7 @@ def read_inventory(path: Path) -> Inventory:
             signing=str(document.get("module_signing", {}).get("with_module_sig_enforce", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as wrong:
-        raise BuildError(f"{path} is no manifest of an image: {wrong!r}", "build the image again") from wrong
+        raise BuildError(f"{path} is no manifest of an image: {reason(wrong)}", "build the image again") from wrong
 
 
 def _file(row: Mapping[str, object]) -> File:

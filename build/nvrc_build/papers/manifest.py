@@ -12,6 +12,8 @@ from nvrc_build.tree.assemble import weigh
 from nvrc_build.tree.tree import Entry
 
 VERSION = 1
+# The slice of what an overlay found in the image below it.
+BELOW = "image"
 
 
 def write_manifest(image: Image, work: Work, parts: Mapping[str, str],
@@ -26,7 +28,7 @@ def write_manifest(image: Image, work: Work, parts: Mapping[str, str],
         "slices": {name: {"files": count, "bytes": size} for name, (count, size) in sorted(weigh(tree).items())},
         "packages": [{"name": row.name, "version": row.version, "arch": row.arch, "sha256": row.sha256}
                      for row in packages if row.name in used or row.name.startswith("linux-image-")],
-        "files": [_row(entry) for entry in tree],
+        "files": [describe_entry(entry) for entry in tree],
     }
     if image.format is Format.DISK:
         document["filesystem"] = image.filesystem.value
@@ -35,7 +37,7 @@ def write_manifest(image: Image, work: Work, parts: Mapping[str, str],
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _row(entry: Entry) -> dict[str, object]:
+def describe_entry(entry: Entry) -> dict[str, object]:
     row: dict[str, object] = {
         "path": entry.path, "kind": entry.kind.value, "mode": f"{entry.mode:04o}", "owner": "0:0",
         "slice": entry.origin.slice,

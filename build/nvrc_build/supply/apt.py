@@ -121,8 +121,17 @@ class VanishedError(BuildError):
 
 
 def is_present(package: Package, debs: Path) -> bool:
+    """By content: a file of that name and size may have been put there by anybody, or be damaged."""
     path = debs / package.file_name
-    return path.is_file() and path.stat().st_size == package.size
+    return path.is_file() and path.stat().st_size == package.size and file_sha256(path) == package.sha256
+
+
+def take(package: Package, debs: Path) -> Path:
+    """The package's file for whoever opens it: what is in the cache is believed only as far as its hash."""
+    if not is_present(package, debs):
+        raise BuildError(f"{debs / package.file_name} is not the package that the lock names any more",
+                         "find out who changes the cache; run the build again, which fetches it anew")
+    return debs / package.file_name
 
 
 def adopt(package: Package, partial: Path, debs: Path) -> None:

@@ -61,6 +61,7 @@ def open_given(given: Given, cache: Cache, progress: Progress) -> Path:
     if given.path is not None:
         return given.path
     made = cache.get("given", given.sha256, lambda out: _fetch(given, out / "file", progress))
+    _check_hash(given, made / "file")
     return made / "file"
 
 
@@ -76,7 +77,12 @@ def _fetch(given: Given, target: Path, progress: Progress) -> None:
         reason = failed.reason if isinstance(failed, urllib.error.URLError) else failed
         raise BuildError(f"{given.what} {given.url} cannot be fetched: {reason}",
                          "check the address and the network, or give a local path") from failed
-    found = file_sha256(target)
+    _check_hash(given, target)
+
+
+def _check_hash(given: Given, file: Path) -> None:
+    """At every use: the cache's own digest was taken by whoever filled it."""
+    found = file_sha256(file)
     if found != given.sha256:
         raise BuildError(f"{given.what} {given.url}: sha256 is {found}, {given.sha256} was given",
                          "do not use it before you know why; then give the hash of what you want")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nvrc_build.ground.run import find, run
 from nvrc_build.sandbox.sandbox import MOUNT_POINTS
-from nvrc_build.supply.apt import Package
+from nvrc_build.supply.apt import Package, take
 
 # The package that carries /bin -> usr/bin and its likes; whatever is unpacked before it would make them directories.
 _LAYOUT = "base-files"
@@ -28,4 +28,4 @@ def unpack(packages: Sequence[Package], debs: Path, root: Path, tick: Callable[[
 
 
 def unpack_one(package: Package, debs: Path, root: Path) -> None:
-    run([find("dpkg-deb", "dpkg"), "-x", debs / package.file_name, root], what=f"unpacking {package.file_name}")
+    run([find("dpkg-deb", "dpkg"), "-x", take(package, debs), root], what=f"unpacking {package.file_name}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from nvrc_build.declared.declared import Slice
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.run import clean_env, find
-from nvrc_build.supply.apt import Package
+from nvrc_build.supply.apt import Package, take
 
 _AT_INSTALLATION = ("preinst", "postinst")
 
@@ -40,7 +40,7 @@ def unexplained_scripts(slices: Sequence[Slice], used: Iterable[str], packages: 
     for package in sorted(packages):
         if package.name not in names:
             continue
-        scripts = read_scripts(debs / package.file_name)
+        scripts = read_scripts(take(package, debs))
         if scripts and package.name not in explained:
             found.append(f"package {package.name} has a {' and a '.join(scripts)} that would have to run; scripts "
                          "never run, so say in a slice's [[unscripted]] why its files are good without, or leave it")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nvrc_build.declared.declared import Slice
+from nvrc_build.ground.errors import BuildError
 from nvrc_build.tree import elf
 from nvrc_build.tree.accounts import add_accounts
 from nvrc_build.tree.filelist import select_names
@@ -99,7 +100,11 @@ def close_libraries(tree: Tree, pool: Pool, below: Tree | None) -> list[str]:
     waiting = [entry for entry in tree if entry.kind is Kind.FILE]
     while waiting:
         entry = waiting.pop()
-        needs = elf.read_needs(entry.read(), entry.path)
+        try:
+            needs = elf.read_needs(entry.read(), entry.path)
+        except BuildError as err:
+            findings.append(f"slice {places.slice_of(entry.path)!r}: {err}")
+            continue
         if needs is None:
             continue
         known[entry.path] = needs

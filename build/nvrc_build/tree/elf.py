@@ -2,22 +2,32 @@
 """Which libraries an ELF file needs, and where in an image they come from. Computed with pyelftools, nothing is run.
 
 Follows the dynamic loader's own rules as far as an image needs them: DT_NEEDED by name, searched in DT_RUNPATH or
-DT_RPATH with $ORIGIN first, then in the standard folders; ld.so(8).
+DT_RPATH with $ORIGIN first, then in the standard folders; ld.so(8). Files may be hostile: every table is bounded.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSegment, DynamicTag
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerDefSection, GNUVerNeedSection
+from elftools.elf.sections import Section
 from elftools.elf.segments import InterpSegment
 
+from nvrc.vocabulary.console import printable
+from nvrc_build.ground.errors import BuildError
+
+T = TypeVar("T")
+
+_SEGMENT_BYTES, _SECTION_BYTES = 56, 64
+_MOST_ROWS = 1 << 14  # of one table: the largest libraries of a driver have some hundred
 _WEAK = 2  # VER_FLG_WEAK: the loader does not insist
 LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib")
 
@@ -40,20 +50,26 @@ def is_program(head: bytes) -> bool:
 
 
 def read_needs(data: bytes, path: str) -> Needs | None:
-    """What the file at `path` needs; None when it is no ELF program or library of this architecture."""
-    if data[:4] != b"\x7fELF":
+    """What the file at `path` needs; None when it is no ELF program or library of this architecture.
+
+    A file that is one and cannot be read as such is a BuildError: nobody knows what it needs.
+    """
+    if not is_program(data[:20]):
         return None
     try:
-        elf = ELFFile(io.BytesIO(data))
-        if elf["e_type"] not in ("ET_EXEC", "ET_DYN") or elf["e_machine"] != "EM_X86_64":
-            return None
-        segments = list(elf.iter_segments())
-        interpreter = next((one.get_interp_name() for one in segments if isinstance(one, InterpSegment)), "")
-        tags = [tag for one in segments if isinstance(one, DynamicSegment) for tag in one.iter_tags()]
-        versions, defines = _needed_versions(elf), _defined_versions(elf)
-    except ELFError:
-        return None
-    origin = posixpath.dirname(path)
+        return _read(ELFFile(io.BytesIO(data)), posixpath.dirname(path))
+    except Exception as err:  # pyelftools raises what its parts raise: the file may be anything
+        raise BuildError(f"{path} is a damaged ELF file: {type(err).__name__} {printable(str(err))}".rstrip(),
+                         "take it anew from where it came from") from err
+
+
+def _read(elf: ELFFile, origin: str) -> Needs:
+    if elf["e_phentsize"] != _SEGMENT_BYTES or (elf["e_shoff"] and elf["e_shentsize"] != _SECTION_BYTES):
+        raise ELFError("header tables of an impossible shape")
+    segments = _bounded(elf.iter_segments())
+    sections = _bounded(elf.iter_sections())
+    interpreter = next((one.get_interp_name() for one in segments if isinstance(one, InterpSegment)), "")
+    tags = [tag for one in segments if isinstance(one, DynamicSegment) for tag in _bounded(one.iter_tags())]
     run_path = _values(tags, "DT_RUNPATH", "runpath") or _values(tags, "DT_RPATH", "rpath")
     return Needs(
         libraries=_values(tags, "DT_NEEDED", "needed"),
@@ -61,19 +77,27 @@ def read_needs(data: bytes, path: str) -> Needs | None:
                        for row in run_path for part in row.split(":") if part),
         interpreter=interpreter,
         soname="".join(_values(tags, "DT_SONAME", "soname")[:1]),
-        versions=versions, defines=defines,
+        versions=_needed_versions(sections), defines=_defined_versions(sections),
     )
 
 
-def _needed_versions(elf: ELFFile) -> Mapping[str, tuple[str, ...]]:
-    return {str(need.name): tuple(sorted(row.name for row in rows if not row["vna_flags"] & _WEAK))
-            for section in elf.iter_sections() if isinstance(section, GNUVerNeedSection)
-            for need, rows in section.iter_versions()}
+def _bounded(rows: Iterable[T]) -> list[T]:
+    """All of them; tables may claim to have billions of rows in one place."""
+    taken = list(itertools.islice(rows, _MOST_ROWS + 1))
+    if len(taken) > _MOST_ROWS:
+        raise ELFError(f"a table of more than {_MOST_ROWS} rows")
+    return taken
 
 
-def _defined_versions(elf: ELFFile) -> frozenset[str]:
-    return frozenset(next(names).name for section in elf.iter_sections() if isinstance(section, GNUVerDefSection)
-                     for _, names in section.iter_versions())
+def _needed_versions(sections: Sequence[Section]) -> Mapping[str, tuple[str, ...]]:
+    return {str(need.name): tuple(sorted(row.name for row in _bounded(rows) if not row["vna_flags"] & _WEAK))
+            for section in sections if isinstance(section, GNUVerNeedSection)
+            for need, rows in _bounded(section.iter_versions())}
+
+
+def _defined_versions(sections: Sequence[Section]) -> frozenset[str]:
+    return frozenset(next(names).name for section in sections if isinstance(section, GNUVerDefSection)
+                     for _, names in _bounded(section.iter_versions()))
 
 
 def _values(tags: Sequence[DynamicTag], kind: str, attribute: str) -> tuple[str, ...]:

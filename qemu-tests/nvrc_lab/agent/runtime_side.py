@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kata's runtime, played beside a machine with a real agent: it waits for READY, then asks the agent for a pod.
+"""Kata's runtime, played beside a machine: a real agent is asked for a pod once the machine is READY, and a machine
+that has failed is asked why, as the runtime does when it dials an agent that is not there.
 
 What comes of it are lines, as if the guest had said them: those of the container, of its engine (which is the agent
 here), and `runtime: ...` about the calls. Whatever goes wrong is a problem of the run, never an exception of the lab.
@@ -23,27 +24,41 @@ from nvrc_lab.ground.errors import LabError
 from nvrc_lab.kit.kit_texts import LIBRARIES
 from nvrc_lab.scenario.scenario import Agent as StandIn
 from nvrc_lab.scenario.scenario import Scenario
+from nvrc_lab.watch.console import Story
 
 CONNECT_S, CALL_S = 60.0, 60.0
 # The systemd driver's form, which is Kubernetes' default and which only an agent in init mode can live with.
 CGROUPS_PATH = "kubepods-burstable-podlab.slice:cri-containerd:lab"
 NAME = "lab"
+REFUSED = "runtime: refused "
 
 Runtime = Callable[[Scenario, Agent], Iterator[str]]
 
 
 class RuntimeSide:
-    """A thread that plays once the machine has said READY. `said` and `problems` are whole after `join`."""
+    """A thread that plays once the machine has given a verdict. `said` and `problems` are whole after `join`.
 
-    def __init__(self, device: VsockDevice, play: Callable[[Agent], Iterator[str]]) -> None:
+    `play` is what is asked of an agent that serves; None where the agent is no real one.
+    """
+
+    def __init__(self, device: VsockDevice, play: Callable[[Agent], Iterator[str]] | None) -> None:
         self.device, self._play = device, play
         self._thread: threading.Thread | None = None
         self.said: list[str] = []
         self.problems: list[str] = []
 
-    def begin(self) -> None:
+    def hear(self, story: Story) -> None:
+        """What the console has said so far."""
+        if story.ready is not None and self._play is not None:
+            self.begin(self._play, is_due=True)
+        elif story.failure is not None:
+            # A stand-in that had a sandbox leaves nothing to ask.
+            self.begin(ask_why, is_due=story.ready is None)
+
+    def begin(self, play: Callable[[Agent], Iterator[str]], *, is_due: bool) -> None:
+        """`is_due`: it is a problem when nobody answers."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="runtime", daemon=True)
+            self._thread = threading.Thread(target=self._run, args=(play, is_due), name="runtime", daemon=True)
             self._thread.start()
 
     def join(self) -> None:
@@ -51,17 +66,33 @@ class RuntimeSide:
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self) -> None:
+    def _run(self, play: Callable[[Agent], Iterator[str]], is_due: bool) -> None:
+        started = time.monotonic()
         try:
-            started = time.monotonic()
             line = self.device.connect(PORT, CONNECT_S)
-            self.said.append(f"runtime: connected ms={(time.monotonic() - started) * 1000:.0f}")
-            for told in self._play(Agent(Client(line), CALL_S)):
+        except OSError as err:
+            self.problems += [f"runtime: {err}"] if is_due else []
+            return
+        self.said.append(f"runtime: connected ms={(time.monotonic() - started) * 1000:.0f}")
+        try:
+            for told in play(Agent(Client(line), CALL_S)):
                 self.said.append(told)  # one by one: what came before a failure stays
         except RpcError as err:
             self.problems.append(f"runtime: {err.method}: {tell_reason(err)}")
         except (WireError, OSError) as err:
             self.problems.append(f"runtime: {err}")
+        finally:
+            line.close()
+
+
+def ask_why(agent: Agent) -> Iterator[str]:
+    """The runtime's first question, to a machine that has failed: the answer is what becomes the event of the pod."""
+    try:
+        agent.is_serving()
+    except RpcError as err:
+        yield f"{REFUSED}status={err.code} {err.reason}"
+    else:
+        yield f"{REFUSED}status=0 an agent serves"
 
 
 def play_scenario(scenario: Scenario, agent: Agent) -> Iterator[str]:
@@ -114,13 +145,15 @@ def without_standin(scenario: Scenario) -> Scenario:
 
 
 @contextlib.contextmanager
-def play_beside(runtime: Runtime | None, scenario: Scenario, folder: Path) -> Iterator[RuntimeSide | None]:
-    """Nothing without a runtime: the stand-in agent needs nobody."""
-    if runtime is None:
+def play_beside(runtime: Runtime | None, scenario: Scenario, folder: Path, *,
+                is_wanted: bool = True) -> Iterator[RuntimeSide | None]:
+    """Without a runtime the stand-in agent needs nobody, and only a failure is asked about; or not even that."""
+    if runtime is None and not is_wanted:
         yield None
         return
     with contextlib.ExitStack() as stack:
-        side = RuntimeSide(VsockDevice(folder / "vsock.sock"), partial(runtime, scenario))
+        play = None if runtime is None else partial(runtime, scenario)
+        side = RuntimeSide(VsockDevice(folder / "vsock.sock"), play)
         stack.callback(side.join)
         stack.callback(side.device.close)
         yield side
@@ -130,6 +163,7 @@ def keep_said(side: RuntimeSide | None, console: Path) -> tuple[str, ...]:
     """The lines that did not come over the console, which are kept with it."""
     if side is None:
         return ()
-    with console.open("a", encoding="utf-8") as out:
-        out.writelines(f"{line}\n" for line in ("", *side.said, *side.problems))
+    if side.said or side.problems:
+        with console.open("a", encoding="utf-8") as out:
+            out.writelines(f"{line}\n" for line in ("", *side.said, *side.problems))
     return tuple(side.said)

@@ -12,7 +12,7 @@ from pathlib import Path
 from nvrc_lab.ground.places import checkout
 
 # Modules that print a page, by the page they print.
-PRINTERS = (("docs/topologies.md", "nvrc.pages.topology"),)
+PRINTERS = (("docs/topologies.md", "nvrc.pages.topology"), ("docs/pod-events.md", "nvrc.pages.pod_events"))
 # Modules that write and check their pages themselves.
 WRITERS = ("nvrc.pages.reference",)
 

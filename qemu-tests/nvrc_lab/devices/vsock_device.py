@@ -19,7 +19,6 @@ from pathlib import Path
 from nvrc_lab.devices.vhost_ring import ProtocolError, Ring
 from nvrc_lab.devices.vhost_user import Backend, pack_reply, receive
 from nvrc_lab.devices.vsock import GUEST, HEADER, Stream, Switchboard, pack, parse
-from nvrc_lab.qemu.machine import escape
 
 RETRY_S = 0.1
 
@@ -178,10 +177,3 @@ class VsockDevice:
             is_busy = True
         if is_busy:
             ring.signal()
-
-
-def device_words(path: Path, memory_mib: int) -> tuple[str, ...]:
-    """QEMU's arguments: the device, and memory that it can share with us."""
-    return ("-object", f"memory-backend-memfd,id=shared,size={memory_mib}M,share=on",
-            "-machine", "memory-backend=shared",
-            "-chardev", f"socket,id=vsock,path={escape(path)}", "-device", "vhost-user-vsock-pci,chardev=vsock")

@@ -43,7 +43,10 @@ class Disk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the guest sees. `devices` are QEMU's own -device words, in order; `extra` any further arguments."""
+    """What the guest sees. `devices` are QEMU's own -device words, in order; `extra` any further arguments.
+
+    `vsock`: the socket of a device beside QEMU, which then shares the guest's memory.
+    """
 
     kernel: Path | None = None
     initrd: Path | None = None
@@ -56,6 +59,7 @@ class Machine:
     devices: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     qmp_socket: Path | None = None
+    vsock: Path | None = None
 
 
 def make_argv(machine: Machine, program: str, accel: Accel) -> tuple[str, ...]:
@@ -64,7 +68,7 @@ def make_argv(machine: Machine, program: str, accel: Accel) -> tuple[str, ...]:
         program, "-M", "q35", *_ACCEL[accel], "-m", f"{machine.memory_mib}M", "-smp", str(machine.cpus),
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
     ]
-    words += _memory_nodes(machine)
+    words += _memory(machine)
     for option, path in (("-kernel", machine.kernel), ("-initrd", machine.initrd), ("-bios", machine.firmware)):
         if path is not None:
             words += [option, str(path)]
@@ -74,20 +78,25 @@ def make_argv(machine: Machine, program: str, accel: Accel) -> tuple[str, ...]:
         words += _disk(number, disk)
     for device in machine.devices:
         words += ["-device", device]
+    if machine.vsock is not None:
+        words += ["-chardev", f"socket,id=vsock,path={escape(machine.vsock)}",
+                  "-device", "vhost-user-vsock-pci,chardev=vsock,bus=pcie.0"]
     if machine.qmp_socket is not None:
         words += ["-qmp", f"unix:{escape(machine.qmp_socket)},server=on,wait=off"]
     return (*words, *machine.extra)
 
 
-def _memory_nodes(machine: Machine) -> list[str]:
+def _memory(machine: Machine) -> list[str]:
     """Memory and processors divided over nodes; the first ones get what is left over."""
     words: list[str] = []
+    kind, shared = ("memory-backend-ram", "") if machine.vsock is None else ("memory-backend-memfd", ",share=on")
     if machine.numa < 2:
-        return words
+        return words if machine.vsock is None else [
+            "-object", f"{kind},id=memory,size={machine.memory_mib}M{shared}", "-machine", "memory-backend=memory"]
     for node in range(machine.numa):
         size = machine.memory_mib // machine.numa + (machine.memory_mib % machine.numa if node == 0 else 0)
         own = "".join(f",cpus={cpu}" for cpu in range(machine.cpus) if cpu % machine.numa == node)
-        words += ["-object", f"memory-backend-ram,id=memory{node},size={size}M",
+        words += ["-object", f"{kind},id=memory{node},size={size}M{shared}",
                   "-numa", f"node,nodeid={node},memdev=memory{node}{own}"]
     return words
 

@@ -33,6 +33,8 @@ POLICY, NVML = "/etc/nvrc/policy.toml", "/etc/nvml-mock.conf"
 NO_DEVICE = "none"
 # The document is there before the agent runs, or it will never be.
 CDI_PATIENCE = "agent.cdi_timeout=5"
+# An emulated machine's clock runs ahead of a busy host's, where the runtime is.
+FAREWELL_PATIENCE = "nvrc.timeout.farewell=60"
 # Memory that the kernel leaves alone: the identity registers of the GPUs, for NVIDIA's own driver.
 REGISTERS_AT, REGISTERS_MIB = 0x3000_0000, 16
 _ORIGIN = Origin(slice="scenario")
@@ -155,7 +157,7 @@ def _left_out(words: Sequence[str]) -> Mapping[str, str]:
 
 def make_line(scenario: Scenario, more: Sequence[str] = ()) -> str:
     acts = ",".join((*(["container"] if scenario.container else []), *scenario.agent.does))
-    words = ["rdinit=/lab/init", "nvrc.report=console", f"lab.agent={acts}", CDI_PATIENCE]
+    words = ["rdinit=/lab/init", "nvrc.report=console", FAREWELL_PATIENCE, f"lab.agent={acts}", CDI_PATIENCE]
     if scenario.agent.seconds:
         words.append(f"lab.agent.seconds={scenario.agent.seconds:g}")
     if scenario.driver == REAL and scenario.machine.gpus:

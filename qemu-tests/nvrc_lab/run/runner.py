@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 from nvrc_lab.agent.runtime_side import Runtime, RuntimeSide, keep_said, play_beside, without_standin
-from nvrc_lab.devices.vsock_device import device_words
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.ground.places import Places
 from nvrc_lab.ground.scratch import scratch_folder, sweep_folders
@@ -90,8 +89,8 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
 
     def listen(outside: Outside, side: RuntimeSide | None, story: Story, lines: tuple[str, ...], now_s: float) -> None:
         outside.hear(lines)
-        if side is not None and story.ready is not None:
-            side.begin()
+        if side is not None:
+            side.hear(story)
         if stop is not None and stop.is_set():
             raise StoppedError
         heard.extend(lines)
@@ -102,10 +101,10 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
 
     started = time.monotonic()
     with (scratch_folder() as folder, attach(lab.route, scenario, folder) as outside,
-          play_beside(lab.runtime, scenario, folder) as side):
+          play_beside(lab.runtime, scenario, folder, is_wanted=lab.foreign is None and not lab.events) as side):
         machine = _compose(lab, scenario, folder)
         machine = replace(machine, devices=(*machine.devices, *outside.devices),
-                          extra=device_words(side.device.path, machine.memory_mib) if side else ())
+                          vsock=side.device.path if side else None)
         limits = Limits(total_s=scenario.deadline_s, silence_s=min(SILENCE_S, scenario.deadline_s))
         run = watch(make_argv(machine, lab.qemu.program, lab.choice.accel), console, limits,
                     partial(listen, outside, side))

@@ -18,8 +18,9 @@ _TERMINAL = re.compile(r"\x1b(?:\[[0-9;?=]*[ -/]*[@-~]|[()][0-9A-Za-z]|[@-Z\\-_a
 _KERNEL_TIME = re.compile(r"^(?:<[0-9]{1,3}>)?\[ *([0-9]{1,9}\.[0-9]{6})\]")
 # The kernel prints its records whole, but also into the middle of a line that a program is writing to the console.
 _RECORD_INSIDE = re.compile(r"(?<=.)(?=\[ *[0-9]{1,9}\.[0-9]{6}\](?:\[ *[TC][0-9]+\])? nvrc: )")
-# The kernel writes its lines whole, also into the middle of what a program is writing.
 _KERNEL_STARTS = re.compile(rb"(?<=[^ >])(?=\[ *[0-9]{1,9}\.[0-9]{6}\] nvrc: )")
+# What begins as a record is one to its end: another one that seems to begin in it was said by whoever it quotes.
+_RECORD = re.compile(rb"(?:<[0-9]{1,3}>)?(?:\[ *[0-9]{1,9}\.[0-9]{6}\](?:\[ *[TC][0-9]+\])? |nvrc: )")
 _ORDINARY = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\r\x1b\b\f")
 
 
@@ -34,11 +35,19 @@ class LineSplitter:
         while len(self._rest) > LINE_LIMIT:
             whole.append(self._rest[:LINE_LIMIT])
             self._rest = self._rest[LINE_LIMIT:]
-        return [clean(piece) for line in whole for part in _KERNEL_STARTS.split(line) for piece in _cut(part)]
+        return [clean(piece) for line in whole for part in _records(line) for piece in _cut(part)]
 
     def flush(self) -> list[str]:
         rest, self._rest = self._rest, b""
         return [clean(rest)] if rest else []
+
+
+def _records(line: bytes) -> list[bytes]:
+    """What a program was writing, and the record of the kernel that broke into it. Inside quotes nothing begins."""
+    found = None if _RECORD.match(line) else _KERNEL_STARTS.search(line)
+    if found is None or line.count(b'"', 0, found.start()) % 2:
+        return [line]
+    return [line[:found.start()], line[found.start():]]
 
 
 def _cut(line: bytes) -> list[bytes]:
@@ -100,7 +109,11 @@ def hear_bytes(story: Story, data: bytes) -> Story:
 
 def hear_line(story: Story, text: str, heard_s: float) -> Story:
     story = replace(story, lines=story.lines + 1)
-    for part in _RECORD_INSIDE.split(text):
+    found = None if _RECORD.match(text.encode()) else _RECORD_INSIDE.search(text)
+    parts = [text]
+    if found is not None and text.count('"', 0, found.start()) % 2 == 0:
+        parts = [text[:found.start()], text[found.start():]]
+    for part in parts:
         story = _hear_part(story, part, heard_s)
     return story
 

@@ -21,6 +21,7 @@ from nvrc_lab.watch.watch import Ending
 
 POWER_OFF_S = 15.0
 ANYTHING = "*"
+CAUSE = 100  # characters of the verdict's reason that its shorter form has in any case
 # That the report is wanted on the console is known once the command line was read.
 BEFORE_REPORT = ("filesystems", "journal", "parameters")
 GPU_MAJOR = 195
@@ -49,7 +50,7 @@ def code_of(told: Told) -> str:
 
 
 def compare(scenario: Scenario, told: Told) -> tuple[str, ...]:
-    checks = (_check_end, _check_verdict, _check_report, _check_order, _check_lines, _check_container,
+    checks = (_check_end, _check_verdict, _check_refusal, _check_report, _check_order, _check_lines, _check_container,
               _check_attaches, _check_nodes)
     if told.run.killed_by:  # whatever else is missing follows from that
         return (_explain_kill(told),)
@@ -96,6 +97,24 @@ def _check_verdict(scenario: Scenario, told: Told) -> Iterator[str]:
         wanted = (("mode", expect.mode or None, story.ready.mode), ("gpus", expect.gpus, story.ready.gpus),
                   ("cdi", expect.cdi, story.ready.cdi))
         yield from (f"{name}: expected {due}, found {found}" for name, due, found in wanted if due not in (None, found))
+
+
+def _check_refusal(_scenario: Scenario, told: Told) -> Iterator[str]:
+    """What a runtime was told is all that a pod's author sees. That it was told at all, `runtime_side` sees to."""
+    failure, found = told.run.story.failure, told.refusal
+    if found is None:
+        return
+    if failure is None:
+        yield f"the runtime was refused, and the console knows of no failure: {found}"
+        return
+    head = f"status=9 guest init: {failure.code} in step {failure.step}: "
+    cause = " ".join(failure.what.split())[:CAUSE]
+    if not found.startswith(head):
+        yield f"the runtime was told {found!r}, which does not begin with {head!r}"
+    elif cause.isascii() and "\\" not in cause and cause not in found:
+        yield f"the runtime was told {found!r}, which lacks {cause!r}"
+    if len(found.removeprefix("status=9 ")) > 1024 or not found.isascii() or not found.isprintable():
+        yield f"the runtime was told what is no line of printable ASCII below 1 KiB: {found!r}"
 
 
 def _check_report(scenario: Scenario, told: Told) -> Iterator[str]:

@@ -45,7 +45,8 @@ class Container:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """`report` is None when the console carried none; `document` is the same as plain JSON; `power_off_s` counts from
-    the last verdict to the end of the machine."""
+    the last verdict to the end of the machine; `refusal` is what a runtime was told that asked for an agent.
+    """
 
     run: Run
     lines: tuple[str, ...]
@@ -55,6 +56,7 @@ class Told:
     agent: tuple[str, ...]
     container: Container | None
     attaches: tuple[str, ...]
+    refusal: str | None
     power_off_s: float | None
 
 
@@ -66,6 +68,7 @@ def gather(run: Run, lines: Sequence[str], verdict_heard_s: float | None) -> Tol
         document=json.loads(text) if report is not None else None,
         agent=_after(lines, "agent: "), container=_container(lines),
         attaches=tuple(line.removeprefix("gpu ") for line in _after(lines, "engine: ") if line.startswith("gpu ")),
+        refusal=next(iter(_after(lines, "runtime: refused ")), None),
         power_off_s=None if verdict_heard_s is None else run.seconds - verdict_heard_s,
     )
 

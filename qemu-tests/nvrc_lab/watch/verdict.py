@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nvrc.vocabulary.console import ReadyLine
+from nvrc.vocabulary.console import FatalLine, ReadyLine
 from nvrc_lab.watch.watch import Ending, Run
 
 ORDERLY = "OK"
@@ -65,8 +65,8 @@ def _fatal(run: Run) -> Judgement:
 
 
 def _repeated(run: Run) -> Judgement:
-    return _bad(f"the guest gave {len(run.story.verdicts)} verdicts about one boot",
-                "PID 1 must say READY or FATAL once; see the console file")
+    return _bad(f"the guest gave {len(run.story.verdicts)} verdicts about one boot: one of them is forged",
+                "PID 1 says READY or FATAL once; see in the console file what else writes to the console or /dev/kmsg")
 
 
 def _silent(run: Run) -> Judgement:
@@ -108,6 +108,11 @@ def _stopped(_run: Run) -> Judgement:
     return Judgement(is_good=True, code=ORDERLY, what="READY; the lab stopped the machine as asked")
 
 
+def is_about_the_boot(failure: FatalLine | None) -> bool:
+    """After READY only supervision can fail, or PID 1 itself."""
+    return failure is not None and failure.step not in ("supervise", "pid1")
+
+
 # The first rule that applies decides.
 _RULES = (
     _Rule(when=lambda run: bool(run.killed_by), say=_killed),
@@ -115,6 +120,7 @@ _RULES = (
     _Rule(when=lambda run: bool(run.story.panic), say=_panic),
     _Rule(when=lambda run: sum(isinstance(line, ReadyLine) for line in run.story.verdicts) > 1, say=_repeated),
     _Rule(when=lambda run: len(run.story.verdicts) > (2 if run.story.ready else 1), say=_repeated),
+    _Rule(when=lambda run: run.story.ready is not None and is_about_the_boot(run.story.failure), say=_repeated),
     _Rule(when=lambda run: run.story.failure is not None, say=_fatal),
     _Rule(when=lambda run: run.story.ready is not None and run.ending is Ending.STOPPED, say=_stopped),
     _Rule(when=lambda run: run.story.ready is not None and run.ending is Ending.GUEST, say=_ended),

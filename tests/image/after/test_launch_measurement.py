@@ -7,9 +7,6 @@ What the factory says (by sev-snp-measure) is held against a second computation,
 
 from __future__ import annotations
 
-import json
-import struct
-import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,21 +14,11 @@ import pytest
 from sevsnpmeasure.vcpu_types import CPU_SIGS  # type: ignore[import-untyped]
 
 from fakes import snp
+from fakes.firmware import SIZE, TOLD, make_firmware
 from fakes.snp import Section, Started
-from nvrc_build.after.measure import Launch, snp_digest
-from nvrc_build.cli import main
+from nvrc_build.after.measure import Launch, measure_shapes, parse_shapes, snp_digest
 from nvrc_build.ground.errors import BuildError
 
-SIZE = 1 << 20
-# The table at the end of an OVMF file: where kernel hashes go, the reset address, and where the SEV metadata lie.
-FOOTER, HASHES, RESET, METADATA = (uuid.UUID(text).bytes_le for text in (
-    "96b582de-1fb2-45f7-baea-a366c55a082d", "7255371f-3a3b-4b04-927b-1da6efa8d454",
-    "00f771de-1a7e-4fcb-890e-68c77e2fb44e", "dc886566-984a-4798-a75e-5585a7bf67cc"))
-TOLD = snp.Firmware(
-    sections=(Section(0x800000, 0x3000, snp.MEMORY), Section(0x803000, 0x1000, snp.SECRET),
-              Section(0x804000, 0x1000, snp.CPUID_TABLE), Section(0x805000, 0x1000, snp.CALLING_AREA),
-              Section(0x806000, 0x1000, snp.HASHES), Section(0x807000, 0x2000, snp.MEMORY)),
-    hashes_at=0x806C00, processors_start_at=0x80B004)
 # edk2-stable202405, OvmfPkg/AmdSev and OvmfPkg/OvmfPkgX64: what their metadata say.
 AMD_SEV = snp.Firmware(
     sections=(Section(0x800000, 0x9000, snp.MEMORY), Section(0x80A000, 0x3000, snp.MEMORY),
@@ -44,20 +31,6 @@ OVMF_X64 = replace(AMD_SEV, sections=(*AMD_SEV.sections[:5], Section(0x810000, 0
 AMD_SEV_PAGES = "086e2e9149ebf45abdc3445fba5b2da8270bdbb04094d7a2c37faaa4b24af3aa16aff8c374c2a55c467a50da6d466b74"
 OVMF_X64_PAGES = "b91e6fec73d2bcc57ad5fd400a426ce02731c22ea92bc894ce675e7c9921a822977d6cf025b85f8ef4f264bff8839d20"
 NOTHING = Started(b"", b"", "")
-
-
-def make_firmware(told: snp.Firmware = TOLD) -> bytes:
-    metadata = struct.pack("<4sIII", b"ASEV", 16 + 12 * len(told.sections), 1, len(told.sections))
-    metadata += b"".join(struct.pack("<III", row.address, row.size, row.kind) for row in told.sections)
-    table = b"".join(data + struct.pack("<H", len(data) + 18) + guid for guid, data in (
-        (METADATA, struct.pack("<I", 4096)), (RESET, struct.pack("<I", told.processors_start_at)),
-        (HASHES, struct.pack("<II", told.hashes_at, 0x400))))
-    footer = table + struct.pack("<H", len(table) + 18) + FOOTER
-    # No page is like another, so that none can be left out or taken twice.
-    image = bytearray(b"".join(struct.pack("<I", number) * 1024 for number in range(SIZE // 4096)))
-    image[SIZE - 4096:SIZE - 4096 + len(metadata)] = metadata
-    image[SIZE - 32 - len(footer):SIZE - 32] = footer
-    return bytes(image)
 
 
 @pytest.fixture
@@ -131,16 +104,30 @@ def test_a_firmware_without_metadata_and_an_unknown_cpu_are_refused_in_words(lau
         snp_digest(launch)
 
 
-def test_the_command_writes_reference_values_and_says_what_differs(launch: Launch, tmp_path: Path,
-                                                                   capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "manifest.json").write_text(json.dumps({
-        "version": 1, "image": "x", "format": "initrd", "parts": {}, "packages": [], "files": []}))
-    values = tmp_path / "values.json"
-    words = ["measure", str(tmp_path), "--firmware", str(launch.firmware), "--kernel", str(launch.kernel), "--cmdline"]
-    assert main([*words, launch.cmdline, "-o", str(values)]) == 0
-    assert json.loads(values.read_text())["sev_snp"]["launch_measurement"] == snp_digest(launch).hex()
-    assert main([*words, launch.cmdline, "--compare", str(values)]) == 0
-    capsys.readouterr()
-    assert main([*words, "other", "--compare", str(values)]) == 1
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[1].strip() for line in said] == ["cmdline", "launch_measurement"]
+@pytest.mark.parametrize(("text", "shapes"), [
+    ("4", (4,)), ("1-4", (1, 2, 3, 4)), ("1,2,8-10", (1, 2, 8, 9, 10)), ("3,1-3", (1, 2, 3)), ("4096", (4096,)),
+])
+def test_shapes(text: str, shapes: tuple[int, ...]) -> None:
+    assert parse_shapes(text) == shapes
+
+
+@pytest.mark.parametrize("text", ["", "0", "0-2", "4097", "3-1", "1-", "-1", "1,,2", "a", "1 2", "1-2-3", "\N{ARABIC-INDIC DIGIT ONE}"])
+def test_what_is_no_shape(text: str) -> None:
+    with pytest.raises(BuildError, match="is no number of virtual CPUs"):
+        parse_shapes(text)
+
+
+def test_every_row_of_a_table_agrees_with_the_second_computation(launch: Launch) -> None:
+    started = Started(b"kernel", b"initrd", launch.cmdline)
+    found = measure_shapes(launch, (1, 2, 3, 8))
+    assert {vcpus: digest.hex() for vcpus, digest in found.items()} == {
+        vcpus: snp.launch_digest(snp.firmware_digest(make_firmware()), TOLD, started, cpus=vcpus,
+                                 signature=snp.SIGNATURES["EPYC"]).hex() for vcpus in (1, 2, 3, 8)}
+
+
+@pytest.mark.parametrize("name", ["firmware", "kernel", "initrd"])
+def test_a_file_that_is_not_there_is_named(launch: Launch, name: str) -> None:
+    path: Path = getattr(launch, name)
+    path.unlink()
+    with pytest.raises(BuildError, match=rf"^{name} {path} does not exist; "):
+        measure_shapes(launch, (1,))

@@ -2,6 +2,7 @@
 """A stage is there whole or not at all, and is made once for equal inputs."""
 
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,50 @@ def test_a_stage_is_made_once_per_key(tmp_path: Path) -> None:
     assert first == again != other
     assert len(made) == 2
     assert cache.hits == ["freeze"]
+
+
+@pytest.mark.parametrize("change", [
+    pytest.param(lambda made: (made / "bin/tool").write_text("evil"), id="bytes of equal length"),
+    pytest.param(lambda made: (made / "bin/tool").chmod(0o4755), id="mode"),
+    pytest.param(lambda made: (made / "bin/more").touch(), id="another file"),
+    pytest.param(lambda made: (made / "bin/tool").unlink(), id="a file less"),
+    pytest.param(lambda made: ((made / "link").unlink(), (made / "link").symlink_to("/etc/shadow")), id="where a link leads"),
+    pytest.param(lambda made: (made.parents[1] / "seals" / made.name).unlink(), id="made before there were seals"),
+    pytest.param(lambda made: (made.parents[1] / "seals" / made.name).write_bytes(b"\xff"), id="a seal that is none"),
+])
+def test_a_stage_that_was_changed_is_made_anew(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    def make(out: Path) -> None:
+        (out / "bin").mkdir()
+        (out / "bin/tool").write_text("good")
+        (out / "link").symlink_to("bin/tool")
+
+    said: list[str] = []
+    change(Cache(tmp_path).get("root", digest("a"), make))
+    cache = Cache(tmp_path, said.append)
+    made = cache.get("root", digest("a"), make)
+    assert (cache.hits, len(said)) == ([], 1)
+    assert sorted(path.name for path in made.rglob("*")) == ["bin", "link", "tool"]
+    assert ((made / "bin/tool").read_text(), os.readlink(made / "link")) == ("good", "bin/tool")
+    assert Cache(tmp_path).get("root", digest("a"), make) == made
+    assert [path.name for path in (tmp_path / "stages").iterdir()] == [made.name]
+
+
+def test_a_cache_that_was_only_copied_is_good(tmp_path: Path) -> None:
+    made = Cache(tmp_path / "a").get("root", digest("a"), lambda out: (out / "tool").write_text("good") and None)
+    shutil.copytree(tmp_path / "a", tmp_path / "b", symlinks=True)
+    copied = Cache(tmp_path / "b")
+    assert (copied.root / "seals" / made.name).read_text() == (tmp_path / "a/seals" / made.name).read_text()
+    assert copied.get("root", digest("a"), lambda _out: pytest.fail("made anew")).is_dir()
+    assert (copied.root / "seals" / made.name).read_text() != (tmp_path / "a/seals" / made.name).read_text()
+
+
+def test_times_that_were_set_back_do_not_hide_a_change(tmp_path: Path) -> None:
+    made = Cache(tmp_path).get("root", digest("a"), lambda out: (out / "tool").write_text("good") and None)
+    before = (made / "tool").stat()
+    (made / "tool").write_text("evil")
+    os.utime(made / "tool", ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = Cache(tmp_path).get("root", digest("a"), lambda out: (out / "tool").write_text("good") and None)
+    assert (again / "tool").read_text() == "good"
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])

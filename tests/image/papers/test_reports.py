@@ -3,18 +3,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import tomllib
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-import yaml
 
-from nvrc_build.after import kata
-from nvrc_build.after.measure import Launch, compare_values, reference_values
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.output.verity import parse_parameters
 from nvrc_build.papers import diff, inspect
@@ -121,103 +115,8 @@ def test_a_treemap_is_well_formed_and_escapes_names(tmp_path: Path) -> None:
     assert titles == ["slice nvrc: 9.0 MB", "/d: 9.0 MB", "slice base: 3.0 MB", "/usr/<b>&c: 3.0 MB"]
 
 
-@pytest.fixture
-def launch(tmp_path: Path) -> Launch:
-    for name in ("ovmf", "kernel", "initrd"):
-        (tmp_path / name).write_text(name)
-    return Launch(firmware=tmp_path / "ovmf", kernel=tmp_path / "kernel", initrd=tmp_path / "initrd",
-                  cmdline="console=hvc0", vcpus=2, vcpu_type="EPYC-v4")
-
-
-def test_reference_values_say_the_digest_and_what_it_was_computed_from(tmp_path: Path, launch: Launch) -> None:
-    values = reference_values("lab", launch, lambda _launch: bytes(range(48)))
-    assert values["reference_values"] == {
-        "snp_launch_measurement": [base64.b64encode(bytes(range(48))).decode()]}
-    (tmp_path / "ref.json").write_text(json.dumps(values))
-    assert compare_values(tmp_path / "ref.json", values) == ()
-    other = reference_values("lab", launch, lambda _launch: b"\1" * 48)
-    assert compare_values(tmp_path / "ref.json", other) == (
-        f"launch_measurement: expected {bytes(range(48)).hex()}, found {'01' * 48}",)
-
-
-def test_a_file_that_is_not_there_is_named(launch: Launch) -> None:
-    launch.kernel.unlink()
-    with pytest.raises(BuildError, match=r"kernel .* does not exist"):
-        reference_values("lab", launch, lambda _launch: b"")
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"sev_snp": 3}'])
-def test_what_are_no_reference_values(tmp_path: Path, text: str) -> None:
-    (tmp_path / "x").write_text(text)
-    with pytest.raises(BuildError, match="has no reference values"):
-        compare_values(tmp_path / "x", {"sev_snp": {}})
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Inventory:
-    image = inventory(tmp_path / "disk", row("/a", 1), image="base", image_format="disk")
-    for name, text in (("disk.img", ""), ("vmlinuz", ""), ("verity.txt", LINE + "\n")):
-        (image.folder / name).write_text(text)
-    return image
-
-
-def test_a_drop_in_sets_image_parameters_and_extensions(disk: Inventory) -> None:
-    gpu = kata.Extension(name="gpu", image=disk.folder / "disk.img", parameters=LINE)
-    config = kata.write_config(disk, "kata-qemu-nvidia-gpu-runtime-rs", extensions=(gpu,), kernel_params="nvrc.log=info")
-    assert tomllib.loads(config.drop_in)["hypervisor"]["qemu"] == {
-        "kernel": str(disk.folder / "vmlinuz"), "image": str(disk.folder / "disk.img"), "initrd": "",
-        "rootfs_type": "erofs", "kernel_verity_params": LINE,
-        "kernel_params": "cgroup_no_v1=all pci=realloc pci=nocrs pci=assign-busses nvrc.log=info",
-        "guest_extension_images": [{"name": "gpu", "path": str(disk.folder / "disk.img"), "verity_params": LINE}]}
-    pod = yaml.safe_load(config.pod)
-    assert pod["spec"]["runtimeClassName"] == "kata-qemu-nvidia-gpu-runtime-rs"
-    assert pod["spec"]["containers"][0]["resources"] == {"limits": {"nvidia.com/pgpu": "1"}}
-
-
-@pytest.mark.parametrize(("runtime_class", "own"), [
-    ("kata-qemu-nvidia-cpu", "cgroup_no_v1=all pci=realloc pci=nocrs pci=assign-busses"),
-    ("kata-qemu-nvidia-gpu-snp", "cgroup_no_v1=all pci=realloc pci=nocrs pci=assign-busses nvrc.smi.srs=1"),
-    ("kata-qemu-nvidia-gpu-tdx-runtime-rs", "cgroup_no_v1=all pci=realloc pci=nocrs pci=assign-busses nvrc.smi.srs=1"),
-])
-def test_further_parameters_do_not_push_out_those_of_the_class(disk: Inventory, runtime_class: str, own: str) -> None:
-    """A drop-in's value takes the place of the class's whole line."""
-    def params(more: str) -> object:
-        drop_in = kata.write_config(disk, runtime_class, kernel_params=more).drop_in
-        return tomllib.loads(drop_in)["hypervisor"]["qemu"].get("kernel_params")
-
-    assert params("nvrc.log=info") == f"{own} nvrc.log=info"
-    assert params("") is None
-
-
-def test_a_drop_in_names_the_file_system_that_the_image_has(disk: Inventory) -> None:
-    config = kata.write_config(replace(disk, filesystem="ext4"), "kata-qemu-nvidia-cpu")
-    hypervisor = tomllib.loads(config.drop_in)["hypervisor"]["qemu"]
-    assert hypervisor["rootfs_type"] == "ext4"
-    assert "resources" not in yaml.safe_load(config.pod)["spec"]["containers"][0]
-
-
 def test_the_kernel_gets_the_flags_of_the_file_system() -> None:
     found = parse_parameters(LINE)
     assert found.root_parameters().endswith(" root=/dev/dm-0 rootflags=ro rootfstype=erofs")
     assert found.root_parameters(fstype="ext4").endswith(
         " root=/dev/dm-0 rootflags=data=ordered,errors=remount-ro ro rootfstype=ext4")
-
-
-@pytest.mark.parametrize(("runtime_class", "name", "params", "expected"), [
-    ("kata-qemu", "", "", "runtime class 'kata-qemu' is unknown"),
-    ("kata-qemu-nvidia-gpu", "gpu", "", "takes no extensions"),
-    ("kata-qemu-nvidia-gpu-runtime-rs", "far-too-long-a-name", "", "extension name 'far-too-long-a-name' does not fit"),
-    ("kata-qemu-nvidia-gpu", "", 'a="b"', "kernel parameters with a quote"),
-])
-def test_a_configuration_that_would_not_work_is_refused(disk: Inventory, runtime_class: str, name: str, params: str,
-                                                        expected: str) -> None:
-    extensions = (kata.Extension(name=name, image=disk.folder / "disk.img", parameters=LINE),) if name else ()
-    with pytest.raises(BuildError, match=expected):
-        kata.write_config(disk, runtime_class, extensions=extensions, kernel_params=params)
-
-
-def test_a_drop_in_for_files_that_are_gone_is_refused(disk: Inventory) -> None:
-    (disk.folder / "disk.img").unlink()
-    with pytest.raises(BuildError) as caught:
-        kata.write_config(disk, "kata-qemu-nvidia-gpu")
-    assert caught.value.findings == (f"the drop-in's image {disk.folder / 'disk.img'} does not exist",)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nvrc_build.ground.cache import Cache
+from nvrc_build.ground.cache import Cache, digest_tree
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.progress import silent
 from nvrc_build.supply.given import Given, identify, open_given, parse_given, unpack
@@ -77,6 +77,15 @@ def test_what_a_url_names_is_fetched_once(server: str, tmp_path: Path) -> None:
     assert open_given(given, cache, silent) == first
     assert Server.asked == ["/agent"]
     assert seen[-1] == ("agent 3 MB", len(DATA), len(DATA))
+
+
+def test_what_was_fetched_is_compared_with_its_hash_again(server: str, tmp_path: Path) -> None:
+    given = parse_given("agent", f"{server}/agent#sha256={SHA256}")
+    fetched = open_given(given, Cache(tmp_path), silent)
+    fetched.write_bytes(DATA[::-1])
+    (tmp_path / "seals" / fetched.parent.name).write_text(f"{digest_tree(fetched.parent)} x")
+    with pytest.raises(BuildError, match=f"{SHA256} was given"):
+        open_given(given, Cache(tmp_path), silent)
 
 
 def test_a_file_url_is_fetched_like_any_other(tmp_path: Path) -> None:

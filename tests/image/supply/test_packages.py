@@ -18,6 +18,7 @@ from nvrc_build.ground.errors import BuildError
 from nvrc_build.job import open_job
 from nvrc_build.papers.bill import read_licences
 from nvrc_build.supply.apt import Archive, Package, VanishedError, adopt, download, file_sha256, is_present
+from nvrc_build.supply.roots import unpack_one
 from nvrc_build.supply.scripts import unexplained_scripts
 
 
@@ -46,6 +47,15 @@ def test_a_half_written_package_does_not_count(tmp_path: Path) -> None:
     row = package(b"data")
     (tmp_path / row.file_name).write_bytes(b"da")
     assert not is_present(row, tmp_path)
+
+
+def test_a_package_with_other_bytes_of_the_same_length_does_not_count(tmp_path: Path) -> None:
+    row = package(b"data")
+    (tmp_path / row.file_name).write_bytes(b"evil")
+    assert not is_present(row, tmp_path)
+    with pytest.raises(BuildError, match="is not the package that the lock names any more"):
+        unpack_one(row, tmp_path, tmp_path / "root")
+    assert not (tmp_path / "root").exists()
 
 
 @pytest.mark.skipif(not Path("/usr/bin/apt-get").exists(), reason="apt is not installed")
@@ -107,7 +117,7 @@ def test_a_package_whose_scripts_would_have_to_run_is_refused_unless_a_slice_say
     assert unexplained_scripts((row,), {"plain"}, packages, tmp_path) == [
         "slice 'one': plain has no scripts; take its [[unscripted]] out"]
     (tmp_path / "plain_1_all.deb").write_bytes(b"not a package")
-    with pytest.raises(BuildError, match=r"package plain_1_all.deb cannot be read; remove it from the cache"):
+    with pytest.raises(BuildError, match=r"plain_1_all.deb is not the package that the lock names any more"):
         unexplained_scripts((), {"plain"}, packages, tmp_path)
 
 

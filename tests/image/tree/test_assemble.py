@@ -134,6 +134,15 @@ def test_a_missing_library_names_who_needs_it(tmp_path: Path) -> None:
     assert findings == ["slice 'one': /usr/bin/tool needs libgone.so.3, which no package of the image has"]
 
 
+def test_damaged_files_are_told_beside_all_other_findings(tmp_path: Path) -> None:
+    for name, data in (("a", make_elf()[:100]), ("b", make_elf(["libgone.so.3"]))):
+        put(tmp_path / "tools", f"/usr/bin/{name}", data, 0o755)
+    _, findings = build(Pool({"tools": tmp_path / "tools"}), replace(EMPTY, takes=(take("tools", "/usr/bin/a", "/usr/bin/b"),)))
+    assert [text.partition(": ELFParseError")[0] for text in findings] == [
+        "slice 'one': /usr/bin/b needs libgone.so.3, which no package of the image has",
+        "slice 'one': /usr/bin/a is a damaged ELF file"]
+
+
 @pytest.mark.parametrize(("program", "expected"), [
     (b"root:x:0:0\n", ["slice 'one': /usr/bin/x has the execute bit and is no ELF file for x86-64"]),
     (b"", ["slice 'one': /usr/bin/x has the execute bit and is no ELF file for x86-64"]),
@@ -271,6 +280,6 @@ def test_what_an_elf_file_needs() -> None:
     assert old.run_path == ("/usr/app",)
 
 
-@pytest.mark.parametrize("data", [b"", b"#!/bin/sh", b"\x7fELF", bytes(range(64)), make_elf()[:70]])
+@pytest.mark.parametrize("data", [b"", b"#!/bin/sh", b"\x7fELF", bytes(range(64)), make_elf()[:19]])
 def test_what_is_no_whole_elf_file_needs_nothing(data: bytes) -> None:
     assert read_needs(data, "/x") is None

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from fakes.kata_agent import FakeAgent
+from nvrc.vocabulary.console import FatalLine, ReadyLine
 from nvrc_lab.agent.kata_agent import Agent, Container
 from nvrc_lab.agent.protobuf import Fields, bytes_of, decode, encode, number_of, text_of
 from nvrc_lab.agent.runtime_side import (
     CGROUPS_PATH,
     RuntimeSide,
+    ask_why,
     keep_said,
     play_beside,
     play_scenario,
@@ -25,6 +27,7 @@ from nvrc_lab.devices.vsock_device import VsockDevice
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.scenario.scenario import Agent as StandIn
 from nvrc_lab.scenario.scenario import Scenario, parse_scenario
+from nvrc_lab.watch.console import Story
 
 SCENARIO = parse_scenario("""
 summary: One GPU.
@@ -32,6 +35,8 @@ machine: {gpus: [{product: H100}]}
 container: {devices: ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]}
 expect: {verdict: ready, agent: ["pid=1"], container: {gpus: [0]}}
 """, "gpu", "gpu.yaml")
+READY = Story(verdicts=(ReadyLine(1.0, "cpu", 0, 0, 7),))
+FAILED = Story(verdicts=(FatalLine("E_MOUNT", "filesystems", "x", "y"),))
 DETAILS = encode((2, encode((1, "4.1.0"), (2, 1))))
 
 
@@ -127,8 +132,8 @@ def test_a_scenario_about_the_stand_in_is_refused() -> None:
 def test_what_goes_wrong_is_a_problem_of_the_run(tmp_path: Path) -> None:
     with play_beside(play_scenario, SCENARIO, tmp_path) as side:
         assert side is not None
-        side.begin()
-        side.begin()
+        side.hear(READY)
+        side.hear(READY)
     assert side.problems == ["runtime: the machine has ended"]
     console = tmp_path / "console"
     console.write_text("nvrc: READY\n")
@@ -138,13 +143,32 @@ def test_what_goes_wrong_is_a_problem_of_the_run(tmp_path: Path) -> None:
 
 def test_a_runtime_that_never_began_says_nothing(tmp_path: Path) -> None:
     side = RuntimeSide(VsockDevice(tmp_path / "s"), lambda _agent: iter(()))
+    side.hear(Story())
     side.device.close()
     side.join()
     assert (side.said, side.problems) == ([], [])
 
 
-def test_the_stand_in_needs_no_runtime(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("story", "problems"), [
+    pytest.param(READY, [], id="ready: the stand-in needs no runtime"),
+    pytest.param(FAILED, ["runtime: the machine has ended"], id="failed: somebody must say why"),
+    pytest.param(replace(READY, verdicts=(*READY.verdicts, *FAILED.verdicts)), [], id="failed later: there may have been a sandbox"),
+])
+def test_only_a_failed_machine_is_asked_beside_a_stand_in(tmp_path: Path, story: Story, problems: list[str]) -> None:
     with play_beside(None, SCENARIO, tmp_path) as side:
+        assert side is not None
+        side.hear(story)
+    assert side.problems == problems
+
+
+def test_the_answer_to_why_is_the_text_of_the_event() -> None:
+    refusing = FakeAgent({"Check": (9, "guest init: E_MOUNT in step filesystems: x (hint: y)")})
+    assert list(ask_why(Agent(Client(refusing), 5))) == ["runtime: refused status=9 guest init: E_MOUNT in step filesystems: x (hint: y)"]
+    assert list(ask_why(Agent(Client(fake_agent()), 5))) == ["runtime: refused status=0 an agent serves"]
+
+
+def test_a_machine_that_is_measured_or_runs_another_init_has_no_device(tmp_path: Path) -> None:
+    with play_beside(None, SCENARIO, tmp_path, is_wanted=False) as side:
         assert side is None
     assert keep_said(None, tmp_path / "console") == ()
     assert not list(tmp_path.iterdir())

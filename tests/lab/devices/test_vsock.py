@@ -14,7 +14,7 @@ import pytest
 from fakes.vsock_guest import BUFFER, Guest
 from nvrc_lab.devices.vhost_user import F_VERSION_1, PROTOCOL_CONFIG, Request
 from nvrc_lab.devices.vsock import HEADER, ROOM, Op, Packet, ProtocolError, Switchboard, pack, parse
-from nvrc_lab.devices.vsock_device import Line, VsockDevice, device_words
+from nvrc_lab.devices.vsock_device import Line, VsockDevice
 
 PORT = 1024
 
@@ -215,12 +215,6 @@ def test_packets_survive_the_way_through_bytes() -> None:
     assert parse(turned) == packet
     with pytest.raises(ProtocolError):
         parse(raw[:20])
-
-
-def test_qemu_is_told_of_memory_that_can_be_shared(tmp_path: Path) -> None:
-    words = device_words(tmp_path / "a,b", 512)
-    assert "memory-backend-memfd,id=shared,size=512M,share=on" in words
-    assert f"socket,id=vsock,path={tmp_path}/a,,b" in words
 
 
 def test_no_thread_is_left(tmp_path: Path) -> None:

@@ -31,6 +31,12 @@ ROWS = {
         ("id=disk1,format=raw,readonly=off,file=/b -device virtio-blk-pci,drive=disk1,serial=b",)),
     "devices in order": (Machine(devices=("one,x=1", "two")), ("-device one,x=1 -device two",)),
     "a control socket": (Machine(qmp_socket=Path("/s")), ("-qmp unix:/s,server=on,wait=off",)),
+    "a vsock device shares the memory": (Machine(vsock=Path("/a,b")), (
+        "-object memory-backend-memfd,id=memory,size=512M,share=on -machine memory-backend=memory",
+        "-chardev socket,id=vsock,path=/a,,b -device vhost-user-vsock-pci,chardev=vsock,bus=pcie.0")),
+    "and that of each node": (Machine(vsock=Path("/v"), numa=2), (
+        "memory-backend-memfd,id=memory0,size=256M,share=on -numa node,nodeid=0,memdev=memory0",
+        "memory-backend-memfd,id=memory1,size=256M,share=on -numa node,nodeid=1,memdev=memory1")),
     "further words come last": (Machine(extra=("-trace", "x")), ("-trace x",)),
 }
 

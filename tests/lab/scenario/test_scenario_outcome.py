@@ -136,6 +136,28 @@ def test_a_failure_ends_everything_behind_it(wanted: dict[str, object], report: 
     assert (problem is None and found == ()) or any(str(problem) in one for one in found), found
 
 
+TOLD = "runtime: refused status=9 guest init: E_MOUNT in step filesystems: /sys: busy (hint: h)"
+
+
+@pytest.mark.parametrize(("refused", "problem"), [
+    pytest.param(TOLD, None, id="good"),
+    pytest.param(TOLD.replace("E_MOUNT", "E_JOURNAL"), "does not begin with", id="code"),
+    pytest.param(TOLD.replace("filesystems", "journal"), "does not begin with", id="step"),
+    pytest.param(TOLD.replace("status=9", "status=13"), "does not begin with", id="status"),
+    pytest.param("runtime: refused status=0 an agent serves", "does not begin with", id="an agent serves"),
+    pytest.param(TOLD.replace("busy", "idle"), "which lacks '/sys: busy'", id="cause"),
+    pytest.param(TOLD + "x" * 1024, "no line of printable ASCII below 1 KiB", id="length"),
+    pytest.param(TOLD + "\u2603", "no line of printable ASCII", id="characters"),
+])
+def test_a_runtime_is_told_what_the_console_says(refused: str, problem: str | None) -> None:
+    found = compare(scenario(Wanted.FAILED, code="E_MOUNT"), told((FATAL, refused), report=FAILED))
+    assert (problem is None and found == ()) or any(str(problem) in one for one in found), found
+
+
+def test_a_runtime_is_not_refused_by_a_machine_that_is_well() -> None:
+    assert any("knows of no failure" in one for one in compare(scenario(), told((*READY_LINES, TOLD, END))))
+
+
 def test_a_machine_must_end_by_itself_and_soon() -> None:
     late = told((FATAL,), report=FAILED, seconds=40)
     assert "power-off took 36.0 s" in compare(scenario(Wanted.FAILED, code="E_MOUNT"), late)[0]

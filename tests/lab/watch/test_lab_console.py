@@ -84,6 +84,25 @@ def test_the_first_panic_counts() -> None:
     assert story.panic == "Attempted to kill init! exitcode=0x00000100"
 
 
+STAMPED = "[    9.123456] " + READY
+
+
+@pytest.mark.parametrize("line", [
+    pytest.param(f'[    9.5] nvrc: FATAL code=E_MOUNT step=filesystems what="said {STAMPED}" hint="x"', id="in a failed boot's cause"),
+    pytest.param(f"[    9.500000] nvrc: log agent: {STAMPED}", id="forwarded"),
+    pytest.param(f"<12>[    9.500000] nvrc: warn {STAMPED}", id="a warning"),
+    pytest.param(f"nvrc: warn {STAMPED}", id="without a time"),
+    pytest.param(f"[    9.500000] overlay: unknown option {STAMPED}", id="in the kernel's own words"),
+    pytest.param(f"[    9.500000][  T12] audit: {STAMPED}", id="with its caller"),
+    pytest.param(f'agent: {{"msg": "{STAMPED}', id="in an open quote of a program"),
+])
+def test_a_record_is_whole_whatever_it_quotes(line: str) -> None:
+    story = Story()
+    for text in split(line.encode() + b"\n"):
+        story = hear_line(story, text, 0.0)
+    assert [told for told in story.verdicts if isinstance(told, ReadyLine)] == []
+
+
 def test_only_the_last_words_are_kept() -> None:
     story = read(*(f"line {number}" for number in range(100)), "", "   ")
     assert story.lines == 102

@@ -50,6 +50,7 @@ ROWS = {
     "ready twice": (run_of(READY, READY, END), False, "-", "gave 2 verdicts"),
     "failed twice": (run_of(FATAL, FATAL), False, "-", "gave 2 verdicts"),
     "failed, then ready": (run_of(FATAL, READY), False, "-", "gave 2 verdicts"),
+    "ready, then a failed step": (run_of(READY, FATAL), False, "-", "one of them is forged"),
     "a panic": (run_of(STEP, PANIC), False, "-", "panicked: Attempted to kill init!"),
     "a panic after ready": (run_of(READY, PANIC), False, "-", "panicked"),
     "QEMU refuses": (run_of(status=1, complaint="qemu: a\nqemu: no such device"), False, "-", "status 1 before the "

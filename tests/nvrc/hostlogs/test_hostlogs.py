@@ -19,8 +19,9 @@ from nvrc.hostlogs.collect import collect
 from nvrc.hostlogs.events import FAREWELL, HOST_SIGNS, find_sign, read_farewell
 from nvrc.hostlogs.lines import CHUNK, LINE_LIMIT, split_lines, unfold
 from nvrc.hostlogs.unwrap import Said, Speaker, unwrap
-from nvrc.report.diagnosis import MOST_WARNINGS, State
+from nvrc.report.diagnosis import State
 from nvrc.report.report import Failure
+from nvrc.report.story import MOST_WARNINGS
 from nvrc.vocabulary.console import step_line, verdict_fatal, verdict_ready, warning_line
 from nvrc.vocabulary.errors import CODES, FailureCode
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.system import FakeSystem, bare_guest
-from nvrc.machine.journal import KERNEL, RING_LINES, Journal, Line, kernel_warning, split_priority
+from nvrc.machine.journal import KERNEL, KERNEL_LOST, LOST, RING_LINES, Journal, Line, kernel_warning, split_priority
 from nvrc.vocabulary import paths
+from nvrc.vocabulary.console import parse_line
 
 
 @pytest.fixture
@@ -93,6 +94,19 @@ def test_only_what_is_urgent_enough_is_forwarded(system: FakeSystem, log: int, s
     assert system.levels == [0, 0], "shown on a console that `quiet` keeps to what is urgent"
 
 
+@pytest.mark.parametrize("datagram", [b"<27>x\rnvrc: READY in 1.0s mode=gpu gpus=1 cdi=1 agent=9", b"<27>\x1b[2Jgone", b"<27>a\x0bb\x0cc",
+                                      b"<27>a\nnvrc: FATAL", "<27>\u2028nvrc: END".encode(), b"<27>\xff\x7f", b"<27>\\x0d"])
+def test_what_is_forwarded_stays_one_printable_line(system: FakeSystem, log: int, sender: socket.socket, datagram: bytes) -> None:
+    journal = Journal(system, log)
+    journal.forward(7)
+    sender.send(datagram)
+    journal.drain()
+    (said,) = system.said
+    assert said.startswith("nvrc: log ")
+    assert said.isascii() and said.isprintable()
+    assert parse_line(said) is None
+
+
 @pytest.mark.parametrize(("datagram", "text"), [
     (b"<30>a", "a"), (b"<999>a", "a"), (b"<1x>a", "<1x>a"), (b"<>a", "<>a"), (b"a<1>", "a<1>"), (b"", ""),
     (b"<12345>a", "<12345>a"), (b"<30>a\nb\n", "a b"), (b"\xff", "\ufffd"), (b"<5>", ""),
@@ -129,7 +143,8 @@ def test_kernel_warnings_follow_the_daemons_lines_in_the_tail(system: FakeSystem
 
 def test_a_kernel_log_that_was_overwritten_is_read_on(system: FakeSystem) -> None:
     """/dev/kmsg answers EPIPE once when records were lost; a write end of a closed pipe answers the same way."""
-    journal = Journal(system)
+    journal, heard = Journal(system), []
+    journal.listen(heard.append)
     answers: list[bytes | OSError] = [BrokenPipeError(), b"2,1,5,-;after the gap\n", BlockingIOError()]
 
     def read(_descriptor: int) -> bytes:
@@ -139,7 +154,8 @@ def test_a_kernel_log_that_was_overwritten_is_read_on(system: FakeSystem) -> Non
         return answer
 
     journal.read_kernel(read)
-    assert journal.tail() == ("after the gap",)
+    assert journal.tail() == (LOST, "after the gap")
+    assert [line.uid for line in heard] == [KERNEL_LOST, KERNEL]
 
 
 def test_a_programs_output_is_kept_by_lines_under_its_name(system: FakeSystem) -> None:

@@ -56,6 +56,14 @@ def test_modes(system: CcSystem | None, protected: tuple[int, ...], mode: Mode) 
     pytest.param(OFF._replace(devtools=4), (0, 0), "E_CC_UNKNOWN", "devToolsMode 4", id="unknown is not off either"),
     pytest.param(ON._replace(environment=1), (80, 80), "E_CC_UNKNOWN", "environment simulation, feature on", id="simulated"),
     pytest.param(ON._replace(environment=0), (80, 80), "E_CC_UNKNOWN", "environment unavailable", id="contradiction"),
+    pytest.param(PPCIE._replace(environment=1), (80, 80), "E_CC_UNKNOWN", "environment simulation", id="protected PCIe, simulated"),
+    pytest.param(PPCIE._replace(environment=1, feature=0), (0, 0), "E_CC_UNKNOWN", "environment simulation", id="same, feature off"),
+    pytest.param(OFF._replace(multi_gpu=2), (0, 0), "E_CC_UNKNOWN", "multi-GPU NVLink encryption", id="encryption without the feature"),
+    pytest.param(ON._replace(gpus=0), (80, 80), "E_CC_UNKNOWN", "GPUs not capable", id="GPUs that cannot"),
+    pytest.param(ON._replace(gpus=2), (80, 80), "E_CC_UNKNOWN", "gpusCaps 2", id="unknown capability"),
+    pytest.param(ON, (80, -5), "E_CC_UNKNOWN", "cannot be: GPU 1: -5 KiB", id="negative memory"),
+    pytest.param(OFF, (0, -5), "E_CC_UNKNOWN", "cannot be: GPU 1: -5 KiB", id="negative memory, off"),
+    pytest.param(DEVTOOLS, (0, -(1 << 63)), "E_CC_UNKNOWN", "cannot be: GPU 1", id="negative memory, developer tools"),
     pytest.param(ON, (80, -1), "E_CC_UNKNOWN", "not told of protected memory on GPU 1", id="silent GPU"),
     pytest.param(ON, (80, 0), "E_CC_DISAGREE", "protected on GPU 0 and not on GPU 1", id="mixed"),
     pytest.param(PPCIE, (80, 0), "E_CC_DISAGREE", "protected on GPU 0 and not on GPU 1", id="mixed, protected PCIe"),
@@ -233,7 +241,8 @@ class Liar(Worker):
 
 
 @pytest.mark.parametrize("answer", [None, [], {"system": None}, {"system": [1, 2], "gpus": []}, {"system": None, "gpus": 3},
-                                    {"system": list(ON), "gpus": [[0, 80, 0]]}, {"system": list(ON), "gpus": [[0, "80", 0]]}])
+                                    {"system": list(ON), "gpus": [[0, 80, 0]]}, {"system": list(ON), "gpus": [[0, "80", 0]]},
+                                    {"system": None, "gpus": [[0, 80, 0]]}, {"system": list(ON), "gpus": [[0, 80, 0]] * 2}])
 def test_a_mode_that_is_no_answer(gpu_guest: MakeGuest, answer: object) -> None:
     guest = gpu_guest()
     facts = guest.boot(1)
@@ -246,10 +255,10 @@ def test_a_mode_that_is_no_answer(gpu_guest: MakeGuest, answer: object) -> None:
 
 @pytest.mark.parametrize("answer", [None, True, [True], [1, 0], ["True", "False"]])
 def test_a_state_that_is_no_answer(gpu_guest: MakeGuest, answer: object) -> None:
-    guest = gpu_guest("nvrc.smi.srs=1")
+    guest = gpu_guest("nvrc.smi.srs=1", text=CONFIDENTIAL, keys="cc=on")
     liar = Liar(guest.system, -1, -1)
     liar.said = answer
-    facts = replace(guest.facts, worker=liar, confidential=Confidential(Mode.ON, ""))
+    facts = replace(guest.boot(3), worker=liar)
     with pytest.raises(NvrcError, match="no ready state") as caught:
         ready_state.run(guest.system, facts)
     assert caught.value.code == "E_NVML_CRASH"

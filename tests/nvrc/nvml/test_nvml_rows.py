@@ -37,7 +37,7 @@ def run(guest: GpuGuest, loop: Loop) -> tuple[Executor, list[Record]]:
     def prepare(_system: System, facts: Facts) -> Facts:
         worker = guest.start()
         known = guest.facts
-        return replace(facts, parameters=known.parameters, topology=known.topology, worker=worker)
+        return replace(facts, parameters=known.parameters, topology=known.topology, ledger=known.ledger, worker=worker)
 
     told: list[Record] = []
     table = (Step("device-nodes", does=Doing(prepare)), *ROWS)

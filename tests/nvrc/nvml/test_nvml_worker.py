@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import replace
 from errno import ENOMEM
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -22,15 +24,16 @@ from nvrc.nvml.client import prepare_worker
 from nvrc.nvml.mig import _Place, arrange, make_layout
 from nvrc.nvml.requests import REQUESTS, make_requests
 from nvrc.nvml.session import Session
-from nvrc.nvml.worker import answer
+from nvrc.nvml.worker import Worker, answer
 from nvrc.params.mig import read_layout
 from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.jsontext import encode
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 GPU = NvmlGpu(0, "0000:1a:00.0", "GPU-1", "NVIDIA H100", 3, "")
-MADE = CdiMade("0.5.0", "580.95.05", 3, 4, 5, 6, ("nvidia-smi",), (), (1, 2))
+MADE = CdiMade("0.5.0", "580.95.05", 3, 4, 5, 6, ("nvidia-smi",), (), (1, 2), ("0=0000:1a:00.0/GPU-1/3",))
 
 
 @pytest.mark.parametrize("record", [GPU, MADE, Applied(1, "power_limit_w", 500, -1, "no")])
@@ -48,8 +51,56 @@ def test_what_is_no_record_counts_as_a_crash(value: object) -> None:
         read_records(NvmlGpu, value if not isinstance(value, list) else [value])
 
 
+def told(system: FakeSystem, reply: bytes) -> Worker:
+    """What is left of a worker that has answered one request with these bytes."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(reply + b"\n")
+        worker = Worker(system, ours.detach(), 0)
+        try:
+            worker.ask("gpus", 5)
+        finally:
+            worker.stop()
+    return worker
+
+
+@pytest.mark.parametrize("claim", [
+    b'"cpu_s": -1.5', b'"cpu_s": 1e300', b'"cpu_s": "x"', b'"cpu_s": null', b'"cpu_s": [1.0]', b'"cpu_s": true', b'"cpu_s": 5',
+    b'"cpu_s": -0.0', b'"warmed": [-1.0, 2.0]', b'"warmed": [2.0, 1.0]', b'"warmed": [1.0, 1e300]', b'"warmed": [true, 2.0]',
+    b'"warmed": {}', b'"warmed": [1.0]', b'"warmed": ["a", "b"]'])
+def test_claims_about_time_that_cannot_be_are_passed_over(tmp_path: Path, claim: bytes) -> None:
+    system = FakeSystem(str(tmp_path))
+    worker = told(system, b'{"ok": [], ' + claim + b"}")
+    assert system.waits.take() == 0.0
+    assert worker.warmed is None
+
+
+@pytest.mark.parametrize("claim", [b'"cpu_s": -1e999', b'"cpu_s": 1e999', b'"cpu_s": NaN', b'"cpu_s": -Infinity', b'"warmed": [0.0, 1e999]'])
+def test_numbers_that_are_none_make_no_answer(tmp_path: Path, claim: bytes) -> None:
+    system = FakeSystem(str(tmp_path))
+    with pytest.raises(NvrcError, match="is not one") as caught:
+        told(system, b'{"ok": [], ' + claim + b"}")
+    assert caught.value.code == "E_NVML_CRASH"
+    assert encode(system.waits.take()) == b"0.0\n"
+
+
+@given(st.floats() | st.integers() | st.text(max_size=3) | st.none(), st.lists(st.floats() | st.none(), max_size=3))
+def test_any_claim_leaves_figures_that_can_be_written(used: object, warmed: list[float | None]) -> None:
+    system = FakeSystem("/nonexistent")
+    worker = Worker(system, -1, -1)
+    worker._account({"cpu_s": used, "warmed": warmed}, 0.5)
+    assert 0.0 <= system.waits.take() <= 0.5
+    encode(worker.warmed)
+
+
+def test_the_words_of_a_failure_are_bounded(tmp_path: Path) -> None:
+    with pytest.raises(NvrcError) as caught:
+        told(FakeSystem(str(tmp_path)), b'{"code": "E_NVML", "what": "' + b"x" * 100_000 + b'", "hint": "\\ud800"}')
+    assert len(caught.value.what) == 4000
+
+
 def test_tuples_in_a_record_are_checked_as_well() -> None:
-    for broken in ([*MADE[:6], "nvidia-smi", [], []], [*MADE[:6], [1], [], []], [*MADE[:6], [], [], ["1"]]):
+    for broken in ([*MADE[:6], "nvidia-smi", [], [], []], [*MADE[:6], [1], [], [], []], [*MADE[:6], [], [], ["1"], []]):
         with pytest.raises(NvrcError, match="holds no CdiMade"):
             read_record(CdiMade, broken)
 

@@ -13,9 +13,11 @@ import pytest
 
 from fakes.system import FakeSystem
 from nvrc.engine.executor import DeadlineError
+from nvrc.pid1.alarm import expire, set_alarm
 from nvrc.pid1.crash import tell
-from nvrc.pid1.ending import end, expire, set_alarm
+from nvrc.pid1.ending import Stage, end
 from nvrc.vocabulary import paths
+from nvrc.vocabulary.ending import ORDERLY, Ending
 
 ROOT = Path(__file__).parents[3]
 REFUSED = OSError(1, "Operation not permitted")
@@ -45,10 +47,11 @@ def system(tmp_path: Path) -> FakeSystem:
 def test_every_way_to_end_is_tried_in_turn(system: FakeSystem, refused: tuple[str, ...], effects: list[str], said: int) -> None:
     system.fail = dict.fromkeys(refused, REFUSED)
     with pytest.raises(SleptError):
-        end(system, asleep)
+        end(Stage(system=system, ending=Ending(code=ORDERLY, what="asked for"), sync=lambda: None), asleep)
     assert system.effects == effects
-    assert len(system.said) == said
-    assert all("Operation not permitted" in line for line in system.said)
+    assert system.said[0] == 'nvrc: END code=OK what="asked for"'
+    assert len(system.said[1:]) == said
+    assert all("Operation not permitted" in line for line in system.said[1:])
 
 
 def test_the_alarm_breaks_into_what_overruns() -> None:

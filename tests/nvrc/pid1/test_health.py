@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvrc.machine.journal import KERNEL, Line
+from nvrc.machine.journal import KERNEL, KERNEL_LOST, Line
 from nvrc.pid1.health import FAULT, LOST, MOST_KINDS, GpuHealth
 from nvrc.vocabulary.errors import BY_CODE
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
@@ -73,6 +73,38 @@ def test_each_kind_is_told_once_for_each_gpu() -> None:
             watch.hear(f"NVRM: Xid (PCI:0000:{bus}:00): 31, x")
     watch.hear("NVRM: Xid (PCI:0000:40:00): 43, x")
     assert len(watch.news) == 3
+
+
+@pytest.mark.parametrize("line", [
+    "overlay: Unknown parameter 'NVRM: Xid (PCI:0000:40:00): 79, x'", "x NVRM: GPU 0000:40:00.0: GPU has fallen off the bus",
+    " NVRM: Xid (PCI:0000:40:00): 79, x", "tmpfs: Bad value for 'nvidia-nvswitch0: SXid (PCI:0000:40:00.0): 20034, x'",
+    "NVRM: Xid (PCI:[17]: segfault at 0 ip 0 NVRM: Xid (PCI:0000:40:00): 79, x",
+])
+def test_words_that_the_kernel_quotes_are_not_the_drivers(line: str) -> None:
+    watch = Watch()
+    watch.hear(line)
+    assert (watch.news, watch.health.is_whole) == ([], True)
+
+
+def test_a_flood_about_other_places_hides_no_fault() -> None:
+    watch = Watch()
+    for number in range(MOST_KINDS * 4):
+        watch.hear(f"NVRM: Xid (PCI:00{number & 255:02x}:{number >> 8:02x}:00): 79, x")
+    for number in range(MOST_KINDS + 50):
+        watch.hear(f"NVRM: Xid (PCI:0000:41:00): {number}, x")
+    before = len(watch.news)
+    watch.hear("NVRM: Xid (PCI:0000:40:00): 79, the real one")
+    assert watch.news[before:] == ["E_GPU_LOST GPU 0000:40:00.0: Xid 79, fell off the bus: the real one"]
+    assert watch.states[0] == ("lost", LOST)
+
+
+def test_a_gap_in_the_kernels_log_is_told_but_not_each() -> None:
+    watch = Watch()
+    for _ in range(1000):
+        watch.hear("gap", KERNEL_LOST)
+    assert len(watch.news) == 10
+    assert watch.news[0] == "gap (1 times): a fault of a GPU may be among them; ask nvidia-smi"
+    assert watch.health.is_whole
 
 
 def test_a_lost_gpu_stays_lost_and_a_faulty_one_can_still_be_lost() -> None:

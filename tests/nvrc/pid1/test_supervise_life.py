@@ -160,7 +160,7 @@ def test_a_daemon_that_came_back_has_to_attach_again(world: World, said: tuple[s
     life.child_ended(54, exited(0))
     world.pass_time(1)
     for text in said:
-        world.stage.journal._hear(0, 6, PERSISTENCED_SAYS + text)
+        world.stage.journal._hear(0, 6, PERSISTENCED_SAYS + text, 4711)
     life.child_ended(4711, exited(0))
     world.pass_time(1)
     assert (life.gpus[0].state, life.gpus[0].code) == (state, code)
@@ -175,7 +175,9 @@ def test_what_others_say_of_a_gpu_meanwhile_counts_for_nothing(world: World) -> 
     life = world.life(facts)
     life.child_ended(54, exited(0))
     world.pass_time(1)
-    world.stage.journal._hear(1000, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.")
+    world.stage.journal._hear(1000, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.", 4711)
+    world.stage.journal._hear(0, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.", 666)
+    world.stage.journal._hear(0, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.", source="nv-fabricmanager")
     life.child_ended(4711, exited(0))
     world.pass_time(1)
     assert life.gpus[0].code == "E_GPU_ATTACH"

@@ -23,6 +23,7 @@ READY = verdict_ready(1.2, "gpu", 8, 9, 87)
 END = end_line("OK", "the agent powered off")
 FATAL = verdict_fatal("E_TOPOLOGY", "topology", "3 GPUs", "pass four")
 CRASH = verdict_fatal("E_AGENT_EXIT", "supervise", "exit status 1", "read its lines")
+LAST = verdict_fatal("E_INTERNAL", "pid1", "OSError", "report it")
 PANIC = "[    2.5] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"
 
 
@@ -40,7 +41,7 @@ PANIC = "[    2.5] Kernel panic - not syncing: Attempted to kill init! exitcode=
     pytest.param([STEP, READY, CRASH], State.FAILED, "E_AGENT_EXIT after the boot", id="crash-after-ready"),
     pytest.param([STEP, READY, end_line("E_AGENT_EXIT", "signal 9")], State.FAILED, "E_AGENT_EXIT after the boot",
                  id="end-with-a-failure-code"),
-    pytest.param([FATAL, CRASH], State.FAILED, "E_TOPOLOGY in step topology", id="first-verdict-counts"),
+    pytest.param([FATAL, LAST], State.FAILED, "E_TOPOLOGY in step topology", id="first-verdict-counts"),
     pytest.param([FATAL, PANIC], State.FAILED, "E_TOPOLOGY in step topology", id="verdict-before-panic"),
     pytest.param([STEP, PANIC], State.FAILED, "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100",
                  id="panic"),
@@ -60,6 +61,31 @@ PANIC = "[    2.5] Kernel panic - not syncing: Attempted to kill init! exitcode=
 def test_console(lines: list[str], state: State, summary: str) -> None:
     found = diagnose_console(lines)
     assert (found.state, found.summary) == (state, summary)
+
+
+WAY_DOWN = verdict_fatal("E_AGENT_EXIT", "supervise", "exit status 1", "read its lines")
+
+
+@pytest.mark.parametrize(("lines", "state", "first"), [
+    pytest.param([READY, READY], State.DEGRADED, "ready in 1.200 s", id="ready twice"),
+    pytest.param([READY, READY, END], State.DEGRADED, "the VM went down in order", id="ready twice and an end"),
+    pytest.param([FATAL, READY], State.FAILED, "E_TOPOLOGY", id="ready after fatal"),
+    pytest.param([FATAL, FATAL], State.FAILED, "E_TOPOLOGY", id="fatal twice"),
+    pytest.param([READY, FATAL], State.FAILED, "E_TOPOLOGY", id="a step fails after ready"),
+    pytest.param([READY, WAY_DOWN, END], State.FAILED, "E_AGENT_EXIT", id="down twice"),
+    pytest.param([READY, END, WAY_DOWN], State.DEGRADED, "the VM went down in order", id="down twice, in order first"),
+    pytest.param([READY, END, READY], State.DEGRADED, "the VM went down in order", id="ready after the end"),
+])
+def test_a_second_verdict_is_forged(lines: list[str], state: State, first: str) -> None:
+    found = diagnose_console([STEP, *lines])
+    assert found.state is state
+    assert found.summary.startswith(f"{len(lines)} verdicts where PID 1 gives one: one of them is forged")
+    assert f"The first says: {first}" in found.summary
+
+
+@pytest.mark.parametrize("lines", [[READY], [READY, END], [READY, WAY_DOWN], [READY, WAY_DOWN, LAST], [FATAL, LAST], [LAST], [END]])
+def test_what_pid_1_says_of_one_life_is_not_forged(lines: list[str]) -> None:
+    assert "forged" not in diagnose_console([STEP, *lines]).summary
 
 
 def test_console_keeps_steps_and_warnings_in_order() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from errno import EACCES, EBUSY, EINVAL, EIO, ENOENT, ENOEXEC, EPERM, EROFS
 from pathlib import Path
 
@@ -84,13 +85,45 @@ def test_policy_of_the_image_is_applied(system: FakeSystem) -> None:
 
 @pytest.mark.parametrize("content", [None, "pin = 3\n"])
 def test_a_policy_that_cannot_be_used_is_fatal(system: FakeSystem, content: str | None) -> None:
+    system.put("/etc/nvrc/policy.toml", content or "")
     if content is None:
         system.fail["read /etc/nvrc/policy.toml"] = error(EIO)
-    else:
-        system.put("/etc/nvrc/policy.toml", content)
     with pytest.raises(NvrcError) as caught:
         parameters.run(system, Facts())
     assert caught.value.code == "E_POLICY"
+
+
+@pytest.mark.parametrize(("kind", "what"), [
+    ("dangling", "/etc/nvrc/policy.toml is a link, not a file"), ("link", "/etc/nvrc/policy.toml is a link, not a file"),
+    ("folder", "/etc/nvrc/policy.toml is a folder, not a file"), ("fifo", "/etc/nvrc/policy.toml is a FIFO, not a file"),
+    ("dangling folder", "/etc/nvrc is a link, not a folder"), ("file for a folder", "/etc/nvrc is a file, not a folder"),
+])
+def test_a_policy_that_is_lost_is_not_one_that_is_absent(system: FakeSystem, kind: str, what: str) -> None:
+    folder = Path(system.real_path("/etc/nvrc"))
+    shutil.rmtree(folder, ignore_errors=True)
+    if kind == "dangling folder":
+        folder.symlink_to("/gone")
+    elif kind == "file for a folder":
+        folder.write_text("")
+    else:
+        folder.mkdir()
+        path = folder / "policy.toml"
+        {"dangling": lambda: path.symlink_to("/gone"), "link": lambda: path.symlink_to("/dev/null"),
+         "folder": path.mkdir, "fifo": lambda: os.mkfifo(path)}[kind]()
+    with pytest.raises(NvrcError) as caught:
+        parameters.run(system, Facts())
+    assert (caught.value.code, caught.value.what) == ("E_POLICY", what)
+
+
+def test_an_image_without_a_policy_boots(system: FakeSystem) -> None:
+    shutil.rmtree(system.real_path("/etc/nvrc"), ignore_errors=True)
+    assert parameters.run(system, Facts()).parameters is not None
+
+
+def test_steps_that_only_need_the_processor_have_time_on_a_busy_host() -> None:
+    from nvrc.boot import BOOT
+
+    assert [step.load().deadline_s(Facts()) for step in BOOT if step.name in ("parameters", "topology")] == [120, 120]
 
 
 # identity

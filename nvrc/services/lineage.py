@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a line was said by a daemon itself: by its own pipe, or by a process that comes from the one started for it.
+
+The kernel tells the sender's pid and uid with each datagram on /dev/log. Root alone is not enough: every daemon is
+root, and so are many containers. A daemon that went into the background by forking twice has PID 1 as its parent; then
+its PID file names it, or before there is one, its command line and a start that was not before the service's. Follows
+proc(5) and unix(7).
+"""
+
+from __future__ import annotations
+
+from guest_cdi.lean.light import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from nvrc.machine.journal import Line
+    from nvrc.machine.program import Program
+    from nvrc.machine.system import System
+    from nvrc.services.table import Service
+
+DEEPEST = 8
+TICKS_PER_S = 100   # USER_HZ, the same on every architecture of this kernel
+SLACK_S = 0.05      # between the clock of a service's start and the kernel's, which counts ticks
+
+
+class Speaker(NamedTuple):
+    """Who may speak as a service: what was started of it, and when."""
+
+    service: Service
+    program: Program
+    started_pid: int
+    since_s: float
+
+
+class _Process(NamedTuple):
+    parent: int
+    started_s: float
+
+
+def speaks_for(system: System, line: Line, speaker: Speaker) -> bool:
+    """Asked when a line is used, because then the process that said it is there, and written down if it is ours."""
+    if line.source:
+        return line.source == speaker.service.name
+    if line.uid != 0 or line.pid <= 0:
+        return False
+    return line.pid == speaker.started_pid or _is_descendant(system, line.pid, speaker)
+
+
+def _is_descendant(system: System, pid: int, speaker: Speaker) -> bool:
+    from nvrc.services.table import read_pid
+
+    found = _read(system, pid)
+    if found is None or found.started_s < speaker.since_s - SLACK_S:
+        return False
+    process = found
+    for _ in range(DEEPEST):
+        if process.parent == speaker.started_pid:
+            return True
+        above = _read(system, process.parent) if process.parent > 1 else None
+        if above is None:
+            break
+        process = above
+    if found.parent != 1:
+        return False
+    is_named = bool(speaker.service.pid_file) and read_pid(system, speaker.service) == pid
+    return is_named or _command(system, pid) == speaker.program.path
+
+
+def _read(system: System, pid: int) -> _Process | None:
+    """From /proc/PID/stat; the name in it may hold anything, so fields count from behind its last bracket."""
+    try:
+        fields = system.read(f"/proc/{pid}/stat", 4096).rpartition(b")")[2].split()
+        return _Process(int(fields[1]), int(fields[19]) / TICKS_PER_S)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _command(system: System, pid: int) -> str:
+    try:
+        return system.read(f"/proc/{pid}/cmdline", 4096).partition(b"\0")[0].decode("utf-8", "replace")
+    except OSError:
+        return ""

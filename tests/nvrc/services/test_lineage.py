@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose words count for a daemon: its own process, its children, its pipe, and nobody else's, root or not."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes.daemons import FIRST_PID, Stage, gpu
+from fakes.system import FakeSystem, bare_guest
+from nvrc.machine.journal import Journal, Line
+from nvrc.machine.linux_system import LinuxSystem
+from nvrc.services.lineage import Speaker, speaks_for
+from nvrc.services.table import FABRIC_MANAGER, PERSISTENCED, describe
+from nvrc.steps import persistenced
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.errors import NvrcError
+
+PROGRAM = describe(PERSISTENCED, "")
+STARTED = 40
+SPEAKER = Speaker(PERSISTENCED, PROGRAM, STARTED, since_s=100.0)
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> FakeSystem:
+    return bare_guest(str(tmp_path))
+
+
+def process(system: FakeSystem, pid: int, parent: int, *, started_s: float = 100.5, command: str = "x", name: str = "x") -> None:
+    fields = ["S", str(parent), *["0"] * 17, str(int(started_s * 100)), "0"]
+    system.put(f"/proc/{pid}/stat", f"{pid} ({name}) {' '.join(fields)}\n")
+    system.put(f"/proc/{pid}/cmdline", f"{command}\0--verbose\0")
+
+
+def said(uid: int = 0, pid: int = 0, source: str = "") -> Line:
+    return Line(1, uid, "nvidia-persistenced: device 0000:40:00.0 - persistence mode enabled.", pid, source)
+
+
+@pytest.mark.parametrize(("line", "is_own"), [
+    pytest.param(said(pid=STARTED), True, id="what was started"),
+    pytest.param(said(pid=41), True, id="its child"),
+    pytest.param(said(pid=42), True, id="its grandchild"),
+    pytest.param(said(source="nvidia-persistenced"), True, id="its pipe"),
+    pytest.param(said(pid=50), True, id="forked twice, by its command line"),
+    pytest.param(said(pid=51), True, id="forked twice, by its PID file"),
+    pytest.param(said(pid=52), False, id="the same program from before"),
+    pytest.param(said(pid=53), False, id="another program of PID 1"),
+    pytest.param(said(pid=60), False, id="another daemon's child"),
+    pytest.param(said(pid=61), False, id="the same command line below another daemon"),
+    pytest.param(said(pid=99), False, id="a process that is gone"),
+    pytest.param(said(pid=0), False, id="no process"),
+    pytest.param(said(uid=1000, pid=STARTED), False, id="not root"),
+    pytest.param(said(source="nv-fabricmanager", pid=STARTED), False, id="another daemon's pipe"),
+    pytest.param(said(pid=70), False, id="a circle"),
+    pytest.param(said(pid=71), False, id="no numbers"),
+])
+def test_who_speaks(system: FakeSystem, line: Line, is_own: bool) -> None:
+    process(system, STARTED, 1)
+    process(system, 41, STARTED, name="a) S 1 (b")
+    process(system, 42, 41)
+    process(system, 50, 1, command="/bin/nvidia-persistenced")
+    process(system, 51, 1)
+    system.put(PERSISTENCED.pid_file, "51\n")
+    process(system, 52, 1, started_s=99.0, command="/bin/nvidia-persistenced")
+    process(system, 53, 1, command="/bin/nv-fabricmanager")
+    process(system, 30, 1, started_s=90.0)
+    process(system, 60, 30)
+    process(system, 61, 30, command="/bin/nvidia-persistenced")
+    process(system, 70, 70)
+    system.put("/proc/71/stat", b"71 (x) S \xff\xff")
+    assert speaks_for(system, line, SPEAKER) is is_own
+
+
+@given(st.binary(max_size=60))
+def test_any_stat_is_read(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    system = FakeSystem(str(tmp_path_factory.getbasetemp() / "any-stat"))
+    system.put("/proc/9/stat", data)
+    assert not speaks_for(system, said(pid=9), SPEAKER)
+
+
+def test_a_real_socket_tells_the_senders_process(system: FakeSystem) -> None:
+    descriptor = system.bind_log(paths.DEV_LOG)
+    heard: list[Line] = []
+    journal = Journal(system, descriptor)
+    journal.listen(heard.append)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect(system.real_path(paths.DEV_LOG))
+        sock.send(b"<30>one")
+        if not (child := os.fork()):
+            sock.send(b"<30>two")
+            os._exit(0)
+        os.waitpid(child, 0)
+    journal.drain()
+    os.close(descriptor)
+    assert [(line.text, line.uid, line.pid) for line in heard] == [("one", os.getuid(), os.getpid()), ("two", os.getuid(), child)]
+    own = Speaker(PERSISTENCED, PROGRAM, os.getppid(), since_s=0.0)
+    assert os.getuid() != 0 or speaks_for(LinuxSystem(), heard[0], own)
+
+
+def test_attached_is_what_the_daemon_says_and_no_other_root(tmp_path: Path) -> None:
+    stage = Stage(str(tmp_path))
+    stage.program("/bin/nvidia-persistenced")
+    stage.says(1, f"nvidia-persistenced: device {gpu(0).bdf} - registered", pid=666)
+    stage.says(2, f"nvidia-persistenced: device {gpu(0).bdf} - persistence mode enabled.", pid=666)
+    stage.system.put(paths.PERSISTENCED_PID, str(FIRST_PID))
+    stage.ends(3)
+    with pytest.raises(NvrcError, match="0 of 1 GPUs attached"):
+        persistenced.run(stage.system, stage.facts())
+
+
+def test_another_daemons_pipe_is_no_marker(system: FakeSystem) -> None:
+    speaker = Speaker(FABRIC_MANAGER, describe(FABRIC_MANAGER, ""), STARTED, 100.0)
+    assert not speaks_for(system, Line(1, 0, FABRIC_MANAGER.marker, source="nvidia-persistenced"), speaker)
+    assert speaks_for(system, Line(1, 0, FABRIC_MANAGER.marker, source="nv-fabricmanager"), speaker)
+
+
+def test_the_socket_is_left_to_root_at_the_hand_over(system: FakeSystem) -> None:
+    os.close(system.bind_log(paths.DEV_LOG))
+    assert os.stat(system.real_path(paths.DEV_LOG)).st_mode & 0o777 == 0o666
+    system.close_to_others(paths.DEV_LOG)
+    assert os.stat(system.real_path(paths.DEV_LOG)).st_mode & 0o777 == 0o600
