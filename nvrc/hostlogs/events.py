@@ -12,6 +12,7 @@ import re
 
 from guest_cdi.lean.light import NamedTuple
 from nvrc.report.report import Failure
+from nvrc.vocabulary.console import restore
 from nvrc.vocabulary.errors import AUTHOR, HOST, PLATFORM
 
 # What the runtime's error says behind its own words, when PID 1 answers in the agent's place.
@@ -100,4 +101,5 @@ def read_farewell(text: str) -> Failure | None:
         hint = hint[:hint.rindex(")")] if ")" in hint else hint
     else:
         what = what.removesuffix(": unknown")
-    return Failure(code=found[1], step=found[2] or "supervise", what=what.strip(), hint=hint.strip())
+    return Failure(code=found[1], step=found[2] or "supervise", what=restore(what.strip()),
+                   hint=restore(hint.strip()))

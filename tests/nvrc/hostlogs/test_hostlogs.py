@@ -19,10 +19,12 @@ from nvrc.hostlogs.collect import collect
 from nvrc.hostlogs.events import FAREWELL, HOST_SIGNS, find_sign, read_farewell
 from nvrc.hostlogs.lines import CHUNK, LINE_LIMIT, split_lines, unfold
 from nvrc.hostlogs.unwrap import Said, Speaker, unwrap
+from nvrc.pid1.farewell import describe
 from nvrc.report.diagnosis import State
 from nvrc.report.report import Failure
 from nvrc.report.story import MOST_WARNINGS
 from nvrc.vocabulary.console import step_line, verdict_fatal, verdict_ready, warning_line
+from nvrc.vocabulary.ending import Ending
 from nvrc.vocabulary.errors import CODES, FailureCode
 
 ID = "ab" * 32
@@ -88,6 +90,24 @@ def test_a_guest_cannot_speak_for_the_host() -> None:
 ])
 def test_farewell(text: str, expected: Failure | None) -> None:
     assert read_farewell(text) == expected
+
+
+ONE_LINE = st.text(max_size=60).map(lambda text: " ".join(text.split())).filter(lambda text: text and "(hint" not in text)
+
+
+@given(ONE_LINE, ONE_LINE)
+def test_what_pid_1_answers_is_read_as_it_was_meant(what: str, hint: str) -> None:
+    told = describe(Ending(code="E_MIG", step="gpu-settings", what=what, hint=hint))
+    expected = Failure(code="E_MIG", step="gpu-settings", what=what, hint=hint)
+    assert read_farewell(f"rpc error: desc = {told}: unknown") == expected
+
+
+def test_a_termination_message_is_read() -> None:
+    ending = Ending(code="E_SERVICE_LOST", what="nvidia-persistenced was killed by SIGKILL")
+    lines = ["    Last State:     Terminated", "      Reason:       Error", f"      Message:      {describe(ending)}", "Events:          <none>"]
+    (found,) = collect(lines).diagnose()
+    assert found.failure is not None
+    assert (found.summary, found.failure.what) == ("E_SERVICE_LOST after the boot", ending.what)
 
 
 def test_each_row_of_hosts_words_can_be_reached() -> None:
