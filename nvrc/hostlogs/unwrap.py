@@ -58,9 +58,10 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CRI = re.compile(r"(?:stdout|stderr) [FP] (.*)", re.DOTALL)
 _PROGRAM = re.compile(r"[A-Za-z0-9][\w.-]* [\w.@/()-]+(?:\[\d+\])?: (.*)", re.DOTALL)
 _LOGRUS = re.compile(r'(?:time="?[\d-]{10}T|level=[a-z]+ )')
-_PAIR = re.compile(r'([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|[^\s"]*)')
+# Begins behind a blank only: a search that may begin anywhere in a long word takes the square of its length.
+_PAIR = re.compile(r'(?<!\S)([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|[^\s"]*)')
 _EXPORT = re.compile(r"\s*MESSAGE=(.*)", re.DOTALL)
-_MEMBER = re.compile(r'\s*"?(?:message|note|MESSAGE|textPayload)"? ?: (.+?),?\s*', re.DOTALL)
+_MEMBER = re.compile(r'\s*"?(?:message|note|MESSAGE|textPayload)"? ?: (.+)', re.DOTALL)
 # In words of containerd, and as a field of the runtimes.
 _SANDBOX = re.compile(r'sandbox(?:[ _-]?id)?["\\]*[=: ]+["\\]*([0-9a-f]{12,64})(?![0-9a-f])', re.IGNORECASE)
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,127}")
@@ -146,7 +147,7 @@ def _read_member(text: str) -> _Inside | None:
     found = _MEMBER.fullmatch(text)
     if found is None:
         return None
-    value = found[1]
+    value = found[1].strip().removesuffix(",") or " "
     if value[0] == '"' and value[-1] == '"' and len(value) > 1:
         value = _unquote(value)
     elif value[0] == "'" and value[-1] == "'" and len(value) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import tracemalloc
 from collections.abc import Iterator
 
@@ -195,6 +196,21 @@ def test_kubelets_own_log() -> None:
             f'= failed to start sandbox \\\\\\"{ID}\\\\\\": desc = guest init: E_MIG in step gpu-settings: x (hint: y): unknown\\"" pod="ml/train-0"')
     (found,) = collect([line]).diagnose()
     assert (found.sandbox, found.failure) == (ID, Failure(code="E_MIG", step="gpu-settings", what="x", hint="y"))
+
+
+@pytest.mark.parametrize("line", [
+    pytest.param('time="2026-11-20T10:00:00Z" vmconsole="' + "a" * LINE_LIMIT, id="a-quote-that-never-closes"),
+    pytest.param("message: a" + " " * LINE_LIMIT + "b", id="blanks"), pytest.param("sandbox" * 9000, id="sandbox"),
+    pytest.param("sandbox" + " " * LINE_LIMIT, id="sandbox-blanks"), pytest.param("guest init: E_A: " + "(hint: " * 9000, id="hints"),
+    pytest.param('{"a":' * 9000, id="nested"), pytest.param("<1>1 " + "[" * LINE_LIMIT, id="syslog"),
+    pytest.param('level=info ' + 'a="\\' * 15000, id="escapes"), pytest.param("\x1b[" * 30000, id="colours"),
+    pytest.param("[" + " " * LINE_LIMIT + "1.000000]", id="clock"), pytest.param("nvrc: FATAL code=" + "\\" * LINE_LIMIT, id="verdict"),
+    pytest.param("Nov 20 10:00:00 " + "a" * LINE_LIMIT, id="program"),
+])
+def test_a_hostile_line_takes_no_longer_than_others(line: str) -> None:
+    started = time.process_time()
+    collect([line]).diagnose()
+    assert time.process_time() - started < 1.5
 
 
 def test_memory_does_not_grow_with_the_log() -> None:
