@@ -97,9 +97,16 @@ def read_farewell(text: str) -> Failure | None:
         return None
     what, hint = found[3], ""
     if with_hint := _HINT.fullmatch(what):
-        what, hint = with_hint[1], with_hint[2]
-        hint = hint[:hint.rindex(")")] if ")" in hint else hint
+        what, hint = with_hint[1], _end_of_hint(with_hint[2])
     else:
         what = what.removesuffix(": unknown")
     return Failure(code=found[1], step=found[2] or "supervise", what=restore(what.strip()),
                    hint=restore(hint.strip()))
+
+
+def _end_of_hint(text: str) -> str:
+    """The hint without what its carriers add: containerd a word, others the end of a quotation."""
+    for end in ("): unknown", ')"', ')\\"'):
+        if end in text:
+            return text[:text.index(end)]
+    return text[:text.rindex(")")] if ")" in text else text
