@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from guest_cdi.lean.light import Enum
+from nvrc.report.evidence import Evidence
 from nvrc.report.report import Failure, Report
 from nvrc.report.status import Status
 from nvrc.report.story import ConsoleStory
@@ -65,14 +66,20 @@ def diagnose_story(story: ConsoleStory) -> Diagnosis:
 
 def with_evidence(found: Diagnosis, console: ConsoleStory) -> Diagnosis:
     """The diagnosis with what the lines of the kernel, the daemons and the agent say about its cause."""
-    code = found.failure.code if found.failure else ""
-    mode = next((mode for mode in Mode if mode.value == console.mode), None)
-    row = console.evidence.explain(code, mode, console.confidential)
+    told = _explain_by(found, console.evidence, console.mode, console.confidential)
+    if told is found and console.agent_words and found.failure and found.failure.code == "E_AGENT_EXIT":
+        return replace(found, evidence=(*found.evidence, console.agent_words))
+    return told
+
+
+def _explain_by(found: Diagnosis, evidence: Evidence, mode_name: str, confidential: str) -> Diagnosis:
+    code, step = (found.failure.code, found.failure.step) if found.failure else ("", "")
+    mode = next((mode for mode in Mode if mode.value == mode_name), None)
+    row = evidence.explain(code, step, mode, confidential)
     if row is None:
-        is_agents = code == "E_AGENT_EXIT" and console.agent_words
-        return replace(found, evidence=(*found.evidence, console.agent_words)) if is_agents else found
+        return found
     return replace(found, cause=row.cause, remedy=row.remedy, who=row.who,
-                   evidence=(*found.evidence, *console.evidence.lines(row)))
+                   evidence=(*found.evidence, *evidence.lines(row)))
 
 
 def diagnose_console(lines: Iterable[str]) -> Diagnosis:
@@ -87,7 +94,11 @@ def diagnose_report(report: Report) -> Diagnosis:
     finished = tuple(f"{step.name} {step.outcome.value}" for step in report.steps
                      if step.outcome not in (Outcome.PENDING, Outcome.RUNNING))
     if report.failure:
-        found = failed(report.failure)
+        evidence = Evidence()
+        for line in report.log:
+            evidence.hear(line)
+        checked = next((step.detail for step in report.steps if step.name == "cc-check"), "")
+        found = _explain_by(failed(report.failure), evidence, report.mode, checked)
     elif report.verdict is Verdict.BOOTING:
         running = ", ".join(step.name for step in report.steps if step.outcome is Outcome.RUNNING)
         found = Diagnosis(state=State.UNFINISHED, summary=f"no verdict yet; running: {running or 'nothing'}")

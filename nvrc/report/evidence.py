@@ -15,6 +15,9 @@ from nvrc.vocabulary.mode import Mode
 
 LINE_LIMIT = 400  # of a line that is kept to be shown
 OFF = "off"
+# Steps that fail by what others do; the cause of any other failure is in its own words.
+STEPS_OF_OTHERS = frozenset({"modules", "device-nodes", "fabric", "persistenced", "gpu-settings", "cc-check", "cdi",
+                             "dcgm", "ready-state", "agent", "supervise"})
 
 
 class Evidence:
@@ -34,10 +37,10 @@ class Evidence:
                 if word in line:
                     self._first.setdefault(word, line[:LINE_LIMIT])
 
-    def explain(self, code: str, mode: Mode | None, confidential: str) -> Signature | None:
-        """The first row that is all there, fits the code, and can be true of this machine."""
+    def explain(self, code: str, step: str, mode: Mode | None, confidential: str) -> Signature | None:
+        """The first row that is all there, fits the failure, and can be true of this machine."""
         for row in self._rows:
-            if all(word in self._first for word in row.words) and row.code in ("", code or row.code):
+            if all(word in self._first for word in row.words) and _fits(row, code, step):
                 sure = _hedge(row, mode, confidential)
                 if sure is not None:
                     return row._replace(cause=sure + row.cause)
@@ -45,6 +48,13 @@ class Evidence:
 
     def lines(self, row: Signature) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self._first[word] for word in row.words))
+
+
+def _fits(row: Signature, code: str, step: str) -> bool:
+    """A row with a code explains that code; one without, what the driver, daemons and agent may have caused."""
+    if not code:
+        return True
+    return row.code == code if row.code else step in STEPS_OF_OTHERS or row.name == "out-of-memory"
 
 
 def _hedge(row: Signature, mode: Mode | None, confidential: str) -> str | None:

@@ -21,12 +21,13 @@ from nvrc.hostlogs.events import FAREWELL, HOST_SIGNS, find_sign, read_farewell
 from nvrc.hostlogs.lines import CHUNK, LINE_LIMIT, split_lines, unfold
 from nvrc.hostlogs.unwrap import Said, Speaker, unwrap
 from nvrc.pid1.farewell import describe
-from nvrc.report.diagnosis import State
-from nvrc.report.report import Failure
+from nvrc.report.diagnosis import State, diagnose_report
+from nvrc.report.report import Failure, Report
 from nvrc.report.story import MOST_WARNINGS
 from nvrc.vocabulary.console import step_line, verdict_fatal, verdict_ready, warning_line
 from nvrc.vocabulary.ending import Ending
-from nvrc.vocabulary.errors import CODES, FailureCode
+from nvrc.vocabulary.errors import BY_CODE, CODES, FailureCode
+from nvrc.vocabulary.verdict import Verdict
 
 ID = "ab" * 32
 READY = verdict_ready(1.2, "gpu", 8, 9, 87)
@@ -150,6 +151,20 @@ NVRM = ("NVRM: RmInitAdapter failed! (0x22:0x56:897)", verdict_fatal("E_GPU_ATTA
 def test_causes_are_hedged_by_what_the_machine_is(said: list[str], cause: str) -> None:
     (found,) = collect([*said, *NVRM]).diagnose()
     assert found.cause.startswith(cause)
+
+
+def test_a_line_of_others_does_not_explain_a_failure_of_our_own() -> None:
+    lines = ["NSCQ_RC_WARNING: RDT init failure", verdict_fatal("E_PARAMETERS", "parameters", "x", "y")]
+    (found,) = collect(lines).diagnose()
+    assert (found.cause, found.evidence) == (BY_CODE["E_PARAMETERS"].meaning, ())
+    (found,) = collect([lines[0], verdict_fatal("E_SERVICE_LOST", "supervise", "x", "y")]).diagnose()
+    assert found.evidence == (lines[0],)
+
+
+def test_the_last_lines_of_a_report_are_evidence_too() -> None:
+    failure = Failure(code="E_GPU_ATTACH", step="persistenced", what="0 of 1", hint="reset")
+    report = Report(program="nvrc", started_s=1.0, verdict=Verdict.FAILED, mode="gpu", failure=failure, log=NVRM[:1])
+    assert diagnose_report(report).evidence == NVRM[:1]
 
 
 @pytest.mark.parametrize(("mode", "cause"), [
