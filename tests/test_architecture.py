@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ ROOMS = {
              "report", "hostlogs", "pid1", "commands", "pages", "cli", "__main__"),
     "nvrc_build": ("ground", "tree", "declared", "sandbox", "supply", "job", "products", "output", "papers", "stages",
                    "pipeline", "kata", "after", "relock", "cli", "__main__"),
-    "nvrc_lab": ("ground", "scenario", "qemu", "watch", "devices", "kit", "agent", "run", "commands", "__main__"),
+    "nvrc_lab": ("ground", "fresh", "scenario", "qemu", "watch", "devices", "kit", "agent", "run", "commands", "__main__"),
 }
 
 
@@ -266,6 +267,14 @@ def test_mentions_would_be_found(text: str) -> None:
     assert MENTIONS.search(text)
 
 
+def test_the_packages_of_the_distribution_are_those_of_the_tree() -> None:
+    listed = [name for name in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+              if not name.startswith("nvrc_tree.")]  # what a wheel carries of a checkout: files, no packages
+    there = [f"{package}{os.path.dirname(name).removeprefix(folder).replace('/', '.')}"
+             for package, folder in PACKAGES.items() for name in tracked(f"{folder}/*__init__.py")]
+    assert sorted(listed) == sorted(there)
+
+
 def test_style_is_checked_where_tools_do_not_look_by_themselves() -> None:
     shown = subprocess.run([sys.executable, "-m", "ruff", "check", "--show-files", *LINTED], cwd=ROOT,
                            capture_output=True, text=True, check=True).stdout.splitlines()
@@ -276,6 +285,7 @@ def test_style_is_checked_where_tools_do_not_look_by_themselves() -> None:
 
 SOURCES_OF_MYPY = """
 import sys
+import tomllib
 from mypy.main import process_options
 sources, options = process_options(sys.argv[1:])
 print(options.disallow_untyped_defs and options.disallow_any_explicit)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 import time
@@ -16,6 +17,7 @@ from nvrc_build.after import trust
 from nvrc_build.declared import read as manifest
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.progress import Terminal
+from nvrc_build.job import default_out, find_declarations
 from nvrc_build.kata import command as kata_command
 from nvrc_build.papers import diff, inspect
 from nvrc_build.papers.inventory import Inventory, find_manifest, read_inventory
@@ -36,6 +38,9 @@ EPILOG = """examples:
 Building needs root, or a kernel that lets users make user namespaces: programs run in an unpacked root of their own.
 Nothing outside the output and cache folders is changed; mounts end with the build, also after Ctrl-C.
 """
+
+
+BUILD_EXTRA = ("cyclonedx", "license_expression", "packageurl", "spdx_tools")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +64,16 @@ def build_arguments(parser: argparse.ArgumentParser) -> None:
                         "PATH or URL#sha256=HEX")
 
 
+def check_extra(needs: Sequence[str] = BUILD_EXTRA) -> None:
+    """Before anything is fetched: what an image's bills are written with comes with an extra of the wheel."""
+    lacking = [name for name in needs if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise BuildError(f"Python packages that a build needs are not installed: {', '.join(lacking)}",
+                         "run: pip install 'nvrc[build]'")
+
+
 def run_build(args: argparse.Namespace) -> int:
+    check_extra()
     started = time.monotonic()
     terminal = Terminal(sys.stderr)
     image = pipeline.build(args.profile, out=args.out, agent=args.agent, components=args.components,
@@ -92,7 +106,7 @@ def run_lock(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    declared = manifest.load(pipeline.CHECKOUT / "rootfs")
+    declared = manifest.load(find_declarations())
     rows = {image.name: [row.name for row in declared.slices_of(image)] for image in declared.images}
     if args.json:
         print(json.dumps(rows))
@@ -176,7 +190,7 @@ def make_parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         one = choices.add_parser(command.name, help=command.help, description=command.help, epilog=command.epilog,
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
-        one.add_argument("--out", type=Path, default=pipeline.CHECKOUT / "out", help="output folder (default: out)")
+        one.add_argument("--out", type=Path, default=default_out(), help="output folder (default: out)")
         one.add_argument("--cache", type=Path, help="cache folder (default: OUT/cache)")
         one.add_argument("--mirror", metavar="URI", help="archive (default: the one this machine's apt uses)")
         one.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -192,6 +206,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BuildError as failed:
         print(f"nvrc-image: {failed}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as missing:
+        print(f"nvrc-image: the Python package {missing.name} is not installed; run: pip install 'nvrc[build]'",
+              file=sys.stderr)
+        return 2
     except OSError as failed:
         print(f"nvrc-image: {failed}; free space or correct the path, then run it again", file=sys.stderr)
         return 1

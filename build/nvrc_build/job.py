@@ -19,8 +19,22 @@ from nvrc_build.tree.tree import Tree
 
 # 2025-01-01; every time stamp in an image. A build has no other clock.
 EPOCH = 1735689600
-CHECKOUT = Path(__file__).resolve().parents[2]
 ENGINE = Path(__file__).resolve().parent
+CARRIED = ENGINE.parent / "nvrc_tree"  # what a wheel has of a checkout; pyproject.toml lists it
+
+
+def find_checkout(engine: Path = ENGINE) -> Path:
+    """The checkout that the factory lies in; of an installed factory, what the wheel carries of it."""
+    checkout = engine.parents[1]
+    return checkout if (checkout / "rootfs").is_dir() else engine.parent / CARRIED.name
+
+
+CHECKOUT = find_checkout()
+
+
+def default_out(checkout: Path = CHECKOUT) -> Path:
+    """Where things are made: in the checkout, and by an installed factory in the working folder."""
+    return checkout / "out" if checkout != CARRIED else Path("out").resolve()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +74,16 @@ class Work:
     parameters: str = ""
 
 
+def find_declarations(checkout: Path = CHECKOUT) -> Path:
+    if not (checkout / "rootfs").is_dir():
+        raise BuildError(f"there are no declarations in {checkout / 'rootfs'}",
+                         "install the wheel anew, or run ./dev from a checkout")
+    return checkout / "rootfs"
+
+
 def open_supply(*, cache: Path, mirror: str | None = None, checkout: Path = CHECKOUT,
                 progress: Progress = silent) -> Supply:
-    rootfs = checkout / "rootfs"
+    rootfs = find_declarations(checkout)
     stages = Cache(cache.resolve(), waiting=lambda line: progress(line, 0, 0))
     return Supply(rootfs=rootfs, declared=load(rootfs), cache=stages, mirror=mirror, progress=progress)
 

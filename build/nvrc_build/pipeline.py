@@ -13,7 +13,7 @@ from nvrc_build.ground.cache import digest, digest_files, hold
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.exchange import exchange
 from nvrc_build.ground.progress import Progress, silent
-from nvrc_build.job import CHECKOUT, ENGINE, Job, Work, open_job, open_supply
+from nvrc_build.job import CHECKOUT, ENGINE, Job, Work, default_out, open_job, open_supply
 from nvrc_build.supply import supply
 from nvrc_build.supply.apt import file_sha256
 
@@ -56,7 +56,7 @@ def build(profile: str = "lab", *, out: Path | None = None, agent: Path | str | 
           components: Path | str | None = None, cache: Path | None = None, mirror: str | None = None,
           checkout: Path = CHECKOUT, progress: Progress = silent) -> Image:
     """Build an image into `out`/images/`profile` and say where its parts are. The cache is in `out` by default."""
-    out = (out or checkout / "out").resolve()
+    out = (out or default_out(checkout)).resolve()
     job = open_job(profile, cache=cache or out / "cache", agent=agent, components=components, mirror=mirror,
                    checkout=checkout, progress=progress)
     return publish(make(job), out / "images" / profile, profile, lambda line: progress(line, 0, 0))

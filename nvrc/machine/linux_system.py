@@ -14,6 +14,7 @@ from _queue import Empty, SimpleQueue
 from guest_cdi.lean.light import TYPE_CHECKING, Iterator, TypeVar
 from nvrc.machine import linux
 from nvrc.machine.children import Children, Ended, nobody, work
+from nvrc.machine.kmsg import records
 from nvrc.machine.program import Program, start
 from nvrc.machine.system import KERN_EMERG, Node, Output, Task
 from nvrc.machine.waits import Waits
@@ -135,7 +136,7 @@ class LinuxSystem:
     def listen_vsock(self, port: int) -> int:
         """A stream socket on a port of the VM's own, for the host; OSError where there is no such device."""
         self._only_as_init("listen on vsock")
-        from nvrc.pid1.farewell import listen
+        from nvrc.machine.vsock import listen
 
         return listen(self.real_path(paths.VSOCK), port)
 
@@ -144,17 +145,7 @@ class LinuxSystem:
 
     def kernel_records(self) -> Iterator[bytes]:
         """What the kernel's ring buffer holds now, oldest first, in the format of /dev/kmsg."""
-        try:
-            descriptor = os.open(self.real_path(paths.KMSG), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return
-        try:
-            while record := os.read(descriptor, 8192):
-                yield record
-        except OSError:
-            return  # BlockingIOError: that was the newest; BrokenPipeError: overwritten while reading
-        finally:
-            os.close(descriptor)
+        return records(self.real_path(paths.KMSG))
 
     def find_node(self, path: str) -> Node | None:
         """What is at the path itself, links not followed; None for nothing."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 STANDARD_ERROR = 2
+IGNORED = "Exception ignored in "
 
 
 def hold_standard_descriptors() -> None:
@@ -35,7 +36,9 @@ def tell_uncaught(system: System) -> None:
 
     def unraisable(found: UnraisableHookArgs) -> None:
         error = found.exc_value or found.exc_type
-        system.say(console.warning_line(f"uncaught in {found.object!r}: {tell(error)}"))
+        # Of a thread Python 3.13 gives no object, but a sentence with it.
+        where = repr(found.object) if found.object is not None else (found.err_msg or "").removeprefix(IGNORED)
+        system.say(console.warning_line(f"uncaught in {where}: {tell(error)}"))
 
     def uncaught(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
         system.say(console.warning_line(f"uncaught: {tell(error)}"))

@@ -24,7 +24,7 @@ from nvrc.vocabulary.signals import signal
 from nvrc.vocabulary.verdict import Verdict
 
 if TYPE_CHECKING:
-    from nvrc.pid1.main import Init
+    from nvrc.pid1.init import Init
 
 TRANSPORT = "vmw_vsock_virtio_transport"
 MISC = 10  # the major number of its node
@@ -51,9 +51,6 @@ class Row(NamedTuple):
     act: Callable[[Stage], None]
     limit_s: float
     tells: str
-
-
-# What is done ----------------------------------------------------------------------------------------------------
 
 
 def _say_log(stage: Stage) -> None:
@@ -151,8 +148,6 @@ def _switch_off(stage: Stage) -> None:
             system.say(console.warning_line(f"cannot {name} the machine: {err.strerror}"))
 
 
-# The table -------------------------------------------------------------------------------------------------------
-
 ENDING: tuple[Row, ...] = (
     Row("log", _say_log, 0.0,
         "the last lines of daemons and kernel on the console, when something failed"),
@@ -187,9 +182,6 @@ def end(stage: Stage, sleep: Callable[[float], None] = time.sleep, rows: tuple[R
             stage.system.say(console.warning_line(f"ending: {row.name}: {tell(err)}"))
     while True:
         sleep(3600)
-
-
-# What the rows ask -----------------------------------------------------------------------------------------------
 
 
 def _settings(stage: Stage) -> Settings:

@@ -12,11 +12,9 @@ Follows PROTOCOL.md of containerd/ttrpc, google.rpc.Status and vsock(7). Loaded 
 from __future__ import annotations
 
 import _socket
-import errno
 import struct
 
 from guest_cdi.lean.light import Callable
-from nvrc.machine import linux
 from nvrc.machine.loop import Loop
 from nvrc.vocabulary import console
 from nvrc.vocabulary.ending import Ending
@@ -32,16 +30,9 @@ MOST_ANSWERS = 64  # to one peer: the runtime asks once
 PIECE = 1 << 16
 GRACE_S = 0.5  # after the runtime has gone, for one that dials again
 
-GET_LOCAL_CID = 0x7B9  # IOCTL_VM_SOCKETS_GET_LOCAL_CID
-NO_CID = b"\xff\xff\xff\xff"
-ANY_CID = 0xFFFFFFFF
-
 
 class GarbageError(ValueError):
     """What a peer sent is no frame of the protocol, or is one that no runtime sends."""
-
-
-# The text -----------------------------------------------------------------------------------------------------------
 
 
 def describe(ending: Ending) -> str:
@@ -72,23 +63,6 @@ def _field(number: int, content: bytes) -> bytes:
         size >>= 7
     length.append(size)
     return bytes([number << 3 | 2]) + bytes(length) + content
-
-
-# The socket ---------------------------------------------------------------------------------------------------------
-
-
-def listen(device: str, port: int) -> int:
-    """A listening socket on a vsock port. `device` is /dev/vsock, which knows whether the machine has a transport:
-    binding succeeds without one, and nobody would ever come."""
-    if linux.ioctl(device, GET_LOCAL_CID, bytes(4)) == NO_CID:
-        raise OSError(errno.ENODEV, "the machine has no vsock device")
-    sock = _socket.socket(_socket.AF_VSOCK, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
-    try:
-        sock.bind((ANY_CID, port))
-        sock.listen(MOST_PEERS)
-        return sock.detach()
-    finally:
-        sock.close()
 
 
 class Requests:

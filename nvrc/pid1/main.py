@@ -1,46 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """PID 1: runs the boot table, hands over to the agent, looks after the VM, and ends it. Never returns.
 
-Whatever goes wrong ends in one line on the console and the table in nvrc.pid1.ending; never in the kernel's panic about a
-dead init. This module joins the parts (loop, journal, executor, life); it decides nothing itself.
+Whatever goes wrong ends in one line on the console and the table in nvrc.pid1.ending; never in
+the kernel's panic about a dead init.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-
-from guest_cdi.lean.light import TYPE_CHECKING, Callable, NoReturn
+from guest_cdi.lean.light import Callable, NoReturn
 from nvrc.boot import BOOT
-from nvrc.engine.executor import DEGRADED, FAILED, RUNNING, BootError, Executor, Record
-from nvrc.engine.facts import Facts
 from nvrc.engine.table import Table
-from nvrc.machine import linux
-from nvrc.machine.journal import Journal
 from nvrc.machine.linux_system import LinuxSystem
-from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
-from nvrc.machine.wait import ChildEnded
-from nvrc.params.values import LogLevel
-from nvrc.pid1.alarm import expire, set_alarm
 from nvrc.pid1.crash import hold_standard_descriptors, tell, tell_uncaught
-from nvrc.pid1.supervise import STOP_SIGNALS
-from nvrc.report.bulletin import Bulletin
-from nvrc.vocabulary import console, paths
-from nvrc.vocabulary.ending import ORDERLY, Ending
-from nvrc.vocabulary.signals import signal, signal_name
-from nvrc.vocabulary.verdict import Verdict
-
-if TYPE_CHECKING:
-    from nvrc.pid1.daemons import Daemons
-    from nvrc.pid1.life import Life
-
-WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
-# Nothing runs yet that could go on, unlike when a daemon is lost later.
-LOST_EARLY = ("read its last lines above; a SIGKILL that nobody sent is the kernel's, for want of memory; start the VM "
-              "again with its GPUs reset")
-FORWARDED = {LogLevel.OFF: -1, LogLevel.ERROR: 3, LogLevel.WARN: 4, LogLevel.INFO: 6, LogLevel.DEBUG: 7,
-             LogLevel.TRACE: 7}
+from nvrc.pid1.init import Init
+from nvrc.vocabulary.ending import Ending
 
 
 def main() -> NoReturn:
@@ -64,190 +38,3 @@ def run(system: System, table: Table, last: Callable[[], None] = lambda: None) -
         end(Stage(system=system, ending=ending, init=init, last=last))
     finally:
         system.power_off()
-
-
-class StopError(Exception):
-    """A stop signal came before there was an agent to stop."""
-
-
-class Init:
-    """One life of PID 1 on one System."""
-
-    def __init__(self, system: System, table: Table) -> None:
-        self.system = system
-        self.started_s = system.now()
-        self.loop = Loop(system.now)
-        self.journal = Journal(system)
-        self.executor = Executor(system, self.loop, table, finished=self._step_finished, alarm=set_alarm)
-        self.bulletin = Bulletin(system, self.executor, self.started_s)
-        self.life: Life | None = None
-        self.warnings_told = 0
-        self._is_timed = False
-        self.signals = -1
-        self.ended_early: list[tuple[int, int]] = []
-        self._stopped_early: list[int] = []
-        # Once there is a verdict.
-        self.is_over = self.is_hurried = False
-        self.closing: Daemons | None = None
-        system.output = self._watch_output
-
-    def live(self) -> Ending:
-        """Until there is a reason to end; how that is done is the table in nvrc.pid1.ending."""
-        try:
-            return self._boot_and_live()
-        except BootError as failed:
-            one = failed.record
-            return Ending(code=one.code, step=one.name, what=one.detail, hint=one.hint)
-        except StopError as stop:
-            return Ending(code=ORDERLY, what=f"stopped by {stop} during boot")
-        finally:
-            self.is_over = True
-
-    def _boot_and_live(self) -> Ending:
-        self._watch_signals()
-        life = self._hand_over(self.executor.run())
-        self.loop.run(lambda: life.ending is not None)
-        assert life.ending is not None  # noqa: S101 - what the loop above waited for
-        return life.ending
-
-    # Boot
-
-    def _watch_signals(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-        signal.signal(signal.SIGALRM, expire)
-        self.signals = linux.signalfd(WATCHED)
-        self.loop.watch(self.signals, self.take_signals)
-
-    def _step_finished(self, record: Record, facts: Facts) -> None:
-        if self.is_over:
-            return  # a step that overran: the boot has had its verdict
-        detail = f"{record.code}: {record.detail}" if record.outcome == DEGRADED else record.detail
-        self.system.say(console.step_line(record.name, record.outcome, record.seconds, detail))
-        for text in facts.warnings[self.warnings_told:]:
-            self.system.say(console.warning_line(text))
-        self.warnings_told = len(facts.warnings)
-        self._open_logs(facts)
-        self._time_boot(facts)
-        self._miss_daemons(facts)
-
-    def _open_logs(self, facts: Facts) -> None:
-        """Serve the journal once its step has opened it, and show what the command line wants to see of it."""
-        if facts.journal is not None and facts.journal is not self.journal:
-            self.journal = facts.journal
-            self.loop.watch(self.journal.log_socket, self.journal.drain)
-            self.loop.watch(self.journal.kernel_log, self.journal.read_kernel)
-        if facts.parameters is not None:
-            self.journal.forward(FORWARDED[facts.parameters.settings.log])
-
-    def _time_boot(self, facts: Facts) -> None:
-        """Have the whole boot watched from when its limit is known; only a warning, because every step has its own."""
-        if facts.parameters is None or self._is_timed:
-            return
-        self._is_timed = True
-        limit_s = facts.parameters.settings.timeout_boot_s
-
-        def tell_slow() -> None:
-            if self.life is not None or self.is_over:
-                return
-            now = self.system.now()
-            running = ", ".join(f"{record.name} for {now - record.start_s:.1f} s" for record in self.executor.records
-                                if record.outcome == RUNNING)
-            text = f"no agent after {limit_s} s (nvrc.timeout.boot); running: {running or 'nothing'}"
-            self.executor.warn(text)
-            self.warnings_told += 1
-            self.system.say(console.warning_line(text))
-
-        self.loop.at(self.started_s + limit_s, tell_slow)
-
-    def _watch_output(self, descriptor: int, name: str) -> None:
-        def ready() -> None:
-            if not self.journal.read_output(descriptor, name):
-                self.loop.unwatch(descriptor)
-                os.close(descriptor)
-
-        self.loop.watch(descriptor, ready)
-
-    def _hand_over(self, facts: Facts) -> Life:
-        from nvrc.pid1.life import Life  # the agent runs already
-
-        self.bulletin.boot_over()
-        life = Life(self.system, self.loop, self.journal, facts, publish=self._publish_life,
-                    is_degraded=any(record.outcome == DEGRADED for record in self.executor.records))
-        self.life = life
-        mode = facts.mode.value if facts.mode else "cpu"
-        devices = facts.cdi.devices if facts.cdi else 0
-        self.system.say(console.verdict_ready(self.system.now() - self.started_s, mode, count_gpus(facts), devices,
-                                              life.supervisor.agent_pid))
-        self._limit_others()
-        if facts.settings.log is LogLevel.TRACE:
-            console.tell_imports(self.system.say, sys.modules)
-        self.bulletin.publish(life.verdict, self.journal, life)
-        self.bulletin.serve(self.loop, lambda: self.bulletin.live(self.journal, self.life))
-        for pid, status in self.ended_early:
-            life.child_ended(pid, status)
-        for number in self._stopped_early:
-            life.stop_requested(number)
-        return life
-
-    def _limit_others(self) -> None:
-        """Containers come from here on. What they write to the kernel's log must not drown what the driver says there;
-        and a pod that mounts /dev/log of the machine gets none that it could fill, unless it is root.
-        """
-        try:
-            self.system.close_to_others(paths.DEV_LOG)
-        except OSError:
-            pass  # there is none in this table
-        try:
-            self.system.write(paths.PRINTK_DEVKMSG, b"ratelimit\n")  # the kernel wants the newline
-        except OSError:
-            pass  # printk.devkmsg= on the command line decided it for good
-
-    # Events
-
-    def take_signals(self) -> None:
-        for number in linux.read_signals(self.signals):
-            if number != signal.SIGCHLD:
-                self._stop(number)
-        self._reap()
-
-    def _reap(self) -> None:
-        for child in self.system.reap():
-            if self.life is not None:
-                self.life.child_ended(*child)
-                continue
-            self.ended_early.append(child)
-            if self.closing is not None:
-                self.closing.child_ended(*child)
-        if self.life is None and not self.is_over:
-            self._miss_daemons(self.executor.facts)
-
-    def _miss_daemons(self, facts: Facts) -> None:
-        """A daemon that GPUs depend on and that ends while the boot goes on has failed the step that started it."""
-        for running in facts.services:
-            for pid, status in self.ended_early:
-                if running.is_critical and pid == running.pid:
-                    what = f"{running.service.name} {ChildEnded(pid, status).text()} during the boot"
-                    raise BootError(Record(name=running.service.step, outcome=FAILED, code="E_SERVICE_LOST",
-                                           detail=what, hint=LOST_EARLY))
-
-    def _stop(self, number: int) -> None:
-        if self.is_over:
-            self.is_hurried = True
-        elif self.life is not None:
-            self.life.stop_requested(number)
-        elif self.executor.facts.agent_pid is None:
-            raise StopError(signal_name(number))
-        else:
-            self._stopped_early.append(number)  # the agent is running already: it is told once we look after it
-
-    def _publish_life(self, verdict: Verdict) -> None:
-        self.bulletin.publish_life(self.bulletin.verdict if self.is_over else verdict, self.journal, self.life)
-
-
-def count_gpus(facts: Facts) -> int:
-    """Those that containers can be given; on the bus, where nothing attaches them."""
-    if facts.ledger is not None:
-        from nvrc.engine.ledger import ledger_of
-
-        return sum(1 for record in ledger_of(facts) or () if not record.code)
-    return len(facts.on_bus)

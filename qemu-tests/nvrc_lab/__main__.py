@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LabError as err:
         print(f"nvrc-lab: {err}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as missing:
+        print(f"nvrc-lab: the Python package {missing.name} is not installed: run: pip install 'nvrc[build,dev]'",
+              file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nnvrc-lab: interrupted; the machine was ended", file=sys.stderr)
         return 130

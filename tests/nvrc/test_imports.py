@@ -44,6 +44,6 @@ AT_THE_END = frozenset({"nvrc.pid1.ending", "nvrc.pid1.farewell", "nvrc.pid1.ter
 
 def test_what_the_end_needs_is_loaded_at_the_end() -> None:
     root = Path(nvrc.__file__).parents[1]
-    code = f"import sys; sys.path.insert(0, {str(root)!r}); import nvrc.pid1, nvrc.life; print(*sys.modules)"
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); import nvrc.pid1.main, nvrc.pid1.life; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert AT_THE_END & set(loaded.stdout.split()) == set()

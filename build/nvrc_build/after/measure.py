@@ -43,7 +43,7 @@ def snp_digest(launch: Launch) -> bytes:
         from sevsnpmeasure import guest, vcpu_types  # type: ignore[import-untyped]  # noqa: PLC0415
         from sevsnpmeasure.sev_mode import SevMode  # type: ignore[import-untyped]  # noqa: PLC0415
     except ImportError as missing:
-        raise BuildError("sev-snp-measure is not installed", "install the build extra: pip install sev-snp-measure"
+        raise BuildError("sev-snp-measure is not installed", "run: pip install 'nvrc[build]'"
                          ) from missing
     signature = vcpu_types.CPU_SIGS.get(launch.vcpu_type)
     if signature is None:

@@ -9,7 +9,6 @@ digests before signing are kept beside them, and those are equal wherever the sa
 from __future__ import annotations
 
 import shutil
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from nvrc_build.ground.run import clean_env, run
 from nvrc_build.sandbox.sandbox import sandbox_argv
 from nvrc_build.supply import compile as compiler
 from nvrc_build.supply.apt import file_sha256
+from nvrc_build.supply.extract import extract
 
 _RECIPES = Path(__file__).parent / "recipes"
 _MAGIC = b"~Module signature appended~\n"
@@ -41,8 +41,7 @@ def build_driver(driver: Driver, package: Path, out: Path, *, root: Path, jobs: 
 
 
 def _unpack(archive: Path, folder: str, target: Path) -> None:
-    with tarfile.open(archive) as tar:
-        tar.extractall(target.with_suffix(".all"), filter="data")
+    extract("the driver's source", archive, target.with_suffix(".all"))
     (target.with_suffix(".all") / folder).rename(target)
     shutil.rmtree(target.with_suffix(".all"))
 

@@ -23,9 +23,15 @@ _START = ("import sys; sys.path.append('/site'); sys.argv[0] = 'pyinstaller'; "
           "from PyInstaller.__main__ import run; run()")
 
 
+def source_folder(checkout: Path) -> Path:
+    """Where the init's packages lie: in the checkout, or installed beside the factory."""
+    return checkout if (checkout / PACKAGES[0]).is_dir() else Path(__file__).resolve().parents[2]
+
+
 def source_files(checkout: Path) -> tuple[Path, ...]:
     """Everything the frozen program is made of, in a fixed order: the key of its cache entry."""
-    found = [path for package in PACKAGES for path in sorted((checkout / package).rglob("*.py"))]
+    base = source_folder(checkout)
+    found = [path for package in PACKAGES for path in sorted((base / package).rglob("*.py"))]
     if not found:
         raise BuildError(f"no sources of {' and '.join(PACKAGES)} in {checkout}", "run it from a checkout")
     return (*found, *sorted(path for path in RECIPE.iterdir() if path.is_file()))
@@ -59,7 +65,7 @@ def _prune_binding(checkout: Path, site: Path, target: Path) -> None:
 
 def _copy_sources(checkout: Path, target: Path) -> None:
     for path in source_files(checkout):
-        inside = path.name if path.is_relative_to(RECIPE) else path.relative_to(checkout)
+        inside = path.name if path.is_relative_to(RECIPE) else path.relative_to(source_folder(checkout))
         copy = target / inside
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)

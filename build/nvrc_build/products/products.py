@@ -60,7 +60,7 @@ def make_driver(job: Job, work: Work) -> Path:
     if compiler.headers_release(root) != release:
         raise BuildError(f"kernel {release} and headers {compiler.headers_release(root)} are not of one release",
                          f"run: nvrc-image lock compile {job.image.name}")
-    code = _code("products/driver.py", "supply/compile.py", "products/recipes/sign.mk")
+    code = _code("products/driver.py", "supply/extract.py", "supply/compile.py", "products/recipes/sign.mk")
     key = digest(repr(driver), package.name, root.name, code)
 
     def make(out: Path) -> None:
@@ -104,10 +104,10 @@ def make_site(job: Job) -> Path:
 
 
 def make_init(job: Job, _work: Work) -> Path:
-    sources = freezer.source_files(job.checkout)
+    sources, base = freezer.source_files(job.checkout), freezer.source_folder(job.checkout)
     tools, site = supply.root(job.supply, "tools"), make_site(job)
     code = _code("products/freeze.py", "products/prune.py")
-    key = digest(digest_files(sources, job.checkout), tools.name, site.name, code)
+    key = digest(digest_files(sources, base), tools.name, site.name, code)
 
     def make(out: Path) -> None:
         frozen = freezer.freeze(job.checkout, root=tools, site=site, out=out, epoch=EPOCH)
@@ -165,7 +165,8 @@ def make_components(job: Job, _work: Work) -> Path:
     if job.components is None:
         raise BuildError(f"image {job.image.name} needs the confidential guest components", "give --components")
     source = given.open_given(job.components, job.cache, job.supply.progress)
-    key = digest(given.identify(source), _code("supply/given.py", "products/components.py"))
+    code = _code("supply/given.py", "supply/extract.py", "products/components.py")
+    key = digest(given.identify(source), code)
 
     def make(out: Path) -> None:
         given.unpack("components", source, out)

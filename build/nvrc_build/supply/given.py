@@ -7,10 +7,8 @@ right, and is never fetched twice. An archive or a folder is laid out as its fil
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import tarfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.progress import Progress
 from nvrc_build.ground.run import find, run
 from nvrc_build.supply.apt import file_sha256
+from nvrc_build.supply.extract import extract
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SCHEMES = ("http", "https", "file")
@@ -112,18 +111,6 @@ def unpack(what: str, source: Path, target: Path) -> None:
             run([find("zstd", "zstd"), "-q", "-d", "-f", source, "-o", plain], what=f"unpacking {source.name}")
             source = plain
     try:
-        with tarfile.open(source) as tar:
-            tar.extractall(target, filter=_inside)
-    except (tarfile.TarError, EOFError, OSError) as wrong:
-        raise BuildError(f"{what} {source.name} cannot be unpacked: {wrong}",
-                         "give a tar archive or a folder, laid out as in the image") from wrong
+        extract(what, source, target, absolute_links=True)
     finally:
         plain.unlink(missing_ok=True)
-
-
-def _inside(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
-    """tarfile's own rules against leaving the folder; but an image has links to absolute paths, which are kept."""
-    if member.issym() and member.linkname.startswith("/"):
-        tarfile.data_filter(member.replace(linkname=os.path.basename(member.linkname) or "x", deep=False), target)
-        return member.replace(uid=0, gid=0, deep=False)
-    return tarfile.data_filter(member, target)

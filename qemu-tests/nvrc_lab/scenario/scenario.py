@@ -272,6 +272,8 @@ def _unknown(key: str, word: str, known: tuple[str, ...]) -> Iterator[str]:
 
 
 def list_scenarios(folder: Path) -> tuple[Path, ...]:
+    if not folder.is_dir():
+        raise LabError(f"there is no folder of scenarios {folder}", "name one that exists, or install the wheel anew")
     return tuple(sorted(folder.glob(f"*{SUFFIX}")))
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -110,7 +111,7 @@ loader = SourceFileLoader("dev_script", sys.argv[1])
 dev = importlib.util.module_from_spec(importlib.util.spec_from_loader("dev_script", loader))
 sys.modules["dev_script"] = dev
 loader.exec_module(dev)
-dev.ROOT = Path(sys.argv[2])
+dev.ROOT, dev.LOCK_WAIT_S, dev.LOCK_LOOK_S = Path(sys.argv[2]), 1, 0.1
 try:
     names = dev.missing_packages([dev.Package("tool", "tool-program"), dev.Package("data", sys.argv[2] + "/data")])
     print(*names)
@@ -142,7 +143,7 @@ def test_what_dpkg_knows_is_not_installed(programs: Path) -> None:
 
 def test_without_dpkg_the_names_are_told(programs: Path) -> None:
     (said,) = ask(programs)
-    assert said.startswith("DevError: missing: tool data (the names of Debian and Ubuntu; this machine has no dpkg)")
+    assert said.startswith("DevError: missing: tool data (Debian's names; there is no dpkg here); install their like")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root needs no sudo")
@@ -153,6 +154,8 @@ def test_without_root_and_sudo_the_remedy_is_told(programs: Path) -> None:
 
 
 APT = """
+test "$1" = -oDPkg::Lock::Timeout=1 || exit 99
+shift
 case "$1" in
   update) touch {lists}; exit 0;;
   install) test -e {lists} || exit 100; echo "$@" > {installed}; exit {status};;
@@ -167,7 +170,7 @@ def fake_apt(programs: Path, folder: Path, status: int = 0) -> Path:
     put(programs, "dpkg-query", "exit 1")
     put(programs, "apt-get", APT.format(lists=lists, installed=installed, status=status).replace("touch", "/bin/touch"))
     put(programs, "apt-cache", "shift; " + POLICY.format(lists=lists))
-    put(programs, "env", 'shift; exec "$@"')
+    put(programs, "env", 'shift 2; exec "$@"')
     put(programs, "sudo", 'test "$1" = -n && shift; test "$1" = true && exit 0; exec "$@"')
     return installed
 
@@ -181,10 +184,75 @@ def test_package_lists_are_read_only_when_there_are_none(programs: Path, tmp_pat
     assert "update" not in " ".join(ask(programs))
 
 
+LOCKED = """
+if test "$2" = update && ! test -e {tried}; then
+    /bin/touch {tried}; echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)" >&2; exit 100
+fi
+"""
+
+
+def test_another_package_manager_is_waited_for(programs: Path, tmp_path: Path) -> None:
+    installed = fake_apt(programs, tmp_path)
+    first = (programs / "apt-get").read_text()
+    put(programs, "apt-get", LOCKED.format(tried=tmp_path / "tried") + first)
+    said = ask(programs)
+    assert said.count("dev: waiting for another package manager") == 1
+    assert installed.read_text().split()[-2:] == ["tool", "data"]
+
+
+def test_a_package_manager_that_never_ends_is_not_waited_for_without_end(programs: Path, tmp_path: Path) -> None:
+    fake_apt(programs, tmp_path)
+    put(programs, "apt-get", 'echo "E: Could not get lock" >&2; exit 100')
+    said = ask(programs)
+    assert said.count("dev: waiting for another package manager") == 9
+    assert said[-1].startswith("DevError: could not install tool data")
+
+
 def test_an_apt_that_fails_ends_with_the_remedy(programs: Path, tmp_path: Path) -> None:
     fake_apt(programs, tmp_path, status=100)
     assert re.match(r"DevError: could not install tool data \(log: .*apt-get-install.log\); run as root: apt-get update "
                     r"&& apt-get install tool data", ask(programs)[-1])
+
+
+# Programs that no package of ours is named for: those of every Debian, those beside another, and those that may be missing.
+OF_EVERY_DEBIAN = {"bash", "chroot", "dash", "dpkg-deb", "ldconfig", "ldd", "nice", "readlink", "setpriv", "unshare",
+                   "apt-cache", "apt-config", "apt-get", "dpkg-query"}
+BESIDE = {"dumpe2fs": "e2fsprogs", "readelf": "gcc", "strip": "gcc", "objcopy": "gcc", "cc": "gcc"}
+MAY_BE_MISSING = {"go", "sudo"}
+
+
+def programs_started(text: str) -> set[str]:
+    """Names that a module hands to which, find, run or Popen as they stand there."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if not (isinstance(node, ast.Call) and node.args):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        first = node.args[0]
+        if name in ("run", "Popen", "check_output") and isinstance(first, ast.List) and first.elts:
+            first = first.elts[0]
+        elif name != "which" and not (name == "find" and len(node.args) == 2):
+            continue
+        if isinstance(first, ast.Constant) and isinstance(first.value, str) and "/" not in first.value:
+            found.add(first.value)
+    return found
+
+
+def test_programs_started_are_seen() -> None:
+    text = 'which("a")\nsubprocess.run(["b", x])\nrun(["c"], what="")\nfind("d", "p")\ntext.find("no")\nrun(["/sbin/e"])'
+    assert programs_started(text) == {"a", "b", "c", "d"}
+
+
+def test_every_program_that_is_started_comes_with_a_package(dev: ModuleType) -> None:
+    """On a machine that nobody worked on nothing is there by chance: 19 tests once failed for want of mkfs.erofs."""
+    files = [path for folder in ("tests", "build/nvrc_build", "qemu-tests") for path in (ROOT / folder).rglob("*.py")
+             if path.name not in ("test_dev.py", "test_running_programs.py") and "bench" not in path.parts]
+    packages = {package.name for package in dev.TESTS}
+    known = {package.evidence for package in dev.TESTS} | OF_EVERY_DEBIAN | MAY_BE_MISSING | {
+        program for program, package in BESIDE.items() if package in packages}
+    started = {name: str(path.relative_to(ROOT)) for path in files for name in programs_started(path.read_text())}
+    assert len(started) > 10
+    assert {name: place for name, place in started.items() if name not in known} == {}
 
 
 # The virtual environment

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,9 +90,9 @@ from nvrc.machine.linux_system import LinuxSystem
 tell_uncaught(LinuxSystem("/nonexistent"))
 """
 UNCAUGHT = {
-    "in a thread": ("_thread.start_new_thread(lambda: 1 / 0, ())\ntime.sleep(0.2)", "nvrc: warn uncaught in <function"),
-    "in a destructor": ("class A:\n    def __del__(self): 1 / 0\nA()", "nvrc: warn uncaught in <function A.__del__"),
-    "at the top": ("1 / 0", "nvrc: warn uncaught: ZeroDivisionError: division by zero at <string>:"),
+    "in a thread": ("_thread.start_new_thread(lambda: 1 / 0, ())\ntime.sleep(0.2)", r"nvrc: warn uncaught in (thread started by )?<function <lambda>"),
+    "in a destructor": ("class A:\n    def __del__(self): 1 / 0\nA()", r"nvrc: warn uncaught in <function A\.__del__"),
+    "at the top": ("1 / 0", r"nvrc: warn uncaught: ZeroDivisionError: division by zero at <string>:"),
 }
 
 
@@ -99,7 +100,7 @@ UNCAUGHT = {
 def test_what_nobody_caught_is_a_line_of_the_console(code: str, line: str) -> None:
     done = run_program(PRELUDE + code)
     (said,) = done.stderr.splitlines()
-    assert said.startswith(line)
+    assert re.match(line, said)
     assert "ZeroDivisionError" in said
 
 

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tar archive of somebody else's as a folder: every member is looked at before the first is written.
+
+Refused: what would lie outside (an absolute path, `..`), what lies below a link, a link that leads out, device nodes
+and pipes, a path that is there twice with two meanings, more than an image can hold. So nothing is ever written through
+a link. Owners, set-id bits and write permission of others are not taken along. The rules are our own and not the
+filters of tarfile, which Python 3.11 has only from 3.11.4 on and which change with its version.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+import stat
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from pathlib import Path, PurePosixPath
+
+from nvrc_build.ground.errors import BuildError
+
+MOST_BYTES = 16 << 30
+MOST_MEMBERS = 500_000
+_MOST_FINDINGS = 20
+_CHUNK = 1 << 20
+_LONGEST_NAME, _LONGEST_TARGET = 255, 4095
+# What tarfile and its decompressors raise over a file that is cut, damaged or of another kind.
+_DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, OverflowError)
+
+
+class Kind(Enum):
+    FILE = "a file"
+    FOLDER = "a folder"
+    LINK = "a link"
+
+
+def extract(what: str, archive: Path, target: Path, *, absolute_links: bool = False) -> None:
+    """`absolute_links`: the tree is an image's, where a link to /usr/x means the image's own."""
+    try:
+        with _open(archive) as tar:
+            members = list_members(tar)
+            findings = check(members, absolute_links=absolute_links)
+            if not findings:
+                target.mkdir(parents=True, exist_ok=True)
+                for member in members:
+                    _write(tar, member, target)
+                _stamp_folders(members, target)
+    except _DAMAGE as wrong:
+        if isinstance(wrong, OSError) and wrong.errno is not None:
+            raise  # the disk's failure, not the archive's
+        raise BuildError(f"{what} {archive.name} cannot be unpacked: {wrong}",
+                         "give a tar archive or a folder, laid out as in the image") from wrong
+    if findings:
+        more = (f"and {len(findings) - _MOST_FINDINGS} more",) if len(findings) > _MOST_FINDINGS else ()
+        raise BuildError(f"{what} {archive.name} cannot be unpacked: not all of it is files, folders and links within",
+                         "make the archive anew without what is refused", findings=(*findings[:_MOST_FINDINGS], *more))
+
+
+def _open(archive: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(archive)
+    except tarfile.ReadError as wrong:  # which says of each compression why it is not that one, a line each
+        raise tarfile.TarError("it is empty, damaged or no tar archive") from wrong
+
+
+def list_members(tar: tarfile.TarFile, most: int = MOST_MEMBERS) -> list[tarfile.TarInfo]:
+    """Headers only, and no more of them than an image can have."""
+    members: list[tarfile.TarInfo] = []
+    for member in tar:
+        members.append(member)
+        if len(members) > most:
+            raise tarfile.TarError(f"it has more than {most} members")
+    _read_to_end(tar)
+    return members
+
+
+def _read_to_end(tar: tarfile.TarFile) -> None:
+    """A checksum of gzip or xz is behind the last byte, and tarfile takes a damaged header for the end."""
+    left = MOST_BYTES
+    while tar.fileobj is not None and (chunk := tar.fileobj.read(_CHUNK)):
+        left -= len(chunk)
+        if chunk.strip(b"\0") or left < 0:
+            raise tarfile.TarError("behind its last member is something that is no member")
+
+
+def check(members: Iterable[tarfile.TarInfo], *, absolute_links: bool = False) -> tuple[str, ...]:
+    """Every reason not to write these members, in their order."""
+    seen, total = {PurePosixPath(): Kind.FOLDER}, 0
+    findings: list[str] = []
+    for member in members:
+        findings += [f"{member.name!r}: {reason}" for reason in _refuse(member, seen, absolute_links=absolute_links)]
+        total += max(member.size, 0)
+    if total > MOST_BYTES:
+        findings.append(f"its files are {total / 1e9:.1f} GB together; {MOST_BYTES / 1e9:.1f} GB is the limit")
+    return tuple(findings)
+
+
+def _refuse(member: tarfile.TarInfo, seen: dict[PurePosixPath, Kind], *, absolute_links: bool) -> Iterator[str]:
+    path, kind = PurePosixPath(member.name), _kind(member)
+    if path.is_absolute() or ".." in path.parts or "\0" in member.name:
+        yield "lies outside the archive's root"
+    elif max((len(os.fsencode(part)) for part in path.parts), default=0) > _LONGEST_NAME:
+        yield f"has a name longer than {_LONGEST_NAME} bytes"
+    elif kind is None:
+        yield "is neither a file, nor a folder, nor a link"
+    elif member.size < 0:
+        yield f"has a size of {member.size}"
+    else:
+        yield from _refuse_place(path, kind, seen)
+        if member.issym():
+            yield from _refuse_target(path, member.linkname, absolute_links=absolute_links)
+        elif member.islnk() and seen.get(PurePosixPath(member.linkname)) is not Kind.FILE:
+            yield f"is a hard link to {member.linkname!r}, which is no file that comes before it"
+        seen[path] = kind
+
+
+def _refuse_place(path: PurePosixPath, kind: Kind, seen: dict[PurePosixPath, Kind]) -> Iterator[str]:
+    for parent in path.parents:
+        if seen.setdefault(parent, Kind.FOLDER) is not Kind.FOLDER:
+            yield f"lies below {str(parent)!r}, which is {seen[parent].value}"
+    if seen.get(path, kind) is not kind:
+        yield f"is there twice, as {seen[path].value} and as {kind.value}"
+
+
+def _refuse_target(path: PurePosixPath, linkname: str, *, absolute_links: bool) -> Iterator[str]:
+    """`..` only at the head of a target: behind a name it would depend on what that name is."""
+    target = PurePosixPath(linkname)
+    if not linkname or "\0" in linkname or len(os.fsencode(linkname)) > _LONGEST_TARGET:
+        yield "is a link to nothing that could exist"
+    elif target.is_absolute():
+        if not absolute_links:
+            yield f"is a link to {linkname!r}, outside the archive's root"
+    else:
+        up = next((number for number, part in enumerate(target.parts) if part != ".."), len(target.parts))
+        if up > len(path.parts) - 1:
+            yield f"is a link to {linkname!r}, outside the archive's root"
+        elif ".." in target.parts[up:]:
+            yield f"is a link to {linkname!r}, with '..' behind a name"
+
+
+def _kind(member: tarfile.TarInfo) -> Kind | None:
+    if member.isreg() or member.islnk():
+        return Kind.FILE
+    if member.isdir():
+        return Kind.FOLDER
+    return Kind.LINK if member.issym() else None
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    place = target / PurePosixPath(member.name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if member.isdir():
+        place.mkdir(exist_ok=True)
+        return
+    source = target / PurePosixPath(member.linkname) if member.islnk() else None
+    if source == place:
+        return
+    place.unlink(missing_ok=True)
+    if source is not None:
+        os.link(source, place, follow_symlinks=False)
+    elif member.issym():
+        place.symlink_to(member.linkname)
+    else:
+        _write_file(tar, member, place)
+
+
+def _write_file(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
+    content = tar.extractfile(member)
+    if content is None:
+        raise tarfile.TarError(f"{member.name!r} has no content")
+    handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(handle, "wb") as out, content:
+        shutil.copyfileobj(content, out, _CHUNK)
+        os.fchmod(out.fileno(), _mode(member.mode))
+    os.utime(place, (member.mtime, member.mtime))
+
+
+def _mode(mode: int) -> int:
+    """Never set-id, never writable by others; executable for all who may, if its owner may."""
+    kept = mode & 0o755 | stat.S_IRUSR | stat.S_IWUSR
+    return kept if mode & stat.S_IXUSR else kept & 0o666
+
+
+def _stamp_folders(members: Iterable[tarfile.TarInfo], target: Path) -> None:
+    """Last of all, because what is written into a folder changes its time."""
+    for member in members:
+        if member.isdir():
+            os.utime(target / PurePosixPath(member.name), (member.mtime, member.mtime))
