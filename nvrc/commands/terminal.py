@@ -13,13 +13,20 @@ UNLIMITED = 0
 
 
 def width_of(out: TextIO, environ: Mapping[str, str] = os.environ) -> int:
-    """COLUMNS, else the terminal's own; without a terminal a line is as long as it is, for grep's sake."""
+    """COLUMNS, else the terminal's own; without a terminal a line is as long as it is, for grep's sake.
+
+    What goes to no file at all, but back to a caller, is left as it is.
+    """
+    try:
+        descriptor = out.fileno()
+    except (OSError, ValueError, AttributeError):
+        return UNLIMITED
     told = environ.get("COLUMNS", "")
     if told.isascii() and told.isdigit() and 0 < len(told) < 6 and int(told):
         return max(NARROWEST, int(told))
     try:
-        return max(NARROWEST, os.get_terminal_size(out.fileno()).columns)
-    except (OSError, ValueError, AttributeError):
+        return max(NARROWEST, os.get_terminal_size(descriptor).columns)
+    except OSError:
         return UNLIMITED
 
 

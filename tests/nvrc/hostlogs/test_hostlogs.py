@@ -8,6 +8,7 @@ import json
 import time
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -265,8 +266,10 @@ def test_a_line_is_folded_below_its_first_word() -> None:
 
 
 @pytest.mark.parametrize(("columns", "width"), [("", 0), ("100", 100), ("5", 30), ("x", 0), ("0", 0), ("9999999", 0)])
-def test_width(columns: str, width: int) -> None:
-    assert width_of(io.StringIO(), {"COLUMNS": columns}) == width
+def test_width(tmp_path: Path, columns: str, width: int) -> None:
+    with (tmp_path / "out").open("w") as out:
+        assert width_of(out, {"COLUMNS": columns}) == width
+    assert width_of(io.StringIO(), {"COLUMNS": columns}) == 0
 
 
 @given(st.lists(st.one_of(st.text(), st.sampled_from([shim(READY), FATAL, '{"MESSAGE": [1, 300]}', '{"msg": {"a": []}}']),
