@@ -26,6 +26,7 @@ from nvrc_build.papers.treemap import render_treemap
 EPILOG = """examples:
   nvrc-image build                          the lab image into out/images/lab
   nvrc-image build lab --agent ./kata-agent --json
+  nvrc-image build nvidia --agent ./kata-agent --agent-policy allow-set-policy
   nvrc-image check                          read every declaration, report every mistake
   nvrc-image inspect lab --svg lab.svg      what it weighs, slice by slice
   nvrc-image diff old/manifest.json lab     what changed
@@ -62,6 +63,8 @@ def build_arguments(parser: argparse.ArgumentParser) -> None:
                         help="kata-agent: PATH or URL#sha256=HEX; default: the lab's stand-in")
     parser.add_argument("--components", metavar="TREE", help="confidential guest components: a folder or tar archive, "
                         "PATH or URL#sha256=HEX")
+    parser.add_argument("--agent-policy", metavar="POLICY", help="what the agent may be asked for: allow-all, "
+                        "allow-set-policy, deny, or a Rego file, PATH or URL#sha256=HEX (default: the image's)")
 
 
 def check_extra(needs: Sequence[str] = BUILD_EXTRA) -> None:
@@ -77,7 +80,7 @@ def run_build(args: argparse.Namespace) -> int:
     started = time.monotonic()
     terminal = Terminal(sys.stderr)
     image = pipeline.build(args.profile, out=args.out, agent=args.agent, components=args.components,
-                           cache=args.cache, mirror=args.mirror, progress=terminal)
+                           policy=args.agent_policy, cache=args.cache, mirror=args.mirror, progress=terminal)
     terminal.close()
     if args.json:
         print(json.dumps(pipeline.describe(image)))

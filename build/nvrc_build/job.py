@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nvrc_build.declared.declared import Declarations, Image, Slice
+from nvrc_build.declared.declared import AgentPolicy, Declarations, Image, Slice
 from nvrc_build.declared.read import load
 from nvrc_build.ground.cache import Cache
 from nvrc_build.ground.errors import BuildError
@@ -45,6 +45,7 @@ class Job:
     checkout: Path
     agent: Given | None
     components: Given | None
+    policy: AgentPolicy | Given
 
     @property
     def cache(self) -> Cache:
@@ -89,20 +90,40 @@ def open_supply(*, cache: Path, mirror: str | None = None, checkout: Path = CHEC
 
 
 def open_job(profile: str, *, cache: Path, agent: Path | str | None = None, components: Path | str | None = None,
-             mirror: str | None = None, checkout: Path = CHECKOUT, progress: Progress = silent) -> Job:
+             policy: Path | str | None = None, mirror: str | None = None, checkout: Path = CHECKOUT,
+             progress: Progress = silent) -> Job:
     supply = open_supply(cache=cache, mirror=mirror, checkout=checkout, progress=progress)
     image = supply.declared.image(profile)
     if image.declared_only:
         raise BuildError(f"image {profile} is declared but cannot be built from this machine's archives",
                          image.declared_only)
     job = Job(image=image, declared=supply.declared, supply=supply, checkout=checkout,
-              agent=_given("agent", agent), components=_given("components", components))
+              agent=_given("agent", agent), components=_given("components", components),
+              policy=_policy(image, policy))
     if job.wants("@agent") and agent is None and not image.stand_in:
         raise BuildError(f"image {profile} needs a kata-agent", "give one with --agent PATH or URL#sha256=HEX")
     if job.wants("@components") and components is None:
         raise BuildError(f"image {profile} needs the confidential guest components",
                          "give them with --components: a folder or an archive, PATH or URL#sha256=HEX")
+    if policy is not None and not job.wants("@agent-policy"):
+        raise BuildError(f"image {profile} has no agent that a policy could bind", "leave --agent-policy out")
     return job
+
+
+def _policy(image: Image, value: Path | str | None) -> AgentPolicy | Given:
+    """What was asked for: the name of a policy, else a file; by default what the image declares."""
+    if value is None:
+        return image.agent_policy
+    named = next((one for one in AgentPolicy if one.value == str(value)), None)
+    if named is not None:
+        return named
+    try:
+        given = parse_given("policy", str(value))
+        check_given(given)
+    except BuildError as wrong:
+        names = ", ".join(one.value for one in AgentPolicy)
+        raise BuildError(wrong.what, f"give a Rego file, PATH or URL#sha256=HEX, or one of {names}") from wrong
+    return given
 
 
 def _given(what: str, value: Path | str | None) -> Given | None:

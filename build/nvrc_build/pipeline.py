@@ -53,12 +53,12 @@ class Image:
 
 
 def build(profile: str = "lab", *, out: Path | None = None, agent: Path | str | None = None,
-          components: Path | str | None = None, cache: Path | None = None, mirror: str | None = None,
-          checkout: Path = CHECKOUT, progress: Progress = silent) -> Image:
+          components: Path | str | None = None, policy: Path | str | None = None, cache: Path | None = None,
+          mirror: str | None = None, checkout: Path = CHECKOUT, progress: Progress = silent) -> Image:
     """Build an image into `out`/images/`profile` and say where its parts are. The cache is in `out` by default."""
     out = (out or default_out(checkout)).resolve()
-    job = open_job(profile, cache=cache or out / "cache", agent=agent, components=components, mirror=mirror,
-                   checkout=checkout, progress=progress)
+    job = open_job(profile, cache=cache or out / "cache", agent=agent, components=components, policy=policy,
+                   mirror=mirror, checkout=checkout, progress=progress)
     return publish(make(job), out / "images" / profile, profile, lambda line: progress(line, 0, 0))
 
 

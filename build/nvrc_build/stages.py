@@ -21,6 +21,7 @@ from nvrc_build.papers.manifest import write_manifest
 from nvrc_build.papers.papers import write_bills
 from nvrc_build.products import kernel as kernels
 from nvrc_build.products import products
+from nvrc_build.products.agent_policy import missing_policy
 from nvrc_build.products.kconfig import check_kernel
 from nvrc_build.supply import supply
 from nvrc_build.supply.apt import file_sha256
@@ -61,7 +62,7 @@ def select(job: Job, work: Work) -> Work:
 def assemble(job: Job, work: Work) -> Work:
     """The libraries that the selected programs need, and every check of the whole."""
     findings = [*work.findings, *close_libraries(work.tree, Pool(work.roots), work.below)]
-    findings += check_tree(job.slices, work.tree, work.below)
+    findings += check_tree(job.slices, work.tree, work.below) + missing_policy(work.tree)
     used = {entry.origin.package for entry in work.tree}
     below = job.declared.slices_of(job.declared.image(job.image.over)) if job.image.over else ()
     findings += unexplained_scripts((*job.slices, *below), used, work.packages, job.cache.debs)

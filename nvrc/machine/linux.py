@@ -19,7 +19,8 @@ MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_RELATIME = 4096, 16384, 1 << 18, 1 << 
 MNT_DETACH = 2
 
 CLONE_NEWNS, CLONE_NEWPID, CLONE_PIDFD = 0x20000, 0x20000000, 0x1000
-SYS_CLONE3, SYS_CLOSE_RANGE = 435, 436
+SYS_FSOPEN, SYS_FSCONFIG, SYS_CLONE3, SYS_CLOSE_RANGE = 430, 431, 435, 436
+FSOPEN_CLOEXEC, FSCONFIG_SET_FLAG = 1, 0
 _IS_X86 = os.uname().machine == "x86_64"
 SYS_INIT_MODULE, SYS_FINIT_MODULE = (175, 313) if _IS_X86 else (105, 273)
 MODULE_INIT_COMPRESSED_FILE = 4
@@ -49,6 +50,17 @@ def _check(result: int, path: str = "") -> int:
 def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
     _check(_libc.mount(os.fsencode(source), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags),
                        data.encode() or None), target)
+
+
+def refused_options(fstype: str, options: tuple[str, ...]) -> tuple[str, ...]:
+    """Options that a file system does not take; fsopen(2), which makes a mount and attaches it nowhere."""
+    context = _check(_libc.syscall(ctypes.c_long(SYS_FSOPEN), fstype.encode(), ctypes.c_uint(FSOPEN_CLOEXEC)))
+    try:
+        return tuple(option for option in options if _libc.syscall(
+            ctypes.c_long(SYS_FSCONFIG), ctypes.c_int(context), ctypes.c_uint(FSCONFIG_SET_FLAG), option.encode(), None,
+            ctypes.c_int(0)) < 0)
+    finally:
+        os.close(context)
 
 
 def umount2(target: str, flags: int = 0) -> None:

@@ -15,8 +15,8 @@ from guest_cdi.lean.light import TYPE_CHECKING, Iterator, TypeVar
 from nvrc.machine import linux
 from nvrc.machine.children import Children, Ended, nobody, work
 from nvrc.machine.kmsg import records
-from nvrc.machine.program import Program, start
-from nvrc.machine.system import KERN_EMERG, Node, Output, Task
+from nvrc.machine.program import Program, start, start_piped
+from nvrc.machine.system import KERN_EMERG, Echo, Node, Output, Task
 from nvrc.machine.waits import Waits
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.console import printable
@@ -36,6 +36,7 @@ class LinuxSystem:
         self._root = root.rstrip("/")
         self._children, self.waits = Children(), Waits()
         self.output: Output = lambda descriptor, _name: os.close(descriptor)
+        self.echo: Echo | None = None
         self._console = console
         self._is_kmsg_open = False
 
@@ -169,6 +170,8 @@ class LinuxSystem:
         self._only_as_init("mount")
         linux.mount(source, self.real_path(target), fstype, flags, data)
 
+    refused_options = staticmethod(linux.refused_options)
+
     def set_hostname(self, name: str) -> None:
         self._only_as_init("sethostname")
         import _socket
@@ -204,18 +207,13 @@ class LinuxSystem:
         return listen()
 
     def start(self, program: Program, ended: Ended = nobody) -> int:
-        if not program.log_as:
-            return self._children.born(start(program, self._root or "/"), ended)
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(reading, False)
-        try:
-            pid = start(program, self._root or "/", writing)
-        except OSError:
-            os.close(reading)
-            raise
-        finally:
-            os.close(writing)
-        self.output(reading, program.log_as)
+        root = self._root or "/"
+        if program.log_as:
+            pid = start_piped(program, root, lambda reading: self.output(reading, program.log_as))
+        elif program.echoed and self.echo is not None:
+            pid = start_piped(program, root, self.echo)
+        else:
+            pid = start(program, root)
         return self._children.born(pid, ended)
 
     def fork(self, task: Task, ended: Ended = nobody) -> tuple[int, int]:

@@ -23,10 +23,10 @@ class Loop:
         self._timers: list[tuple[float, int, Callback]] = []
         self._serial = count()
 
-    def watch(self, descriptor: int, ready: Callback) -> None:
-        """Call `ready` whenever the descriptor can be read."""
+    def watch(self, descriptor: int, ready: Callback, *, writing: bool = False) -> None:
+        """Call `ready` whenever the descriptor can be read, or written to."""
+        self._epoll.register(descriptor, select.EPOLLOUT if writing else select.EPOLLIN)
         self._readers[descriptor] = ready
-        self._epoll.register(descriptor, select.EPOLLIN)
 
     def unwatch(self, descriptor: int) -> None:
         del self._readers[descriptor]

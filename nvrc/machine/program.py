@@ -12,7 +12,7 @@ import os
 import resource
 import struct
 
-from guest_cdi.lean.light import dataclass
+from guest_cdi.lean.light import Callable, dataclass
 from nvrc.machine import linux
 from nvrc.vocabulary.signals import signal
 
@@ -25,7 +25,8 @@ REPORT = 3  # the descriptor of the report pipe in the child; exec closes it
 class Program:
     """A program with everything its process starts with. Paths are those of the guest.
 
-    `log_as` names it in the journal: its output goes there and its input is empty. Without, it has the console.
+    `log_as` names it in the journal: its output goes there and its input is empty. Without, it has the console; with
+    `echoed` its output goes there by way of PID 1, which reads along.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Program:
     open_files: int | None = None
     oom_score_adj: int | None = None
     log_as: str = ""
+    echoed: bool = False
 
 
 def start(program: Program, root: str = "/", output: int = -1) -> int:
@@ -62,6 +64,21 @@ def start(program: Program, root: str = "/", output: int = -1) -> int:
     return pid
 
 
+def start_piped(program: Program, root: str, take: Callable[[int], None]) -> int:
+    """The same with its output in a pipe; `take` gets the end to read from, which does not wait."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reading, False)
+    try:
+        pid = start(program, root, writing)
+    except OSError:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    take(reading)
+    return pid
+
+
 def _outlive_threads() -> None:
     """Steps that ran on threads are over by now; let the last thread finish leaving, so that the clone has but one.
 
@@ -84,8 +101,9 @@ def _reap(pid: int) -> None:
 def _become(program: Program, root: str, failed: int, output: int) -> None:  # pragma: no cover - in the child only
     report = failed
     try:
-        if output >= 0:
+        if program.log_as:
             os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        if output >= 0:
             os.dup2(output, 1)
             os.dup2(output, 2)
         report = os.dup2(failed, REPORT, inheritable=False)

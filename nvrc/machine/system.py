@@ -22,6 +22,7 @@ T = TypeVar("T")
 KERN_EMERG, KERN_INFO, KERN_DEBUG = 0, 6, 7
 
 Output = Callable[[int, str], None]  # a descriptor that has a program's output to read, and the program's name for it
+Echo = Callable[[int], None]  # a descriptor that has output to read which belongs on the console
 Task = Callable[[int], None]  # what a forked worker does, given its end of a socket
 
 
@@ -38,10 +39,12 @@ class Node(NamedTuple):
 class System(Protocol):
     """What a step may do. Everything raises OSError as the kernel gives it; the step says what that means.
 
-    `output` is told of every descriptor that has the output of a program with a name in the journal.
+    `output` is told of every descriptor that has the output of a program with a name in the journal, `echo` of those
+    whose output goes to the console; without it they have the console themselves.
     """
 
     output: Output
+    echo: Echo | None
     waits: Waits
 
     def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
@@ -63,6 +66,7 @@ class System(Protocol):
     def make_node(self, path: str, node: Node) -> None: ...
 
     def mount(self, source: str, target: str, fstype: str, flags: int, data: str = "") -> None: ...
+    def refused_options(self, fstype: str, options: tuple[str, ...]) -> tuple[str, ...]: ...
     def set_hostname(self, name: str) -> None: ...
     def raise_loopback(self) -> None: ...
     def load_module(self, image: str | bytes, options: str, *, compressed: bool = False) -> None: ...

@@ -63,7 +63,7 @@ _ALSO_READ = """\
 | word | meaning here |
 |---|---|
 | `cgroup_no_v1=all` | cgroup version 2 is mounted for the agent |
-| `systemd.unified_cgroup_hierarchy=1` | the same; true, yes and on count as well |
+| `systemd.unified_cgroup_hierarchy=1` | the same, as does `true`; other words count as no, as kata-agent reads it |
 """
 
 _SENSITIVITY: Mapping[Sensitivity, str] = {

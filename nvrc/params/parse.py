@@ -251,14 +251,16 @@ def _settings(chosen: Iterable[_Given], tokens: Sequence[Token]) -> Settings:
     # Each row's kind yields its field's type; a test compares the two.
     typed = replace(Settings(), **values)  # type: ignore[arg-type]
     return replace(typed, extensions=tuple(extensions), cgroup_v2=_wants_cgroup_v2(tokens),
+                   agent_has_config=any(token.key == "agent.config_file" for token in tokens),
                    module_options=read_options(token for token in tokens if find(token.key) is None))
 
 
 def _wants_cgroup_v2(tokens: Sequence[Token]) -> bool:
     """As the agent reads it: the last one of each name counts, and either is enough."""
-    last = {token.key: token.value or "" for token in tokens}
-    unified = last.get("systemd.unified_cgroup_hierarchy", "").lower()
-    return last.get("cgroup_no_v1") == "all" or unified in ("1", "true", "yes", "on")
+    last = {token.key: token.value for token in tokens if token.value is not None}
+    unified = last.get("systemd.unified_cgroup_hierarchy", "")
+    is_number = unified.isascii() and unified.isdecimal() and unified.strip("0") != ""
+    return last.get("cgroup_no_v1") == "all" or unified == "true" or is_number
 
 
 def _outside_limits(settings: Settings, spoken_of: Collection[str], policy: Policy) -> Iterator[Problem]:

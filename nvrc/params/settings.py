@@ -71,6 +71,7 @@ class Settings:
     # Parameters that are somebody else's as well: the runtime writes them, and the kernel or the agent reads them too.
     extensions: tuple[Extension, ...] = ()
     cgroup_v2: bool = False
+    agent_has_config: bool = False
     module_options: tuple[ModuleOption, ...] = ()
 
     @property

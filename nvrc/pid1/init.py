@@ -28,6 +28,7 @@ from nvrc.vocabulary.signals import signal, signal_name
 from nvrc.vocabulary.verdict import Verdict
 
 if TYPE_CHECKING:
+    from nvrc.pid1.agent_output import AgentOutput
     from nvrc.pid1.daemons import Daemons
     from nvrc.pid1.life import Life
 
@@ -54,6 +55,7 @@ class Init:
         self.executor = Executor(system, self.loop, table, finished=self._step_finished, alarm=set_alarm)
         self.bulletin = Bulletin(system, self.executor, self.started_s)
         self.life: Life | None = None
+        self._agent_output: AgentOutput | None = None
         self.warnings_told = 0
         self._is_timed = False
         self.signals = -1
@@ -109,6 +111,7 @@ class Init:
             self.journal = facts.journal
             self.loop.watch(self.journal.log_socket, self.journal.drain)
             self.loop.watch(self.journal.kernel_log, self.journal.read_kernel)
+            self._open_console()
         if facts.parameters is not None:
             self.journal.forward(FORWARDED[facts.parameters.settings.log])
 
@@ -140,12 +143,24 @@ class Init:
 
         self.loop.watch(descriptor, ready)
 
+    def _open_console(self) -> None:
+        """Have the agent's output echoed, if there is a console; else it gets what there is."""
+        from nvrc.pid1.agent_output import AgentOutput, open_console
+
+        sink = open_console()
+
+        def echo(source: int) -> None:
+            self._agent_output = AgentOutput(self.system, self.loop, source, sink)
+
+        self.system.echo = echo if sink >= 0 else None
+
     def _hand_over(self, facts: Facts) -> Life:
         from nvrc.pid1.life import Life  # the agent runs already
 
         self.bulletin.boot_over()
         life = Life(self.system, self.loop, self.journal, facts, publish=self._publish_life,
-                    is_degraded=any(record.outcome == DEGRADED for record in self.executor.records))
+                    is_degraded=any(record.outcome == DEGRADED for record in self.executor.records),
+                    output=self._agent_output)
         self.life = life
         mode = facts.mode.value if facts.mode else "cpu"
         devices = facts.cdi.devices if facts.cdi else 0

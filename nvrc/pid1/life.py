@@ -20,6 +20,7 @@ from nvrc.vocabulary.signals import signal
 from nvrc.vocabulary.verdict import Verdict
 
 if TYPE_CHECKING:
+    from nvrc.pid1.agent_output import AgentOutput
     from nvrc.report.status import ServiceRecord
     from nvrc.services.ledger import Ledger
     from nvrc.vocabulary.gpu import GpuRecord
@@ -31,8 +32,9 @@ MOST_NEWS = 100  # kept for the status; the console has all
 
 class Life:
     def __init__(self, system: System, loop: Loop, journal: Journal, facts: Facts, *, is_degraded: bool,
-                 publish: Callable[[Verdict], None]) -> None:
+                 publish: Callable[[Verdict], None], output: AgentOutput | None = None) -> None:
         self._system, self._loop, self._journal, self._publish = system, loop, journal, publish
+        self._output = output
         self._settings = facts.settings
         self._is_degraded = is_degraded
         self._has_gpus = bool(facts.on_bus)
@@ -99,8 +101,19 @@ class Life:
         except Exception as err:
             self._say(f"supervision: {unforeseen(err)}")
         # Asked only of the agent: an orphan may be one of ten thousand.
-        had_sandbox = pid != self.supervisor.agent_pid or self._system.exists(paths.SANDBOX)
-        self.supervisor.child_ended(pid, status, self._system.now(), had_sandbox=had_sandbox)
+        is_agent = pid == self.supervisor.agent_pid
+        had_sandbox = not is_agent or self._system.exists(paths.SANDBOX)
+        complaint = self._last_complaint() if is_agent else ""
+        self.supervisor.child_ended(pid, status, self._system.now(), had_sandbox=had_sandbox,
+                                    complaint="" if had_sandbox else complaint)
+
+    def _last_complaint(self) -> str:
+        """Of an agent that has ended; what it wrote last is on the console by then."""
+        try:
+            return self._output.finish() if self._output is not None else ""
+        except Exception as err:
+            self._say(f"supervision: {unforeseen(err)}")
+            return ""
 
     def stop_requested(self, number: int) -> None:
         if self.supervisor.stop_requested(number):

@@ -30,12 +30,14 @@ class Supervisor:
         self.ending: Ending | None = None
         self.orphans_reaped = 0
 
-    def child_ended(self, pid: int, status: int, now: float, *, had_sandbox: bool = True) -> None:
-        """A child was reaped: the agent, or an orphan that nobody waits for."""
+    def child_ended(self, pid: int, status: int, now: float, *, had_sandbox: bool = True, complaint: str = "") -> None:
+        """A child was reaped: the agent, with its last complaint before it had a sandbox; or an orphan."""
         if pid != self.agent_pid:
             self.orphans_reaped += 1
         elif self.ending is None:
             self.ending = self._agent_ended(status, now, had_sandbox=had_sandbox)
+            if complaint and self.ending.code == "E_AGENT_EXIT":
+                self.ending = explained(self.ending, complaint)
 
     def stop_requested(self, number: int) -> bool:
         """A signal asked PID 1 to stop; True when this is the first time and the agent has to be told."""
@@ -71,6 +73,15 @@ class Supervisor:
         if not self._own_pid_namespace and status == 0:
             return Ending(code=ORDERLY, what="the agent exited with status 0")
         return Ending(code="E_AGENT_EXIT", what=f"{tell_status(status)} {after}")
+
+
+def explained(ending: Ending, complaint: str) -> Ending:
+    """With the agent's own last error, and what is known about it."""
+    from nvrc.services.signatures import explain
+
+    found = explain([complaint])
+    return Ending(code=found.code or ending.code if found else ending.code,
+                  what=f"{ending.what}; its last error: {complaint}", hint=found.advice if found else ending.hint)
 
 
 def is_deaf_to(number: int, status: bytes) -> bool:

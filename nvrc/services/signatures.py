@@ -153,6 +153,12 @@ SIGNATURES: tuple[Signature, ...] = (
               "the exporter's counters file is missing",
               "add /etc/dcgm-exporter/default-counters.csv to the image", PLATFORM),
 
+    Signature("cgroup-version", KERNEL, ("cgroup: Unknown subsys name",), "E_CGROUP",
+              "the agent mounts cgroup version 1, which the kernel does not have",
+              "add cgroup_no_v1=all to kernel_params", PLATFORM),
+    Signature("agent-policy", AGENT, ("Failed to initialize agent policy",), "",
+              "the agent was built with policies, and cannot use the one of the image",
+              "build the image with nvrc-image, which puts /etc/kata-opa/default-policy.rego into it", PLATFORM),
     Signature("cdi-names", AGENT, ("unresolvable CDI devices nvidia.com/pgpu",), "",
               "a device name of the host's CDI document came into the guest",
               "write the host's document for nvidia.com/pgpu, and let the runtime translate it", HOST),

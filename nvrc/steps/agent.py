@@ -29,6 +29,10 @@ def run(system: System, facts: Facts) -> Facts:
     settings = facts.settings
     if settings.cgroup_v2 or not settings.agent_pidns:
         _mount_cgroup2(system)
+    elif not settings.agent_has_config:  # which decides in the command line's place
+        from nvrc.hardware.cgroups import check_version_1
+
+        check_version_1(system)
     try:
         pid = system.start(describe(own_pid_namespace=settings.agent_pidns,
                                     has_gpu_extension=any(e.name == "gpu" for e in settings.extensions)))
@@ -43,7 +47,7 @@ def describe(*, own_pid_namespace: bool, has_gpu_extension: bool) -> Program:
     if has_gpu_extension:
         env.append(("KATA_ATTESTER_VARIANT", "nvidia"))
     return Program(path=paths.AGENT, env=tuple(env), own_pid_namespace=own_pid_namespace,
-                   open_files=OPEN_FILES, oom_score_adj=OOM_SCORE_ADJ)
+                   open_files=OPEN_FILES, oom_score_adj=OOM_SCORE_ADJ, echoed=True)
 
 
 def _mount_cgroup2(system: System) -> None:

@@ -16,6 +16,9 @@ from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 
 STRICT = MS_NOSUID | MS_NOEXEC | MS_NODEV | MS_RELATIME
+# kata-agent runs programs from below /run: the pause container of an image pulled in the guest, scripts of ConfigMaps,
+# programs in an emptyDir. A bind mount of them would inherit noexec.
+RUNNABLE = MS_NOSUID | MS_NODEV | MS_RELATIME
 
 
 class Row(NamedTuple):
@@ -32,8 +35,8 @@ MOUNTS = (
     Row("proc", "/proc", "proc", STRICT),
     Row("sysfs", "/sys", "sysfs", STRICT),
     Row("devtmpfs", "/dev", "devtmpfs", MS_NOSUID | MS_RELATIME, "mode=0755"),
-    Row("run", "/run", "tmpfs", STRICT, "mode=0755"),
-    Row("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_RELATIME),  # noqa: S108 - the guest's own
+    Row("run", "/run", "tmpfs", RUNNABLE, "mode=0755"),
+    Row("tmpfs", "/tmp", "tmpfs", RUNNABLE),  # noqa: S108 - the guest's own
     Row("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "mode=0620,ptmxmode=0666,gid=5", create=True),
     Row("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777", create=True),  # noqa: S108
     Row("securityfs", "/sys/kernel/security", "securityfs", STRICT, optional=True),

@@ -126,6 +126,8 @@ CODES: tuple[FailureCode, ...] = (
                 "the guest kernel needs CONFIG_MODULES with the modules_disabled sysctl", PLATFORM),
     FailureCode("E_AGENT_MISSING", "identity", "the agent is not in the image or is not executable",
                 "put an executable kata-agent at /usr/bin/kata-agent", PLATFORM),
+    FailureCode("E_CGROUP", "agent", "the agent would mount cgroups that the kernel does not have",
+                "add cgroup_no_v1=all to kernel_params", PLATFORM),
     FailureCode("E_AGENT_EXEC", "agent", "the agent could not be started",
                 "the message carries the kernel's reason; check architecture and loader of the binary", PLATFORM),
     FailureCode("E_AGENT_EXIT", "supervise", "the agent ended by itself",

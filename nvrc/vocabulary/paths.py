@@ -26,6 +26,7 @@ CTRL_ALT_DEL = "/proc/sys/kernel/ctrl-alt-del"
 
 PCI_DEVICES = "/sys/bus/pci/devices"
 CGROUP = "/sys/fs/cgroup"
+CGROUPS = "/proc/cgroups"
 
 # kata-agent makes it with its first sandbox; /run is one and the same in its namespaces and in ours.
 SANDBOX = "/run/kata-containers"

@@ -22,12 +22,13 @@
  *   agent: duty NAME done | present | forgiven WHY | refused WHY | failed WHY        (init mode only)
  *   agent: cgroup2 mounted=yes writable=yes agent: shm mounted=yes      agent: pts mounted=yes
  *   agent: orphans started=10000 zombies=0 ms=812       agent: flood sent=100000 failed=0 ms=400
+ *   agent: ran pause status=0               (below-run: pause, script and program, each from where kata-agent has it)
  *   agent: sysctl kernel.sysrq=0
  *   agent: acts WHAT                        last line before the behaviour
  *
  * Behaviour: `lab.agent=` on the kernel command line, words joined by commas, done in this order:
- *   container (run /lab/engine to its end), orphans:N, flood:N, sysctls, ignore-term, then one of report (default: exit 0
- *   after lab.agent.seconds), exit:N, crash, poweroff, restart, hold or listen (stay; SIGTERM ends it unless ignore-term).
+ *   container (run /lab/engine to its end), below-run (start programs from below /run), complain (as kata-agent logs an
+ *   error), orphans:N, flood:N, sysctls, ignore-term, then one of report (default: exit 0 after lab.agent.seconds), exit:N, crash, poweroff, restart, hold or listen (stay; SIGTERM ends it unless ignore-term).
  */
 #include "agent.h"
 #include "common.h"
@@ -48,7 +49,7 @@
 
 struct behaviour {
 	long orphans, flood, status;
-	bool container, sysctls, ignore_term, stay;
+	bool container, below_run, complain, sysctls, ignore_term, stay;
 	char ending[WORD_MAX];
 };
 
@@ -68,6 +69,10 @@ static void read_word(struct behaviour *wanted, const char *word)
 		wanted->container = true;
 	else if (!strcmp(word, "sysctls"))
 		wanted->sysctls = true;
+	else if (!strcmp(word, "below-run"))
+		wanted->below_run = true;
+	else if (!strcmp(word, "complain"))
+		wanted->complain = true;
 	else if (!strcmp(word, "ignore-term"))
 		wanted->ignore_term = wanted->stay = true;
 	else if (!strncmp(word, "exit:", 5))
@@ -148,6 +153,11 @@ static void act(const struct behaviour *wanted)
 		write_text(STARTED, "", 0644);
 	if (wanted->container)
 		run_container();
+	if (wanted->below_run)
+		run_below_run();
+	if (wanted->complain)
+		puts("{\"msg\":\"failed to open the address\",\"level\":\"ERRO\",\"ts\":\"0\",\"pid\":\"1\",\"source\":\"agent\","
+		     "\"error\":\"Invalid address: nonsense\"}");
 	if (wanted->orphans)
 		storm_of_orphans(wanted->orphans);
 	if (wanted->flood)
@@ -171,6 +181,8 @@ static void act(const struct behaviour *wanted)
 
 int main(int argc, char **argv)
 {
+	if (argc > 1 && !strcmp(argv[1], RAN))
+		return 0;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	long start = boot_us();
 

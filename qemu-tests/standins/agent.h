@@ -10,6 +10,9 @@ void do_init_duties(void);
 
 /* Prints the kernel's switches, one a line. */
 void report_sysctls(void);
+/* Copies this program to where kata-agent starts programs from below /run, and starts it there with the word RAN. */
+#define RAN "--ran"
+void run_below_run(void);
 
 /* Makes `count` processes whose parent is gone, waits for their end and reports the zombies that stay visible. */
 void storm_of_orphans(long count);

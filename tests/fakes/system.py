@@ -42,6 +42,7 @@ class FakeSystem(LinuxSystem):
     devices: dict[str, Device] = field(default_factory=dict)
     # Listening sockets, one for each time that somebody asks for a port.
     vsock: list[int] = field(default_factory=list)
+    refused: tuple[str, ...] | OSError = ()
     kernel_log: list[bytes] = field(default_factory=list)
     # What happens to the machine while somebody waits for uevents, one wait after another; then time just passes.
     happenings: list[Callable[[], None]] = field(default_factory=list)
@@ -148,6 +149,12 @@ class FakeSystem(LinuxSystem):
         self._effect(f"mount {target}")
         self.effects[-1] = f"mount {source} {target} {fstype} {flags:#x} {data}".rstrip()
 
+    def refused_options(self, fstype: str, options: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that the test says the kernel does not take."""
+        if isinstance(self.refused, OSError):
+            raise self.refused
+        return tuple(option for option in options if option in self.refused)
+
     def set_hostname(self, name: str) -> None:
         self._effect(f"hostname {name}")
 
@@ -224,6 +231,8 @@ def bare_guest(root: str) -> FakeSystem:
     for directory in ("/dev", "/run", "/tmp", "/sys/bus/pci/devices", "/proc/sys/kernel", "/sys/fs/cgroup"):
         os.makedirs(system.real_path(directory), exist_ok=True)
     system.put("/proc/self/mounts", "rootfs / rootfs rw 0 0\n")
+    system.put("/proc/cgroups", "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t1\t1\nmemory\t0\t1\t1\n"
+               "devices\t0\t1\t1\nmisc\t0\t1\t1\n")
     system.put("/proc/filesystems", "nodev\tproc\nnodev\ttmpfs\nnodev\tsecurityfs\nnodev\tconfigfs\n\text4\n")
     system.put("/proc/cmdline", "console=ttyS0 quiet\n")
     for name in ("rmem_default", "wmem_default", "rmem_max", "wmem_max"):

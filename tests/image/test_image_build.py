@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from nvrc_build import pipeline
+from nvrc_build.ground.run import clean_env, run
 from nvrc_build.papers.inventory import read_inventory
+from nvrc_build.sandbox.sandbox import sandbox_argv
 from nvrc_build.supply.apt import file_sha256
+from nvrc_build.supply.compile import CC
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SOURCES = ("nvrc", "guest_cdi", "rootfs", "build", "qemu-tests/standins")
@@ -89,12 +92,30 @@ def test_the_image_has_no_shell_no_setuid_file_and_what_kata_looks_for(first: Pl
     assert not [file.path for file in files.values() if int(file.mode, 8) & 0o6000]
     assert files["/usr/sbin/init"].target == files["/init"].target == "/bin/NVRC-x86_64-unknown-linux-gnu"
     assert files["/usr/bin/NVRC-x86_64-unknown-linux-gnu"].target == "../lib/nvrc/first"
+    assert files["/etc/kata-opa/default-policy.rego"].target == "allow-all.rego"
     assert files["/usr/lib/nvrc/first"].mode == files["/usr/lib/nvrc/nvrc"].mode == files["/usr/bin/kata-agent"].mode == "0755"
     assert {"/etc/ld.so.cache", "/etc/resolv.conf", "/usr/lib/firmware/nvidia", "/dev/console"} <= files.keys()
 
 
 def test_the_initrd_is_within_its_budget(first: Place) -> None:
     assert first.build().initrd.stat().st_size <= 40_000_000
+
+
+def test_an_agent_that_is_linked_to_glibc_brings_its_libraries(first: Place, tmp_path: Path) -> None:
+    """As Kata builds it with USE_DEVMAPPER; static agents take nothing of the packages that the slice names."""
+    (tmp_path / "agent.c").write_text("int main(void) { return 0; }\n", encoding="ascii")
+    (tmp_path / "out").mkdir()
+    root = pipeline.headers(first.cache, checkout=first.checkout)
+    link = ("-Wl,--no-as-needed", "-lgcc_s")
+    argv = sandbox_argv(root, [CC, "-o", "/out/kata-agent", "/src/agent.c", *link], env=clean_env(),
+                        read_only={"/src": tmp_path}, writable={"/out": tmp_path / "out"})
+    run(argv, what="compiling an agent")
+    image = pipeline.build("lab", out=tmp_path, cache=first.cache, checkout=first.checkout,
+                           agent=tmp_path / "out/kata-agent")
+    packages = {file.package for file in read_inventory(image.manifest).files.values()}
+    assert "libgcc-s1" in packages
+    assert not packages & {"libdevmapper1.02.1", "libseccomp2", "libselinux1"}
+    assert "libgcc-s1" not in {file.package for file in read_inventory(first.build().manifest).files.values()}
 
 
 def test_a_build_that_fails_leaves_the_earlier_image_and_no_mount(first: Place) -> None:

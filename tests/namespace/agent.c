@@ -96,6 +96,19 @@ static void flood(int count)
 	close(log);
 }
 
+/* Eight MB that are no line, then bytes of every kind. */
+static void garbage(void)
+{
+	static char block[1 << 20];
+
+	memset(block, 'x', sizeof(block));
+	for (int i = 0; i < 8; i++)
+		fwrite(block, 1, sizeof(block), stdout);
+	for (int i = 0; i < 65536; i++)
+		putchar(i * 7919 >> 4 & 255);
+	putchar('\n');
+}
+
 int main(int argc, char **argv)
 {
 	char words[256] = "", *word;
@@ -119,6 +132,17 @@ int main(int argc, char **argv)
 			exit(atoi(word + 5));
 		else if (!strncmp(word, "sleep:", 6))
 			usleep(1000 * atoi(word + 6));
+		else if (!strcmp(word, "complain"))
+			printf("{\"msg\":\"cannot \\\"serve\\\"\",\"level\":\"ERRO\",\"error\":\"no address\",\"source\":\"agent\"}\n");
+		else if (!strcmp(word, "panic"))
+			fprintf(stderr, "\nthread 'main' panicked at src/main.rs:1:2:\n\033[1mgone\nnote: backtrace\n");
+		else if (!strncmp(word, "babble:", 7))
+			for (int i = 0; i < atoi(word + 7); i++)
+				printf("agent: babble %d %080d\n", i, i);
+		else if (!strcmp(word, "garbage"))
+			garbage();
+		else if (!strcmp(word, "sandbox"))
+			mkdir("/run/kata-containers", 0755);
 		else if (!strcmp(word, "ignore-term"))
 			signal(SIGTERM, SIG_IGN);
 		else if (!strcmp(word, "end-on-term"))

@@ -118,6 +118,35 @@ def test_the_report_and_the_status_are_published(run: Run, guest_root: FakeSyste
     assert status["services"][0]["state"] == "stopped"
 
 
+@pytest.mark.parametrize(("behaviour", "cmdline", "quoted"), [
+    pytest.param("complain exit:1", "", r'; its last error: cannot \"serve\": no address"', id="log-line"),
+    pytest.param("complain give-up", "", r'; its last error: cannot \"serve\": no address"', id="powers-off"),
+    pytest.param("complain exit:1", "nvrc.agent.pidns=off", r'; its last error: cannot \"serve\": no address"', id="ordinary-child"),
+    pytest.param("panic crash", "", r"; its last error: thread 'main' panicked at src/main.rs:1:2: \x1b[1mgone", id="panic"),
+    pytest.param("garbage complain exit:1", "", r'; its last error: cannot \"serve\": no address"', id="behind-garbage"),
+    pytest.param("sandbox complain exit:1", "", None, id="with-a-sandbox"),
+    pytest.param("exit:1", "", None, id="silent"),
+])
+def test_an_agent_that_gives_up_is_explained_by_its_last_error(run: Run, behaviour: str, cmdline: str, quoted: str | None) -> None:
+    guest = run(behaviour, cmdline)
+    guest.finish()
+    (verdict,) = guest.found("FATAL code=E_AGENT_EXIT step=supervise")
+    assert (quoted in verdict) if quoted else ("last error" not in verdict)
+    if "complain" in behaviour:
+        shown = [number for number, line in enumerate(guest.lines) if line.startswith('{"msg":"cannot')]
+        assert len(shown) == 1, "the line itself is on the console"
+        assert shown[0] < guest.lines.index(verdict), "before the verdict"
+
+
+def test_no_line_of_an_agent_is_lost_on_its_way_to_the_console(run: Run) -> None:
+    guest = run("babble:40000 power-off")
+    time.sleep(1.5)  # nobody reads: the console stands still, and the agent with it at last
+    guest.finish()
+    numbers = [int(line.split()[2]) for line in guest.found("agent: babble ")]
+    assert numbers == list(range(40000))
+    assert guest.found("END code=OK")
+
+
 @pytest.mark.parametrize(("behaviour", "cmdline", "line"), [
     pytest.param("power-off", "", 'nvrc: END code=OK what="the agent powered off"', id="power-off"),
     pytest.param("give-up", "", 'FATAL code=E_AGENT_EXIT step=supervise what="the agent powered off 0.', id="give-up"),

@@ -52,10 +52,11 @@ def image() -> BootFiles:
 
 @pytest.fixture
 def boot(image: BootFiles, tmp_path: Path) -> Boot:
-    def run(words: str, *, keys: tuple[str, ...] = (), files: Mapping[str, Path] | None = None) -> Booted:
+    def run(words: str, *, keys: tuple[str, ...] = (), files: Mapping[str, Path] | None = None,
+            cgroups: str = "cgroup_no_v1=all") -> Booted:
         initrd = lay_over(image.initrd, files, tmp_path / "initrd") if files else image.initrd
         machine = Machine(kernel=image.kernel, initrd=initrd, qmp_socket=tmp_path / "qmp",
-                          cmdline=f"console=ttyS0 quiet panic=1 mitigations=off {words}")
+                          cmdline=f"console=ttyS0 quiet panic=1 mitigations=off {cgroups} {words}")
         lines: list[str] = []
 
         def listen(_story: Story, new: tuple[str, ...], _seconds: float) -> None:
@@ -92,7 +93,7 @@ def press(monitor: Path, keys: tuple[str, ...]) -> None:
 
 
 def test_hand_over_to_an_agent_that_believes_it_is_pid_1(boot: Boot) -> None:
-    went = boot("lab.agent=report,poweroff cgroup_no_v1=all nvrc.report=console nvrc.log=trace LEAK=1 KATA_AGENT_TRACING=1")
+    went = boot("lab.agent=report,poweroff nvrc.report=console nvrc.log=trace LEAK=1 KATA_AGENT_TRACING=1")
     assert went.story.ready is not None
     assert went.story.ready.mode == "cpu"
     assert went.story.end is not None
@@ -111,6 +112,16 @@ def test_hand_over_to_an_agent_that_believes_it_is_pid_1(boot: Boot) -> None:
     assert not [line for line in went.agent("duty ") if "fail" in line]
     check_report(went)
     check_imports(went)
+
+
+def test_a_kernel_without_version_1_of_cgroups_and_a_line_that_does_not_say_so(boot: Boot) -> None:
+    """Debian's kernel lists cpuset and memory in /proc/cgroups, and refuses to mount them."""
+    went = boot("lab.agent=report,poweroff", cgroups="")
+    assert went.story.failure is not None
+    assert (went.story.failure.code, went.story.failure.step) == ("E_CGROUP", "agent")
+    assert went.story.failure.what.endswith("no version 1 of: cpuset, memory")
+    assert went.story.failure.hint == "add cgroup_no_v1=all to kernel_params"
+    assert not went.agent("")
 
 
 def check_report(went: Booted) -> None:

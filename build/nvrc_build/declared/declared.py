@@ -28,6 +28,14 @@ class FileSystem(Enum):
     EXT4 = "ext4"
 
 
+class AgentPolicy(Enum):
+    """What the image's agent may be asked for: everything, a policy, or nothing before the measured one is there."""
+
+    ALLOW_ALL = "allow-all"
+    ALLOW_SET_POLICY = "allow-set-policy"
+    DENY = "deny"
+
+
 class Layout(Enum):
     ROOT = "root"
     EXTENSION = "extension"
@@ -189,6 +197,7 @@ class Image:
     budget_bytes: int
     lock_required: bool
     stand_in: bool
+    agent_policy: AgentPolicy
     development: bool
     declared_only: str
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nvrc_build.declared.declared import (
+    AgentPolicy,
     Declarations,
     Driver,
     Edit,
@@ -212,6 +213,7 @@ def _image(path: Path, rootfs: Path, findings: Findings) -> Image:
         budget_bytes=table.number("budget_mb") * 1_000_000,
         lock_required=_lock_required(table),
         stand_in=table.flag("stand_in_agent"),
+        agent_policy=_choice(table, "agent_policy", AgentPolicy, AgentPolicy.ALLOW_ALL),
         development=table.flag("development"),
         declared_only=table.text("declared_only", "") if table.has("declared_only") else "",
     )

@@ -6,16 +6,18 @@ Every maker returns the folder of a finished cache entry, laid out as the files 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from nvrc_build.declared.declared import AgentPolicy
 from nvrc_build.ground.cache import digest, digest_files
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.progress import watched
 from nvrc_build.job import ENGINE, EPOCH, Job, Work
-from nvrc_build.products import components
+from nvrc_build.products import agent_policy, components
 from nvrc_build.products import freeze as freezer
 from nvrc_build.products import kernel as kernels
 from nvrc_build.products.driver import build_driver
@@ -160,6 +162,28 @@ def _install_agent(program: Path, out: Path) -> None:
     target.chmod(0o755)
 
 
+def make_agent_policy(job: Job, work: Work) -> Path:
+    """The policies that the image carries, with a rule for each request of its agent; the stand-in's agent has none."""
+    agent = (make_agent(job, work) / agent_policy.AGENT.lstrip("/")).read_bytes() if job.agent is not None else b""
+    name, choice = _policy(job)
+    for note in agent_policy.check(name, choice, agent):
+        job.supply.progress(note, 0, 1)
+    key = digest(hashlib.sha256(choice).hexdigest() if isinstance(choice, bytes) else choice.value,
+                 hashlib.sha256(agent).hexdigest(), _code("products/agent_policy.py", "products/descriptor.py"))
+    return job.cache.get("agent-policy", key, lambda out: agent_policy.write(out, choice, agent))
+
+
+def _policy(job: Job) -> tuple[str, AgentPolicy | bytes]:
+    """The policy that holds, or its text, and what to call it in messages."""
+    if isinstance(job.policy, AgentPolicy):
+        return job.policy.value, job.policy
+    name = str(job.policy.path or job.policy.url)
+    file = given.open_given(job.policy, job.cache, job.supply.progress)
+    if not file.is_file():
+        raise BuildError(f"policy {name} is not a file", "give --agent-policy a Rego file")
+    return name, file.read_bytes()
+
+
 def make_components(job: Job, _work: Work) -> Path:
     """Confidential guest components as they were given, laid out as in the image."""
     if job.components is None:
@@ -178,4 +202,4 @@ def make_components(job: Job, _work: Work) -> Path:
 
 MODULES: Mapping[str, Maker] = {"@modules": make_modules}
 PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@first": make_first, "@agent": make_agent,
-                                 "@components": make_components}
+                                 "@agent-policy": make_agent_policy, "@components": make_components}

@@ -39,7 +39,17 @@ def mistakes(root: Path) -> tuple[str, ...]:
 
 def test_the_declarations_of_this_repository_are_good() -> None:
     declared = load(ROOTFS)
-    assert [row.name for row in declared.slices_of(declared.image("lab"))] == ["base", "nvrc", "kata-agent", "modules"]
+    assert [row.name for row in declared.slices_of(declared.image("lab"))] == [
+        "base", "nvrc", "agent-policy", "kata-agent", "modules"]
+
+
+def test_every_image_with_an_agent_has_a_policy_for_it() -> None:
+    declared = load(ROOTFS)
+    with_agent = [image.name for image in declared.images
+                  if any(row.name == "kata-agent" for row in declared.slices_of(image))]
+    assert {"lab", "kata-base", "kata-base-ext4", "nvidia", "nvidia-base", "nvidia-confidential"} <= {*with_agent}
+    assert with_agent == [image.name for image in declared.images
+                          if any(row.name == "agent-policy" for row in declared.slices_of(image))]
 
 
 def test_a_slice_comes_after_what_it_needs_and_once(tmp_path: Path) -> None:
@@ -73,6 +83,8 @@ def test_a_slice_comes_after_what_it_needs_and_once(tmp_path: Path) -> None:
                  ["images/i.toml slices: names 'one' twice"], id="twice"),
     pytest.param({"images__i": IMAGE.replace('"initrd"', '"iso"')},
                  ["images/i.toml format: 'iso' is none of initrd, disk"], id="choice"),
+    pytest.param({"images__i": IMAGE + 'agent_policy = "allow"\n'},
+                 ["images/i.toml agent_policy: 'allow' is none of allow-all, allow-set-policy, deny"], id="policy"),
     pytest.param({"images__i": IMAGE.replace('archive = "a"', 'archive = "b"\ndriver = "d"\nover = "o"')},
                  ["images/i.toml archive: there is no archive 'b'", "images/i.toml driver: there is no driver 'd'",
                   "images/i.toml over: there is no image 'o'"], id="references"),

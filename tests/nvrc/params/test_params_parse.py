@@ -45,7 +45,13 @@ SETTINGS = {
     "same extension twice": (RUNTIME_LINE + RUNTIME_LINE, Settings(
         ready_state=ReadyState.READY, cgroup_v2=True, extensions=(GPU_EXTENSION,))),
     "cgroup v2 by systemd's word": (b"systemd.unified_cgroup_hierarchy=1", Settings(cgroup_v2=True)),
-    "cgroup v2 taken back": (b"systemd.unified_cgroup_hierarchy=yes systemd.unified_cgroup_hierarchy=0", Settings()),
+    "cgroup v2 by a number": (b"systemd.unified_cgroup_hierarchy=02", Settings(cgroup_v2=True)),
+    "cgroup v2 by a word that the agent does not take": (b"systemd.unified_cgroup_hierarchy=yes", Settings()),
+    "cgroup v2 in capitals": (b"systemd.unified_cgroup_hierarchy=True", Settings()),
+    "cgroup v2 before the bare word": (b"systemd.unified_cgroup_hierarchy=true systemd.unified_cgroup_hierarchy",
+                                       Settings(cgroup_v2=True)),
+    "the agent's own configuration": (b"agent.config_file=/etc/agent.toml", Settings(agent_has_config=True)),
+    "cgroup v2 taken back": (b"systemd.unified_cgroup_hierarchy=1 systemd.unified_cgroup_hierarchy=0", Settings()),
     "some controllers on v1": (b"cgroup_no_v1=memory systemd.unified_cgroup_hierarchy", Settings()),
 }
 

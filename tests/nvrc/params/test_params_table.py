@@ -20,7 +20,7 @@ from nvrc.params.table import PARAMS, Param, Sensitivity, find, wild_part
 from nvrc.params.values import GpuCount, MalformedError, ModuleOptions, text
 
 # Fields that come from words of others, or from several words.
-DERIVED = {"cgroup_v2", "module_options"}
+DERIVED = {"agent_has_config", "cgroup_v2", "module_options"}
 IDS = [row.name for row in PARAMS]
 REFERENCE_NAMES = {"nvrc.log", "nvrc.uvm.persistence.mode", "nvrc.dcgm", "nvrc.smi.srs", "nvrc.smi.lgc", "nvrc.smi.lmc",
                    "nvrc.smi.pl"}

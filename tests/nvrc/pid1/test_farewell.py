@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from nvrc.machine import vsock
 from nvrc.machine.loop import Loop
 from nvrc.pid1 import farewell
 from nvrc.pid1.farewell import (
@@ -294,4 +295,4 @@ def test_a_long_answer_is_whole() -> None:
 
 def test_a_machine_without_a_device_has_no_port(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        farewell.listen(str(tmp_path / "vsock"), farewell.PORT)
+        vsock.listen(str(tmp_path / "vsock"), farewell.PORT)

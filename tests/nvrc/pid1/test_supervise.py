@@ -73,6 +73,31 @@ def test_an_agent_that_ignores_the_request_is_killed_and_named() -> None:
     assert "ignored the request to stop (SIGTERM to PID 1)" in subject.ending.what
 
 
+@pytest.mark.parametrize(("status", "complaint", "code", "what", "hint"), [
+    pytest.param(exited(1), "no such address", "E_AGENT_EXIT", "after its start; its last error: no such address", "last lines", id="exit"),
+    pytest.param(int(signal.SIGINT), "no such address", "E_AGENT_EXIT", "; its last error: no such address", "agent.log=debug", id="power-off"),
+    pytest.param(int(signal.SIGABRT), "Failed to initialize agent policy: No such file", "E_AGENT_EXIT", "SIGABRT", "nvrc-image", id="known"),
+    pytest.param(exited(1), "cgroup: Unknown subsys name 'cpuset'", "E_CGROUP", "cpuset", "cgroup_no_v1=all", id="known-with-a-code"),
+    pytest.param(exited(1), "", "E_AGENT_EXIT", "2.5 s after its start", "last lines", id="silent"),
+])
+def test_an_agent_that_gave_up_is_quoted(status: int, complaint: str, code: str, what: str, hint: str) -> None:
+    subject = supervisor()
+    subject.child_ended(AGENT, status, 12.5, had_sandbox=False, complaint=complaint)
+    assert subject.ending is not None
+    assert subject.ending.code == code
+    assert what in subject.ending.what
+    assert hint in subject.ending.advice
+    assert ("its last error" in subject.ending.what) is bool(complaint)
+
+
+def test_an_agent_that_was_asked_to_stop_is_not_blamed_for_an_error_it_had() -> None:
+    subject = supervisor()
+    subject.stop_requested(signal.SIGTERM)
+    subject.child_ended(AGENT, exited(0), 12.0, had_sandbox=False, complaint="an error")
+    assert subject.ending is not None
+    assert "an error" not in subject.ending.what
+
+
 def test_an_agent_that_powers_off_before_there_was_a_sandbox_has_failed() -> None:
     """kata-agent 4.1.0 with agent.server_addr=nonsense: not a word, then reboot(2)."""
     subject = supervisor()

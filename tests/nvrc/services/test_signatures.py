@@ -56,6 +56,8 @@ MET = {
     "library-missing": ["nv-fabricmanager: error while loading shared libraries: libgcc_s.so.1: cannot open shared object file"],
     "dcgm-account": ["nv-hostengine: Err: failed to find the service account nvidia-dcgm"],
     "dcgm-counters": ["dcgm-exporter: level=ERROR msg=\"Could not read metrics file '/etc/dcgm-exporter/default-counters.csv'\""],
+    "cgroup-version": ["cgroup: Unknown subsys name 'cpuset'"],
+    "agent-policy": ['{"msg":"Failed to initialize agent policy: Failed to read /etc/kata-opa/default-policy.rego","level":"ERRO"}'],
     "cdi-names": ["unresolvable CDI devices nvidia.com/pgpu=vfio3"],
     "cdi-unresolved": ["waiting for CDI spec(s) to be generated (3 of 100 max tries) \"unresolvable CDI devices nvidia.com/gpu=0\""],
     "cdi-none": ["no CDI annotations, no devices to inject"],

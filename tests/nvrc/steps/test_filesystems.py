@@ -9,6 +9,7 @@ import pytest
 
 from fakes.system import FakeSystem, bare_guest
 from nvrc.engine.facts import Facts
+from nvrc.machine import linux
 from nvrc.steps import filesystems
 from nvrc.vocabulary.errors import NvrcError
 
@@ -23,6 +24,14 @@ def test_bare_machine_gets_every_mount_in_order(tmp_path: Path) -> None:
     system = bare_guest(str(tmp_path))
     filesystems.run(system, Facts())
     assert targets(system) == ALL[1:]
+
+
+def test_programs_run_from_run_and_nothing_else_is_allowed_there(tmp_path: Path) -> None:
+    """kata-agent leaves a /run alone that is a tmpfs, and expects it to be nosuid and nodev, not noexec."""
+    system = bare_guest(str(tmp_path))
+    filesystems.run(system, Facts())
+    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_RELATIME
+    assert f"mount run /run tmpfs {flags:#x} mode=0755" in system.effects
 
 
 def test_proc_is_mounted_first_when_it_is_missing(tmp_path: Path) -> None:

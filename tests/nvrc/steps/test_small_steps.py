@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from errno import EACCES, EBUSY, EINVAL, EIO, ENOENT, ENOEXEC, EPERM, EROFS
+from errno import EACCES, EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENOEXEC, ENOSYS, EPERM, EROFS
 from pathlib import Path
 
 import pytest
 
 from fakes.system import FakeSystem, bare_guest
 from nvrc.engine.facts import Facts
+from nvrc.hardware.cgroups import CONTROLLERS
 from nvrc.steps import agent, identity, journal, lock_modules, loopback, parameters
 from nvrc.vocabulary.errors import NvrcError
 
@@ -270,6 +271,46 @@ def test_cgroup2_that_cannot_be_mounted_is_fatal(system: FakeSystem) -> None:
     system.fail["mount /sys/fs/cgroup"] = error(ENOENT)
     with pytest.raises(NvrcError, match="cannot mount cgroup2"):
         started(system, "cgroup_no_v1=all\n")
+
+
+ALL_V1 = "".join(f"{name}\t0\t1\t1\n" for name in CONTROLLERS)
+
+
+@pytest.mark.parametrize(("line", "table", "refused", "expected"), [
+    pytest.param("quiet", ALL_V1, (), "", id="kernel-with-version-1"),
+    pytest.param("quiet", ALL_V1, ("cpuset", "memory"), "no version 1 of: cpuset, memory", id="listed-and-not-there"),
+    pytest.param("quiet", ALL_V1.replace("cpuset\t0\t1\t1\n", ""), (), "", id="not-listed-so-not-mounted"),
+    pytest.param("quiet", ALL_V1.replace("cpuset\t0\t1\t1", "cpuset\t0\t1\t0"), ("cpuset",), "", id="disabled-so-not-mounted"),
+    pytest.param("quiet", ALL_V1.replace("memory\t0\t1\t1\n", ""), (), "no version 1 of: memory", id="memory-not-listed"),
+    pytest.param("quiet", "devices\t0\t1\t1\nmisc\t0\t1\t1\nx\n", ("misc",), "no version 1 of: memory", id="of-no-concern"),
+    pytest.param("cgroup_no_v1=memory", ALL_V1, ("memory",), "no version 1 of: memory", id="one-taken-from-version-1"),
+    pytest.param("systemd.unified_cgroup_hierarchy=yes", ALL_V1, CONTROLLERS, "no version 1 of: blkio", id="no-word-of-the-agent"),
+    pytest.param("quiet", ALL_V1, OSError(ENODEV, "No such device"), "no version 1 of: blkio", id="no-version-1-at-all"),
+    pytest.param("quiet", ALL_V1, OSError(ENOSYS, "Function not implemented"), "", id="a-kernel-that-cannot-be-asked"),
+    pytest.param("cgroup_no_v1=all", ALL_V1, CONTROLLERS, "", id="version-2"),
+    pytest.param("systemd.unified_cgroup_hierarchy=1", ALL_V1, CONTROLLERS, "", id="version-2-by-the-other-word"),
+    pytest.param("agent.config_file=/etc/a.toml", ALL_V1, CONTROLLERS, "", id="the-agent-has-a-file"),
+    pytest.param("nvrc.agent.pidns=off", ALL_V1, CONTROLLERS, "", id="ordinary-child"),
+])
+def test_cgroups_that_the_agent_would_die_of_end_the_boot_before_it(
+        system: FakeSystem, line: str, table: str, refused: tuple[str, ...] | OSError, expected: str) -> None:
+    system.put("/proc/cgroups", f"#subsys_name\thierarchy\tnum_cgroups\tenabled\n{table}")
+    system.refused = refused
+    if not expected:
+        started(system, f"{line}\n")
+        assert len(system.programs) == 1
+        return
+    with pytest.raises(NvrcError, match=expected) as caught:
+        started(system, f"{line}\n")
+    assert (caught.value.code, caught.value.hint) == ("E_CGROUP", "add cgroup_no_v1=all to kernel_params")
+    assert system.programs == []
+
+
+def test_a_kernel_without_cgroups_is_told_so(system: FakeSystem) -> None:
+    os.unlink(system.real_path("/proc/cgroups"))
+    with pytest.raises(NvrcError, match="the kernel has no /proc/cgroups") as caught:
+        started(system, "quiet\n")
+    assert (caught.value.code, caught.value.hint) == ("E_CGROUP", "the guest kernel needs CONFIG_CGROUPS")
 
 
 def test_the_gpu_extension_selects_the_attester(system: FakeSystem) -> None:
