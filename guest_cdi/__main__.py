@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
-from guest_cdi.hooks import hook_arguments, run_and_exit
+from guest_cdi.hooks.main import hook_arguments, run_and_exit
 from guest_cdi.lean.light import Sequence
 
 USAGE = """usage: guest-cdi COMMAND [OPTION...]
@@ -57,7 +57,7 @@ def flush_output(status: int) -> int:
 
 def describe_internal(err: Exception) -> str:
     """An exception that no part of the program expected, as one line with the place that raised it."""
-    from guest_cdi.errors import CdiError
+    from guest_cdi.lean.errors import CdiError
 
     trace = err.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -94,7 +94,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
             return inject.main(arguments)
         case "hook":
-            from guest_cdi import hooks
+            from guest_cdi.hooks import main as hooks
 
             return hooks.main(list(arguments), sys.stdin.buffer)
     print(_refusal(command), end="", file=sys.stderr)

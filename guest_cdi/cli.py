@@ -15,10 +15,10 @@ from guest_cdi.discover.hooks import ALL as ALL_HOOKS
 from guest_cdi.discover.hooks import NAMES as HOOK_NAMES
 from guest_cdi.discover.hooks import HookStyle
 from guest_cdi.discover.nodes import list_drm_nodes
-from guest_cdi.errors import CdiError
 from guest_cdi.generate import Generated, Options, generate
 from guest_cdi.gpu import Nvml
 from guest_cdi.host import Host, LinuxHost
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Iterable, Sequence
 from guest_cdi.locate import locate_nvml
 from guest_cdi.naming import ALL, NONE, Strategy

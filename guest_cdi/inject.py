@@ -11,8 +11,8 @@ import os
 import stat
 import sys
 
-from guest_cdi.errors import CdiError
 from guest_cdi.host import LinuxHost
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import TYPE_CHECKING, Iterable, Mapping, Sequence, TextIO, dataclass, field
 from guest_cdi.load import Finding
 from guest_cdi.oci import Config, Lstat, apply_edits, join_edits
@@ -246,7 +246,7 @@ def _write_config(path: str, text: bytes, mode: int) -> None:
 
 def _report_error(failure: CdiError, err: TextIO, *, as_json: bool) -> None:
     if as_json:
-        from guest_cdi.report import write_error
+        from guest_cdi.parser import write_error
 
         write_error(failure, err)
     else:

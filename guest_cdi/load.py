@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
-from guest_cdi.errors import printable
+from guest_cdi.lean.coded import printable
 from guest_cdi.lean.light import TYPE_CHECKING, Iterator, Mapping, NamedTuple, TypeAlias, dataclass, field
 
 if TYPE_CHECKING:

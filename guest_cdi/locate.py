@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 
 from guest_cdi.discover.tree import Tree
-from guest_cdi.errors import CdiError
 from guest_cdi.generate import Options, check_root
 from guest_cdi.host import Host
+from guest_cdi.lean.errors import CdiError
 
 NVML_SONAME = "libnvidia-ml.so.1"
 

@@ -6,8 +6,8 @@ A GPU in MIG mode is not offered as a whole: its MIG devices are. Index means NV
 
 from __future__ import annotations
 
-from guest_cdi.errors import CdiError
 from guest_cdi.gpu import DISPLAY_ONLY, Gpu, Mig
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Enum, Iterable, Iterator, Sequence, dataclass
 
 ALL = "all"

@@ -16,8 +16,8 @@ import os
 from types import ModuleType, TracebackType
 
 from guest_cdi.elf import ElfError, check_loadable
-from guest_cdi.errors import CdiError
 from guest_cdi.gpu import DISPLAY_ONLY, Gpu, Mig
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Callable, Iterator, ParamSpec, Protocol, TypeVar, cast, replace
 
 P = ParamSpec("P")

@@ -11,8 +11,8 @@ from __future__ import annotations
 import stat
 from posixpath import normpath
 
-from guest_cdi.errors import CdiError
 from guest_cdi.host import FileInfo
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import TYPE_CHECKING, Callable, NamedTuple, TypeAlias
 from guest_cdi.spec import ContainerEdits, DeviceNode, Hook, IntelRdt, Mount
 
@@ -38,7 +38,7 @@ class _Node(NamedTuple):
 
 def apply_edits(edits: ContainerEdits, config: Config, lstat: Lstat) -> Config:
     """The configuration with the edits applied; the one given stays untouched. Every unusable node is in one error."""
-    result = {key: _copied(value) for key, value in config.items()}
+    result = {key: _copy(value) for key, value in config.items()}
     nodes = _complete_nodes(edits.device_nodes, lstat)
     _add_env(result, edits.env)
     for node, complete in nodes:
@@ -52,6 +52,13 @@ def apply_edits(edits: ContainerEdits, config: Config, lstat: Lstat) -> Config:
         _object(result, "linux")["intelRdt"] = _intel_rdt(edits.intel_rdt)
     _add_gids(result, edits.additional_gids)
     return result
+
+
+def _copy(data: Data) -> Data:
+    """The module `copy` loads weak references and more, which the worker of PID 1 would pay at every boot with GPUs."""
+    if isinstance(data, dict):
+        return {key: _copy(value) for key, value in data.items()}
+    return [_copy(value) for value in data] if isinstance(data, list) else data
 
 
 def join_edits(parts: tuple[ContainerEdits, ...]) -> ContainerEdits:
@@ -244,10 +251,3 @@ def _list(parent: Config, key: str) -> list[Data]:
 def _integer(parent: Config, key: str) -> int:
     value = parent.get(key)
     return value if isinstance(value, int) else 0
-
-
-def _copied(value: Data) -> Data:
-    """What JSON can say, so that nothing of it is shared; the module `copy` brings weakref along."""
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands' parser: with --json on the line, what is wrong with the line is a document, too."""
+"""The commands' parser, and errors as documents: with --json on the line, what is wrong with the line is one, too.
+
+Every document of a command has `schema`; what is unset is null.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
-from guest_cdi.errors import CdiError
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Sequence
-from guest_cdi.report import write_error
 
+SCHEMA = 1
 USAGE = 2
 
 
@@ -25,3 +28,13 @@ class Parser(argparse.ArgumentParser):
             super().error(message)
         write_error(CdiError("E_CDI_USAGE", message), sys.stderr)
         raise SystemExit(USAGE)
+
+
+def write_error(err: CdiError, out: TextIO) -> None:
+    write_json({"schema": SCHEMA, "code": err.code, "what": err.what, "hint": err.hint or None}, out)
+
+
+def write_json(value: object, out: TextIO) -> None:
+    import json
+
+    print(json.dumps(value), file=out)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import stat
 
-from guest_cdi.errors import CdiError
 from guest_cdi.host import Host
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import lru_cache
 from guest_cdi.oci import apply_edits, join_edits
 from guest_cdi.spec import Spec, all_edits

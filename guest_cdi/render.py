@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from guest_cdi import spec as cdi
-from guest_cdi.errors import CdiError
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import TYPE_CHECKING, Iterable, Mapping, Protocol, Sequence, TypeAlias, lru_cache
 from guest_cdi.spec import Spec
 

@@ -1,22 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What commands say on standard error: what was made, or what failed; in words or as JSON.
-
-Every document has `schema`; what is unset is null.
-"""
+"""What `guest-cdi generate` says on standard error: what was made, or what failed; in words or as JSON."""
 
 from __future__ import annotations
 
 import sys
 
-from guest_cdi.errors import CdiError, printable
-from guest_cdi.lean.light import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import TextIO
-
-    from guest_cdi.generate import Generated
-
-SCHEMA = 1
+from guest_cdi.generate import Generated
+from guest_cdi.lean.coded import printable
+from guest_cdi.lean.errors import CdiError
+from guest_cdi.parser import SCHEMA, write_error, write_json
 
 
 def report_document(result: Generated, *, as_json: bool) -> None:
@@ -24,7 +16,7 @@ def report_document(result: Generated, *, as_json: bool) -> None:
     spec = result.spec
     common = spec.container_edits
     if as_json:
-        _print_json({
+        write_json({
             "schema": SCHEMA, "version": spec.version, "driver": result.driver_version or None,
             "kind": spec.kind, "devices": len(spec.devices),
             "nodes": len(common.device_nodes), "mounts": len(common.mounts), "hooks": len(common.hooks),
@@ -46,13 +38,3 @@ def report_error(err: CdiError, *, as_json: bool) -> None:
         write_error(err, sys.stderr)
     else:
         print(f"guest-cdi: error: {err}", file=sys.stderr)
-
-
-def write_error(err: CdiError, out: TextIO) -> None:
-    _print_json({"schema": SCHEMA, "code": err.code, "what": err.what, "hint": err.hint or None}, out)
-
-
-def _print_json(value: object, out: TextIO) -> None:
-    import json
-
-    print(json.dumps(value), file=out)

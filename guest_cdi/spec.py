@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from guest_cdi.lean.light import Iterator, dataclass
 
-NEWEST_VERSION = "1.1.0"
 OLDEST_VERSION = "0.3.0"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 
 from guest_cdi import spec as cdi
-from guest_cdi.errors import printable
+from guest_cdi.lean.coded import printable
 from guest_cdi.lean.light import TYPE_CHECKING, Iterable, Iterator, Mapping, Sequence, TextIO, dataclass, field
 from guest_cdi.load import Data, Finding, Source, parse_source, read_source
 from guest_cdi.model import as_mapping, as_sequence, to_spec

@@ -28,7 +28,10 @@ TABLES_OF_NVRC = frozenset({"nvrc.__version__", "nvrc.boot", "nvrc.vocabulary", 
 ROOMS = {
     "nvrc": ("vocabulary", "params", "machine", "hardware", "extensions", "services", "nvml", "engine", "steps", "boot",
              "report", "hostlogs", "pid1", "commands", "pages", "cli", "__main__"),
-    "nvrc_build": ("ground", "tree", "declared", "sandbox", "supply", "job", "products", "output", "papers", "stages",
+    "guest_cdi": ("lean", "errors", "parser", "hooks", "gpu", "host", "ldcache", "elf", "spec", "versions", "naming", "nvml",
+                  "discover", "merge", "generate", "locate", "load", "model", "schema", "validate", "render", "oci",
+                  "prove", "inject", "report", "cli", "__main__"),
+    "nvrc_build": ("ground", "declared", "tree", "sandbox", "supply", "job", "products", "output", "papers", "stages",
                    "pipeline", "kata", "after", "relock", "cli", "__main__"),
     "nvrc_lab": ("ground", "fresh", "scenario", "qemu", "watch", "devices", "kit", "agent", "run", "commands", "__main__"),
 }
@@ -174,12 +177,12 @@ def upward(package: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("package", ["nvrc", "nvrc_lab"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_room_imports_only_those_below_it(package: str) -> None:
     assert upward(package) == []
 
 
-@pytest.mark.parametrize("package", ROOMS)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_every_folder_and_module_of_a_package_has_its_place_in_the_order(package: str) -> None:
     files = [name.removeprefix(f"{PACKAGES[package]}/") for name in tracked(f"{PACKAGES[package]}/*.py") if name != ENTRY]
     assert {name.split("/")[0].removesuffix(".py") for name in files} - {"__init__"} == set(ROOMS[package])
@@ -210,7 +213,7 @@ def rings(arrows: dict[str, set[str]]) -> list[list[str]]:
     return sorted(list(part) for part in parts if part)
 
 
-@pytest.mark.parametrize("package", ["nvrc", "nvrc_build"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
     assert circles(package) == []
 

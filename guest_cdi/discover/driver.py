@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from guest_cdi.discover.hooks import HookProgram
 from guest_cdi.discover.tree import Tree
-from guest_cdi.errors import CdiError
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import dataclass
 from guest_cdi.spec import NO_EDITS, ContainerEdits, Mount
 from guest_cdi.versions import CURRENT, Release

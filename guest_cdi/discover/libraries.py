@@ -18,8 +18,8 @@ from guest_cdi.discover.hooks import (
 )
 from guest_cdi.discover.tree import matches
 from guest_cdi.elf import ElfError, read_soname
-from guest_cdi.errors import CdiError
 from guest_cdi.host import Kind
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Iterable, Iterator
 from guest_cdi.spec import ContainerEdits, Hook, Mount
 

@@ -8,9 +8,9 @@ import stat
 from guest_cdi.discover.driver import Driver, Found, parent
 from guest_cdi.discover.hooks import CHMOD, repeat
 from guest_cdi.discover.tree import Tree, clean
-from guest_cdi.errors import CdiError
 from guest_cdi.gpu import Gpu, Mig
 from guest_cdi.host import Host, read_file
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Iterable, Mapping, replace
 from guest_cdi.spec import ContainerEdits, DeviceNode, Hook
 

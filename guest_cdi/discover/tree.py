@@ -12,8 +12,8 @@ import errno
 import stat
 
 from guest_cdi import ldcache
-from guest_cdi.errors import CdiError
 from guest_cdi.host import Host, Kind, read_file
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Iterable, Iterator, Mapping
 
 LIBRARY_DIRS = (

@@ -8,8 +8,8 @@ hook's time.
 
 from __future__ import annotations
 
-from guest_cdi.errors import CdiError
-from guest_cdi.hooks import RUN, SEPARATOR
+from guest_cdi.hooks.words import RUN, SEPARATOR
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import TYPE_CHECKING, Callable, NamedTuple, Sequence
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import stat
 
-from guest_cdi.errors import CdiError
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.root import Root
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Sequence, partial
 
 LARGEST_MODE = 0o777

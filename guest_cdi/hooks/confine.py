@@ -16,11 +16,11 @@ import sys
 
 from guest_cdi.hooks.root import DIRECTORY, Handle, Root
 from guest_cdi.hooks.syscalls import make_filter
-from guest_cdi.lean import linux
+from guest_cdi.lean import libc, linux
 from guest_cdi.lean.light import Callable, NamedTuple, NoReturn, Sequence
 
 # Beside the PID namespace, which only a child can be in.
-NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET
+NAMESPACES = libc.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET
 # Enough to write below directories of any owner, and nothing else. CAP_DAC_READ_SEARCH is the right of
 # open_by_handle_at(2), which opens any file of a file system, also those outside the root.
 KEPT_CAPABILITIES = (linux.CAP_CHOWN, linux.CAP_DAC_OVERRIDE, linux.CAP_FOWNER)
@@ -56,10 +56,10 @@ def run(program_fd: int, argv: Sequence[str], root: Root, deadline_s: float) -> 
 def fork(body: Callable[[], NoReturn], report_fd: int) -> int:
     """Run body as PID 1 of a new PID namespace. It must not come back; why it did is one line on report_fd."""
     with Handle(os.open(OWN_PID_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)) as own:
-        linux.unshare(linux.CLONE_NEWPID)  # for the children of this process, of which there shall be one
+        linux.unshare(libc.CLONE_NEWPID)  # for the children of this process, of which there shall be one
         child = os.fork()
         if child:
-            linux.setns(own.fd, linux.CLONE_NEWPID)
+            linux.setns(own.fd, libc.CLONE_NEWPID)
             return child
     try:
         body()

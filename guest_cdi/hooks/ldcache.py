@@ -13,11 +13,11 @@ import os
 import stat
 import struct
 
-from guest_cdi.errors import CdiError
 from guest_cdi.hooks import confine, ldconf
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.root import Handle, Root
 from guest_cdi.lean import linux
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import partial
 
 PREFERRED_SUFFIX = ".real"  # Ubuntu's ldconfig is a script around ldconfig.real

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 
-from guest_cdi.errors import CdiError
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.root import IN_ROOT, Handle, Root, create_file, random_name, read_bounded
 from guest_cdi.lean import linux
+from guest_cdi.lean.errors import CdiError
 
 PARAMS = "/proc/driver/nvidia/params"
 SCRATCH_PREFIX = "/run/nvidia-ctk-hook"

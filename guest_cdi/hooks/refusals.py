@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 
-from guest_cdi.errors import CdiError
+from guest_cdi.lean.errors import CdiError
 
 OLD_KERNEL = "container paths can only be confined with openat2 and the mount calls of Linux 5.14; boot such a kernel"
 READ_ONLY = "start the container with a writable root, or by a runtime that seals it after the hooks have run"

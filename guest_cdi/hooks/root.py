@@ -15,8 +15,8 @@ import posixpath
 import stat
 from types import TracebackType
 
-from guest_cdi.errors import CdiError
 from guest_cdi.lean import linux
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Self
 
 IN_ROOT = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from guest_cdi.errors import CdiError
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.jsonvalue import read_json
 from guest_cdi.lean.light import BinaryIO
 

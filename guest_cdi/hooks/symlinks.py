@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import posixpath
 
-from guest_cdi.errors import CdiError
 from guest_cdi.hooks.action import Action, Values
 from guest_cdi.hooks.root import Handle, Root, clean, replace_link
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import NamedTuple, Sequence, partial
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import ctypes
 import os
 
+from guest_cdi.lean.libc import LIBC, MNT_DETACH, SYS_CLOSE_RANGE, UINT_MAX, checked
+
 # openat2(2)
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -35,17 +37,14 @@ MOUNT_ATTR_NODEV = 0x04
 MOUNT_ATTR_NOEXEC = 0x08
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
-# mount(2), umount2(2)
+# mount(2)
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
-MNT_DETACH = 0x02
 
 # unshare(2), setns(2), signal(7)
 SIGKILL = 9
-CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
-CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
 # prctl(2), capabilities(7)
@@ -70,11 +69,8 @@ CLOSE_RANGE_CLOEXEC = 0x04
 PROC_SUPER_MAGIC = 0x9FA0
 
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
-_CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
-_UINT_MAX = 0xFFFFFFFF
+_OPENAT2, _MOUNT_SETATTR = 437, 442
 _STATFS_BYTES = 256  # larger than struct statfs anywhere; f_type is its first long
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class _OpenHow(ctypes.Structure):
@@ -98,13 +94,6 @@ class _Limit(ctypes.Structure):
     _fields_ = (("soft", ctypes.c_ulong), ("hard", ctypes.c_ulong))
 
 
-def _checked(result: int, about: str) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), about)
-    return result
-
-
 def _syscall(about: str, number: int, *arguments: int | bytes | ctypes.Structure | None) -> int:
     converted = [
         ctypes.c_long(argument) if isinstance(argument, int)
@@ -112,8 +101,8 @@ def _syscall(about: str, number: int, *arguments: int | bytes | ctypes.Structure
         else ctypes.c_char_p(argument)
         for argument in arguments
     ]
-    result: int = _LIBC.syscall(ctypes.c_long(number), *converted)
-    return _checked(result, about)
+    result: int = LIBC.syscall(ctypes.c_long(number), *converted)
+    return checked(result, about)
 
 
 def openat2(dir_fd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
@@ -154,27 +143,27 @@ def set_mount_attributes(mount_fd: int, attributes: int) -> None:
 
 def make_private(path: str) -> None:
     """Stop mount events below path from travelling to other namespaces."""
-    _checked(_LIBC.mount(None, os.fsencode(path), None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None), path)
+    checked(LIBC.mount(None, os.fsencode(path), None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None), path)
 
 
 def detach_mount(path: str) -> None:
-    _checked(_LIBC.umount2(os.fsencode(path), MNT_DETACH), path)
+    checked(LIBC.umount2(os.fsencode(path), MNT_DETACH), path)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
-    _checked(_LIBC.pivot_root(os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
+    checked(LIBC.pivot_root(os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
 
 
 def setns(namespace_fd: int, kind: int) -> None:
-    _checked(_LIBC.setns(namespace_fd, kind), "setns")
+    checked(LIBC.setns(namespace_fd, kind), "setns")
 
 
 def unshare(flags: int) -> None:
-    _checked(_LIBC.unshare(flags), "unshare")
+    checked(LIBC.unshare(flags), "unshare")
 
 
 def prctl(option: int, argument: int, second: int = 0) -> None:
-    _checked(_LIBC.prctl(option, *(ctypes.c_ulong(number) for number in (argument, second, 0, 0))), f"prctl {option}")
+    checked(LIBC.prctl(option, *(ctypes.c_ulong(number) for number in (argument, second, 0, 0))), f"prctl {option}")
 
 
 def filter_system_calls(program: bytes) -> None:
@@ -187,7 +176,7 @@ def filter_system_calls(program: bytes) -> None:
 
 
 def limit_resource(kind: int, most: int) -> None:
-    _checked(_LIBC.setrlimit(kind, ctypes.byref(_Limit(most, most))), f"rlimit {kind}")
+    checked(LIBC.setrlimit(kind, ctypes.byref(_Limit(most, most))), f"rlimit {kind}")
 
 
 def limit_capabilities(keep: tuple[int, ...]) -> None:
@@ -202,17 +191,17 @@ def limit_capabilities(keep: tuple[int, ...]) -> None:
     mask = sum(1 << number for number in keep)
     header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
     # effective, permitted, inheritable; low word then high word
-    data = (ctypes.c_uint32 * 6)(mask & _UINT_MAX, mask & _UINT_MAX, 0, mask >> 32, mask >> 32, 0)
-    _checked(_LIBC.capset(header, data), "capset")
+    data = (ctypes.c_uint32 * 6)(mask & UINT_MAX, mask & UINT_MAX, 0, mask >> 32, mask >> 32, 0)
+    checked(LIBC.capset(header, data), "capset")
 
 
 def close_on_exec_from(first_fd: int) -> None:
     """Mark every descriptor from this number on, whoever opened it, to be closed by exec."""
-    _syscall("close_range", _CLOSE_RANGE, first_fd, _UINT_MAX, CLOSE_RANGE_CLOEXEC)
+    _syscall("close_range", SYS_CLOSE_RANGE, first_fd, UINT_MAX, CLOSE_RANGE_CLOEXEC)
 
 
 def filesystem_type(fd: int) -> int:
     """The f_type of the file system that an open file (also one opened with O_PATH) is on."""
     buffer = ctypes.create_string_buffer(_STATFS_BYTES)
-    _checked(_LIBC.fstatfs(fd, buffer), "fstatfs")
+    checked(LIBC.fstatfs(fd, buffer), "fstatfs")
     return ctypes.c_long.from_buffer(buffer).value

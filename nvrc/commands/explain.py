@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
-from guest_cdi.errors import CODES as CDI_CODES
+from guest_cdi.lean.errors import CODES as CDI_CODES
 from nvrc.boot import BOOT
 from nvrc.commands.output import write_document
 from nvrc.commands.terminal import UNLIMITED, fold, width_of, wrap

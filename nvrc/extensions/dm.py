@@ -17,7 +17,6 @@ VERSION = (4, 0, 0)
 
 DM_DEV_CREATE, DM_DEV_REMOVE, DM_DEV_SUSPEND, DM_TABLE_LOAD, DM_TABLE_STATUS = 3, 4, 6, 9, 12
 DM_READONLY_FLAG, DM_STATUS_TABLE_FLAG, DM_ACTIVE_PRESENT_FLAG, DM_BUFFER_FULL_FLAG = 1 << 0, 1 << 4, 1 << 5, 1 << 8
-DM_NAME_LEN = 128
 SECTOR = 512
 
 # struct dm_ioctl: version, data_size, data_start, target_count, open_count, flags, event_nr, padding, dev, name, uuid

@@ -12,14 +12,13 @@ import errno
 import os
 import struct
 
+from guest_cdi.lean.libc import LIBC, SYS_CLOSE_RANGE, UINT_MAX, checked
 from nvrc.vocabulary.signals import signal
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_RELATIME = 4096, 16384, 1 << 18, 1 << 19, 1 << 21
-MNT_DETACH = 2
+MS_BIND, MS_RELATIME = 4096, 1 << 21
 
-CLONE_NEWNS, CLONE_NEWPID, CLONE_PIDFD = 0x20000, 0x20000000, 0x1000
-SYS_FSOPEN, SYS_FSCONFIG, SYS_CLONE3, SYS_CLOSE_RANGE = 430, 431, 435, 436
+SYS_FSOPEN, SYS_FSCONFIG, SYS_CLONE3 = 430, 431, 435
 FSOPEN_CLOEXEC, FSCONFIG_SET_FLAG = 1, 0
 _IS_X86 = os.uname().machine == "x86_64"
 SYS_INIT_MODULE, SYS_FINIT_MODULE = (175, 313) if _IS_X86 else (105, 273)
@@ -34,29 +33,21 @@ SIGNALFD_SIGINFO = struct.Struct("<I124x")  # ssi_signo is the first member of 1
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 
-_libc = ctypes.CDLL(None, use_errno=True)
 # PyDLL keeps the interpreter lock during the call: in the child of a clone that bypasses os.fork the calling thread
 # must own it, because no other thread exists there to release it.
 _locked_libc = ctypes.PyDLL(None, use_errno=True)
 
 
-def _check(result: int, path: str = "") -> int:
-    if result >= 0:
-        return result
-    number = ctypes.get_errno()
-    raise OSError(number, os.strerror(number), path or None)
-
-
 def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
-    _check(_libc.mount(os.fsencode(source), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags),
+    checked(LIBC.mount(os.fsencode(source), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags),
                        data.encode() or None), target)
 
 
 def refused_options(fstype: str, options: tuple[str, ...]) -> tuple[str, ...]:
     """Options that a file system does not take; fsopen(2), which makes a mount and attaches it nowhere."""
-    context = _check(_libc.syscall(ctypes.c_long(SYS_FSOPEN), fstype.encode(), ctypes.c_uint(FSOPEN_CLOEXEC)))
+    context = checked(LIBC.syscall(ctypes.c_long(SYS_FSOPEN), fstype.encode(), ctypes.c_uint(FSOPEN_CLOEXEC)))
     try:
-        return tuple(option for option in options if _libc.syscall(
+        return tuple(option for option in options if LIBC.syscall(
             ctypes.c_long(SYS_FSCONFIG), ctypes.c_int(context), ctypes.c_uint(FSCONFIG_SET_FLAG), option.encode(), None,
             ctypes.c_int(0)) < 0)
     finally:
@@ -64,14 +55,14 @@ def refused_options(fstype: str, options: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def umount2(target: str, flags: int = 0) -> None:
-    _check(_libc.umount2(os.fsencode(target), flags), target)
+    checked(LIBC.umount2(os.fsencode(target), flags), target)
 
 
 def signalfd(signals: frozenset[signal.Signals]) -> int:
     """A descriptor that reports `signals`, which must be blocked by the caller."""
     mask = sum(1 << (number - 1) for number in signals)
     sigset = ctypes.create_string_buffer(struct.pack("<Q", mask), 128)
-    return _check(_libc.signalfd(-1, sigset, SFD_NONBLOCK | SFD_CLOEXEC))
+    return checked(LIBC.signalfd(-1, sigset, SFD_NONBLOCK | SFD_CLOEXEC))
 
 
 def read_signals(descriptor: int) -> list[int]:
@@ -88,24 +79,24 @@ def read_signals(descriptor: int) -> list[int]:
 def clone3(flags: int) -> int:
     """Fork with CLONE_* flags: 0 in the child, its pid in the parent. The child must only set itself up and exec."""
     arguments = ctypes.create_string_buffer(struct.pack("<8Q", flags, 0, 0, 0, int(signal.SIGCHLD), 0, 0, 0))
-    return _check(_locked_libc.syscall(ctypes.c_long(SYS_CLONE3), arguments, ctypes.c_size_t(64)))
+    return checked(_locked_libc.syscall(ctypes.c_long(SYS_CLONE3), arguments, ctypes.c_size_t(64)))
 
 
 def close_range(first: int) -> None:
     """Close every descriptor from `first` on."""
-    _check(_libc.syscall(ctypes.c_long(SYS_CLOSE_RANGE), ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0))
+    checked(LIBC.syscall(ctypes.c_long(SYS_CLOSE_RANGE), ctypes.c_uint(first), ctypes.c_uint(UINT_MAX), 0))
 
 
 def reboot(command: int) -> None:
-    _check(_libc.reboot(ctypes.c_int(command if command < 1 << 31 else command - (1 << 32))))
+    checked(LIBC.reboot(ctypes.c_int(command if command < 1 << 31 else command - (1 << 32))))
 
 
 def init_module(image: bytes, options: str) -> None:
-    _check(_libc.syscall(ctypes.c_long(SYS_INIT_MODULE), image, ctypes.c_ulong(len(image)), _option_string(options)))
+    checked(LIBC.syscall(ctypes.c_long(SYS_INIT_MODULE), image, ctypes.c_ulong(len(image)), _option_string(options)))
 
 
 def finit_module(descriptor: int, options: str, flags: int) -> None:
-    _check(_libc.syscall(ctypes.c_long(SYS_FINIT_MODULE), ctypes.c_int(descriptor), _option_string(options),
+    checked(LIBC.syscall(ctypes.c_long(SYS_FINIT_MODULE), ctypes.c_int(descriptor), _option_string(options),
                          ctypes.c_int(flags)))
 
 

@@ -12,6 +12,7 @@ import os
 import resource
 import struct
 
+from guest_cdi.lean import libc
 from guest_cdi.lean.light import Callable, dataclass
 from nvrc.machine import linux
 from nvrc.vocabulary.signals import signal
@@ -45,7 +46,7 @@ def start(program: Program, root: str = "/", output: int = -1) -> int:
     `output` is the descriptor that standard output and error go to, if not to those of PID 1.
     """
     report, failed = os.pipe2(os.O_CLOEXEC)
-    flags = linux.CLONE_NEWPID | linux.CLONE_NEWNS if program.own_pid_namespace else 0
+    flags = libc.CLONE_NEWPID | libc.CLONE_NEWNS if program.own_pid_namespace else 0
     # Steps on threads of their own start daemons. Only os.fork makes the interpreter usable in a child that was begun
     # beside other threads (its lock, and who the main thread is); but it makes no namespaces, as the agent needs.
     if flags:
@@ -137,7 +138,7 @@ def _prepare(program: Program, root: str) -> None:  # pragma: no cover - runs in
 def _mount_own_proc() -> None:  # pragma: no cover - runs in the child only
     """A /proc of the new PID namespace, in the mount namespace that was cloned with it."""
     try:
-        linux.umount2("/proc", linux.MNT_DETACH)
+        linux.umount2("/proc", libc.MNT_DETACH)
     except OSError:
         pass  # nothing was mounted there
     linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-KERN_EMERG, KERN_INFO, KERN_DEBUG = 0, 6, 7
+KERN_EMERG, KERN_DEBUG = 0, 7
 
 Output = Callable[[int, str], None]  # a descriptor that has a program's output to read, and the program's name for it
 Echo = Callable[[int], None]  # a descriptor that has output to read which belongs on the console

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from guest_cdi.errors import CODES as CDI_CODES
+from guest_cdi.lean.errors import CODES as CDI_CODES
 from nvrc.pid1.ending import ENDING
 from nvrc.pid1.farewell import describe
 from nvrc.vocabulary.ending import Ending

@@ -12,11 +12,12 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from guest_cdi.errors import CODES as CDI_CODES
+from guest_cdi.lean.coded import FailureCode
+from guest_cdi.lean.errors import CODES as CDI_CODES
 from nvrc.params.table import PARAMS, Param, Sensitivity
 from nvrc.params.values import text
 from nvrc.steps.hardening import HARDENING
-from nvrc.vocabulary.errors import CODES, FailureCode
+from nvrc.vocabulary.errors import CODES
 
 _WIDTH = 120
 _NOTICE = "<!-- Written by `python -m nvrc.pages.reference`; edit the table in {source} instead. -->"
@@ -92,7 +93,7 @@ def render_parameters() -> str:
 def render_codes() -> str:
     head = ("code", "step", "what happened", "what to do", "who acts")
     # What guest-cdi says as a program of its own, to its caller or inside a container, is on its own page.
-    at_boot = (FailureCode(*row)._replace(step="cdi") for row in CDI_CODES if row.step in ("any", "generate", "inject"))
+    at_boot = (row._replace(step="cdi") for row in CDI_CODES if row.step in ("any", "generate", "inject"))
     return "\n".join([
         "# Failure codes", "", _NOTICE.format(source="nvrc/vocabulary/errors.py"), "",
         "A boot that fails ends with one line on the console. The code in it is an interface: match on it, never on",

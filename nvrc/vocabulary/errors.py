@@ -7,21 +7,11 @@ docs/failure-codes.md is generated from this table.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import NamedTuple
+from guest_cdi.lean.coded import AUTHOR, HOST, PLATFORM, VENDOR, CodedError, FailureCode
 
-PLATFORM = "image owner"
-AUTHOR = "pod author"
-HOST = "node operator"
-VENDOR = "bug report"
-
-
-class FailureCode(NamedTuple):
-    code: str
-    step: str
-    meaning: str
-    remedy: str
-    who: str
-
+# The row and the words for who acts are shared with guest_cdi's codes; nvrc takes them from here.
+__all__ = ("AUTHOR", "BY_CODE", "CDI_PREFIX", "CODES", "HOST", "PLATFORM", "VENDOR", "FailureCode", "NvrcError",
+           "find_code")
 
 CODES: tuple[FailureCode, ...] = (
     FailureCode("E_INTERNAL", "any", "an exception nobody expected inside PID 1",
@@ -172,24 +162,17 @@ def find_code(code: str) -> FailureCode | None:
     """The row of a code. Those of the CDI document are in that package's own table, loaded only when one is met."""
     if not code.startswith(CDI_PREFIX):
         return BY_CODE.get(code)
-    from guest_cdi.errors import BY_CODE as CDI_CODES
+    from guest_cdi.lean.errors import BY_CODE as CDI_CODES
 
-    row = CDI_CODES.get(code)
-    return FailureCode(*row) if row else None
+    return CDI_CODES.get(code)
 
 
-class NvrcError(Exception):
-    """A failure with a stable code: what failed, where, and what to do about it, on one console line.
+class NvrcError(CodedError):
+    """A failure of the init; without a hint, that of its code's row.
 
     `details` are shown as lines of their own before it, where one line has no room for every mistake.
     """
 
     def __init__(self, code: str, what: str, hint: str = "", details: tuple[str, ...] = ()) -> None:
-        super().__init__(what)
-        self.code = code
-        self.what = what
-        self.hint = hint or BY_CODE[code].remedy
+        super().__init__(code, what, hint or BY_CODE[code].remedy)
         self.details = details
-
-    def __str__(self) -> str:
-        return f"{self.what} ({self.code}): {self.hint}"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * What the lab tells the emulated driver about a function, and what the function remembers: a vendor-specific extended
- * capability in its configuration space. Living in the device, it works the same whether the function comes from
- * lab_pci.ko or from a vfio-user server, and a reset of the function clears exactly the state that hardware would lose.
+ * capability in its configuration space. As it lives in the device, a
+ * reset of the function clears exactly the state that hardware would lose.
  * Offsets count from the start of the capability; numbers are little endian, texts end with a zero byte.
  */
 #ifndef LAB_MAILBOX_H

@@ -40,35 +40,34 @@ struct nv_gpu {
 	struct proc_dir_entry *proc;
 };
 
-extern struct list_head nv_gpus;
-extern struct mutex nv_gpus_lock;
-extern int nv_switches;
+/* A region under a name, with or without a node behind it. */
+struct nv_region {
+	dev_t first;
+	unsigned int count;
+	struct cdev cdev;
+	bool live;
+};
+
+/*
+ * The parts, each after those it calls: none calls one below it.
+ *
+ * nv_mailbox.c
+ */
+u32 nv_mailbox_read(const struct nv_gpu *gpu, int at);
+void nv_mailbox_write(const struct nv_gpu *gpu, int at, u32 value);
+void nv_mailbox_bytes(const struct nv_gpu *gpu, int at, u8 *into, int size);
+
+/* nv_region.c */
+int nv_region_add(struct nv_region *region, dev_t first, unsigned int count, const char *name,
+		  const struct file_operations *ops);
+void nv_region_remove(struct nv_region *region);
+long nv_no_ioctl(struct file *file, unsigned int command, unsigned long argument);
+extern const struct file_operations nv_silent_ops;	/* opens, and knows no ioctl */
 
 /* nv_params.c */
 extern int NVreg_ModifyDeviceFiles, NVreg_NvLinkDisable, NVreg_ImexChannelCount;
 void nv_show_params(struct seq_file *out);
 void nv_show_registry(struct seq_file *out);
-
-/* nv_gpu.c */
-int nv_register_gpus(void);
-void nv_unregister_gpus(void);
-struct nv_gpu *nv_gpu_by_minor(int minor);
-u32 nv_mailbox_read(const struct nv_gpu *gpu, int at);
-void nv_mailbox_write(const struct nv_gpu *gpu, int at, u32 value);
-void nv_mailbox_bytes(const struct nv_gpu *gpu, int at, u8 *into, int size);
-
-/* nv_attach.c */
-int nv_gpu_open(struct nv_gpu *gpu);
-void nv_gpu_close(struct nv_gpu *gpu);
-void nv_gpu_watch(struct work_struct *work);
-
-/* nv_proc.c */
-int nv_proc_init(void);
-void nv_proc_exit(void);
-int nv_proc_add_gpu(struct nv_gpu *gpu);
-void nv_proc_remove_gpu(struct nv_gpu *gpu);
-struct proc_dir_entry *nv_proc_file(const char *name, umode_t mode, struct proc_dir_entry *folder,
-				    int (*show)(struct seq_file *, void *), void *data);
 
 /* nv_caps.c: minors, nodes and files of capabilities. */
 int nv_caps_init(struct proc_dir_entry *nvidia);
@@ -79,26 +78,34 @@ void nv_caps_remove_gpu(struct nv_gpu *gpu);
 /* One capability file; `minor` is the number of its node below /dev/nvidia-caps. */
 void nv_caps_file(const char *name, struct proc_dir_entry *folder, int minor, int mode);
 
+/* nv_proc.c: /proc/driver/nvidia. */
+int nv_proc_init(void);
+void nv_proc_exit(void);
+int nv_proc_add_gpu(struct nv_gpu *gpu);
+void nv_proc_remove_gpu(struct nv_gpu *gpu);
+
 /* nv_switch.c: NVLink core and NVSwitch. */
+extern int nv_switches;
 int nv_switch_init(void);
 void nv_switch_exit(void);
+
+/* nv_attach.c */
+int nv_gpu_open(struct nv_gpu *gpu);
+void nv_gpu_close(struct nv_gpu *gpu);
+void nv_gpu_watch(struct work_struct *work);
+
+/* nv_gpu.c */
+extern struct list_head nv_gpus;
+extern struct mutex nv_gpus_lock;
+int nv_register_gpus(void);
+void nv_unregister_gpus(void);
+struct nv_gpu *nv_gpu_by_minor(int minor);
 
 /* nv_control.c: /proc/nvidia-lab. */
 int nv_control_init(void);
 void nv_control_exit(void);
 
-/* nv_chardev.c: a region under a name, with or without a node behind it. */
-struct nv_region {
-	dev_t first;
-	unsigned int count;
-	struct cdev cdev;
-	bool live;
-};
-
-int nv_region_add(struct nv_region *region, dev_t first, unsigned int count, const char *name,
-		  const struct file_operations *ops);
-void nv_region_remove(struct nv_region *region);
-extern const struct file_operations nv_silent_ops;	/* opens, and knows no ioctl */
+/* nv_devices.c */
 int nv_devices_init(void);
 void nv_devices_exit(void);
 

@@ -64,7 +64,7 @@ static int show_cap(struct seq_file *out, void *unused)
 
 void nv_caps_file(const char *name, struct proc_dir_entry *folder, int minor, int mode)
 {
-	nv_proc_file(name, mode, folder, show_cap, (void *)((unsigned long)minor << 16 | mode));
+	proc_create_single_data(name, mode, folder, show_cap, (void *)((unsigned long)minor << 16 | mode));
 }
 
 static void add_instance(struct proc_dir_entry *mig, int gpu, int gi, u8 compute)
@@ -130,9 +130,9 @@ int nv_caps_init(struct proc_dir_entry *nvidia)
 	nv_caps_file("monitor", mig, MINOR_MONITOR, 0444);
 	nv_caps_file("fabric-imex-mgmt", capabilities, MINOR_IMEX, 0400);
 	tables = proc_mkdir("driver/nvidia-caps", NULL);
-	nv_proc_file("mig-minors", 0444, tables, show_mig_minors, NULL);
-	nv_proc_file("nvlink-minors", 0444, tables, show_nvlink_minors, NULL);
-	nv_proc_file("sys-minors", 0444, tables, show_sys_minors, NULL);
+	proc_create_single_data("mig-minors", 0444, tables, show_mig_minors, NULL);
+	proc_create_single_data("nvlink-minors", 0444, tables, show_nvlink_minors, NULL);
+	proc_create_single_data("sys-minors", 0444, tables, show_sys_minors, NULL);
 	rc = nv_region_add(&caps_region, 0, MINOR_IMEX + 1, "nvidia-caps", &nv_silent_ops);
 	if (!rc && NVreg_ImexChannelCount > 0)
 		rc = nv_region_add(&imex_region, 0, NVreg_ImexChannelCount, "nvidia-caps-imex-channels", &nv_silent_ops);

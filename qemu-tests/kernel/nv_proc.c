@@ -6,12 +6,6 @@
 
 static struct proc_dir_entry *nvidia, *gpus;
 
-struct proc_dir_entry *nv_proc_file(const char *name, umode_t mode, struct proc_dir_entry *folder,
-				    int (*show)(struct seq_file *, void *), void *data)
-{
-	return proc_create_single_data(name, mode, folder, show, data);
-}
-
 static int show_version(struct seq_file *out, void *unused)
 {
 	seq_printf(out, "NVRM version: %s\n", NV_ID);
@@ -75,9 +69,9 @@ int nv_proc_add_gpu(struct nv_gpu *gpu)
 	gpu->proc = proc_mkdir(pci_name(gpu->pdev), gpus);
 	if (!gpu->proc)
 		return -ENOMEM;
-	nv_proc_file("information", 0444, gpu->proc, show_information, gpu);
-	nv_proc_file("registry", 0644, gpu->proc, show_registry, gpu);
-	nv_proc_file("power", 0444, gpu->proc, show_power, gpu);
+	proc_create_single_data("information", 0444, gpu->proc, show_information, gpu);
+	proc_create_single_data("registry", 0644, gpu->proc, show_registry, gpu);
+	proc_create_single_data("power", 0444, gpu->proc, show_power, gpu);
 	return 0;
 }
 
@@ -93,15 +87,15 @@ int nv_proc_init(void)
 	nvidia = proc_mkdir("driver/nvidia", NULL);
 	if (!nvidia)
 		return -ENOMEM;
-	nv_proc_file("params", 0444, nvidia, show_params, NULL);
-	nv_proc_file("registry", 0644, nvidia, show_registry, NULL);
-	nv_proc_file("suspend_depth", 0644, nvidia, show_text, "default modeset uvm\n");
-	nv_proc_file("suspend", 0644, nvidia, show_text, "suspend hibernate resume\n");
+	proc_create_single_data("params", 0444, nvidia, show_params, NULL);
+	proc_create_single_data("registry", 0644, nvidia, show_registry, NULL);
+	proc_create_single_data("suspend_depth", 0644, nvidia, show_text, "default modeset uvm\n");
+	proc_create_single_data("suspend", 0644, nvidia, show_text, "suspend hibernate resume\n");
 	folder = proc_mkdir("warnings", nvidia);
-	nv_proc_file("README", 0444, folder, show_text, "Warnings of the driver would appear in this folder.\n");
+	proc_create_single_data("README", 0444, folder, show_text, "Warnings of the driver would appear in this folder.\n");
 	folder = proc_mkdir("patches", nvidia);
-	nv_proc_file("README", 0444, folder, show_text, "Patches of the driver would be named in this folder.\n");
-	nv_proc_file("version", 0444, nvidia, show_version, NULL);
+	proc_create_single_data("README", 0444, folder, show_text, "Patches of the driver would be named in this folder.\n");
+	proc_create_single_data("version", 0444, nvidia, show_version, NULL);
 	gpus = proc_mkdir("gpus", nvidia);
 	if (gpus && !nv_caps_init(nvidia))
 		return 0;

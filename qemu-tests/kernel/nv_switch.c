@@ -42,7 +42,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (rc)
 		return rc;
 	folder = proc_mkdir(pci_name(pdev), devices);
-	nv_proc_file("information", 0444, folder, show_switch, pdev);
+	proc_create_single_data("information", 0444, folder, show_switch, pdev);
 	pci_set_drvdata(pdev, folder);
 	nv_switches++;
 	return 0;
@@ -71,11 +71,11 @@ static void make_trees(void)
 	struct proc_dir_entry *folder;
 
 	link_tree = proc_mkdir("driver/nvidia-nvlink", NULL);
-	nv_proc_file("permissions", 0444, link_tree, show_permissions, NULL);
+	proc_create_single_data("permissions", 0444, link_tree, show_permissions, NULL);
 	folder = proc_mkdir("capabilities", link_tree);
 	nv_caps_file("fabric-mgmt", folder, 0, 0400);
 	switch_tree = proc_mkdir("driver/nvidia-nvswitch", NULL);
-	nv_proc_file("permissions", 0444, switch_tree, show_permissions, NULL);
+	proc_create_single_data("permissions", 0444, switch_tree, show_permissions, NULL);
 	devices = proc_mkdir("devices", switch_tree);
 }
 

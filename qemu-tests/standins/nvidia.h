@@ -32,7 +32,7 @@ bool open_gpu(struct gpu *gpu);
 /* Opens the control node and all GPUs, as NVML's initialisation does; how many of them could be opened. */
 int open_all(struct gpu *gpus, int count);
 
-/* nvidia.c */
+/* nvidia_program.c */
 extern const char *program;	/* the name this process was started by */
 /* What may go wrong before a program has done anything: flood, slow, lie, fail, hang. */
 void suffer_early_faults(void);
@@ -43,6 +43,11 @@ void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool listen_at(const char *path);
 bool listen_on_loopback(int port);
 
+/* Value that follows an option, or behind its `=`; NULL when it is not given. */
+const char *option(int argc, char **argv, const char *name);
+bool has_option(int argc, char **argv, const char *name);
+
+/* What nvidia.c chooses from. */
 int persistenced_main(int argc, char **argv);
 int fabricmanager_main(int argc, char **argv);
 int nvlsm_main(int argc, char **argv);
@@ -50,9 +55,5 @@ int hostengine_main(int argc, char **argv);
 int exporter_main(int argc, char **argv);
 int smi_main(int argc, char **argv);
 int ctk_main(int argc, char **argv);
-
-/* Value that follows an option, or behind its `=`; NULL when it is not given. */
-const char *option(int argc, char **argv, const char *name);
-bool has_option(int argc, char **argv, const char *name);
 
 #endif

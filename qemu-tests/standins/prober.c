@@ -35,29 +35,10 @@
 #include "prober.h"
 #include "common.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-const char *word(const struct line *line, int index)
-{
-	return index < line->count ? line->word[index] : "";
-}
-
-void report(const char *verb, const char *path, bool ok, long ms)
-{
-	char time[32] = "";
-	const char *reason = strerrorname_np(errno);
-
-	if (ms >= 0)
-		snprintf(time, sizeof(time), " ms=%ld", ms);
-	if (ok)
-		printf("probe: %s %s ok%s\n", verb, path, time);
-	else
-		printf("probe: %s %s error %s%s\n", verb, path, reason, time);
-}
 
 static const struct {
 	const char *name;

@@ -12,6 +12,7 @@ struct line {
 	char rest[1024];	/* what follows the second word, blanks kept */
 };
 
+/* prober_words.c */
 /* A word of the line, or an empty one. */
 const char *word(const struct line *line, int index);
 

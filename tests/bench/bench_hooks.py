@@ -32,11 +32,11 @@ from typing import NamedTuple
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, TOP)
 
-from guest_cdi.lean import linux
+from guest_cdi.lean import libc, linux
 
 FROM_SOURCES = (sys.executable, "-I", "-S", "-c",
                 "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv.pop(1); "
-                "from guest_cdi.hooks import run_and_exit; run_and_exit(sys.argv[1:])", TOP, "hook")
+                "from guest_cdi.hooks.main import run_and_exit; run_and_exit(sys.argv[1:])", TOP, "hook")
 LIBRARIES = "/opt/nvidia/lib"
 LIBRARY_COUNT = 16
 HOOKS = (
@@ -167,7 +167,7 @@ def measure_image(initrd: str, rounds: int) -> list[Row]:
 
 def _measure_inside(image: str, rounds: int) -> list[Row]:
     means = open_means()
-    linux.unshare(linux.CLONE_NEWNS)
+    linux.unshare(libc.CLONE_NEWNS)
     linux.make_private("/")
     for words in (["--bind", image, image], ["-t", "proc", "proc", f"{image}/proc"], ["-t", "tmpfs", "dev", f"{image}/dev"],
                   ["-t", "tmpfs", "tmp", f"{image}/tmp"]):

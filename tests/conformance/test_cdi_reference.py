@@ -21,9 +21,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from guest_cdi.errors import CdiError
 from guest_cdi.host import LinuxHost
 from guest_cdi.inject import inject, read_registry
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.load import Data
 from guest_cdi.oci import Config
 from guest_cdi.validate import Checked, check_text

@@ -21,7 +21,8 @@ from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit.image import BootFiles, build_image, put_agent
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.runner import Result, Runtime, open_lab, run_scenario
-from nvrc_lab.scenario.scenario import Scenario, find_scenario, parse_scenario, read_scenario
+from nvrc_lab.scenario.scenario import find_scenario, parse_scenario, read_scenario
+from nvrc_lab.scenario.values import Scenario
 
 AGENT = os.environ.get("NVRC_KATA_AGENT", "")
 pytestmark = [pytest.mark.qemu, pytest.mark.skipif(

@@ -22,9 +22,9 @@ from fakes.nvml import MockNvml
 from guest_cdi import __main__ as entry
 from guest_cdi import cli
 from guest_cdi.discover.hooks import HookStyle
-from guest_cdi.errors import CdiError
 from guest_cdi.generate import Options
 from guest_cdi.host import FileInfo, LinuxHost
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.locate import locate_nvml
 from guest_cdi.naming import Strategy
 from guest_cdi.versions import CURRENT, RELEASE_1_18, RELEASE_1_19

@@ -10,8 +10,8 @@ import pytest
 
 from fakes.elf import library_cache
 from guest_cdi.discover.tree import LIBRARY_DIRS, Tree, check_name, clean, matches
-from guest_cdi.errors import CdiError
 from guest_cdi.host import FileInfo, Kind, LinuxHost
+from guest_cdi.lean.errors import CdiError
 
 
 @pytest.mark.parametrize(("path", "cleaned"), [

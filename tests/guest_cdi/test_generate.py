@@ -16,11 +16,11 @@ from fakes.elf import library_cache, shared_object
 from fakes.machine import ROOTS, DescribedHost, Machine, Node, document_of, load, parse, without
 from fakes.nvml import FakeNvml
 from guest_cdi.discover.hooks import NAMES, HookStyle
-from guest_cdi.errors import CdiError
 from guest_cdi.generate import COMMON, Generated, Options, generate
 from guest_cdi.gpu import Gpu, Mig
 from guest_cdi.hooks.arguments import parse_calls
 from guest_cdi.host import LinuxHost
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.naming import Strategy
 from guest_cdi.render import document, render_yaml
 from guest_cdi.spec import Hook, Mount, Spec

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from guest_cdi import cli
-from guest_cdi.errors import CODES, CdiError
+from guest_cdi.lean.errors import CODES, CdiError
 from guest_cdi.versions import RELEASES
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -19,9 +19,9 @@ from fakes.machine import ROOTS, Machine, find_place, load
 from fakes.nvml import MockNvml
 from fakes.random_machine import make_machine
 from guest_cdi import cli
-from guest_cdi.errors import CdiError
 from guest_cdi.generate import generate
 from guest_cdi.host import LinuxHost
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.locate import locate_nvml
 from guest_cdi.render import render_yaml
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guest_cdi.errors import CdiError
-from guest_cdi.hooks import hook_arguments
 from guest_cdi.hooks.arguments import HOOKS, parse_calls, usage
+from guest_cdi.hooks.main import hook_arguments
+from guest_cdi.lean.errors import CdiError
 
 REFERENCE_NAMES = [
     "create-symlinks", "enable-cuda-compat", "update-ldcache", "disable-device-node-modification",

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guest_cdi.errors import CdiError
 from guest_cdi.hooks import confine, ldcache
+from guest_cdi.lean.errors import CdiError
 
 
 def program(*kinds: int, ident: bytes = b"\x7fELF\x02\x01", count: int | None = None) -> bytes:

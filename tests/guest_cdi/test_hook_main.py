@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from guest_cdi import hooks
+from guest_cdi.hooks import main as hooks
 from guest_cdi.hooks.arguments import HOOKS, STATE
 from guest_cdi.hooks.refusals import explain
 
@@ -94,7 +94,7 @@ HEAVY = {"argparse", "dataclasses", "inspect", "subprocess", "pathlib", "logging
 
 
 def test_what_a_hook_imports() -> None:
-    code = ("import io, sys; sys.path.insert(0, sys.argv[1]); from guest_cdi import hooks;"
+    code = ("import io, sys; sys.path.insert(0, sys.argv[1]); from guest_cdi.hooks import main as hooks;"
             "hooks.main(['create-symlinks'], io.BytesIO(b'{\"root\":\"/proc\"}')); print(*sys.modules)")
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code, TOP], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stdout.split())
@@ -102,7 +102,7 @@ def test_what_a_hook_imports() -> None:
 
 
 TOP = str(Path(hooks.__file__).parents[2])
-START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from guest_cdi.hooks import run_and_exit; run_and_exit(sys.argv[1:])"
+START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from guest_cdi.hooks.main import run_and_exit; run_and_exit(sys.argv[1:])"
 
 
 def start(*argv: str, state: str = "", stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from guest_cdi.errors import CdiError
 from guest_cdi.hooks import root as confined
 from guest_cdi.hooks.root import Root, clean
+from guest_cdi.lean.errors import CdiError
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from guest_cdi.errors import CdiError
 from guest_cdi.hooks import state
+from guest_cdi.lean.errors import CdiError
 
 
 def root_of(value: object, state_file: str = "") -> str:

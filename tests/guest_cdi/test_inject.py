@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from guest_cdi.errors import CdiError
 from guest_cdi.host import FileInfo
 from guest_cdi.inject import (
     EPILOG,
@@ -27,6 +26,7 @@ from guest_cdi.inject import (
     resolve,
     run,
 )
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.load import Data
 from guest_cdi.oci import Config, apply_edits
 from guest_cdi.prove import prove

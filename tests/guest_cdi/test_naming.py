@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from guest_cdi.errors import CdiError
 from guest_cdi.gpu import Gpu, Mig
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.naming import Strategy, Target, is_device_name, is_kind_part, name_device, select_targets
 
 WHOLE = Gpu(index=0, uuid="GPU-a", minor=0)

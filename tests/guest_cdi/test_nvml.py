@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fakes.nvml import STANDIN, FakeNvml, MockNvml
-from guest_cdi.errors import CdiError
 from guest_cdi.gpu import Gpu, Mig, Nvml
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.nvml import OpenNvml, code_name, load
 
 Describe = Callable[[str], MockNvml]
@@ -198,7 +198,7 @@ def test_a_library_that_cannot_be_loaded_is_named(tmp_path: Path, content: bytes
 CUTS = """
 import sys
 from pathlib import Path
-from guest_cdi.errors import CdiError
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.nvml import OpenNvml
 whole = Path(sys.argv[1]).read_bytes()
 for cut in range(0, len(whole), len(whole) // 23):

@@ -20,9 +20,9 @@ from fakes.elf import shared_object
 from fakes.machine import Machine, Node
 from fakes.nvml import MockNvml
 from guest_cdi import cli
-from guest_cdi.errors import CdiError
 from guest_cdi.generate import generate
 from guest_cdi.gpu import Gpu, Mig
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.render import document, render_yaml
 
 FOLDER = os.environ.get("NVRC_CDI_ORACLES", "")

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from guest_cdi.errors import CdiError
+from guest_cdi.lean.errors import CdiError
 from guest_cdi.render import document, publish, quote, render, render_json, render_yaml
 from guest_cdi.spec import (
     ContainerEdits,
@@ -335,7 +335,7 @@ def test_a_scratch_file_that_cannot_be_removed_hides_nothing(tmp_path: Path) -> 
 
 def test_a_file_size_limit_is_a_full_disk(tmp_path: Path) -> None:
     """A real refusal by the kernel, in a process of its own."""
-    code = ("import resource, signal; from guest_cdi.render import publish; from guest_cdi.errors import CdiError\n"
+    code = ("import resource, signal; from guest_cdi.render import publish; from guest_cdi.lean.errors import CdiError\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
             "try: publish('nvidia.yaml', b'x' * 100)\n"
             "except CdiError as err: print(err.code)")

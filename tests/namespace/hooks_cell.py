@@ -18,14 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from guest_cdi import hooks
-from guest_cdi.lean import linux
+from guest_cdi.hooks import main as hooks
+from guest_cdi.lean import libc, linux
 
-CELL_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC
+CELL_NAMESPACES = libc.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC
 TOP = str(Path(hooks.__file__).parents[2])
 SOURCES = Path(__file__).parent / "programs"
 RUN_MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); " \
-           "from guest_cdi.hooks import run_and_exit; run_and_exit(sys.argv[1:])"
+           "from guest_cdi.hooks.main import run_and_exit; run_and_exit(sys.argv[1:])"
 HOOK_COMMAND = (sys.executable, "-I", "-S", "-c", RUN_MAIN, TOP)
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from guest_cdi.errors import CdiError
 from guest_cdi.hooks import ldconf, params
 from guest_cdi.hooks.ldcache import update_cache
 from guest_cdi.hooks.root import Root
 from guest_cdi.lean import linux
+from guest_cdi.lean.errors import CdiError
 from namespace.hooks_cell import HOOK_COMMAND, build, in_cell, make_tree, mount_points
 
 pytestmark = pytest.mark.namespace

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from guest_cdi import hooks
+from guest_cdi.hooks import main as hooks
 from guest_cdi.hooks import params
 from guest_cdi.hooks.profile import PROFILE, write_profile
 from guest_cdi.hooks.root import Root, create_file

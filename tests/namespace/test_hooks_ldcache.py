@@ -10,10 +10,10 @@ from typing import NoReturn
 
 import pytest
 
-from guest_cdi.errors import CdiError
 from guest_cdi.hooks import confine, ldcache
 from guest_cdi.hooks.root import Handle, Root
 from guest_cdi.hooks.syscalls import make_filter
+from guest_cdi.lean.errors import CdiError
 from namespace.hooks_cell import build, in_cell, make_tree, mount_points, run_program
 
 pytestmark = pytest.mark.namespace

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import nvrc
+from tests.test_architecture import imports_of, tracked
 
 HEAVY = frozenset({"argparse", "collections", "copy", "ctypes.util", "dataclasses", "enum", "functools", "inspect", "json", "logging",
                    "pathlib", "random", "re", "selectors", "shutil", "signal", "socket", "subprocess", "tempfile", "threading",
@@ -23,7 +24,7 @@ BEFORE_THE_AGENT = ("pid1.main", "nvml.worker", "nvml.client", "hardware.device_
                     "nvml.answers", "steps.fabric", "services.fabric_config", "extensions.verity", "extensions.dm",
                     "extensions.disks", "vocabulary.jsontext", "nvml.judge", "hardware.topology")
 IN_THE_WORKER = ("nvml.requests", "nvml.session", "nvml.cdi")
-IN_HOOKS = ("guest_cdi.hooks", "guest_cdi.hooks.state", "guest_cdi.hooks.symlinks", "guest_cdi.hooks.ldcache", "guest_cdi.generate",
+IN_HOOKS = ("guest_cdi.hooks.main", "guest_cdi.hooks.state", "guest_cdi.hooks.symlinks", "guest_cdi.hooks.ldcache", "guest_cdi.generate",
             "guest_cdi.render", "guest_cdi.discover.libraries")
 
 
@@ -47,3 +48,15 @@ def test_what_the_end_needs_is_loaded_at_the_end() -> None:
     code = f"import sys; sys.path.insert(0, {str(root)!r}); import nvrc.pid1.main, nvrc.pid1.life; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert AT_THE_END & set(loaded.stdout.split()) == set()
+# What runs in the worker, which makes the CDI document, and the dispatch of commands.
+MAY_GENERATE = ("nvrc/nvml/", "nvrc/__main__.py")
+
+
+def test_pid1_takes_nothing_of_guest_cdi_but_its_ground_floor() -> None:
+    root = Path(nvrc.__file__).parents[1]
+    modules = (root / "tests/qemu/boot_imports.txt").read_text().split()
+    assert {name for name in modules if name.startswith("guest_cdi") and not name.startswith("guest_cdi.lean")} == {"guest_cdi"}
+    arrows = [arrow for file in tracked("nvrc/*.py") if not file.startswith(MAY_GENERATE)
+              for arrow in imports_of(file, (root / file).read_text()) if arrow.name.startswith("guest_cdi")]
+    assert arrows
+    assert [str(arrow) for arrow in arrows if not arrow.name.startswith("guest_cdi.lean.")] == []

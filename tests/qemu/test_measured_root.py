@@ -26,7 +26,7 @@ from nvrc_lab.qemu.machine import Accel, Disk, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.compose import damage_disk
 from nvrc_lab.run.probing import Guest, write_initrd
-from nvrc_lab.scenario.scenario import Damage
+from nvrc_lab.scenario.values import Damage
 from nvrc_lab.watch.console import Story
 from nvrc_lab.watch.watch import Limits, watch
 

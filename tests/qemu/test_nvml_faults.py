@@ -20,7 +20,8 @@ from nvrc_lab.kit.image import build_image
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.runner import Result, default_workers, open_lab, run_all
 from nvrc_lab.scenario.hardware import place_gpus
-from nvrc_lab.scenario.scenario import Expectation, Fault, Scenario, Verdict, parse_scenario
+from nvrc_lab.scenario.scenario import parse_scenario
+from nvrc_lab.scenario.values import Expectation, Fault, Scenario, Verdict
 
 pytestmark = pytest.mark.qemu
 

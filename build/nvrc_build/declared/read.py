@@ -37,7 +37,7 @@ from nvrc_build.declared.declared import (
 )
 from nvrc_build.declared.toml import Findings, Table, read_toml
 from nvrc_build.ground.errors import BuildError
-from nvrc_build.tree.tree import clean_path
+from nvrc_build.ground.image_path import clean_path
 
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _E = TypeVar("_E", bound=Enum)

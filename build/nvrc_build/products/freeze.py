@@ -8,7 +8,6 @@ unpacks the program anew. The result is a folder; putting it into an image is th
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from nvrc_build.ground.errors import BuildError
@@ -69,9 +68,3 @@ def _copy_sources(checkout: Path, target: Path) -> None:
         copy = target / inside
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-
-
-def frozen_files(folder: Path) -> Sequence[tuple[str, Path]]:
-    """Path below the folder and the file, for each file of a frozen program; links are followed."""
-    return [(str(path.relative_to(folder)), path.resolve()) for path in sorted(folder.rglob("*"))
-            if path.is_file()]

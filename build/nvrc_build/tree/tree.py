@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
-from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.image_path import clean_path
 
 
 class Kind(Enum):
@@ -51,13 +51,6 @@ class Entry:
     def same_as(self, other: Entry) -> bool:
         mine = (self.kind, self.mode, self.sha256, self.target, self.device, self.xattrs)
         return mine == (other.kind, other.mode, other.sha256, other.target, other.device, other.xattrs)
-
-
-def clean_path(path: str) -> str:
-    """An absolute image path without '.', '..', doubled or trailing slashes; anything else is refused."""
-    if not path.startswith("/") or path != "/" + "/".join(PurePosixPath(path).parts[1:]) or ".." in path.split("/"):
-        raise BuildError(f"path {path!r} is not a plain absolute path", "write it from / without '..' or '.'")
-    return path
 
 
 class Tree:

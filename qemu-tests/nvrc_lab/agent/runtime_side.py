@@ -22,8 +22,8 @@ from nvrc_lab.agent.ttrpc import Client, RpcError
 from nvrc_lab.devices.vsock_device import VsockDevice
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.kit.kit_texts import LIBRARIES
-from nvrc_lab.scenario.scenario import Agent as StandIn
-from nvrc_lab.scenario.scenario import Scenario
+from nvrc_lab.scenario.values import Agent as StandIn
+from nvrc_lab.scenario.values import Scenario
 from nvrc_lab.watch.console import Story
 
 CONNECT_S, CALL_S = 60.0, 60.0

@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from nvrc_lab.kit.image import BootFiles
     from nvrc_lab.run.compose import Foreign
     from nvrc_lab.run.runner import Lab, Result
-    from nvrc_lab.scenario.scenario import Scenario
-    from nvrc_lab.watch.figures import Spread
+    from nvrc_lab.scenario.values import Scenario
+    from nvrc_lab.watch.figures import Row, Spread
 
 SUMMARY = "measure boots: times, memory, sizes; beside another init with --vs"
 EXAMPLES = """\
@@ -41,17 +41,6 @@ BUILT_IN = ("overlay", "failover", "net_failover", "virtio_net", "vsock", "vmw_v
             "vmw_vsock_virtio_transport")
 # The hand that reads PID 1's figures once the agent runs, from outside the agent's namespaces.
 EVENTS = ("wait /run/lab-agent 60000", "cat /proc/1/stat", "grep /proc/1/status VmRSS")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One scenario with one init."""
-
-    scenario: str
-    init: str
-    figures: dict[str, Spread]
-    steps: dict[str, Spread]
-    failed: tuple[str, ...]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -156,7 +145,7 @@ def measure_all(labs: dict[str, Lab], scenarios: Sequence[Scenario], runs: int, 
 
 
 def make_row(scenario: str, init: str, results: Sequence[Result]) -> Row:
-    from nvrc_lab.watch.figures import gather_figures, measure, measure_steps  # noqa: PLC0415
+    from nvrc_lab.watch.figures import Row, gather_figures, measure, measure_steps  # noqa: PLC0415
 
     told = [one.told for one in results if one.told is not None and not one.problems]
     return Row(scenario=scenario, init=init, figures=gather_figures(measure(one) for one in told),
@@ -200,7 +189,7 @@ def _compare_two(other: Row, name: str, ours_ms: float, theirs_ms: float) -> str
 
 
 def as_json(rows: Sequence[Row], sizes: dict[str, int], accel: str) -> dict[str, object]:
-    def plain(spreads: dict[str, Spread]) -> dict[str, object]:
+    def plain(spreads: Mapping[str, Spread]) -> dict[str, object]:
         return {name: {"median": one.median, "low": one.low, "high": one.high, "runs": one.runs}
                 for name, one in spreads.items()}
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from nvrc_lab.commands.bench import Row
+from nvrc_lab.watch.figures import Row
 
 PARTS = (("kernel", "#9aa5b1"), ("init_to_agent", "#3b82c4"), ("agent_to_container", "#7fb069"))
 WIDTH, LEFT, RIGHT, ROW, TOP = 900, 230, 90, 26, 54

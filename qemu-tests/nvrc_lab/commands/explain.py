@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nvrc_lab.scenario.scenario import Scenario
+    from nvrc_lab.scenario.values import Scenario
 
 SUMMARY = "tell what a scenario is, or what a fault does"
 EXAMPLES = """\

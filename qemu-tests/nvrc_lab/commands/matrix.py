@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nvrc_lab.run.runner import Result
-    from nvrc_lab.scenario.scenario import Scenario
+    from nvrc_lab.scenario.values import Scenario
 
 SUMMARY = "run all scenarios and compare each with its expectation"
 EXAMPLES = """\

@@ -8,26 +8,22 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nvrc_lab.agent.runtime_side import play_scenario
 from nvrc_lab.commands.matrix import as_json
+from nvrc_lab.commands.order import Order
 from nvrc_lab.ground.places import Places
 from nvrc_lab.kit.image import BootFiles, check_agent, check_files, put_agent
 from nvrc_lab.kit.real_driver import image_for
 from nvrc_lab.kit.unpacked_boot import lighten
 from nvrc_lab.qemu.accel import Choice, choose_accel
 from nvrc_lab.qemu.machine import Accel
-from nvrc_lab.qemu.newer_qemu import find_newer_qemu
 from nvrc_lab.qemu.qemu import Qemu
-from nvrc_lab.run.pci_route import Route
 from nvrc_lab.run.runner import Result, open_lab, run_scenario
-from nvrc_lab.scenario.scenario import Scenario, find_scenario, read_scenario
+from nvrc_lab.scenario.scenario import find_scenario, read_scenario
+from nvrc_lab.scenario.values import Scenario
 from nvrc_lab.watch.verdict import judge
 from nvrc_lab.watch.view import choose_view
-
-if TYPE_CHECKING:
-    from nvrc_lab.commands.boot import Order
 
 
 def rehearse(word: str, order: Order, qemu: Qemu, places: Places) -> int:
@@ -36,13 +32,10 @@ def rehearse(word: str, order: Order, qemu: Qemu, places: Places) -> int:
         scenario = replace(scenario, cmdline=f"{scenario.cmdline} {order.cmdline}")
     choice = (Choice(accel=order.accel, reason="asked for by --accel") if order.accel is not None
               else choose_accel(qemu, places.accel))
-    route = Route(order.route)
-    if route is Route.B:
-        qemu = find_newer_qemu(places)
     scratch = places.runs / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     image = find_image(order, scratch, scenario, choice.accel, places)
     try:
-        lab = open_lab(places, qemu, image, [scenario], choice=choice, route=route,
+        lab = open_lab(places, qemu, image, [scenario], choice=choice,
                        runtime=play_scenario if order.agent is not None else None)
         console = order.console or scratch.with_suffix(".console")
         view = choose_view(sys.stdout, is_json=order.is_json, everything=order.everything)
@@ -65,8 +58,7 @@ def find_image(order: Order, scratch: Path, scenario: Scenario, accel: Accel, pl
     else:
         files = BootFiles(kernel=order.kernel, initrd=order.initrd)
         check_files(files)
-    if order.route == Route.A.value:  # the bridges of the other were tried with the image as it is
-        files = lighten(files, [scenario], accel, places)
+    files = lighten(files, [scenario], accel, places)
     return files if order.agent is None else put_agent(files, order.agent, scratch)
 
 

@@ -53,6 +53,7 @@ def lint(places: Places) -> Count:
         "types": (PYTHON, "-m", "mypy", *TYPED),
         "types of ./dev": (PYTHON, "-m", "mypy", "--scripts-are-modules", "dev"),
         "generated documents": (PYTHON, "-m", "nvrc_lab.commands.docs", "--check"),
+        "commits": (PYTHON, "-m", "nvrc_lab.commands.subjects"),
     }
     failed = [name for name, argv in checks.items() if not _succeeds(argv, places.root)]
     return Count(passed=len(checks) - len(failed), failed=len(failed), note=", ".join(failed))
@@ -123,7 +124,7 @@ def judge_coverage(total: str) -> Count:
 
 
 TIERS = (
-    Tier(name="lint", about="style, strict types, generated documents", run=lint),
+    Tier(name="lint", about="style, strict types, generated documents, commits", run=lint),
     Tier(name="unit", about="steps and tables against a temporary root", run=unit),
     Tier(name="worker", about="NVIDIA's library in forked workers, and the CDI reference", run=worker),
     Tier(name="namespace", about="the real PID 1 in namespaces of its own", run=namespace),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Virtual devices beside QEMU: PCI functions and sockets, spoken over vhost-user and vfio-user."""
+"""Virtual devices beside QEMU: sockets, spoken over vhost-user."""

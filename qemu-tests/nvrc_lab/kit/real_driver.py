@@ -16,7 +16,7 @@ from nvrc_lab.ground.errors import LabError
 from nvrc_lab.ground.places import Places
 from nvrc_lab.kit import standins
 from nvrc_lab.kit.image import BootFiles, build_image
-from nvrc_lab.scenario.scenario import REAL, Scenario
+from nvrc_lab.scenario.values import REAL, Scenario
 
 PROFILE = "nvidia"
 

@@ -91,11 +91,6 @@ def open_workshop(places: Places, progress: Progress = silent) -> Workshop:
     return Workshop(checkout=places.root, cache=Cache(places.cache.resolve()), root=root)
 
 
-def build_programs(shop: Workshop) -> Mapping[str, Path]:
-    """Every stand-in program by the path it is installed at."""
-    return {program.path: build_program(shop, program.source) for program in PROGRAMS}
-
-
 def build_program(shop: Workshop, name: str) -> Path:
     sources = compiler.program_sources(shop.programs, name)
     if not sources[0].parent.joinpath(f"{name}.c").is_file():

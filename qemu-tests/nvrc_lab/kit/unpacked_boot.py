@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.kit.image import BootFiles
 from nvrc_lab.qemu.machine import Accel
-from nvrc_lab.scenario.scenario import REAL, Scenario
+from nvrc_lab.scenario.values import REAL, Scenario
 
 if TYPE_CHECKING:
     from nvrc_build.ground.cache import Cache

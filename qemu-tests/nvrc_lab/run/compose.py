@@ -22,12 +22,11 @@ from nvrc_lab.kit.kit_texts import LIBRARIES
 from nvrc_lab.kit.standins import DRIVER_VERSION
 from nvrc_lab.qemu.cmdline import make_cmdline
 from nvrc_lab.qemu.machine import Disk, Machine
-from nvrc_lab.run.pci_route import Route, move_out
 from nvrc_lab.scenario.faults import WAIT_MS, Effects, collect_effects
 from nvrc_lab.scenario.hardware import Placed, describe_functions, describe_nvml, place_gpus
 from nvrc_lab.scenario.module_damage import OTHER_RELEASE
 from nvrc_lab.scenario.node_numbers import probe_commands
-from nvrc_lab.scenario.scenario import GPU_EXTENSION, REAL, Damage, Extension, Scenario
+from nvrc_lab.scenario.values import GPU_EXTENSION, REAL, Damage, Extension, Scenario
 
 POLICY, NVML = "/etc/nvrc/policy.toml", "/etc/nvml-mock.conf"
 NO_DEVICE = "none"
@@ -76,14 +75,13 @@ def _disk_of(extension: Extension) -> str:
 
 
 def compose(scenario: Scenario, image: BootFiles, parts: Mapping[str, Path], folder: Path, *,
-            foreign: Foreign | None = None, events: Sequence[str] = (), route: Route = Route.A,
-            early: Sequence[str] = ()) -> Machine:
+            foreign: Foreign | None = None, events: Sequence[str] = (), early: Sequence[str] = ()) -> Machine:
     """`early`: modules that are in the kernel before the init starts, as if they were built in."""
     effects, gpus = collect_effects(scenario), place_gpus(scenario.machine)
     effects = replace(effects, events=(*effects.events, *events))
     initrd = folder / "initrd"
     layers = [image.initrd, *(path for name, path in parts.items() if not name.startswith(EXTENSION))]
-    tree = make_tree(scenario, effects, gpus, foreign, has_clocks=bool(events), route=route, early=early)
+    tree = make_tree(scenario, effects, gpus, foreign, has_clocks=bool(events), early=early)
     join_archives(layers, tree, initrd)
     disks, words = make_extensions(scenario, parts, folder)
     return Machine(kernel=image.kernel, initrd=initrd, memory_mib=scenario.machine.memory_mib,
@@ -102,11 +100,10 @@ def join_archives(layers: Sequence[Path], last: Tree, target: Path) -> None:
 
 
 def make_tree(scenario: Scenario, effects: Effects, gpus: Sequence[Placed], foreign: Foreign | None, *,
-              has_clocks: bool = False, route: Route = Route.A, early: Sequence[str] = ()) -> Tree:
+              has_clocks: bool = False, early: Sequence[str] = ()) -> Tree:
     """What is about this scenario alone."""
     tree = Tree()
-    texts = scenario_texts(scenario, effects, gpus, early)
-    for path, text in (move_out(texts) if route is Route.B else texts).items():
+    for path, text in scenario_texts(scenario, effects, gpus, early).items():
         tree.add_file(path, text.encode(), _ORIGIN)
     for path, text in effects.scripts.items():
         tree.add_file(path, text.encode(), _ORIGIN, mode=0o755)

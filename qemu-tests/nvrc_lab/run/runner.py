@@ -22,8 +22,7 @@ from nvrc_lab.qemu.accel import Choice, choose_accel
 from nvrc_lab.qemu.machine import Accel, Machine, make_argv
 from nvrc_lab.qemu.qemu import Qemu
 from nvrc_lab.run.compose import Foreign, compose, needed_parts
-from nvrc_lab.run.pci_route import Outside, Route, attach
-from nvrc_lab.scenario.scenario import Scenario
+from nvrc_lab.scenario.values import Scenario
 from nvrc_lab.watch.console import Story
 from nvrc_lab.watch.expect import code_of, compare, compare_foreign, verdict_of
 from nvrc_lab.watch.outcome import Told, gather
@@ -46,7 +45,6 @@ class Lab:
     foreign: Foreign | None = None
     events: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
-    route: Route = Route.A
     runtime: Runtime | None = None
 
 
@@ -72,12 +70,12 @@ class StoppedError(Exception):
 
 
 def open_lab(places: Places, qemu: Qemu, image: BootFiles, scenarios: Sequence[Scenario], *,
-             choice: Choice | None = None, foreign: Foreign | None = None, route: Route = Route.A,
+             choice: Choice | None = None, foreign: Foreign | None = None,
              runtime: Runtime | None = None) -> Lab:
     sweep_folders()
     parts = dict.fromkeys(part for scenario in scenarios for part in needed_parts(scenario, foreign))
     return Lab(places=places, qemu=qemu, choice=choice or choose_accel(qemu, places.accel), image=image,
-               kit=find_kit(places, parts), foreign=foreign, route=route, runtime=runtime)
+               kit=find_kit(places, parts), foreign=foreign, runtime=runtime)
 
 
 def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Event | None = None,
@@ -87,8 +85,7 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
     heard: list[str] = []
     moments: list[float] = []
 
-    def listen(outside: Outside, side: RuntimeSide | None, story: Story, lines: tuple[str, ...], now_s: float) -> None:
-        outside.hear(lines)
+    def listen(side: RuntimeSide | None, story: Story, lines: tuple[str, ...], now_s: float) -> None:
         if side is not None:
             side.hear(story)
         if stop is not None and stop.is_set():
@@ -100,14 +97,11 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
             tell(story, lines, now_s)
 
     started = time.monotonic()
-    with (scratch_folder() as folder, attach(lab.route, scenario, folder) as outside,
-          play_beside(lab.runtime, scenario, folder, is_wanted=lab.foreign is None and not lab.events) as side):
-        machine = _compose(lab, scenario, folder)
-        machine = replace(machine, devices=(*machine.devices, *outside.devices),
-                          vsock=side.device.path if side else None)
+    is_wanted = lab.foreign is None and not lab.events
+    with scratch_folder() as folder, play_beside(lab.runtime, scenario, folder, is_wanted=is_wanted) as side:
+        machine = replace(_compose(lab, scenario, folder), vsock=side.device.path if side else None)
         limits = Limits(total_s=scenario.deadline_s, silence_s=min(SILENCE_S, scenario.deadline_s))
-        run = watch(make_argv(machine, lab.qemu.program, lab.choice.accel), console, limits,
-                    partial(listen, outside, side))
+        run = watch(make_argv(machine, lab.qemu.program, lab.choice.accel), console, limits, partial(listen, side))
     told = gather(run, (*heard, *keep_said(side, console)), moments[-1] if moments else None)
     problems = compare(scenario, told) if lab.foreign is None else compare_foreign(told)
     return Result(scenario=scenario, seconds=time.monotonic() - started, verdict=verdict_of(told), code=code_of(told),
@@ -117,8 +111,7 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
 def _compose(lab: Lab, scenario: Scenario, folder: Path) -> Machine:
     parts = {name: lab.kit[name] for name in needed_parts(scenario, lab.foreign)}
     try:
-        return compose(scenario, lab.image, parts, folder, foreign=lab.foreign, events=lab.events, route=lab.route,
-                       early=lab.early)
+        return compose(scenario, lab.image, parts, folder, foreign=lab.foreign, events=lab.events, early=lab.early)
     except OSError as err:
         raise LabError(f"the machine of {scenario.name} could not be made: {err.strerror} ({err.filename or folder})",
                        "it takes some 100 MB where TMPDIR points to, /tmp by default") from err

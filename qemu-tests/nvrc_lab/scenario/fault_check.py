@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nvrc_lab.scenario.faults import FAULTS, MODULES, PERSISTENCED, PHASES, PROGRAMS
-from nvrc_lab.scenario.scenario import GPU_EXTENSION, REAL, Fault, Scenario
+from nvrc_lab.scenario.values import GPU_EXTENSION, REAL, Fault, Scenario
 
 # A row may narrow itself to a GPU or a value that it does not need.
 _OPTIONAL = {"nvml-fails": ("gpu",), "nvml-hangs": ("gpu",), "nvml-crashes": ("gpu",), "nvml-slow": ("gpu",)}

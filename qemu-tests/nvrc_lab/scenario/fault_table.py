@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nvrc.boot import BOOT
 from nvrc_lab.scenario.faults import PROGRAMS
-from nvrc_lab.scenario.scenario import Scenario, Verdict
+from nvrc_lab.scenario.values import Scenario, Verdict
 
 STEPS = tuple(step.name for step in BOOT)
 DAEMONS = tuple(PROGRAMS)

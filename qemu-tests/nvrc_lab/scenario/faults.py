@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
 
 from nvrc_lab.scenario.hardware import MANAGEMENT_BUS, Placed, place_gpus
-
-if TYPE_CHECKING:
-    from nvrc_lab.scenario.scenario import Fault, Scenario
+from nvrc_lab.scenario.values import Fault, Scenario
 
 AGENT = "/usr/bin/kata-agent"
 NOWHERE = "/lab/nothing"
@@ -57,7 +54,7 @@ class Effects:
     parts: tuple[str, ...] = ()
 
 
-Make = Callable[["Fault", Placed | None], Effects]
+Make = Callable[[Fault, Placed | None], Effects]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from nvrc.boot import BOOT
 from nvrc.report.report import Outcome, Report
 from nvrc_lab.scenario.hardware import place_gpus
 from nvrc_lab.scenario.node_numbers import check_numbers
-from nvrc_lab.scenario.scenario import REAL, Scenario, Seen, Verdict
+from nvrc_lab.scenario.values import REAL, Scenario, Seen, Verdict
 from nvrc_lab.watch.outcome import Container, Json, Told
 from nvrc_lab.watch.verdict import judge
 from nvrc_lab.watch.watch import Ending

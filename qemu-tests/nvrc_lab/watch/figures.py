@@ -39,6 +39,17 @@ class Spread:
         return f"{self.median:.1f} ({self.low:.1f}–{self.high:.1f})"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What the bench measured of one scenario with one init."""
+
+    scenario: str
+    init: str
+    figures: Mapping[str, Spread]
+    steps: Mapping[str, Spread]
+    failed: tuple[str, ...]
+
+
 # In the order in which they are shown, with their unit.
 MEASURES: Mapping[str, str] = {
     "kernel": "ms", "init_to_agent": "ms", "agent_to_container": "ms", "total": "ms", "own": "ms",

@@ -15,8 +15,6 @@
 #define FILE_NAME "nvml-mock.conf"
 #define FALLBACK "/etc/" FILE_NAME
 
-struct machine machine;
-
 struct stamp { dev_t device; ino_t inode; off_t size; struct timespec changed; };
 static struct stamp description_stamp, state_stamp;
 static char description[PATH_MAX], directory[PATH_MAX];

@@ -71,8 +71,9 @@ struct machine {
 	struct fault faults[MAX_FAULTS];
 };
 
-extern struct machine machine;
+extern struct machine machine;                  /* state.c */
 
+/* machine.c */
 bool machine_load(void);                        /* description, then state; false and a line on stderr when unusable */
 bool machine_refresh(void);                     /* the same, only where a file changed since */
 void machine_save(void);                        /* what calls have changed, to state file and door where they are named */
@@ -80,17 +81,24 @@ void machine_save(void);                        /* what calls have changed, to s
 /* parse.c: one line of the grammar; NULL, or what is wrong with it. */
 const char *parse_line(char *line, const char *directory);
 
-/* mig.c: profiles are computed from the GPU's memory and family. */
+/* mig_tables.c: profiles are computed from the GPU's memory and family. */
+enum { GI_PROFILES = 18, CI_PROFILES = 9 };
 struct mig_profile {
 	unsigned gi_enum, id, slices, size, instances, sm, copy, decoders, jpeg, ofa;
 	const char *suffix;                     /* "", "+me", "+gfx" */
 };
 const struct mig_profile *mig_profile_by_enum(const struct gpu *gpu, unsigned gi_enum);
+const struct mig_profile *mig_profile_by_id(const struct gpu *gpu, unsigned id);
 const struct mig_profile *mig_profile_by_name(const struct gpu *gpu, const char *name);
 void mig_profile_name(const struct gpu *gpu, const struct mig_profile *profile, char *name, unsigned long size);
 struct gpu_instance *mig_place(struct gpu *gpu, const struct mig_profile *profile, int start);
 struct mig_device *mig_add(struct gpu *gpu, const struct gpu_instance *gi, int index, int ci, unsigned slices);
 unsigned ci_slices(unsigned profile);            /* of NVML_COMPUTE_INSTANCE_PROFILE_*; 0 for one that is none */
 unsigned mig_limit(const struct gpu *gpu);       /* how many MIG devices the GPU can be cut into */
+bool mig_fits(const struct gpu *gpu, const struct mig_profile *profile, unsigned start);
+unsigned mig_memory_used(const struct gpu *gpu);         /* memory slices as bits */
+unsigned long long mig_memory_mb(const struct gpu *gpu, const struct mig_profile *profile);
+unsigned mig_slices_used(const struct gpu *gpu, unsigned gi);
+unsigned gpu_index(const struct gpu *gpu);
 
 #endif

@@ -1,182 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * MIG: the profiles of a GPU, where instances lie, and the entry points about them. Placements and ids follow NVIDIA's
- * published MIG tables: eight memory slices and seven compute slices on data-centre GPUs, four of each on RTX PRO ones.
- */
+/* MIG: the entry points about it. */
 #include <stdio.h>
 #include <string.h>
 
 #include "calls.h"
-
-enum { FAMILIES = 2, GI_PROFILES = 18, CI_PROFILES = 9 };
-
-/* gi_enum, id, compute slices, memory slices of eight, instances, SM, copy engines, decoders, JPEG, OFA */
-static const struct mig_profile DATACENTRE[] = {
-	{ 4, 0, 7, 8, 1, 132, 8, 7, 7, 1, "" },
-	{ 3, 5, 4, 4, 1, 64, 4, 4, 4, 0, "" },
-	{ 2, 9, 3, 4, 2, 60, 3, 3, 3, 0, "" },
-	{ 1, 14, 2, 2, 3, 32, 2, 2, 2, 0, "" },
-	{ 9, 15, 1, 2, 4, 26, 1, 1, 1, 0, "" },
-	{ 0, 19, 1, 1, 7, 16, 1, 1, 1, 0, "" },
-	{ 7, 20, 1, 1, 1, 16, 1, 1, 1, 1, "+me" },
-	{ 0 },
-};
-static const struct mig_profile RTX[] = {
-	{ 3, 0, 4, 8, 1, 188, 4, 4, 4, 1, "" },
-	{ 12, 32, 4, 8, 1, 188, 4, 4, 4, 1, "+gfx" },
-	{ 1, 5, 2, 4, 2, 94, 2, 2, 2, 0, "" },
-	{ 11, 35, 2, 4, 2, 94, 2, 2, 2, 0, "+gfx" },
-	{ 0, 14, 1, 2, 4, 46, 1, 1, 1, 0, "" },
-	{ 10, 47, 1, 2, 4, 46, 1, 1, 1, 0, "+gfx" },
-	{ 7, 21, 1, 2, 1, 46, 1, 1, 1, 1, "+me" },
-	{ 0 },
-};
-static const struct mig_profile *const FAMILY[FAMILIES] = { DATACENTRE, RTX };
-static const unsigned CI_SLICES[CI_PROFILES] = { 1, 2, 3, 4, 7, 8, 6, 0, 0 };
-
-static const struct mig_profile *profiles(const struct gpu *gpu)
-{
-	return FAMILY[gpu->mig_family % FAMILIES];
-}
-
-const struct mig_profile *mig_profile_by_enum(const struct gpu *gpu, unsigned gi_enum)
-{
-	for (const struct mig_profile *profile = profiles(gpu); profile->slices; profile++)
-		if (profile->gi_enum == gi_enum)
-			return profile;
-	return NULL;
-}
-
-static const struct mig_profile *by_id(const struct gpu *gpu, unsigned id)
-{
-	for (const struct mig_profile *profile = profiles(gpu); profile->slices; profile++)
-		if (profile->id == id)
-			return profile;
-	return NULL;
-}
-
-void mig_profile_name(const struct gpu *gpu, const struct mig_profile *profile, char *name, unsigned long size)
-{
-	snprintf(name, size, "%ug.%ugb%s", profile->slices, (gpu->mig_gb * profile->size + 4) / 8, profile->suffix);
-}
-
-const struct mig_profile *mig_profile_by_name(const struct gpu *gpu, const char *wanted)
-{
-	char name[96];
-
-	for (const struct mig_profile *profile = profiles(gpu); profile->slices; profile++) {
-		mig_profile_name(gpu, profile, name, sizeof name);
-		if (strcmp(name, wanted) == 0)
-			return profile;
-	}
-	return NULL;
-}
-
-unsigned mig_limit(const struct gpu *gpu)
-{
-	return profiles(gpu)->slices;
-}
-
-static unsigned long long memory_mb(const struct gpu *gpu, const struct mig_profile *profile)
-{
-	return (gpu->memory >> 20) * profile->size / 8;
-}
-
-unsigned ci_slices(unsigned profile)
-{
-	return profile < CI_PROFILES ? CI_SLICES[profile] : 0;
-}
-
-static unsigned memory_used(const struct gpu *gpu)
-{
-	unsigned used = 0;
-
-	for (const struct gpu_instance *gi = gpu->instances; gi < gpu->instances + MAX_MIG; gi++)
-		if (gi->present)
-			used |= ((1u << gi->placement.size) - 1) << gi->placement.start;
-	return used;
-}
-
-static unsigned count_of(const struct gpu *gpu, unsigned gi_enum)
-{
-	unsigned count = 0;
-
-	for (const struct gpu_instance *gi = gpu->instances; gi < gpu->instances + MAX_MIG; gi++)
-		count += gi->present && gi->profile == gi_enum;
-	return count;
-}
-
-/* May an instance of this profile lie there? Starts are multiples of the size; seven small ones leave the eighth slice. */
-static bool fits(const struct gpu *gpu, const struct mig_profile *profile, unsigned start)
-{
-	unsigned mask = ((1u << profile->size) - 1) << start;
-
-	return start % profile->size == 0 && start / profile->size < profile->instances &&
-		start + profile->size <= MIG_SLICES && !(memory_used(gpu) & mask) &&
-		count_of(gpu, profile->gi_enum) < profile->instances;
-}
-
-struct gpu_instance *mig_place(struct gpu *gpu, const struct mig_profile *profile, int start)
-{
-	unsigned first = start < 0 ? 0 : (unsigned)start, last = start < 0 ? MIG_SLICES - 1 : (unsigned)start;
-
-	for (; first <= last && !fits(gpu, profile, first); first++)
-		;
-	if (first > last)
-		return NULL;
-	for (struct gpu_instance *gi = gpu->instances; gi < gpu->instances + MAX_MIG; gi++)
-		if (!gi->present) {
-			*gi = (struct gpu_instance){ true, MIG_SLICES / profile->size - 1 + first / profile->size,
-				profile->gi_enum, { first, profile->size } };
-			return gi;
-		}
-	return NULL;
-}
-
-static unsigned slices_used(const struct gpu *gpu, unsigned gi)
-{
-	unsigned used = 0;
-
-	for (const struct mig_device *mig = gpu->migs; mig < gpu->migs + MAX_MIG; mig++)
-		if (mig->present && mig->gi == gi)
-			used += ci_slices(mig->profile);
-	return used;
-}
-
-static bool ci_taken(const struct gpu *gpu, unsigned gi, unsigned ci)
-{
-	for (const struct mig_device *mig = gpu->migs; mig < gpu->migs + MAX_MIG; mig++)
-		if (mig->present && mig->gi == gi && mig->ci == ci)
-			return true;
-	return false;
-}
-
-static unsigned gpu_index(const struct gpu *gpu)
-{
-	return (unsigned)(gpu - machine.gpus);
-}
-
-/* index and ci: the first free one where negative. */
-struct mig_device *mig_add(struct gpu *gpu, const struct gpu_instance *gi, int index, int ci, unsigned slices)
-{
-	unsigned number = ci < 0 ? 0 : (unsigned)ci, slot = index < 0 ? 0 : (unsigned)index, profile = 0;
-	const struct mig_profile *parent = mig_profile_by_enum(gpu, gi->profile);
-	struct mig_device *mig;
-
-	while (ci < 0 && ci_taken(gpu, gi->id, number))
-		number++;
-	while (index < 0 && slot < MAX_MIG && gpu->migs[slot].present)
-		slot++;
-	while (profile < CI_PROFILES && CI_SLICES[profile] != slices)
-		profile++;
-	if (slot >= MAX_MIG || gpu->migs[slot].present || ci_taken(gpu, gi->id, number) || profile == CI_PROFILES ||
-	    slices == 0 || slices_used(gpu, gi->id) + slices > parent->slices)
-		return NULL;
-	mig = &gpu->migs[slot];
-	*mig = (struct mig_device){ .present = true, .gi = gi->id, .ci = number, .profile = profile };
-	snprintf(mig->uuid, sizeof mig->uuid, "MIG-%08x-%04x-5000-8000-%06x%06x", gpu_index(gpu), slot, gi->id, number);
-	return mig;
-}
 
 /* Handles of instances point into the tables; a handle of a destroyed instance is none. */
 static struct gpu_instance *instance_of(nvmlGpuInstance_t handle, struct gpu **gpu)
@@ -236,7 +63,7 @@ EXPORT int nvmlDeviceSetMigMode(nvmlDevice_t device, unsigned mode, unsigned *ac
 	DEVICE_CALL(device, "mode=%u", mode);
 	NEED(gpu->mig != MIG_UNSUPPORTED, NVML_ERROR_NOT_SUPPORTED);
 	NEED(mode <= MIG_ON, NVML_ERROR_INVALID_ARGUMENT);
-	NEED(mode == MIG_ON || memory_used(gpu) == 0, NVML_ERROR_IN_USE);
+	NEED(mode == MIG_ON || mig_memory_used(gpu) == 0, NVML_ERROR_IN_USE);
 	gpu->mig_pending = mode;
 	*activation = gpu->mig_needs_reset && gpu->mig != mode ? NVML_ERROR_RESET_REQUIRED : NVML_SUCCESS;
 	if (*activation == NVML_SUCCESS)
@@ -302,14 +129,14 @@ EXPORT int nvmlDeviceGetAttributes_v2(nvmlDevice_t device, struct device_attribu
 	unsigned slices = ci_slices(mig->profile);
 
 	*attributes = (struct device_attributes){ profile->sm * slices / profile->slices, profile->copy, profile->decoders, 0,
-		profile->jpeg, profile->ofa, profile->slices, slices, memory_mb(gpu, profile) };
+		profile->jpeg, profile->ofa, profile->slices, slices, mig_memory_mb(gpu, profile) };
 	DONE(NVML_SUCCESS);
 }
 
 static struct gi_profile_info gi_profile_info(const struct gpu *gpu, const struct mig_profile *profile)
 {
 	return (struct gi_profile_info){ profile->id, 0, profile->slices, profile->instances, profile->sm, profile->copy,
-		profile->decoders, 0, profile->jpeg, profile->ofa, memory_mb(gpu, profile) };
+		profile->decoders, 0, profile->jpeg, profile->ofa, mig_memory_mb(gpu, profile) };
 }
 
 static int fill_gi_profile(const struct gpu *gpu, const struct mig_profile *profile, struct gi_profile_info_v2 *info)
@@ -320,7 +147,7 @@ static int fill_gi_profile(const struct gpu *gpu, const struct mig_profile *prof
 		return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
 	mig_profile_name(gpu, profile, name, sizeof name);
 	*info = (struct gi_profile_info_v2){ info->version, profile->id, 0, profile->slices, profile->instances, profile->sm,
-		profile->copy, profile->decoders, 0, profile->jpeg, profile->ofa, memory_mb(gpu, profile), "" };
+		profile->copy, profile->decoders, 0, profile->jpeg, profile->ofa, mig_memory_mb(gpu, profile), "" };
 	snprintf(info->name, sizeof info->name, "MIG %s", name);
 	return NVML_SUCCESS;
 }
@@ -347,24 +174,24 @@ EXPORT int nvmlDeviceGetGpuInstanceProfileInfoV(nvmlDevice_t device, unsigned pr
 EXPORT int nvmlDeviceGetGpuInstanceProfileInfoByIdV(nvmlDevice_t device, unsigned id, struct gi_profile_info_v2 *info)
 {
 	DEVICE_CALL(device, "id=%u", id);
-	NEED(gpu->mig != MIG_UNSUPPORTED && by_id(gpu, id), NVML_ERROR_NOT_SUPPORTED);
-	DONE(fill_gi_profile(gpu, by_id(gpu, id), info));
+	NEED(gpu->mig != MIG_UNSUPPORTED && mig_profile_by_id(gpu, id), NVML_ERROR_NOT_SUPPORTED);
+	DONE(fill_gi_profile(gpu, mig_profile_by_id(gpu, id), info));
 }
 
 EXPORT int nvmlDeviceGetGpuInstanceRemainingCapacity(nvmlDevice_t device, unsigned id, unsigned *count)
 {
 	DEVICE_CALL(device, "id=%u", id);
-	NEED(gpu->mig == MIG_ON && by_id(gpu, id), NVML_ERROR_NOT_SUPPORTED);
+	NEED(gpu->mig == MIG_ON && mig_profile_by_id(gpu, id), NVML_ERROR_NOT_SUPPORTED);
 	*count = 0;
 	for (unsigned start = 0; start < MIG_SLICES; start++)
-		*count += fits(gpu, by_id(gpu, id), start);
+		*count += mig_fits(gpu, mig_profile_by_id(gpu, id), start);
 	DONE(NVML_SUCCESS);
 }
 
 EXPORT int nvmlDeviceGetGpuInstancePossiblePlacements_v2(nvmlDevice_t device, unsigned id, struct placement *list, unsigned *count)
 {
 	DEVICE_CALL(device, "id=%u", id);
-	const struct mig_profile *profile = by_id(gpu, id);
+	const struct mig_profile *profile = mig_profile_by_id(gpu, id);
 	NEED(gpu->mig == MIG_ON && profile, NVML_ERROR_NOT_SUPPORTED);
 	unsigned room = list ? *count : 0, possible = MIG_SLICES / profile->size;
 
@@ -380,9 +207,9 @@ EXPORT int nvmlDeviceGetGpuInstancePossiblePlacements_v2(nvmlDevice_t device, un
 
 static int create(struct gpu *gpu, unsigned id, int start, nvmlGpuInstance_t *instance)
 {
-	if (gpu->mig != MIG_ON || by_id(gpu, id) == NULL)
+	if (gpu->mig != MIG_ON || mig_profile_by_id(gpu, id) == NULL)
 		return NVML_ERROR_NOT_SUPPORTED;
-	*instance = mig_place(gpu, by_id(gpu, id), start);
+	*instance = mig_place(gpu, mig_profile_by_id(gpu, id), start);
 	if (*instance == NULL)
 		return NVML_ERROR_INSUFFICIENT_RESOURCES;
 	machine_save();
@@ -406,7 +233,7 @@ EXPORT int nvmlDeviceCreateGpuInstanceWithPlacement(nvmlDevice_t device, unsigne
 EXPORT int nvmlGpuInstanceDestroy(nvmlGpuInstance_t instance)
 {
 	INSTANCE_CALL(instance, "%s", "");
-	NEED(slices_used(gpu, gi->id) == 0, NVML_ERROR_IN_USE);
+	NEED(mig_slices_used(gpu, gi->id) == 0, NVML_ERROR_IN_USE);
 	gi->present = false;
 	machine_save();
 	DONE(NVML_SUCCESS);
@@ -416,10 +243,10 @@ EXPORT int nvmlGpuInstanceDestroy(nvmlGpuInstance_t instance)
 EXPORT int nvmlDeviceGetGpuInstances(nvmlDevice_t device, unsigned id, nvmlGpuInstance_t *list, unsigned *count)
 {
 	DEVICE_CALL(device, "id=%u", id);
-	NEED(gpu->mig == MIG_ON && by_id(gpu, id), NVML_ERROR_NOT_SUPPORTED);
+	NEED(gpu->mig == MIG_ON && mig_profile_by_id(gpu, id), NVML_ERROR_NOT_SUPPORTED);
 	*count = 0;
 	for (struct gpu_instance *gi = gpu->instances; gi < gpu->instances + MAX_MIG; gi++)
-		if (gi->present && gi->profile == by_id(gpu, id)->gi_enum)
+		if (gi->present && gi->profile == mig_profile_by_id(gpu, id)->gi_enum)
 			list[(*count)++] = gi;
 	DONE(NVML_SUCCESS);
 }
@@ -486,7 +313,7 @@ EXPORT int nvmlGpuInstanceGetComputeInstanceRemainingCapacity(nvmlGpuInstance_t 
 	INSTANCE_CALL(instance, " profile=%u", profile);
 	const struct mig_profile *parent = ci_parent(gpu, gi, profile);
 	NEED(parent, NVML_ERROR_NOT_SUPPORTED);
-	*count = (parent->slices - slices_used(gpu, gi->id)) / ci_slices(profile);
+	*count = (parent->slices - mig_slices_used(gpu, gi->id)) / ci_slices(profile);
 	DONE(NVML_SUCCESS);
 }
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.image_path import clean_path
 from nvrc_build.tree.cpio import write_cpio
-from nvrc_build.tree.tree import Kind, Origin, Tree, clean_path
+from nvrc_build.tree.tree import Kind, Origin, Tree
 
 BASE = Origin(slice="base")
 OTHER = Origin(slice="other", package="pkg")

@@ -25,8 +25,9 @@ from nvrc_lab.agent.runtime_side import (
 from nvrc_lab.agent.ttrpc import Client
 from nvrc_lab.devices.vsock_device import VsockDevice
 from nvrc_lab.ground.errors import LabError
-from nvrc_lab.scenario.scenario import Agent as StandIn
-from nvrc_lab.scenario.scenario import Scenario, parse_scenario
+from nvrc_lab.scenario.scenario import parse_scenario
+from nvrc_lab.scenario.values import Agent as StandIn
+from nvrc_lab.scenario.values import Scenario
 from nvrc_lab.watch.console import Story
 
 SCENARIO = parse_scenario("""

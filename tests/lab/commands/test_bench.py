@@ -14,10 +14,9 @@ import pytest
 
 from nvrc.report.report import Outcome, Report, StepRecord
 from nvrc_lab.commands import bench, chart
-from nvrc_lab.commands.bench import Row
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.watch.console import Story
-from nvrc_lab.watch.figures import MEASURES, gather_figures, measure, measure_steps, summarise
+from nvrc_lab.watch.figures import MEASURES, Row, gather_figures, measure, measure_steps, summarise
 from nvrc_lab.watch.outcome import Told, gather
 from nvrc_lab.watch.watch import Ending, Run
 

@@ -13,6 +13,7 @@ import pytest
 
 from nvrc_lab.__main__ import COMMANDS, main
 from nvrc_lab.commands import boot
+from nvrc_lab.commands.order import AGENT_LINGER_S, Order, read_order
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.kit.image import BootFiles, check_agent, check_files, put_agent, read_answer
 from nvrc_lab.qemu.machine import Accel
@@ -23,10 +24,10 @@ from nvrc_lab.watch.watch import Ending, Run
 ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\x3e\x00"
 
 
-def order(*words: str) -> boot.Order:
+def order(*words: str) -> Order:
     parser = argparse.ArgumentParser()
     boot.add_arguments(parser)
-    return boot.read_order(parser.parse_args(words))
+    return read_order(parser.parse_args(words))
 
 
 def test_the_default_order_is_the_lab_image_and_its_stand_in() -> None:
@@ -39,7 +40,7 @@ def test_the_default_order_is_the_lab_image_and_its_stand_in() -> None:
 
 def test_a_given_agent_is_stopped_after_a_while_and_gets_no_words_for_the_stand_in() -> None:
     given = order("--agent", "/a", "--cmdline", "nvrc.log=debug")
-    assert given.linger_s == boot.AGENT_LINGER_S
+    assert given.linger_s == AGENT_LINGER_S
     machine = boot.make_machine(given, BootFiles(kernel=Path("/k"), initrd=Path("/i")))
     assert machine.cmdline.endswith("mitigations=off nvrc.log=debug")
     assert order("--agent", "/a", "--linger", "3").linger_s == 3

@@ -22,7 +22,7 @@ from nvrc_lab.ground.scratch import PREFIX
 from nvrc_lab.kit.image import BootFiles, build_image
 
 pytestmark = pytest.mark.qemu
-# `exec` keeps the pid. The version is one that has vfio-user.
+# `exec` keeps the pid.
 QEMU = """#!/bin/sh
 [ "$1" = --version ] && { echo "QEMU emulator version 10.1.0"; exit 0; }
 echo "SeaBIOS"
@@ -41,14 +41,13 @@ def commands(image: BootFiles) -> dict[str, list[str]]:
     return {
         "boot": ["boot", *files],
         "scenario": ["boot", "cpu", *files],
-        "route-b": ["boot", "gpu-2", "--route=b", *files],
         "matrix": ["matrix", "policy", "--accel=tcg", "--workers=2"],
         "matrix-of-one": ["matrix", "policy-pins", "--accel=tcg"],
         "bench": ["bench", "cpu", "--runs=1", f"--image={image.kernel.parent}", "--accel=tcg"],
     }
 
 
-NAMES = ("boot", "scenario", "route-b", "matrix", "bench")
+NAMES = ("boot", "scenario", "matrix", "bench")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +104,6 @@ def all_gone(pids: Sequence[int]) -> bool:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_interrupted_command_takes_everything_along(name: str, number: signal.Signals, image: BootFiles, tmp_path: Path) -> None:
     with started(commands(image)[name], tmp_path, 2 if name == "matrix" else 1) as running:
-        if name == "route-b":
-            assert [path for path in running.left if path.endswith(".sock")]
         running.lab.send_signal(number)
         said, _ = running.lab.communicate(timeout=60)
         assert running.lab.returncode == 130, said
@@ -115,7 +112,7 @@ def test_an_interrupted_command_takes_everything_along(name: str, number: signal
         assert running.left == []
 
 
-@pytest.mark.parametrize("name", ["scenario", "matrix", "route-b"])
+@pytest.mark.parametrize("name", ["scenario", "matrix"])
 def test_a_killed_command_takes_its_machines_along(name: str, image: BootFiles, tmp_path: Path) -> None:
     with started(commands(image)[name], tmp_path, 2 if name == "matrix" else 1) as running:
         running.lab.kill()
@@ -125,7 +122,7 @@ def test_a_killed_command_takes_its_machines_along(name: str, image: BootFiles, 
         assert all(path.startswith(PREFIX) for path in running.left)
 
 
-@pytest.mark.parametrize("name", ["boot", "scenario", "route-b", "matrix-of-one", "bench"])
+@pytest.mark.parametrize("name", ["boot", "scenario", "matrix-of-one", "bench"])
 def test_a_killed_qemu_is_told_with_a_remedy(name: str, image: BootFiles, tmp_path: Path) -> None:
     with started(commands(image)[name], tmp_path, 1) as running:
         os.kill(running.machines[0], signal.SIGKILL)

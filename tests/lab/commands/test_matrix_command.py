@@ -25,7 +25,8 @@ from nvrc_lab.qemu.machine import Accel
 from nvrc_lab.qemu.qemu import Qemu
 from nvrc_lab.run.compose import Foreign
 from nvrc_lab.run.runner import Lab, Result, StoppedError, run_all, run_scenario
-from nvrc_lab.scenario.scenario import Scenario, find_scenario, parse_scenario, read_scenario
+from nvrc_lab.scenario.scenario import find_scenario, parse_scenario, read_scenario
+from nvrc_lab.scenario.values import Scenario
 
 CPU = parse_scenario("summary: s.\nexpect: {verdict: ready}", "mine", "mine.yaml")
 

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tier with NVIDIA's own driver: its scenarios, what they add to a machine, and the QEMU that route b brings."""
+"""The tier with NVIDIA's own driver: its scenarios, and what they add to a machine."""
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -13,11 +11,11 @@ from nvrc_lab.commands.matrix import REAL_FOLDER, choose
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit.real_driver import image_for
-from nvrc_lab.qemu.newer_qemu import LAUNCHER, LIBRARIES, LOADER, make_launcher
 from nvrc_lab.run.compose import make_line, needed_parts, scenario_texts
 from nvrc_lab.scenario.faults import collect_effects
 from nvrc_lab.scenario.hardware import place_gpus
-from nvrc_lab.scenario.scenario import REAL, parse_scenario
+from nvrc_lab.scenario.scenario import parse_scenario
+from nvrc_lab.scenario.values import REAL
 
 PLACES = checkout()
 TWO = """
@@ -58,20 +56,3 @@ def test_one_command_boots_one_image() -> None:
 def test_a_time_without_a_step_is_a_mistake_of_the_file() -> None:
     with pytest.raises(LabError, match=r"expect.within_s: wants a step"):
         parse_scenario(TWO.replace("step: persistenced, ", ""), "two", "two.yaml")
-
-
-def test_the_launcher_runs_its_own_tree_in_its_own_process(tmp_path: Path) -> None:
-    tree = tmp_path / "a folder"
-    loader = tree / "root" / LOADER
-    loader.parent.mkdir(parents=True)
-    loader.write_text('#!/bin/sh\nprintf "%s\\n" "$$" "$QEMU_MODULE_DIR" "$@"\n', encoding="ascii")
-    launcher = tree / LAUNCHER
-    launcher.write_text(make_launcher(), encoding="ascii")
-    for program in (loader, launcher):
-        program.chmod(0o755)
-    child = subprocess.Popen([launcher, "-m", "1 G"], stdout=subprocess.PIPE, text=True)
-    out, _ = child.communicate(timeout=20)
-    root = tree / "root"
-    assert out.splitlines() == [
-        str(child.pid), f"{root}/{LIBRARIES}/qemu", "--library-path", f"{root}/{LIBRARIES}", f"{root}/usr/bin/{LAUNCHER}",
-        "-L", f"{root}/usr/share/qemu", "-L", f"{root}/usr/share/seabios", "-m", "1 G"]

@@ -19,7 +19,8 @@ from nvrc_lab.scenario.fault_table import (
     render,
     step_table,
 )
-from nvrc_lab.scenario.scenario import Scenario, list_scenarios, parse_scenario, read_scenario
+from nvrc_lab.scenario.scenario import list_scenarios, parse_scenario, read_scenario
+from nvrc_lab.scenario.values import Scenario
 
 BEGIN, END = "<!-- fault table -->\n", "<!-- end of fault table -->"
 

@@ -12,18 +12,8 @@ from nvrc_lab.ground.errors import LabError
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit.kit import PARTS
 from nvrc_lab.scenario.faults import FAULTS, collect_effects
-from nvrc_lab.scenario.scenario import (
-    Confidential,
-    Damage,
-    Gpu,
-    Hardware,
-    Scenario,
-    Verdict,
-    find_scenario,
-    list_scenarios,
-    parse_scenario,
-    read_scenario,
-)
+from nvrc_lab.scenario.scenario import find_scenario, list_scenarios, parse_scenario, read_scenario
+from nvrc_lab.scenario.values import Confidential, Damage, Gpu, Hardware, Scenario, Verdict
 
 READY = "expect: {verdict: ready}"
 GPU = "machine: {gpus: [{product: H100}]}"
@@ -120,7 +110,7 @@ def test_every_word_about_a_machine_is_used_by_some_scenario() -> None:
 
 
 def test_the_page_names_every_key_fault_and_part() -> None:
-    from nvrc_lab.scenario.scenario import Agent, Expectation, Extension, Fault, Gpu, Hardware, Seen
+    from nvrc_lab.scenario.values import Agent, Expectation, Extension, Fault, Gpu, Hardware, Seen
 
     text = (checkout().root / "docs/lab.md").read_text(encoding="utf-8")
     keys = {row.name for kind in (Scenario, Hardware, Gpu, Extension, Fault, Agent, Expectation, Seen) for row in fields(kind)}

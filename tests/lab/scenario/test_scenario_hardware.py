@@ -13,7 +13,8 @@ from nvrc_lab.run.compose import make_line, make_tree, needed_parts, scenario_te
 from nvrc_lab.scenario.faults import FAULTS, Effects, collect_effects
 from nvrc_lab.scenario.hardware import describe_functions, describe_nvml, make_uuid, place_gpus
 from nvrc_lab.scenario.module_damage import OTHER_RELEASE
-from nvrc_lab.scenario.scenario import Confidential, Damage, Extension, Fault, Gpu, Hardware, Scenario, parse_scenario
+from nvrc_lab.scenario.scenario import parse_scenario
+from nvrc_lab.scenario.values import Confidential, Damage, Extension, Fault, Gpu, Hardware, Scenario
 
 
 def scenario(text: str) -> Scenario:

@@ -12,8 +12,8 @@ import pytest
 from nvrc.report.report import Failure, Outcome, Report, StepRecord, Verdict, to_json
 from nvrc.vocabulary.console import end_line, report_lines, step_line, verdict_fatal, verdict_ready, warning_line
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
-from nvrc_lab.scenario.scenario import Container, Expectation, Scenario, Seen
-from nvrc_lab.scenario.scenario import Verdict as Wanted
+from nvrc_lab.scenario.values import Container, Expectation, Scenario, Seen
+from nvrc_lab.scenario.values import Verdict as Wanted
 from nvrc_lab.watch.console import Story, hear_bytes, hear_line
 from nvrc_lab.watch.expect import compare, compare_foreign, depend_on, look_up, verdict_of
 from nvrc_lab.watch.outcome import Told, gather

@@ -115,4 +115,4 @@ def test_a_boot_without_a_policy_loads_nothing_heavy_for_it() -> None:
             "print(' '.join(sorted(set(sys.modules) - before)))")
     loaded = subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {root!r})\n{code}"],
                             capture_output=True, text=True, check=True, timeout=20).stdout.split()
-    assert {name for name in loaded if not name.startswith("nvrc")} == {"guest_cdi", "guest_cdi.lean", "guest_cdi.lean.light"}
+    assert {name for name in loaded if not name.startswith("nvrc")} == {"guest_cdi", "guest_cdi.lean", "guest_cdi.lean.coded", "guest_cdi.lean.light"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
+from guest_cdi.lean.coded import AUTHOR, HOST, PLATFORM
 from nvrc.services.signatures import SIGNATURES, enrich, explain, who_acts
-from nvrc.vocabulary.errors import AUTHOR, BY_CODE, HOST, PLATFORM, NvrcError
+from nvrc.vocabulary.errors import BY_CODE, NvrcError
 
 BDF = "0000:41:00.0"
 MET = {
