@@ -24,6 +24,8 @@ examples:
 "guest-cdi COMMAND --help" has the options of each. Exit status: 0 done, 1 a finding or failure, 2 a wrong command line.
 """
 
+COMMANDS = ("generate", "validate", "inject", "hook")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Without `argv` it is the whole process, and a hook then ends the process here and does not return."""
@@ -68,6 +70,11 @@ def dispatch(words: list[str]) -> int:
     if words[1:2] in (["--help"], ["-h"]):
         print(USAGE, end="")
         return 0
+    if words[1:2] == ["--version"]:
+        from guest_cdi import __version__
+
+        print(f"guest-cdi {__version__}")
+        return 0
     return run(words[1] if len(words) > 1 else "", words[2:])
 
 
@@ -90,8 +97,16 @@ def run(command: str, arguments: Sequence[str]) -> int:
             from guest_cdi.hooks import main as hooks
 
             return hooks.main(list(arguments), sys.stdin.buffer)
-    print(USAGE, end="", file=sys.stderr)
+    print(_refusal(command), end="", file=sys.stderr)
     return 2
+
+
+def _refusal(command: str) -> str:
+    """The command that was probably meant, else all of them."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(command, COMMANDS, n=1)
+    return f"guest-cdi: error: no command {command[:40]!a}, did you mean {near[0]}?\n" if near else USAGE
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from guest_cdi.lean.light import Iterable, Sequence
 from guest_cdi.locate import locate_nvml
 from guest_cdi.naming import ALL, NONE, Strategy
 from guest_cdi.nvml import OpenNvml
+from guest_cdi.parser import Parser
 from guest_cdi.prove import prove
 from guest_cdi.render import FORMATS, publish, render
 from guest_cdi.report import report_document, report_error
@@ -74,10 +75,8 @@ class Arguments(argparse.Namespace):
     quiet: bool
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="guest-cdi generate", epilog=EXAMPLES, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     description="Write the CDI document for the NVIDIA GPUs of this machine.")
+def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    parser = Parser("generate", "Write the CDI document for the NVIDIA GPUs of this machine.", EXAMPLES, argv)
     add = parser.add_argument
     add("--output", default="", metavar="FILE", help="where to publish it; standard output if not given")
     add("--format", choices=tuple(FORMATS), help="default: by the name of the file, else yaml")
@@ -125,7 +124,7 @@ def _split(text: str) -> list[str]:
 
 def main(argv: Sequence[str]) -> int:
     """Exit status: 0 published, 1 a failure with its code, 2 a command line that cannot be meant."""
-    arguments = build_parser().parse_args(list(argv), Arguments())
+    arguments = build_parser(argv).parse_args(list(argv), Arguments())
     try:
         options = read_options(arguments)
         run(arguments, options)

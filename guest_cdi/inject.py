@@ -245,18 +245,17 @@ def _write_config(path: str, text: bytes, mode: int) -> None:
 
 
 def _report_error(failure: CdiError, err: TextIO, *, as_json: bool) -> None:
-    import json
-
     if as_json:
-        print(json.dumps({"code": failure.code, "what": failure.what, "hint": failure.hint}), file=err)
+        from guest_cdi.parser import write_error
+
+        write_error(failure, err)
     else:
         print(f"guest-cdi: error: {failure}", file=err)
 
 
 def main(argv: Sequence[str]) -> int:
-    import argparse
+    from guest_cdi.parser import Parser
 
-    parser = argparse.ArgumentParser(prog=f"guest-cdi {NAME}", description=HELP, epilog=EPILOG, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(NAME, HELP, EPILOG, argv)
     add_arguments(parser)
     return run(parser.parse_args(list(argv), Arguments()), sys.stdout, sys.stderr)

@@ -8,6 +8,7 @@ import sys
 from guest_cdi.generate import Generated
 from guest_cdi.lean.coded import printable
 from guest_cdi.lean.errors import CdiError
+from guest_cdi.parser import SCHEMA, write_error, write_json
 
 
 def report_document(result: Generated, *, as_json: bool) -> None:
@@ -15,13 +16,14 @@ def report_document(result: Generated, *, as_json: bool) -> None:
     spec = result.spec
     common = spec.container_edits
     if as_json:
-        _print_json({
-            "version": spec.version, "driver": result.driver_version, "kind": spec.kind, "devices": len(spec.devices),
+        write_json({
+            "schema": SCHEMA, "version": spec.version, "driver": result.driver_version or None,
+            "kind": spec.kind, "devices": len(spec.devices),
             "nodes": len(common.device_nodes), "mounts": len(common.mounts), "hooks": len(common.hooks),
             "skipped": [{"device": entry.device, "code": entry.reason.code, "what": entry.reason.what,
                          "hint": entry.reason.hint} for entry in result.skipped],
             "missing": list(result.missing),
-        })
+        }, sys.stderr)
         return
     for entry in result.skipped:
         print(f"guest-cdi: warning: left out {printable(entry.device)}: {entry.reason}", file=sys.stderr)
@@ -33,12 +35,6 @@ def report_document(result: Generated, *, as_json: bool) -> None:
 
 def report_error(err: CdiError, *, as_json: bool) -> None:
     if as_json:
-        _print_json({"code": err.code, "what": err.what, "hint": err.hint})
+        write_error(err, sys.stderr)
     else:
         print(f"guest-cdi: error: {err}", file=sys.stderr)
-
-
-def _print_json(value: object) -> None:
-    import json
-
-    print(json.dumps(value), file=sys.stderr)

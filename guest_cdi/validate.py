@@ -220,13 +220,12 @@ def _print_json(checked: Iterable[Checked], out: TextIO) -> None:
         "findings": [{"line": finding.line, "place": finding.place, "rule": finding.rule, "message": finding.message}
                      for finding in one.findings],
     } for one in checked]
-    print(json.dumps({"files": files}, indent=2), file=out)
+    print(json.dumps({"schema": 1, "files": files}, indent=2), file=out)
 
 
 def main(argv: Sequence[str]) -> int:
-    import argparse
+    from guest_cdi.parser import Parser
 
-    parser = argparse.ArgumentParser(prog=f"guest-cdi {NAME}", description=HELP, epilog=EPILOG, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(NAME, HELP, EPILOG, argv)
     add_arguments(parser)
     return run(parser.parse_args(list(argv), Arguments()), sys.stdout)

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
-from typing import Protocol, TextIO
+from typing import NoReturn, Protocol, TextIO
 
+from nvrc.vocabulary.console import printable
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.jsonread import FormatError
+from nvrc.vocabulary.nearmiss import closest
 
-COMMANDS = ("plan", "params", "report", "status", "doctor", "version")
+COMMANDS = ("plan", "params", "explain", "report", "status", "doctor", "version")
 FINDING, USAGE, INTERRUPTED = 1, 2, 130
 
 
@@ -34,23 +37,27 @@ class Command(Protocol):
 
 def main(argv: Sequence[str], out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> int:
     name, rest = (argv[0], argv[1:]) if argv else ("version", ())
+    if name in ("--version", "-V"):
+        name = "version"
+    as_json = "--json" in rest
     try:
         if name not in COMMANDS:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                _overview().parse_args(argv)
+                _refuse(name, argv, as_json=as_json)
         command = load_command(name)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            args = _parser(command).parse_args(rest)
+            args = _parser(command, as_json=as_json).parse_args(rest)
         status = command.run(args, out)
         out.flush()
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else USAGE
     except (NvrcError, FormatError) as error:
-        return _complain(err, name, str(error))
+        return _complain(err, name, error, as_json=as_json)
     except BrokenPipeError:
+        _close_output(out)
         return FINDING  # whoever read the output has seen enough
     except OSError as error:
-        return _complain(err, name, f"{error.filename or 'output'}: {error.strerror or error}")
+        return _complain(err, name, f"{error.filename or 'output'}: {error.strerror or error}", as_json=as_json)
     except KeyboardInterrupt:
         return INTERRUPTED
     return status
@@ -65,6 +72,9 @@ def load_command(name: str) -> Command:
         case "params":
             from nvrc.commands import params
             return params
+        case "explain":
+            from nvrc.commands import explain
+            return explain
         case "report":
             from nvrc.commands import report
             return report
@@ -79,24 +89,65 @@ def load_command(name: str) -> Command:
             return version
 
 
-def _parser(command: Command) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"nvrc {command.NAME}", description=command.HELP, epilog=command.EPILOG,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+class Parser(argparse.ArgumentParser):
+    """With --json on the line, what is wrong with the line is a document, too."""
+
+    as_json = False
+
+    def error(self, message: str) -> NoReturn:
+        if not self.as_json:
+            super().error(message)
+        _complain(sys.stderr, self.prog.removeprefix("nvrc").strip(), message, as_json=True)
+        raise SystemExit(USAGE)
+
+
+def _parser(command: Command, *, as_json: bool) -> argparse.ArgumentParser:
+    parser = Parser(prog=f"nvrc {command.NAME}", description=command.HELP, epilog=command.EPILOG,
+                    formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     command.add_arguments(parser)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                below.as_json = as_json
+    parser.as_json = as_json
     return parser
 
 
-def _overview() -> argparse.ArgumentParser:
+def _refuse(name: str, argv: Sequence[str], *, as_json: bool) -> None:
+    """Help if that was asked for, else what is wrong, and which command was probably meant."""
+    near = closest(name, COMMANDS)
+    parser = _overview()
+    parser.as_json = as_json
+    if near:
+        parser.error(f"no command {printable(name, 40)!r}, did you mean {near}?")
+    parser.parse_args(argv)
+
+
+def _overview() -> Parser:
     commands = [load_command(name) for name in COMMANDS]
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nvrc", description="Guest init for NVIDIA GPUs: PID 1 of the VM, and these commands anywhere.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="commands:\n" + "".join(f"  {command.NAME:9} {command.HELP}\n" for command in commands)
                + "\n'nvrc COMMAND --help' shows examples. Exit status: 0 fine, 1 a finding, 2 the call was wrong.")
+    parser.add_argument("--version", action="store_true", help="say which program this is")
     parser.add_argument("command", choices=COMMANDS, help="what to do; nothing: say which program this is")
     return parser
 
 
-def _complain(err: TextIO, name: str, what: str) -> int:
-    print(f"nvrc {name}: {what}", file=err)
+def _complain(err: TextIO, name: str, what: str | Exception, *, as_json: bool) -> int:
+    if not as_json:
+        print(f"nvrc {name}: {what}", file=err)
+        return USAGE
+    from nvrc.commands.output import write_document
+
+    known = what if isinstance(what, NvrcError) else None
+    write_document(err, {"command": name, "code": known.code if known else None,
+                         "what": known.what if known else str(what), "hint": known.hint if known else None})
     return USAGE
+
+
+def _close_output(out: TextIO) -> None:
+    """What is left must not be tried again by the interpreter on its way out."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), out.fileno())

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from guest_cdi.lean.light import NamedTuple
 
-PLATFORM = "platform engineer"
+PLATFORM = "image owner"
 AUTHOR = "pod author"
-HOST = "host operator"
+HOST = "node operator"
 VENDOR = "bug report"
 
 

@@ -1,53 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nvrc doctor`: what a report or a console log says, what it means, and who has to act."""
+"""`nvrc doctor`: what a host's log, a pod's events, a console or a report say, what it means, and who acts."""
 
 from __future__ import annotations
 
 import argparse
+import io
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
+from nvrc.commands.output import write_document
 from nvrc.commands.status import find_status
+from nvrc.commands.terminal import UNLIMITED, fold, width_of, wrap
+from nvrc.hostlogs.collect import Collector, collect
+from nvrc.hostlogs.lines import CHUNK, split_lines, unfold
+from nvrc.hostlogs.unwrap import FORMATS, TEXT_FIELDS
 from nvrc.report import report, status
-from nvrc.report.diagnosis import Diagnosis, State, diagnose_console, diagnose_report, diagnose_status
+from nvrc.report.diagnosis import Diagnosis, State, diagnose_report, diagnose_status
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.console import printable
-from nvrc.vocabulary.document import read_as, read_input
-from nvrc.vocabulary.jsontext import encode
+from nvrc.vocabulary.document import LIMIT, STDIN, read_as, read_input
+from nvrc.vocabulary.jsonread import FormatError
 
 NAME = "doctor"
-HELP = "explain a boot report or a console log: what failed, why, who must act"
+HELP = "explain why a VM failed, from what a host has: what happened, why, who must act"
 EPILOG = """\
 examples:
-  nvrc doctor                      this VM: its boot, and what has happened since
-  nvrc doctor console.log          what the host kept of the serial console
-  kubectl logs ... | nvrc doctor - any text with the console's lines in it
-  nvrc doctor boot.json --json     for machines
+  nvrc doctor                             this VM: its boot, and what has happened since
+  kubectl describe pod p | nvrc doctor -  the pod's events
+  journalctl -t kata | nvrc doctor -      every VM that the log tells of
+  nvrc doctor kata.log --sandbox 4f2a     only the one whose id begins so
+  nvrc doctor console.log                 what the host kept of the serial console
+  nvrc doctor boot.json --json            for machines
 
-Exit status 1 if something failed, degraded or never finished."""
+Exit status 1 if something failed, degraded or never finished, 2 if nothing in the input is known."""
+_KEYS_OF_LOGS = frozenset({*TEXT_FIELDS, "jsonPayload", "vmconsole", "apiVersion"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", nargs="?", help="report, status or console log, - for stdin "
+    parser.add_argument("file", metavar="FILE", nargs="?", help="log, events, console, report or status, - for stdin "
                         f"(default: {paths.REPORT} and the live status)")
+    parser.add_argument("--sandbox", metavar="ID", default="", help="only the VM whose id begins with ID")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
-    diagnosis = diagnose(args.file, read_input(args.file)) if args.file else diagnose_vm()
+    found = diagnose(args.file, only=args.sandbox) if args.file else (diagnose_vm(),)
     if args.json:
-        out.write(encode(diagnosis).decode())
+        write_document(out, {"diagnoses": found})
     else:
-        out.writelines(f"{line}\n" for line in show(diagnosis))
-    return 0 if diagnosis.state in (State.READY, State.ENDED) else 1
+        width = width_of(out)
+        for index, diagnosis in enumerate(found):
+            out.writelines(["\n"] if index else [])
+            out.writelines(f"{line}\n" for line in show(diagnosis, width))
+    return 0 if all(one.state in (State.READY, State.ENDED) for one in found) else 1
 
 
-def diagnose(path: str, data: bytes) -> Diagnosis:
-    """A document if it begins like one, else text of a console."""
-    if not data.lstrip().startswith(b"{"):
-        # Not splitlines: a form feed in somebody's line must not make another line of its rest.
-        return diagnose_console(data.decode(errors="replace").split("\n"))
+def diagnose(path: str, only: str = "") -> tuple[Diagnosis, ...]:
+    if path == STDIN:
+        return diagnose_stream("standard input", sys.stdin.buffer, only)
+    with open(path, "rb") as stream:
+        return diagnose_stream(path, stream, only)
+
+
+def diagnose_stream(path: str, stream: BinaryIO, only: str = "") -> tuple[Diagnosis, ...]:
+    """A document if it begins like one, else lines."""
+    head = stream.read(CHUNK)
+    if _is_document(head):
+        return (_diagnose_document(path, head + stream.read(LIMIT)),)
+    collector = collect(unfold(split_lines(stream, head)), only)
+    return collector.diagnose() or _refuse(path, collector, only)
+
+
+def _refuse(path: str, collector: Collector, only: str) -> tuple[Diagnosis, ...]:
+    if only:
+        names = ", ".join(printable(name, 70) for name in collector.names[:10])
+        there = f"; there are {names}" if names else ""
+        raise FormatError((f"{path}: no line of a sandbox whose id begins with {only!a}{there}",))
+    raise FormatError((f"{path}: nothing in it is known; doctor reads " + "; ".join(FORMATS),))
+
+
+def _is_document(head: bytes) -> bool:
+    """A report or a status of ours, whole or broken; an object that is one line of a log is none."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text.startswith(b"{"):
+        return False
+    try:
+        value: object = json.loads(text.partition(b"\n")[0])
+    except (ValueError, RecursionError):
+        return b'"apiVersion"' not in text and b'"MESSAGE"' not in text
+    return isinstance(value, dict) and not _KEYS_OF_LOGS & value.keys()
+
+
+def _diagnose_document(path: str, data: bytes) -> Diagnosis:
     if b'"services"' in data:
         return diagnose_status(read_as(status.from_json, path, data))
     return diagnose_report(read_as(report.from_json, path, data))
@@ -56,7 +103,7 @@ def diagnose(path: str, data: bytes) -> Diagnosis:
 def diagnose_vm(report_path: str = paths.REPORT, socket: str = paths.CONTROL,
                 status_path: str = paths.STATUS) -> Diagnosis:
     """The boot of the VM that this runs in, unless something has happened to it since."""
-    booted = diagnose(report_path, read_input(report_path))
+    booted = _diagnose_document(report_path, read_input(report_path))
     try:
         path, data = find_status(socket, status_path)
     except OSError:
@@ -65,19 +112,54 @@ def diagnose_vm(report_path: str = paths.REPORT, socket: str = paths.CONTROL,
     return booted if lives.state is State.READY else replace(lives, finished_steps=booted.finished_steps)
 
 
-def show(diagnosis: Diagnosis) -> Iterator[str]:
-    yield printable(f"{diagnosis.state.value}: {diagnosis.summary}")
+def diagnose_bytes(path: str, data: bytes) -> Diagnosis:
+    """The one thing that a text tells of."""
+    return diagnose_stream(path, io.BytesIO(data))[0]
+
+
+def show(diagnosis: Diagnosis, width: int = UNLIMITED) -> Iterator[str]:
+    """The headline, then a row for each thing to know. No sentence is told twice."""
+    if diagnosis.sandbox:
+        yield from wrap(printable(f"sandbox {diagnosis.sandbox}"), width)
+    yield from wrap(printable(f"{diagnosis.state.value}: {diagnosis.summary}"), width)
+    told = Told(diagnosis.summary)
+    for label, text in _rows(diagnosis):
+        if news := told.news(text):
+            yield from fold(label, printable(news), width)
+
+
+def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
     failure = diagnosis.failure
-    rows = (("what", failure.what if failure else ""), ("hint", failure.hint if failure else ""),
-            ("meaning", diagnosis.meaning), ("remedy", diagnosis.remedy), ("who", diagnosis.who))
-    told: set[str] = set()
-    for name, text in rows:
-        if text and text not in told:
-            yield f"  {name:8} {printable(text)}"
-            told.add(text)
-    for trouble in diagnosis.also:
-        yield printable(f"  {'also':8} {trouble.code} {trouble.what}: {trouble.hint}")
-    if diagnosis.finished_steps:
-        yield f"  {'steps':8} {printable(', '.join(diagnosis.finished_steps))}"
-    for text in diagnosis.warnings:
-        yield f"  {'warning':8} {printable(text)}"
+    if failure:
+        yield "what", failure.what
+    yield "cause", diagnosis.cause
+    yield from (("evidence", line) for line in diagnosis.evidence)
+    if failure:
+        yield "do", failure.hint
+    yield "do", diagnosis.remedy
+    yield "who", diagnosis.who
+    yield from (("also", f"{trouble.code} {trouble.what}: {trouble.hint}".strip()) for trouble in diagnosis.also)
+    yield "steps", ", ".join(diagnosis.finished_steps)
+    yield from (("warning", text) for text in diagnosis.warnings)
+    if diagnosis.alike:
+        yield "alike", " ".join(diagnosis.alike)
+    if diagnosis.more_warnings:
+        yield "warning", f"and {diagnosis.more_warnings} more"
+
+
+class Told:
+    """Sentences that were said: a hint often is a cause and a remedy that stand elsewhere, too."""
+
+    def __init__(self, text: str) -> None:
+        self._all = [text]
+
+    def news(self, text: str) -> str:
+        """What is new in a text of one or more parts; empty if nothing is."""
+        parts = [part for part in text.split(": ") if not any(part in said for said in self._all)] if text else []
+        if not parts:
+            return ""
+        self._all.append(text)
+        kept = text
+        for known in [said for said in self._all[:-1] if len(said) > 20]:
+            kept = kept.removeprefix(f"{known}: ").removesuffix(f": {known}")
+        return kept

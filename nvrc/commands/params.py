@@ -7,16 +7,17 @@ Off the boot path. Decides nothing: `nvrc.params.parse` is what the boot runs, w
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import typing
 
+from nvrc.commands.output import write_document
 from nvrc.params.parse import Parsed, Source, parse
 from nvrc.params.policy import NO_POLICY, Policy, load_policy
 from nvrc.params.table import PARAMS, Param, find
 from nvrc.params.values import UNSET, text
 from nvrc.vocabulary import paths
+from nvrc.vocabulary.jsonread import FormatError
 from nvrc.vocabulary.nearmiss import closest
 
 NAME = "params"
@@ -82,8 +83,7 @@ def _policy(args: argparse.Namespace) -> Policy:
 def _check(line: bytes, policy: Policy, *, as_json: bool, out: typing.TextIO) -> int:
     parsed = parse(line, policy)
     if as_json:
-        json.dump(_check_document(parsed), out, indent=2)
-        out.write("\n")
+        write_document(out, _check_document(parsed))
     else:
         out.writelines(f"{problem.severity.value:<8} {problem}\n" for problem in parsed.problems)
         out.write(f"{_summary(parsed)}\n")
@@ -110,8 +110,7 @@ def _check_document(parsed: Parsed) -> Json:
 
 def _list(*, as_json: bool, out: typing.TextIO) -> int:
     if as_json:
-        json.dump([row_document(row) for row in PARAMS], out, indent=2)
-        out.write("\n")
+        write_document(out, {"parameters": [row_document(row) for row in PARAMS]})
         return 0
     width = max(len(row.name) for row in PARAMS)
     for row in PARAMS:
@@ -123,11 +122,9 @@ def _explain(name: str, *, as_json: bool, out: typing.TextIO) -> int:
     row = find(name)
     if row is None:
         near = closest(name, (param.name for param in PARAMS))
-        out.write(f"{name}: unknown" + (f", did you mean {near}?" if near else "; see nvrc params list") + "\n")
-        return FINDING
+        raise FormatError((f"{name}: unknown" + (f", did you mean {near}?" if near else "; see nvrc params list"),))
     if as_json:
-        json.dump(row_document(row), out, indent=2)
-        out.write("\n")
+        write_document(out, row_document(row))
     else:
         out.write(_explanation(row))
     return 0

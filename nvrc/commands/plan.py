@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from nvrc.boot import BOOT
+from nvrc.commands.output import write_document
+from nvrc.commands.recording import record
+from nvrc.hardware.imagined import imagine
 from nvrc.hardware.topology import PciReader
 from nvrc.machine.linux_system import LinuxSystem
 from nvrc.params.parse import parse
@@ -20,7 +23,6 @@ from nvrc.vocabulary import paths
 from nvrc.vocabulary.console import printable
 from nvrc.vocabulary.document import read_input
 from nvrc.vocabulary.errors import NvrcError
-from nvrc.vocabulary.jsontext import encode
 
 NAME = "plan"
 HELP = "show what a boot would do here, without doing it"
@@ -28,10 +30,16 @@ EPILOG = """\
 examples:
   nvrc plan                                        this machine, its command line and policy
   nvrc plan --cmdline 'nvrc.log=debug nvrc.mode=gpu'
+  nvrc plan --machine 'H100*8,nvswitch*4' --cmdline nvrc.gpus=8
+  nvrc plan --record guest                         in a VM: copy what the plan needs into a folder
+  nvrc plan --root guest                           anywhere: the plan of the machine that was recorded
   nvrc plan --sysfs copy-of-sys --policy policy.toml --json
 
-DIR is laid out like /sys (DIR/bus/pci/devices/...). With --cmdline or --sysfs the plan is for another machine, so this
-one's policy is not read unless --policy names it. Exit status 1 if that boot would not reach the agent."""
+A machine is names and counts: a product (H100, L40S, ...), nvswitch, management-nic, nic, or cpu for none. --sysfs is
+a folder laid out like /sys (bus/pci/devices/...). With --cmdline, --machine or --sysfs the plan is for another
+machine, so this one's policy is not read unless --policy names it; --root has a line and a policy of its own.
+
+Exit status 1 if that boot would not reach the agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +57,60 @@ class SysfsCopy:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cmdline", metavar="TEXT", help=f"kernel command line (that in {paths.CMDLINE})")
-    parser.add_argument("--sysfs", metavar="DIR", help="folder to read the PCI bus from (/sys)")
+    bus = parser.add_mutually_exclusive_group()
+    bus.add_argument("--machine", metavar="TEXT", help="PCI functions in words, such as 'H100*8,nvswitch*4'")
+    bus.add_argument("--sysfs", metavar="DIR", help="folder to read the PCI bus from (/sys)")
+    bus.add_argument("--root", metavar="DIR", help="folder that --record made, or a root with proc/cmdline and sys")
+    bus.add_argument("--record", metavar="DIR", help="make no plan; copy what one needs into this new folder")
     parser.add_argument("--policy", metavar="FILE", help=f"policy of the image ({paths.POLICY} if it is there)")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
-    line = read_input(paths.CMDLINE) if args.cmdline is None else os.fsencode(args.cmdline)
-    bus: PciReader = LinuxSystem() if args.sysfs is None else SysfsCopy(_folder(args.sysfs))
+    if args.record is not None:
+        return _record(args, out)
+    line = _line(args)
+    bus = _bus(args)
     policy, policy_error = NO_POLICY, None
     try:
         policy = _policy(args)
     except NvrcError as error:
         policy_error = error
     plan = make_plan(BOOT, parse(line, policy), bus, policy_error)
-    out.write(encode(plan).decode() if args.json else show(plan))
+    if args.json:
+        write_document(out, plan)
+    else:
+        out.write(show(plan))
     return 0 if plan.boots else 1
+
+
+def _record(args: argparse.Namespace, out: TextIO) -> int:
+    count = record(LinuxSystem(), args.record)
+    if args.json:
+        write_document(out, {"folder": args.record, "functions": count})
+    else:
+        out.write(f"{printable(args.record)}: {count} PCI functions, the command line, the policy if any\n")
+    return 0
+
+
+def _line(args: argparse.Namespace) -> bytes:
+    if args.cmdline is not None:
+        return os.fsencode(args.cmdline)
+    if args.machine is not None:
+        return b""  # this machine's line says nothing about an imagined one
+    return read_input(_below(args.root, paths.CMDLINE))
+
+
+def _bus(args: argparse.Namespace) -> PciReader:
+    if args.machine is not None:
+        return imagine(args.machine)
+    if args.root is not None:
+        return LinuxSystem(_folder(args.root))
+    return LinuxSystem() if args.sysfs is None else SysfsCopy(_folder(args.sysfs))
+
+
+def _below(root: str | None, path: str) -> str:
+    return path if root is None else root + path
 
 
 def show(plan: Plan) -> str:
@@ -89,10 +135,11 @@ def _folder(path: str) -> str:
 
 
 def _policy(args: argparse.Namespace) -> Policy:
-    elsewhere = args.cmdline is not None or args.sysfs is not None
-    if args.policy is None and (elsewhere or not os.path.exists(paths.POLICY)):
+    elsewhere = args.root is None and (args.cmdline, args.sysfs, args.machine) != (None, None, None)
+    own = _below(args.root, paths.POLICY)
+    if args.policy is None and (elsewhere or not os.path.exists(own)):
         return NO_POLICY
-    return load_policy(read_input(args.policy or paths.POLICY))
+    return load_policy(read_input(args.policy or own))
 
 
 _STEP_HEAD = ("step", "runs", "deadline", "if it fails", "why")  # the codes of each are in --json

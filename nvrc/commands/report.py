@@ -17,11 +17,11 @@ NAME = "report"
 HELP = "show a boot report as a table or a timeline"
 EPILOG = """\
 examples:
-  nvrc report                          this VM's own boot
-  nvrc report boot.json                a report that was kept
-  nvrc report boot.json --svg boot.svg a timeline to look at in a browser
-  nvrc report console.log              the last report in a log of a VM booted with nvrc.report=console
-  nvrc report - --json < boot.json     checked and printed again
+  nvrc report                           this VM's own boot
+  nvrc report boot.json                 a report that was kept
+  nvrc report boot.json --svg boot.svg  a timeline to look at in a browser
+  nvrc report console.log               the last report in a log of a VM booted with nvrc.report=console
+  nvrc report - --json < boot.json      checked and printed again
 
 Exit status 1 if the boot failed or was not finished, 2 if the file cannot be read as a report."""
 

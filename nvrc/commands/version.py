@@ -9,8 +9,8 @@ import sys
 from typing import TextIO
 
 import nvrc
+from nvrc.commands.output import write_document
 from nvrc.vocabulary.identity import EXECUTABLE, identity_line, program_hash
-from nvrc.vocabulary.jsontext import encode
 
 NAME = "version"
 HELP = "say which program this is"
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, out: TextIO) -> int:
     sha256 = own_hash()
     if args.json:
-        out.write(encode({"version": nvrc.__version__, "sha256": sha256}).decode())
+        write_document(out, {"version": nvrc.__version__, "sha256": sha256})
     else:
         print(identity_line(sha256), file=out)
     return 0

@@ -7,22 +7,23 @@ lines of our grammar are believed, and a missing verdict is a finding of its own
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from guest_cdi.lean.light import Enum
+from nvrc.report.evidence import Evidence
 from nvrc.report.report import Failure, Report
 from nvrc.report.status import Status
+from nvrc.report.story import ConsoleStory
 from nvrc.report.troubles import list_troubles, make_trouble, read_trouble
-from nvrc.vocabulary.console import EndLine, FatalLine, ReadyLine, StepLine, WarningLine, parse_line
+from nvrc.vocabulary.console import EndLine, FatalLine, ReadyLine
 from nvrc.vocabulary.errors import find_code
+from nvrc.vocabulary.mode import Mode
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
 ORDERLY = "OK"
-_BOOT_STARTS = re.compile(r"(?:\[ *0\.000000\](?:\[ *[TC][0-9]+\])? )?Linux version [0-9]")
-# What the interpreter, an init that is not ours, or the kernel says when it gives up.
-_LAST_WORDS = re.compile(r"Fatal Python error: .*|NVRC panic: .*|Kernel panic - not syncing: .*")
+NOTHING_SAID = "no line of this init: it never ran, or this is another log"
+UNKNOWN_CODE = "this program does not know the code; use the version that wrote the log"
 
 
 class State(Enum):
@@ -35,35 +36,57 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
+    """`evidence`: lines of others that show the cause. `alike`: sandboxes that ended the same way.
+
+    `more_warnings`: how many are not listed.
+    """
+
     state: State
     summary: str
+    sandbox: str = ""
+    alike: tuple[str, ...] = ()
+    mode: str = ""
     failure: Failure | None = None
-    meaning: str = ""
+    cause: str = ""
+    evidence: tuple[str, ...] = ()
     remedy: str = ""
     who: str = ""
     also: tuple[Failure, ...] = ()
     finished_steps: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    more_warnings: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Console:
-    """What one boot has said so far."""
+def diagnose_story(story: ConsoleStory) -> Diagnosis:
+    steps = tuple(f"{step.name} {step.outcome}" for step in story.steps)
+    found = replace(_console_state(story), mode=story.mode, finished_steps=steps, warnings=tuple(story.warnings),
+                    more_warnings=story.more_warnings)
+    return with_evidence(found, story) if found.state in (State.FAILED, State.UNFINISHED, State.DEGRADED) else found
 
-    steps: tuple[StepLine, ...] = ()
-    warnings: tuple[str, ...] = ()
-    verdicts: tuple[ReadyLine | FatalLine | EndLine, ...] = ()
-    ready: ReadyLine | None = None
-    end: EndLine | FatalLine | None = None
-    last_words: str = ""
+
+def with_evidence(found: Diagnosis, console: ConsoleStory) -> Diagnosis:
+    """The diagnosis with what the lines of the kernel, the daemons and the agent say about its cause."""
+    told = _explain_by(found, console.evidence, console.mode, console.confidential)
+    if told is found and console.agent_words and found.failure and found.failure.code == "E_AGENT_EXIT":
+        return replace(found, evidence=(*found.evidence, console.agent_words))
+    return told
+
+
+def _explain_by(found: Diagnosis, evidence: Evidence, mode_name: str, confidential: str) -> Diagnosis:
+    code, step = (found.failure.code, found.failure.step) if found.failure else ("", "")
+    mode = next((mode for mode in Mode if mode.value == mode_name), None)
+    row = evidence.explain(code, step, mode, confidential)
+    if row is None:
+        return found
+    return replace(found, cause=row.cause, remedy=row.remedy, who=row.who,
+                   evidence=(*found.evidence, *evidence.lines(row)))
 
 
 def diagnose_console(lines: Iterable[str]) -> Diagnosis:
-    console = _Console()
+    console = ConsoleStory()
     for text in lines:
-        console = _Console() if _BOOT_STARTS.match(text) else _heard(console, text)
-    steps = tuple(f"{step.name} {step.outcome}" for step in console.steps)
-    return replace(_console_state(console), finished_steps=steps, warnings=console.warnings)
+        console.hear(text)
+    return diagnose_story(console)
 
 
 def diagnose_report(report: Report) -> Diagnosis:
@@ -71,7 +94,11 @@ def diagnose_report(report: Report) -> Diagnosis:
     finished = tuple(f"{step.name} {step.outcome.value}" for step in report.steps
                      if step.outcome not in (Outcome.PENDING, Outcome.RUNNING))
     if report.failure:
-        found = _failed(report.failure)
+        evidence = Evidence()
+        for line in report.log:
+            evidence.hear(line)
+        checked = next((step.detail for step in report.steps if step.name == "cc-check"), "")
+        found = _explain_by(failed(report.failure), evidence, report.mode, checked)
     elif report.verdict is Verdict.BOOTING:
         running = ", ".join(step.name for step in report.steps if step.outcome is Outcome.RUNNING)
         found = Diagnosis(state=State.UNFINISHED, summary=f"no verdict yet; running: {running or 'nothing'}")
@@ -84,7 +111,7 @@ def diagnose_report(report: Report) -> Diagnosis:
 
 def diagnose_status(status: Status) -> Diagnosis:
     if status.failure:
-        found = _failed(status.failure)
+        found = failed(status.failure)
     elif status.degraded_by:
         found = _degraded(f"mode {status.mode or 'not decided'}", status.degraded_by)
     else:
@@ -93,24 +120,7 @@ def diagnose_status(status: Status) -> Diagnosis:
     return replace(found, finished_steps=services, warnings=status.warnings)
 
 
-def _heard(console: _Console, text: str) -> _Console:
-    match parse_line(text):
-        case StepLine() as step:
-            return replace(console, steps=(*console.steps, step))
-        case WarningLine(text=warning):
-            return replace(console, warnings=(*console.warnings, warning))
-        case ReadyLine() as ready:
-            first = None if console.verdicts else ready
-            return replace(console, verdicts=(*console.verdicts, ready), ready=console.ready or first)
-        case EndLine() | FatalLine() as end:
-            # The first verdict counts: what comes after a fatal line is the way down.
-            return replace(console, verdicts=(*console.verdicts, end), end=console.end or end)
-        case _:
-            found = _LAST_WORDS.search(text.rstrip("\r\n"))
-            return replace(console, last_words=found[0]) if found and not console.last_words else console
-
-
-def _console_state(console: _Console) -> Diagnosis:
+def _console_state(console: ConsoleStory) -> Diagnosis:
     found = _told_state(console)
     if not _is_forged(console.verdicts):
         return found
@@ -135,11 +145,11 @@ def _is_way_down(line: FatalLine | EndLine) -> bool:
     return isinstance(line, EndLine) or line.step in ("supervise", "pid1")
 
 
-def _told_state(console: _Console) -> Diagnosis:
+def _told_state(console: ConsoleStory) -> Diagnosis:
     if isinstance(console.end, FatalLine):
-        return _failed(Failure(**console.end._asdict()))
+        return failed(Failure(**console.end._asdict()))
     if console.end is not None and console.end.code != ORDERLY:
-        return _failed(Failure(code=console.end.code, step="supervise", what=console.end.what, hint=""))
+        return failed(Failure(code=console.end.code, step="supervise", what=console.end.what, hint=""))
     if console.last_words and console.end is None:
         return Diagnosis(state=State.FAILED, summary=console.last_words)
     troubles = tuple(_told_troubles(console)) if console.ready else ()
@@ -155,16 +165,16 @@ def _told_state(console: _Console) -> Diagnosis:
         return Diagnosis(state=State.UNFINISHED, summary=(
             f"no verdict; the last step that finished is {console.steps[-1].name}. What comes after it in the table "
             "hangs, or the VM was ended from outside"))
-    return Diagnosis(state=State.UNFINISHED, summary="no line of this init: it never ran, or this is another log")
+    return Diagnosis(state=State.UNFINISHED, summary=NOTHING_SAID)
 
 
-def _told_troubles(console: _Console) -> Iterator[Failure]:
+def _told_troubles(console: ConsoleStory) -> Iterator[Failure]:
     """Of steps that the boot went on without, and of what PID 1 said with a code afterwards."""
     for step in console.steps:
         if step.outcome == Outcome.WARN.value:
             told = read_trouble(step.detail)
             yield make_trouble(told.code, step.name, told.what) if told else make_trouble("", step.name, step.detail)
-    yield from filter(None, map(read_trouble, console.warnings))
+    yield from console.troubles
 
 
 def _degraded(summary: str, troubles: tuple[Failure, ...]) -> Diagnosis:
@@ -180,7 +190,7 @@ def _by_verdict(verdict: Verdict, mode: str) -> Diagnosis:
     return Diagnosis(state=state, summary=f"{verdict.value}, mode {mode or 'not decided'}")
 
 
-def _failed(failure: Failure) -> Diagnosis:
+def failed(failure: Failure) -> Diagnosis:
     where = "after the boot" if failure.step == "supervise" else f"in step {failure.step}"
     return _explained(Diagnosis(state=State.FAILED, summary=f"{failure.code} {where}"), failure)
 
@@ -188,6 +198,5 @@ def _failed(failure: Failure) -> Diagnosis:
 def _explained(diagnosis: Diagnosis, failure: Failure) -> Diagnosis:
     row = find_code(failure.code)
     if row is None:
-        return replace(diagnosis, failure=failure, meaning="this program does not know the code; use the version that "
-                                                           "wrote the log")
-    return replace(diagnosis, failure=failure, meaning=row.meaning, remedy=row.remedy, who=row.who)
+        return replace(diagnosis, failure=failure, cause=UNKNOWN_CODE)
+    return replace(diagnosis, failure=failure, cause=row.meaning, remedy=row.remedy, who=row.who)

@@ -208,6 +208,11 @@ def _word(text: str) -> str:
     return "" if text == "-" else _unescape(text)
 
 
+def restore(text: str) -> str:
+    """The text that `printable` was given, unless it was cut."""
+    return _unescape(text)
+
+
 def _unescape(text: str) -> str:
     import re
 

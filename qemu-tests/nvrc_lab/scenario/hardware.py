@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from nvrc_lab.scenario.products import GIB, PRODUCTS, SWITCHES, Product
+from nvrc.vocabulary.products import GIB, PRODUCTS, SWITCHES, Product
 from nvrc_lab.scenario.values import Confidential, Gpu, Hardware, Scenario
 
 GPU_BUS, SWITCH_BUS, MANAGEMENT_BUS, NIC_BUS, DISPLAY_BUS = 0x40, 0x50, 0x60, 0x70, 0x78

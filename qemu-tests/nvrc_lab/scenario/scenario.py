@@ -14,10 +14,10 @@ from pathlib import Path
 from nvrc.boot import BOOT
 from nvrc.vocabulary.errors import CODES, find_code
 from nvrc.vocabulary.nearmiss import closest
+from nvrc.vocabulary.products import PRODUCTS, SWITCHES
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.scenario.fault_check import check_fault
 from nvrc_lab.scenario.faults import FAULTS
-from nvrc_lab.scenario.products import PRODUCTS, SWITCHES
 from nvrc_lab.scenario.records import RecordError, read_record
 from nvrc_lab.scenario.values import Expectation, Scenario, Verdict
 

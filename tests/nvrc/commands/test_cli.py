@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ def test_identity_line_has_the_agreed_form(argv: list[str]) -> None:
 
 def test_identity_as_json() -> None:
     document = json.loads(call("version", "--json")[1])
-    assert list(document) == ["version", "sha256"]
+    assert list(document) == ["schema", "version", "sha256"]
     assert IDENTITY.fullmatch(identity_line(document["sha256"]) + "\n")
 
 
@@ -135,6 +136,25 @@ def test_help_shows_examples(name: str) -> None:
     assert load_command(name).HELP in " ".join(out.split())
 
 
+def examples() -> list[str]:
+    found = [line for name in COMMANDS for line in load_command(name).EPILOG.splitlines()
+             if line.startswith("  ") and re.search(r"\bnvrc\b", line)]
+    return [re.split(r"  +", line.strip())[0] for line in found]
+
+
+@pytest.mark.parametrize("example", examples())
+def test_every_example_of_a_help_is_a_command(example: str) -> None:
+    """Of a pipe, the part that is ours."""
+    words = shlex.split(example.rpartition("|")[2].partition(" <")[0])
+    assert words[0] == "nvrc"
+    if words[1:]:
+        command = load_command(words[1])
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        command.add_arguments(parser)
+        parser.parse_args(words[2:])
+        assert words[1] == command.NAME
+
+
 def test_overview_lists_every_command() -> None:
     status, out, err = call("--help")
     assert (status, err) == (0, "")
@@ -145,7 +165,7 @@ def test_overview_lists_every_command() -> None:
 @pytest.mark.parametrize("argv", [
     pytest.param(["frobnicate"], id="unknown-command"), pytest.param(["--frob"], id="unknown-option"),
     pytest.param(["report", "--frob"], id="unknown-option-of-command"),
-    pytest.param(["report", "--json", "--svg", "x", "y"], id="contradiction"),
+    pytest.param(["plan", "--sysfs", "x", "--machine", "y"], id="contradiction"),
     pytest.param(["version", "--js"], id="no-abbreviations"),
 ])
 def test_wrong_calls_are_status_2_and_explained(argv: list[str]) -> None:
@@ -155,9 +175,63 @@ def test_wrong_calls_are_status_2_and_explained(argv: list[str]) -> None:
     assert "error: " in err
 
 
+@pytest.mark.parametrize(("argv", "said"), [
+    pytest.param(["doctr"], "no command 'doctr', did you mean doctor?", id="near-miss"),
+    pytest.param(["\x1b[2J"], "invalid choice", id="hostile"),
+])
+def test_a_command_that_is_none(argv: list[str], said: str) -> None:
+    status, out, err = call(*argv)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert "\x1b" not in err
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["-V"]])
+def test_version_as_an_option(argv: list[str]) -> None:
+    status, out, err = call(*argv)
+    assert (status, err) == (0, "")
+    assert IDENTITY.fullmatch(out)
+
+
+@pytest.mark.parametrize(("argv", "command", "what"), [
+    pytest.param(["doctr", "--json"], None, "no command 'doctr', did you mean doctor?", id="command"),
+    pytest.param(["report", "--json", "--frob"], "report", "unrecognized arguments: --frob", id="option"),
+    pytest.param(["params", "check", "--json", "--frob"], "params", "unrecognized arguments: --frob", id="option-below"),
+    pytest.param(["report", "--json", "/nonexistent/x"], "report", "/nonexistent/x: No such file or directory", id="file"),
+    pytest.param(["explain", "--json", "E_GPU_ATACH"], "explain", "E_GPU_ATACH: unknown, did you mean E_GPU_ATTACH?", id="word"),
+])
+def test_with_json_errors_are_json_too(argv: list[str], command: str | None, what: str) -> None:
+    status, out, err = call(*argv)
+    assert (status, out) == (2, "")
+    document = json.loads(err)
+    assert (document["schema"], document["command"], document["what"]) == (1, command, what)
+
+
+JSON_CALLS = (["version"], ["params", "list"], ["params", "check", "quiet"], ["params", "explain", "nvrc.log"], ["explain", "E_MIG"],
+              ["plan", "--cmdline", ""], ["plan", "--machine", "H100", "--cmdline", ""])
+
+
+@pytest.mark.parametrize("argv", JSON_CALLS, ids=" ".join)
+def test_every_document_has_a_schema_and_says_null_for_what_is_unset(argv: list[str]) -> None:
+    def is_clean(value: object) -> bool:
+        if isinstance(value, dict):
+            return all(map(is_clean, value.values()))
+        return all(map(is_clean, value)) if isinstance(value, list) else value != ""
+
+    document = json.loads(call(*argv, "--json")[1])
+    assert next(iter(document)) == "schema"
+    assert is_clean(document)
+
+
+def test_a_reader_that_goes_away_gets_no_traceback() -> None:
+    done = subprocess.run(f"{sys.executable} -m nvrc params list | true; test ${{PIPESTATUS[0]}} -le 1", shell=True, cwd=ROOT, executable="/bin/bash",
+                          capture_output=True, check=False, env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"}, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_only_the_command_that_is_called_is_imported() -> None:
-    code = ("import sys; from nvrc.cli import main; status = main(['version']);"
-            "print(sorted(n for n in sys.modules if n.startswith('nvrc.commands.')))")
+    code = ("import sys; import nvrc.cli; from nvrc.cli import main; status = main(['version']);"
+            "print(sorted(n for n in sys.modules if n in [f'nvrc.commands.{c}' for c in nvrc.cli.COMMANDS]))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT, text=True)
     assert done.stdout.splitlines()[1] == "['nvrc.commands.version']"
 
@@ -291,7 +365,8 @@ def test_doctor_tells_documents_and_logs_apart(tmp_path: Path) -> None:
     assert first_line(status.to_json(LIVE)) == (0, "ready: ready, mode gpu")
     assert first_line(b"nvrc: READY in 1.000s mode=gpu gpus=8 cdi=9 agent=87\r\n") == (
         0, "ready: ready in 1.000 s, mode gpu, 8 GPUs, 9 CDI devices")
-    assert first_line(b"\xff\x00 boot:\n") == (1, "unfinished: no line of this init: it never ran, or this is another log")
+    assert first_line(b"[    0.100000] \xff\x00 boot:\n") == (
+        1, "unfinished: no line of this init: it never ran, or this is another log")
 
 
 def test_doctor_explains_by_the_table_of_codes(tmp_path: Path) -> None:
@@ -299,18 +374,18 @@ def test_doctor_explains_by_the_table_of_codes(tmp_path: Path) -> None:
     code, out, _ = call("doctor", stored(tmp_path, log))
     assert code == 1
     assert out.splitlines() == [
-        "failed: E_TOPOLOGY in step topology", "  what     3 GPUs", "  hint     do",
-        "  meaning  the PCI devices match no supported machine",
-        "  remedy   compare the list in the message with docs/topologies.md and fix the devices passed to the VM",
-        "  who      host operator", "  steps    filesystems ok", "  warning  odd\\x1b[2J"]
-    document = json.loads(call("doctor", stored(tmp_path, log), "--json")[1])
-    assert (document["state"], document["failure"]["code"], document["who"]) == ("failed", "E_TOPOLOGY", "host operator")
+        "failed: E_TOPOLOGY in step topology", "  what     3 GPUs",
+        "  cause    the PCI devices match no supported machine", "  do       do",
+        "  do       compare the list in the message with docs/topologies.md and fix the devices passed to the VM",
+        "  who      node operator", "  steps    filesystems ok", "  warning  odd\\x1b[2J"]
+    document = json.loads(call("doctor", stored(tmp_path, log), "--json")[1])["diagnoses"][0]
+    assert (document["state"], document["failure"]["code"], document["who"]) == ("failed", "E_TOPOLOGY", "node operator")
 
 
 def test_doctor_does_not_repeat_a_hint_that_is_the_remedy() -> None:
-    remedy = doctor.diagnose("x", report.to_json(FAILED)).remedy
+    remedy = doctor.diagnose_bytes("x", report.to_json(FAILED)).remedy
     log = f'nvrc: FATAL code=E_TOPOLOGY step=topology what="3 GPUs" hint="{remedy}"\n'
-    lines = list(doctor.show(doctor.diagnose("x", log.encode())))
+    lines = list(doctor.show(doctor.diagnose_bytes("x", log.encode())))
     assert sum(remedy in line for line in lines) == 1
 
 
@@ -340,5 +415,5 @@ def test_doctor_names_further_troubles(tmp_path: Path) -> None:
 
 
 def test_a_form_feed_does_not_begin_a_line() -> None:
-    log = b"container: \x0cnvrc: READY in 1.000s mode=gpu gpus=8 cdi=9 agent=87\n"
-    assert doctor.diagnose("x", log).state.value == "unfinished"
+    log = b"[    0.100000] container: \x0cnvrc: READY in 1.000s mode=gpu gpus=8 cdi=9 agent=87\n"
+    assert doctor.diagnose_bytes("x", log).state.value == "unfinished"

@@ -7,11 +7,13 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from nvrc.boot import BOOT
 from nvrc.cli import main
+from nvrc.commands.recording import record
 from nvrc.engine.facts import Facts
 from nvrc.engine.table import DEGRADE, Doing, Step, seconds
 from nvrc.params.parse import parse
@@ -161,3 +163,99 @@ def test_this_machine_can_be_planned() -> None:
     assert status in (0, 1)
     assert "filesystems" in out
     assert err == ""
+
+
+@pytest.mark.parametrize(("machine", "status", "mode"), [
+    ("H100*8,nvswitch*4", 0, "gpu-nvl4"), ("b200*8, management-nic*4", 0, "gpu-nvl5"), ("L40S", 0, "gpu"), ("cpu", 0, "cpu"),
+    ("A100*8,nvswitch*4", 0, "gpu-nvl4"), ("nvswitch*4", 0, "servicevm-nvl4"), ("H100*2,nic", 0, "gpu"),
+    ("H100*8,nvswitch*3", 1, None), ("H100*4,nvswitch*4", 1, None)])
+def test_a_machine_in_words(machine: str, status: int, mode: str | None) -> None:
+    code, out, err = call("--json", "--machine", machine, "--cmdline", "nvrc.gpus=all")
+    plan = json.loads(out)
+    assert (code, plan["mode"], err) == (status, mode, "")
+    assert [f["code"] for f in plan["failures"]] == (["E_TOPOLOGY"] if status else [])
+
+
+def test_switches_are_those_of_the_product() -> None:
+    functions = json.loads(call("--json", "--machine", "A100*8,nvswitch*4")[1])["topology"]
+    assert {f["ids"] for f in functions} == {"10de:20b2", "10de:1af1"}
+    assert functions[0]["bdf"] == "0000:40:00.0"
+
+
+@pytest.mark.parametrize(("machine", "said"), [
+    pytest.param("H10", "'H10' is no product, did you mean H100?", id="near-miss"),
+    pytest.param("voodoo", "'voodoo' is no product; known are A100, A30", id="unknown"),
+    pytest.param("H100*0,nvswitc*4", "machine 'H100*0': a count is a number from 1 to 16; machine 'nvswitc' is no product, did you mean "
+                 "nvswitch?", id="all-at-once"),
+    pytest.param("H100*9,H200*9", "more than 16 of one kind", id="too-many"),
+    pytest.param("H100*", "a count is a number", id="no-count"), pytest.param("", "'' is no product", id="empty")])
+def test_a_machine_that_is_none_is_a_wrong_call(machine: str, said: str) -> None:
+    status, out, err = call("--machine", machine)
+    assert (status, out) == (2, "")
+    assert said in err
+
+
+class Recorded(EmptyBus):
+    """A guest with a GPU, a management port, a function that cannot be read, a line and a policy."""
+
+    FILES: ClassVar[dict[str, bytes]] = {
+        "/proc/cmdline": b"nvrc.log=debug\n", "/etc/nvrc/policy.toml": b'pin.nvrc.gpus = "1"\n',
+        "/sys/bus/pci/devices/0000:41:00.0/vendor": b"0x10de\n", "/sys/bus/pci/devices/0000:41:00.0/device": b"0x2330\n",
+        "/sys/bus/pci/devices/0000:41:00.0/class": b"0x030200\n", "/sys/bus/pci/devices/0000:41:00.0/vpd": b"SERIAL",
+        "/sys/bus/pci/devices/0000:42:00.0/vendor": b"0x15b3\n", "/sys/bus/pci/devices/0000:42:00.0/device": b"0x1021\n",
+        "/sys/bus/pci/devices/0000:42:00.0/class": b"0x020700\n", "/sys/bus/pci/devices/0000:42:00.0/vpd": b"SERIAL SW_MNG SERIAL",
+    }
+
+    def list_dir(self, path: str) -> tuple[str, ...]:
+        return ("0000:41:00.0", "0000:42:00.0", "0000:43:00.0")
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        try:
+            return self.FILES[path]
+        except KeyError:
+            raise FileNotFoundError(2, "No such file or directory", path) from None
+
+
+def test_a_record_holds_what_the_plan_needs_and_no_serial_number(tmp_path: Path) -> None:
+    folder = tmp_path / "guest"
+    assert record(Recorded(), str(folder)) == 3
+    assert b"SERIAL" not in b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert (folder / "sys/bus/pci/devices/0000:42:00.0/vpd").read_bytes() == b"SW_MNG"
+    status, out, _ = call("--root", str(folder), "--json")
+    plan = json.loads(out)
+    assert status == 1, "one GPU and one management port are no supported machine"
+    assert "1 GPU, 1 management NIC" in plan["failures"][0]["what"]
+    given = {p["name"]: (p["value"], p["source"]) for p in plan["parameters"]}
+    assert given["nvrc.log"] == ("debug", "command line")
+    assert given["nvrc.gpus"] == ("1", "policy")
+
+
+def test_an_empty_bus_can_be_recorded(tmp_path: Path) -> None:
+    assert record(EmptyRecord(), str(tmp_path / "x")) == 0
+
+
+class EmptyRecord(EmptyBus):
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+
+def test_a_record_does_not_mix_with_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    status, out, err = call("--record", str(tmp_path))
+    assert (status, out) == (2, "")
+    assert "not empty" in err
+
+
+def test_this_machine_can_be_recorded(tmp_path: Path) -> None:
+    status, out, err = call("--record", str(tmp_path / "a"))
+    assert (status, err) == (0, "")
+    assert "PCI functions" in out
+    assert call("--root", str(tmp_path / "a"))[0] in (0, 1)
+    assert json.loads(call("--record", str(tmp_path / "b"), "--json")[1])["folder"] == str(tmp_path / "b")
+
+
+def test_a_policy_of_an_image_for_an_imagined_machine(tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text('deny = ["nvrc.mig"]\n')
+    status, out, _ = call("--machine", "H100", "--cmdline", "nvrc.mig=all:off", "--policy", str(tmp_path / "policy.toml"))
+    assert status == 1
+    assert "E_PARAMETERS" in out

@@ -100,13 +100,13 @@ def test_every_code_is_explained(row: object) -> None:
     code = str(row[0])
     found = diagnose_console([verdict_fatal(code, "s", "what", "hint")])
     assert found.failure == Failure(code=code, step="s", what="what", hint="hint")
-    assert (found.meaning, found.remedy, found.who) == (
+    assert (found.cause, found.remedy, found.who) == (
         BY_CODE[code].meaning, BY_CODE[code].remedy, BY_CODE[code].who)
 
 
 def test_unknown_code_says_so() -> None:
     found = diagnose_console([verdict_fatal("E_FROM_THE_FUTURE", "s", "what", "hint")])
-    assert found.meaning == "this program does not know the code; use the version that wrote the log"
+    assert found.cause == "this program does not know the code; use the version that wrote the log"
     assert (found.state, found.remedy, found.who) == (State.FAILED, "", "")
 
 
@@ -136,12 +136,12 @@ FAILURE = Failure(code="E_TOPOLOGY", step="topology", what="3 GPUs", hint="pass 
         state=State.UNFINISHED, summary="no verdict yet; running: nothing"), id="booting-nothing"),
     pytest.param(booted(verdict=Verdict.FAILED, failure=FAILURE, warnings=("w",), steps=(WARN_STEP,)), Diagnosis(
         state=State.FAILED, summary="E_TOPOLOGY in step topology", failure=FAILURE, finished_steps=("dcgm warn",),
-        warnings=("w",), meaning=BY_CODE["E_TOPOLOGY"].meaning, remedy=BY_CODE["E_TOPOLOGY"].remedy,
+        warnings=("w",), cause=BY_CODE["E_TOPOLOGY"].meaning, remedy=BY_CODE["E_TOPOLOGY"].remedy,
         who=BY_CODE["E_TOPOLOGY"].who), id="failed"),
     pytest.param(booted(verdict=Verdict.DEGRADED, steps=(OK_STEP, WARN_STEP)), Diagnosis(
         state=State.DEGRADED, summary="mode gpu; degraded by E_STEP_DEADLINE",
         failure=Failure(code="E_STEP_DEADLINE", step="dcgm", what="slow", hint=BY_CODE["E_STEP_DEADLINE"].remedy),
-        finished_steps=("filesystems ok", "dcgm warn"), meaning=BY_CODE["E_STEP_DEADLINE"].meaning,
+        finished_steps=("filesystems ok", "dcgm warn"), cause=BY_CODE["E_STEP_DEADLINE"].meaning,
         remedy=BY_CODE["E_STEP_DEADLINE"].remedy, who=BY_CODE["E_STEP_DEADLINE"].who), id="degraded"),
 ])
 def test_report(report: Report, expected: Diagnosis) -> None:
@@ -182,7 +182,7 @@ def test_a_warning_is_a_trouble_only_with_a_code_of_ours() -> None:
 
 def test_a_step_that_an_older_init_warned_of_without_a_code() -> None:
     found = diagnose_console([step_line("dcgm", "warn", 0.1, "no DCGM"), READY])
-    assert (found.state, found.meaning) == (State.DEGRADED, "")
+    assert (found.state, found.cause) == (State.DEGRADED, "")
     assert found.summary.endswith("degraded by step dcgm")
 
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Products that a scenario may name, by the numbers a guest sees of them. Ids as in NVIDIA's open kernel modules."""
+"""Products by the names people use, with the numbers a guest sees of them. Ids as in NVIDIA's open kernel modules.
+
+Nothing is decided by this table: the lab imitates these machines, and `nvrc plan --machine` imagines them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from guest_cdi.lean.light import Mapping, dataclass
 
 GIB = 1 << 30
 

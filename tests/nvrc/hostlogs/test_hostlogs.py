@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wrappings of hosts' logs, bounds, and what hostile lines cannot do."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nvrc.commands.doctor import show
+from nvrc.commands.terminal import fold, width_of
+from nvrc.hostlogs import collect as collecting
+from nvrc.hostlogs.collect import collect
+from nvrc.hostlogs.events import FAREWELL, HOST_SIGNS, find_sign, read_farewell
+from nvrc.hostlogs.lines import CHUNK, LINE_LIMIT, split_lines, unfold
+from nvrc.hostlogs.unwrap import Said, Speaker, unwrap
+from nvrc.pid1.farewell import describe
+from nvrc.report.diagnosis import State, diagnose_report
+from nvrc.report.report import Failure, Report
+from nvrc.report.story import MOST_WARNINGS
+from nvrc.vocabulary.console import step_line, verdict_fatal, verdict_ready, warning_line
+from nvrc.vocabulary.ending import Ending
+from nvrc.vocabulary.errors import BY_CODE, CODES, FailureCode
+from nvrc.vocabulary.verdict import Verdict
+
+ID = "ab" * 32
+READY = verdict_ready(1.2, "gpu", 8, 9, 87)
+FATAL = verdict_fatal("E_TOPOLOGY", "topology", 'a "quoted" \\ cause', "do")
+
+
+def shim(text: str, sandbox: str = ID) -> str:
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'time="2026-11-20T10:00:00Z" level=debug msg="reading guest console" sandbox={sandbox} vmconsole="{quoted}"'
+
+
+@pytest.mark.parametrize(("line", "expected"), [
+    pytest.param("[ 1.0] plain", Said("[ 1.0] plain", Speaker.PLAIN), id="plain"),
+    pytest.param(shim(FATAL), Said(FATAL, Speaker.CONSOLE, ID), id="quoted-as-go-does"),
+    pytest.param(shim("\\x1b[2J").replace("\\\\x1b", "\\x1b"), Said("\x1b[2J", Speaker.CONSOLE, ID), id="escapes"),
+    pytest.param("Nov 20 10:00:00 node kata[7]: " + shim("x"), Said("x", Speaker.CONSOLE, ID), id="journal"),
+    pytest.param("2026-11-20 10:00:00,123 [ 1.0] x", Said("[ 1.0] x", Speaker.PLAIN), id="a-copy-with-stamps"),
+    pytest.param("2026-11-20T10:00:00Z nvrc: warn x", Said("nvrc: warn x", Speaker.PLAIN), id="our-prefix-is-no-program"),
+    pytest.param("2026-11-20T10:00:00.1Z stderr F x", Said("x", Speaker.PLAIN), id="cri"),
+    pytest.param('{"log":"x\\n","stream":"stdout"}', Said("x", Speaker.HOST), id="docker"),
+    pytest.param('{"msg":"m","level":"ERRO","name":"kata-agent"}', Said("m", Speaker.AGENT, "", True), id="agent"),
+    pytest.param('{"msg":"m","error":"e","level":"error"}', Said("m: e", Speaker.HOST, "", True), id="error-in-a-field"),
+    pytest.param('level=error msg="failed to start sandbox \\"' + ID + '\\": x"',
+                 Said(f'failed to start sandbox "{ID}": x', Speaker.HOST, ID, True), id="id-in-words"),
+    pytest.param(f'    "message": "sandbox \\"{ID}\\" x",', Said(f'sandbox "{ID}" x', Speaker.HOST, ID), id="json-member"),
+    pytest.param("  message: 'it''s'", Said("it's", Speaker.HOST), id="yaml-member"),
+    pytest.param("Fri 2026-11-20 10:00:00 CET node kata[7]: " + shim("x"), Said("x", Speaker.CONSOLE, ID), id="short-full"),
+    pytest.param("[ 4711.123456] node kata[7]: " + shim("x"), Said("x", Speaker.CONSOLE, ID), id="short-monotonic"),
+    pytest.param("1795166042.123456 node kata[7]: " + shim("x"), Said("x", Speaker.CONSOLE, ID), id="short-unix"),
+    pytest.param("[    9.310020] NVRM: GPU x: y", Said("[    9.310020] NVRM: GPU x: y", Speaker.PLAIN), id="the-kernels-time"),
+    pytest.param("<30>Nov 20 10:00:00 node kata[7]: " + shim("x"), Said("x", Speaker.CONSOLE, ID), id="syslog-3164"),
+    pytest.param("<30>1 2026-11-20T10:00:00Z node kata 7 - - " + shim("x"), Said("x", Speaker.CONSOLE, ID), id="syslog-5424"),
+    pytest.param("    MESSAGE=" + shim("x"), Said("x", Speaker.CONSOLE, ID), id="journal-verbose"),
+    pytest.param('\t"MESSAGE" : ' + json.dumps(shim("x")) + ",", Said("x", Speaker.CONSOLE, ID), id="journal-json-pretty"),
+    pytest.param('{"@timestamp": "t", "message": ' + json.dumps(shim("x")) + "},", Said("x", Speaker.CONSOLE, ID), id="elastic"),
+    pytest.param('{"line": ' + json.dumps(shim("x")) + "}", Said("x", Speaker.CONSOLE, ID), id="loki"),
+    pytest.param('{"jsonPayload": {"MESSAGE": ' + json.dumps(shim("x")) + "}}", Said("x", Speaker.CONSOLE, ID), id="cloud-logging"),
+    pytest.param("\x1b[1mNov 20 10:00:00 node kata[7]:\x1b[0m " + shim("x"), Said("x", Speaker.CONSOLE, ID), id="colours"),
+    pytest.param('{"a": 1}', Said('{"a": 1}', Speaker.PLAIN), id="some-json"),
+    pytest.param("[1]", Said("[1]", Speaker.PLAIN), id="no-object"),
+    pytest.param('{"MESSAGE": null}', Said("null", Speaker.HOST), id="no-text"),
+])
+def test_unwrap(line: str, expected: Said) -> None:
+    assert unwrap(line) == expected
+
+
+def test_a_guest_cannot_speak_for_the_host() -> None:
+    other = "cd" * 32
+    forged = shim("guest init: E_TOPOLOGY in step topology: lies (hint: believe me)")
+    found = collect([shim(shim(READY, other)), forged, shim("timed out connecting to vsock 1:1024")]).diagnose()
+    assert [(one.sandbox, one.state) for one in found] == [(ID, State.UNFINISHED)]
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    pytest.param("desc = guest init: E_GPU_ATTACH in step persistenced: 1 of 2 (a) (hint: reset (it) now): unknown",
+                 Failure(code="E_GPU_ATTACH", step="persistenced", what="1 of 2 (a)", hint="reset (it) now"), id="whole"),
+    pytest.param("guest init: E_AGENT_EXIT: powered off: unknown",
+                 Failure(code="E_AGENT_EXIT", step="supervise", what="powered off", hint=""), id="no-step-no-hint"),
+    pytest.param('Status { message: "guest init: E_MIG in step gpu-settings: x (hint: y (z) w)", details: [] })',
+                 Failure(code="E_MIG", step="gpu-settings", what="x", hint="y (z) w"), id="rust"),
+    pytest.param('err="... guest init: E_MIG in step gpu-settings: x (hint: y): unknown" pod="a(b)"',
+                 Failure(code="E_MIG", step="gpu-settings", what="x", hint="y"), id="klog"),
+    pytest.param("guest init: E_MIG in step gpu-settings: x (hint: cut o...",
+                 Failure(code="E_MIG", step="gpu-settings", what="x", hint="cut o..."), id="cut"),
+    pytest.param("guest init: hello", None, id="no-code"),
+])
+def test_farewell(text: str, expected: Failure | None) -> None:
+    assert read_farewell(text) == expected
+
+
+ONE_LINE = st.text(max_size=60).map(lambda text: " ".join(text.split())).filter(lambda text: text and "(hint" not in text)
+
+
+@given(ONE_LINE, ONE_LINE)
+def test_what_pid_1_answers_is_read_as_it_was_meant(what: str, hint: str) -> None:
+    told = describe(Ending(code="E_MIG", step="gpu-settings", what=what, hint=hint))
+    expected = Failure(code="E_MIG", step="gpu-settings", what=what, hint=hint)
+    assert read_farewell(f"rpc error: desc = {told}: unknown") == expected
+
+
+def test_a_termination_message_is_read() -> None:
+    ending = Ending(code="E_SERVICE_LOST", what="nvidia-persistenced was killed by SIGKILL")
+    lines = ["    Last State:     Terminated", "      Reason:       Error", f"      Message:      {describe(ending)}", "Events:          <none>"]
+    (found,) = collect(lines).diagnose()
+    assert found.failure is not None
+    assert (found.summary, found.failure.what) == ("E_SERVICE_LOST after the boot", ending.what)
+
+
+def test_each_row_of_hosts_words_can_be_reached() -> None:
+    assert [find_sign(" ... ".join(row.words)) for row in HOST_SIGNS] == list(HOST_SIGNS)
+    assert FAREWELL.search("nothing") is None
+
+
+def test_a_verdict_of_the_console_beats_the_hosts_words() -> None:
+    lines = [shim(FATAL), f'level=error msg="sandbox \\"{ID}\\": timed out connecting to vsock 1:1024"']
+    (found,) = collect(lines).diagnose()
+    assert found.summary == "E_TOPOLOGY in step topology"
+
+
+def test_a_host_that_gave_up_on_a_vm_that_hangs_says_where() -> None:
+    lines = [shim(step_line("journal", "ok", 0.1)), f'level=error msg="sandbox \\"{ID}\\": timed out connecting to vsock 1:1024"']
+    (found,) = collect(lines).diagnose()
+    assert found.state is State.FAILED
+    assert "the last step that finished is journal" in found.summary
+
+
+def test_a_container_that_fails_in_a_vm_that_is_ready() -> None:
+    lines = [shim(READY), f'level=error msg="sandbox \\"{ID}\\": failed to inject devices after CDI timeout"']
+    (found,) = collect(lines).diagnose()
+    assert (found.state, found.who) == (State.FAILED, "image owner")
+
+
+NVRM = ("NVRM: RmInitAdapter failed! (0x22:0x56:897)", verdict_fatal("E_GPU_ATTACH", "persistenced", "1 of 2", "reset"))
+
+
+@pytest.mark.parametrize(("said", "cause"), [
+    pytest.param([], "if the GPU is in confidential mode: a confidential GPU attaches once", id="nobody-knows"),
+    pytest.param([step_line("cc-check", "ok", 0.1, "on")], "a confidential GPU attaches once", id="confidential"),
+    pytest.param([step_line("cc-check", "ok", 0.1, "off")], "the driver could not initialise the GPU", id="not-confidential"),
+])
+def test_causes_are_hedged_by_what_the_machine_is(said: list[str], cause: str) -> None:
+    (found,) = collect([*said, *NVRM]).diagnose()
+    assert found.cause.startswith(cause)
+
+
+def test_a_line_of_others_does_not_explain_a_failure_of_our_own() -> None:
+    lines = ["NSCQ_RC_WARNING: RDT init failure", verdict_fatal("E_PARAMETERS", "parameters", "x", "y")]
+    (found,) = collect(lines).diagnose()
+    assert (found.cause, found.evidence) == (BY_CODE["E_PARAMETERS"].meaning, ())
+    (found,) = collect([lines[0], verdict_fatal("E_SERVICE_LOST", "supervise", "x", "y")]).diagnose()
+    assert found.evidence == (lines[0],)
+
+
+def test_the_last_lines_of_a_report_are_evidence_too() -> None:
+    failure = Failure(code="E_GPU_ATTACH", step="persistenced", what="0 of 1", hint="reset")
+    report = Report(program="nvrc", started_s=1.0, verdict=Verdict.FAILED, mode="gpu", failure=failure, log=NVRM[:1])
+    assert diagnose_report(report).evidence == NVRM[:1]
+
+
+@pytest.mark.parametrize(("mode", "cause"), [
+    ("gpu: 1 GPU", "unusual in mode gpu, which runs no fabric: "), ("gpu-nvl4: 8 GPUs", "no NVSwitch is visible"),
+    ("", "if the GPUs are linked by switches: ")])
+def test_causes_of_the_fabric(mode: str, cause: str) -> None:
+    steps = [step_line("topology", "ok", 0.1, mode)] if mode else []
+    (found,) = collect([*steps, "NV_WARN_NOTHING_TO_DO", verdict_fatal("E_FABRIC_START", "fabric", "x", "y")]).diagnose()
+    assert found.cause.startswith(cause)
+
+
+def test_lines_are_those_of_a_text_however_it_comes_in_pieces() -> None:
+    text = b"a\r\n\nb\x0cc\n\xff" + b"x" * (2 * CHUNK) + b"\nlast"
+    lines = list(split_lines(io.BytesIO(text)))
+    assert [lines[0], lines[1], lines[2], lines[4]] == ["a", "", "b\x0cc", "last"]
+    assert len(lines[3].encode()) <= LINE_LIMIT + 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_marks_and_wide_characters_of_other_systems(encoding: str) -> None:
+    text = "Events:\n" + "x" * CHUNK + "\nlast\n"
+    assert list(split_lines(io.BytesIO(text.encode(encoding)))) == text.splitlines()
+
+
+def test_a_message_that_yaml_spread_over_lines_is_one() -> None:
+    lines = ["- kind: Event", "  message: 'a", "    b: c", "", "  reason: x", "  note: end"]
+    assert list(unfold(lines)) == ["- kind: Event", "  message: 'a b: c", "", "  reason: x", "  note: end"]
+    long = ["message: a", *[" x"] * 500]
+    assert len(list(unfold(long))) > 1
+
+
+@pytest.mark.parametrize("row", CODES, ids=lambda row: str(row[0]))
+def test_every_code_is_diagnosed_from_an_event_alone(row: FailureCode) -> None:
+    event = (f'  Warning  FailedCreatePodSandBox  12s  kubelet  Failed to create pod sandbox: rpc error: code = Unknown desc = failed to '
+             f'start sandbox "{ID}": failed to create containerd task: failed to create shim task: Failed to Check if grpc server is '
+             f'working: rpc error: code = FailedPrecondition desc = guest init: {row.code} in step {row.step}: {row.meaning} (hint: '
+             f'{row.remedy}): unknown')
+    (found,) = collect([event]).diagnose()
+    assert found.failure == Failure(code=row.code, step=row.step, what=row.meaning, hint=row.remedy)
+    assert (found.state, found.sandbox, found.who) == (State.FAILED, ID, row.who)
+    text = "\n".join(show(found))
+    assert text.count(row.meaning) == 1 and text.count(row.remedy) == 1, "no sentence twice"
+
+
+def test_kubelets_own_log() -> None:
+    line = ('Nov 20 10:14:22 node-7 kubelet[99]: E1120 10:14:22.123456      99 pod_workers.go:1301] "Error syncing pod, skipping" '
+            f'err="failed to \\"CreatePodSandbox\\" for \\"train-0_ml(5d1c)\\" with CreatePodSandboxError: \\"rpc error: code = Unknown desc '
+            f'= failed to start sandbox \\\\\\"{ID}\\\\\\": desc = guest init: E_MIG in step gpu-settings: x (hint: y): unknown\\"" pod="ml/train-0"')
+    (found,) = collect([line]).diagnose()
+    assert (found.sandbox, found.failure) == (ID, Failure(code="E_MIG", step="gpu-settings", what="x", hint="y"))
+
+
+@pytest.mark.parametrize("line", [
+    pytest.param('time="2026-11-20T10:00:00Z" vmconsole="' + "a" * LINE_LIMIT, id="a-quote-that-never-closes"),
+    pytest.param("message: a" + " " * LINE_LIMIT + "b", id="blanks"), pytest.param("sandbox" * 9000, id="sandbox"),
+    pytest.param("sandbox" + " " * LINE_LIMIT, id="sandbox-blanks"), pytest.param("guest init: E_A: " + "(hint: " * 9000, id="hints"),
+    pytest.param('{"a":' * 9000, id="nested"), pytest.param("<1>1 " + "[" * LINE_LIMIT, id="syslog"),
+    pytest.param('level=info ' + 'a="\\' * 15000, id="escapes"), pytest.param("\x1b[" * 30000, id="colours"),
+    pytest.param("[" + " " * LINE_LIMIT + "1.000000]", id="clock"), pytest.param("nvrc: FATAL code=" + "\\" * LINE_LIMIT, id="verdict"),
+    pytest.param("Nov 20 10:00:00 " + "a" * LINE_LIMIT, id="program"),
+])
+def test_a_hostile_line_takes_no_longer_than_others(line: str) -> None:
+    started = time.process_time()
+    collect([line]).diagnose()
+    assert time.process_time() - started < 1.5
+
+
+def test_memory_does_not_grow_with_the_log() -> None:
+    def endless() -> Iterator[str]:
+        for number in range(6_000):
+            yield shim(warning_line(f"E_GPU_LOST GPU {number}"), f"{number % 500:064x}")
+            yield f"[ 1.000000] NVRM: RmInitAdapter failed! {number}"
+            yield step_line(f"s{number}", "ok", 1)
+
+    tracemalloc.start()
+    collector = collect(endless())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 << 20
+    assert len(collector.names) <= collecting.MOST_SANDBOXES
+    assert collector.left_out
+    found = collect(warning_line(f"w{number}") for number in range(MOST_WARNINGS + 5)).diagnose()[0]
+    assert (len(found.warnings), found.more_warnings) == (MOST_WARNINGS, 5)
+
+
+def test_what_is_shown_is_printable_and_fits() -> None:
+    lines = [shim("NVRM: \x1b]0;x\x07 GPU has fallen off the bus \u202e" + "y" * 900), shim(verdict_fatal("E_GPU_PROBE", "modules", "\x1b[2J", "z"))]
+    (found,) = collect(lines).diagnose()
+    for width in (30, 80):
+        text = list(show(found, width))
+        assert all(line.isascii() and line.isprintable() and len(line) <= width for line in text)
+    assert "\\x1b" in " ".join(show(found))
+
+
+def test_a_line_is_folded_below_its_first_word() -> None:
+    assert list(fold("do", "one two three four five six", 30)) == ["  do       one two three four", "           five six"]
+    assert list(fold("do", "one " * 100, 0)) == ["  do       " + "one " * 100]
+
+
+@pytest.mark.parametrize(("columns", "width"), [("", 0), ("100", 100), ("5", 30), ("x", 0), ("0", 0), ("9999999", 0)])
+def test_width(tmp_path: Path, columns: str, width: int) -> None:
+    with (tmp_path / "out").open("w") as out:
+        assert width_of(out, {"COLUMNS": columns}) == width
+    assert width_of(io.StringIO(), {"COLUMNS": columns}) == 0
+
+
+@given(st.lists(st.one_of(st.text(), st.sampled_from([shim(READY), FATAL, '{"MESSAGE": [1, 300]}', '{"msg": {"a": []}}']),
+                          st.builds(shim, st.text()), st.builds(lambda value: json.dumps({"MESSAGE": value}), st.text())), max_size=6))
+def test_any_stream_is_read(lines: list[str]) -> None:
+    for diagnosis in collect(lines).diagnose():
+        assert all(line.isascii() for line in show(diagnosis, 60))
