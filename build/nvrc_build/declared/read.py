@@ -34,6 +34,7 @@ from nvrc_build.declared.declared import (
     Unscripted,
     User,
 )
+from nvrc_build.declared.needs import check_needs, read_needs
 from nvrc_build.declared.toml import Findings, Table, read_toml
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.tree.tree import clean_path
@@ -109,6 +110,7 @@ def _slice(path: Path, rootfs: Path, findings: Findings) -> Slice:
         configs=tuple(_path(table, "configs", text) for text in table.texts("configs")),
         libraries=table.texts("libraries"),
         embeds=table.texts("embeds"),
+        kernel_needs=read_needs(table, "kernel_needs"),
         console=table.flag("console"),
         production=not table.flag("never_in_production"),
     )
@@ -205,6 +207,7 @@ def _image(path: Path, rootfs: Path, findings: Findings) -> Image:
         archive=table.text("archive"),
         kernel=table.text("kernel", "") if table.has("kernel") else "",
         modules=table.texts("modules"),
+        serves=read_needs(table, "serves"),
         driver=table.text("driver", "") if table.has("driver") else "",
         slices=table.texts("slices", required=True),
         over=table.text("over", "") if table.has("over") else "",
@@ -255,6 +258,7 @@ def _check_references(declared: Declarations, findings: Findings) -> None:
     if not findings.lines:
         _check_production(declared, findings)
         _check_extensions(declared, findings)
+        check_needs(declared, findings)
 
 
 def _check_names(where: str, kind: str, names: Iterable[str], known: Container[str], findings: Findings) -> None:
