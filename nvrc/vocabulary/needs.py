@@ -3,7 +3,7 @@
 
 An image declares which of these it serves; the factory then puts the modules into it. The init loads those that are
 recognised on the machine before it locks loading. A kernel that has a module built in has no file of it, and nothing
-is done. Knows no machine: nvrc/hardware/needs.py recognises and loads. docs/kernel-modules.md is compared with it.
+is done. Knows no machine: nvrc/hardware/needs.py recognises and loads. docs/kernel-needs.md is written from it.
 """
 
 from __future__ import annotations
