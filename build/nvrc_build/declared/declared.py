@@ -176,7 +176,10 @@ class Driver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """`serves`: the needs of nvrc/vocabulary/needs.py whose modules it carries; `modules`: further ones by name."""
+    """`serves`: the needs of nvrc/vocabulary/needs.py whose modules it carries; `modules`: further ones by name.
+
+    `unsigned`: the kernel's modules go without their signatures, whose check is most of what loading costs.
+    """
 
     name: str
     summary: str
@@ -187,6 +190,7 @@ class Image:
     kernel: str
     modules: tuple[str, ...]
     serves: tuple[str, ...]
+    unsigned: bool
     driver: str
     slices: tuple[str, ...]
     over: str

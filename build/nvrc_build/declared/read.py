@@ -208,14 +208,14 @@ def _image(path: Path, rootfs: Path, findings: Findings) -> Image:
         kernel=table.text("kernel", "") if table.has("kernel") else "",
         modules=table.texts("modules"),
         serves=read_needs(table, "serves"),
+        unsigned=table.flag("unsigned_modules"),
         driver=table.text("driver", "") if table.has("driver") else "",
         slices=table.texts("slices", required=True),
         over=table.text("over", "") if table.has("over") else "",
         options=table.texts("kernel_options"),
         budget_bytes=table.number("budget_mb") * 1_000_000,
         lock_required=_lock_required(table),
-        stand_in=table.flag("stand_in_agent"),
-        development=table.flag("development"),
+        stand_in=table.flag("stand_in_agent"), development=table.flag("development"),
         declared_only=table.text("declared_only", "") if table.has("declared_only") else "",
     )
     if image.format is Format.INITRD and table.has("filesystem"):

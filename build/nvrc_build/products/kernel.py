@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import io
 import lzma
+import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
 from nvrc.vocabulary.needs import SERVES
 from nvrc_build.ground.errors import BuildError
+
+SIGNED = b"~Module signature appended~\n"
+_TRAILER = struct.Struct(">8xI")  # struct module_signature: for PKCS#7 only the length counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,18 @@ def select_modules(root: Path, names: Sequence[str], where_there: Sequence[str] 
         raise BuildError(f"kernel {folder.name} has no module {', '.join(sorted(unknown))}",
                          "correct the image's list of modules")
     return tuple(sorted(chosen.values(), key=lambda module: module.path))
+
+
+def cut_signature(module: Module) -> Module:
+    """The module as it was before it was signed."""
+    body = module.data.removesuffix(SIGNED)
+    if body == module.data:
+        return module
+    (length,) = _TRAILER.unpack(body[-_TRAILER.size:])
+    if length + _TRAILER.size > len(body):
+        raise BuildError(f"module {module.name} has a signature of {length} bytes, more than the file",
+                         "the kernel package is damaged: remove it from the cache and build again")
+    return replace(module, data=body[:-_TRAILER.size - length])
 
 
 def canonical(name: str) -> str:

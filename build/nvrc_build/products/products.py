@@ -46,11 +46,12 @@ def make_modules(job: Job, work: Work) -> Path:
     driver = make_driver(job, work) if job.image.driver else None
     serves = job.image.serves if job.image.layout is Layout.ROOT else None
     names, where_there = modules_named(job.image)
-    key = digest(root.name, *names, "where there", *where_there, repr(serves), driver.name if driver else "",
+    key = digest(root.name, repr((names, where_there, serves, job.image.unsigned)), driver.name if driver else "",
                  _code("products/kernel.py"))
 
     def make(out: Path) -> None:
         chosen = kernels.select_modules(root, names, where_there)
+        chosen = tuple(map(kernels.cut_signature, chosen)) if job.image.unsigned else chosen
         extra = kernels.read_extra_modules(driver) if driver else ()
         kernels.write_modules((*chosen, *extra), root, out / "usr/lib/modules" / kernels.find_release(root), serves)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import lzma
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from nvrc_build.declared.declared import Edit
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.products.driver import apply_edit, is_signed
 from nvrc_build.products.kernel import (
+    SIGNED,
+    Module,
+    cut_signature,
     find_release,
     modules_dep,
     read_config,
@@ -145,6 +149,16 @@ def test_the_report_says_what_a_kernel_without_the_key_does_with_the_modules(con
     assert (report["key_carried_by_this_kernel"], report["takes_keys_from_firmware"]) == (False, takes)
     assert report["with_module_sig_enforce"] == said
     assert "nvrc-image enrol" in str(report["remedy"])
+
+
+@pytest.mark.parametrize("signature", [b"", b"s" * 700], ids=["empty", "as-long-as-most"])
+def test_a_signature_is_cut_off_and_an_unsigned_module_stays_as_it_is(signature: bytes) -> None:
+    plain = Module(name="a", path="a.ko", data=make_module("a"), depends=())
+    trailer = bytes([0, 0, 2, 0, 0, 0, 0, 0]) + len(signature).to_bytes(4, "big")
+    signed = replace(plain, data=plain.data + signature + trailer + SIGNED)
+    assert cut_signature(signed) == cut_signature(plain) == plain
+    with pytest.raises(BuildError, match="module a has a signature of 9999999 bytes"):
+        cut_signature(replace(plain, data=plain.data + bytes(8) + (9999999).to_bytes(4, "big") + SIGNED))
 
 
 def test_a_kernel_that_takes_its_own_keys_only_is_refused() -> None:

@@ -90,10 +90,10 @@ def test_only_what_the_image_serves_counts_where_it_says_so(system: FakeSystem) 
 
 
 def test_modules_that_are_built_in_are_left_alone_and_nothing_is_looked_for(system: FakeSystem) -> None:
-    system.put(f"{TREE}/modules.builtin", "kernel/sev-guest.ko\nkernel/xfs.ko\n")
+    system.put(f"{TREE}/modules.builtin", "kernel/sev-guest.ko\nkernel/erofs.ko\n")
     give(system, "sev-snp", "storage")
     system.put("/sys/module/loop/parameters/max_loop", "8")
-    assert load(system) == [name for name in all_of("storage") if name not in ("xfs", "loop")]
+    assert load(system) == [name for name in all_of("storage") if name not in ("erofs", "loop")]
 
 
 def test_a_driver_without_its_device_is_silence_and_any_other_refusal_a_remark(system: FakeSystem) -> None:
@@ -102,7 +102,7 @@ def test_a_driver_without_its_device_is_silence_and_any_other_refusal_a_remark(s
     system.fail[f"load {TREE}/loop.ko"] = OSError(EPERM, "Operation not permitted")
     modules = Modules(system)
     loaded = load_needs(system, modules, Guest(), before_driver=False)
-    assert loaded == ("virtio_blk", "virtio_scsi", "sd_mod", "dm_verity", "xfs")
+    assert loaded == ("virtio_blk", "virtio_scsi", "sd_mod", "dm_verity")
     assert [remark.split(":")[0] for remark in modules.remarks] == ["module loop may not be loaded"]
 
 
