@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nvrc.vocabulary.needs import NEEDS
 from nvrc_build.declared.read import load
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.products.kconfig import missing_options
@@ -189,6 +190,16 @@ def test_every_image_of_this_repository_has_what_its_slices_need_of_the_kernel(t
     path.write_text(path.read_text().replace('"netfilter", ', ""))
     assert mistakes(tmp_path / "rootfs") == (
         "images/nvidia-base.toml serves: lacks 'netfilter', which slice 'iptables' needs",)
+
+
+def test_each_match_and_target_of_the_kernel_has_its_part_in_iptables() -> None:
+    """The program loads them by name, so nothing else would miss them."""
+    netfilter = next(need for need in NEEDS if need.name == "netfilter")
+    takes = load(ROOTFS).slice("iptables").takes
+    carried = {Path(path).stem.removeprefix("lib") for take in takes for path in take.paths}
+    wanted = {name for name in netfilter.modules if name.startswith(("xt_", "ipt_", "ip6t_"))}
+    assert wanted - carried == {"xt_nat", "xt_tcpudp"}
+    assert {"xt_NAT", "xt_DNAT", "xt_SNAT", "xt_tcp", "xt_udp"} <= carried
 
 
 def test_the_options_that_this_repository_asks_for_are_built_in_or_of_a_need_that_is_served() -> None:
