@@ -32,8 +32,8 @@ pytestmark = pytest.mark.qemu
 
 CACHE = Path(__file__).resolve().parents[2] / "out/cache"
 SERVED = ("agent", "storage", "netfilter", "networks", "sev-snp", "tdx", "encrypted-storage", "rdma")
-# What this machine has no sign of.
-ABSENT = ("sev-snp", "tdx", "encrypted-storage", "rdma")
+# What this machine has no sign of; of encrypted storage it has one of the programs.
+ABSENT = ("sev-snp", "tdx", "rdma")
 SCRIPT = """\
 grep /proc/sys/kernel/modules_disabled 1
 cat /proc/modules
@@ -67,12 +67,61 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> BootFiles:
         if path.is_file():
             tree.add_file(f"{release}/{path.relative_to(folder / 'modules')}", path, origin)
     tree.add_file("/lab/script", SCRIPT.encode(), origin)
-    initrd = folder / "initrd"
+    tree.add_file("/usr/local/bin/confidential-data-hub", b"", origin)
+    return put_behind(base, tree, folder / "initrd")
+
+
+def put_behind(base: BootFiles, tree: Tree, initrd: Path) -> BootFiles:
     first = base.initrd.read_bytes()
     with initrd.open("wb") as out:
         out.write(first + b"\0" * (-len(first) % 4))
         out.writelines(write_cpio(tree, mtime=0))
     return BootFiles(kernel=base.kernel, initrd=initrd)
+
+
+RULES = """\
+*nat
+:PROXY - [0:0]
+-A PREROUTING -p tcp -j PROXY
+-A OUTPUT -p tcp -m owner --uid-owner 1337 -j RETURN
+-A OUTPUT ! -o lo -p tcp -m multiport --dports 80,443 -j PROXY
+-A OUTPUT -m addrtype --dst-type LOCAL -j RETURN
+-A POSTROUTING -m comment --comment all -j MASQUERADE
+-A PROXY -p tcp -j REDIRECT --to-ports 15001
+COMMIT
+*mangle
+-A PREROUTING -p tcp -m socket --transparent -j MARK --set-mark 1
+-A PREROUTING -p tcp -m tcp --dport 99 -j TPROXY --on-port 15001 --tproxy-mark 1
+-A PREROUTING -m connmark --mark 2 -j CONNMARK --restore-mark
+-A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
+COMMIT
+*filter
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -m limit --limit 5/min -j LOG --log-prefix "seen "
+-A INPUT -m statistic --mode random --probability 0.5 -j DROP
+-A INPUT -p udp -j REJECT
+COMMIT
+"""
+
+
+def test_iptables_of_the_base_image_takes_the_rules_of_a_service_mesh(tmp_path: Path) -> None:
+    """With the image as it is built: what it serves, and its modules without signatures."""
+    prober = standins.build_program(standins.open_workshop(checkout()), "prober")
+    built = pipeline.build("nvidia-base", out=tmp_path, cache=CACHE, agent=prober)
+    tree, origin = Tree(), Origin(slice="test")
+    tree.add_file("/lab/rules", RULES.encode(), origin)
+    tree.add_file("/lab/script", b"run /sbin/iptables-restore /lab/rules\nrun /sbin/iptables-save\n"
+                                 b"run /sbin/ip6tables-save\npoweroff\n", origin)
+    image = put_behind(BootFiles(kernel=built.kernel, initrd=built.initrd), tree, tmp_path / "initrd")
+    machine = Machine(kernel=image.kernel, initrd=image.initrd, memory_mib=768,
+                      cmdline="console=ttyS0 panic=1 quiet loglevel=4 mitigations=off cgroup_no_v1=all")
+    heard: list[str] = []
+    went = watch(("nice", *make_argv(machine, find_qemu().program, Accel.TCG)), tmp_path / "console",
+                 Limits(total_s=240), lambda _story, new, _seconds: heard.extend(new))
+    assert went.story.ready is not None, heard[-20:]
+    done = [line.rpartition(" ms=")[0] for line in told(heard, "run")]
+    assert done == [f"/sbin/{name} exit=0" for name in ("iptables-restore", "iptables-save", "ip6tables-save")], heard
+    assert "-A PROXY -p tcp -j REDIRECT --to-ports 15001" in heard
 
 
 def plug_in(monitor: Path) -> None:
@@ -116,6 +165,8 @@ def test_disks_that_come_after_the_lock_have_a_driver(image: BootFiles, tmp_path
     wanted = {name for need in NEEDS if need.name in set(SERVED) - set(ABSENT) for name in need.modules}
     assert wanted <= loaded, wanted - loaded
     assert {"nf_log_syslog", "libcrc32c"} <= loaded
+    assert "aesni_intel" not in loaded, "this processor has no AES"
+    assert [line for line in heard if "nvrc: warn" in line and "aesni" in line] == []
     absent = {name for need in NEEDS if need.name in ABSENT for name in (*need.modules, *need.where_there)}
     assert absent & loaded == set()
     assert told(heard, "hex /dev/vda") == [b"on blk\0\0".hex()], heard[-20:]
