@@ -22,7 +22,7 @@ from nvrc_build.papers.papers import write_bills
 from nvrc_build.products import kernel as kernels
 from nvrc_build.products import products
 from nvrc_build.products.agent_policy import missing_policy
-from nvrc_build.products.kconfig import check_kernel
+from nvrc_build.products.kconfig import check_kernel, modules_in
 from nvrc_build.supply import supply
 from nvrc_build.supply.apt import file_sha256
 from nvrc_build.supply.scripts import unexplained_scripts
@@ -77,7 +77,7 @@ def measure(job: Job, work: Work, out: Path) -> Work:
     tools = supply.root(job.supply, "tools")
     if job.image.kernel:
         root = products.kernel_root(work)
-        check_kernel(job.image, kernels.read_config(root))
+        check_kernel(job.image, kernels.read_config(root), modules_in(work.tree))
         if job.image.layout is Layout.ROOT:
             shutil.copyfile(kernels.image_path(root), out / KERNEL)
     if job.image.format is Format.INITRD:

@@ -76,6 +76,15 @@ class Modules:
         self._load(self._tree_of(name), name, "", ())
         return True
 
+    @property
+    def folder(self) -> str:
+        """Where the image's modules for this kernel are, if it has any."""
+        return self._image.folder
+
+    def is_loadable(self, name: str) -> bool:
+        """Whether there is a file of a module that is not in the kernel yet."""
+        return name in self._tree_of(name).files and not self.is_present(name)
+
     def is_present(self, name: str) -> bool:
         if name in self._image.builtin or name in self._gpu.builtin:
             return True

@@ -17,7 +17,8 @@ from guest_cdi.lean.errors import CODES as CDI_CODES
 from nvrc.params.table import PARAMS, Param, Sensitivity
 from nvrc.params.values import text
 from nvrc.steps.hardening import HARDENING
-from nvrc.vocabulary.errors import CODES
+from nvrc.vocabulary.errors import CODES, FailureCode
+from nvrc.vocabulary.needs import NEEDS, Sign
 
 _WIDTH = 120
 _NOTICE = "<!-- Written by `python -m nvrc.pages.reference`; edit the table in {source} instead. -->"
@@ -131,10 +132,42 @@ def render_hardening() -> str:
     ]) + "\n"
 
 
+_NEEDS = """\
+Once the guest is up no module can be loaded any more, so what agent and containers need comes before, for each need
+that is recognised on the machine. An image says under `serves` which of these it carries the modules for. The init
+reads that list in `nvrc.serves` beside `modules.dep`; where there is none (an image of other makers), every need
+counts that has a file. A kernel that has the modules built in has no files of them, and nothing is done.
+
+What comes with a module by dependency, soft dependency or symbol is not named. A driver that finds no device of its
+own (`aesni_intel` on a processor without AES) is passed over without a word; any other refusal is a warning. *Where
+there*: some kernels do not have it, and the image goes without. An entry of an image's `kernel_options` that the
+kernel has as a module counts when the file of its row here is in the image.
+"""
+
+
+def render_needs() -> str:
+    return "\n".join([
+        "# What a guest needs of its kernel", "", _NOTICE.format(source="nvrc/vocabulary/needs.py"), "", _NEEDS,
+        *_table(("need", "what for", "recognised by", "usually built in"), (
+            (f"[`{need.name}`](#{need.name})", need.why, " or ".join(map(_sign, need.signs)), need.builtin)
+            for need in NEEDS)), "",
+        *(line for need in NEEDS for line in (f"## {need.name}", "", *_table(("module", "kernel option", ""), (
+            *((f"`{module}`", f"`CONFIG_{option}`", "") for module, option in need.modules.items()),
+            *((f"`{module}`", f"`CONFIG_{option}`", "where there") for module, option in need.where_there.items()),
+        )), "")),
+    ]).rstrip("\n") + "\n"
+
+
+def _sign(sign: tuple[Sign, str]) -> str:
+    kind, value = sign
+    return f"{kind.value} `{value}`" if value else kind.value
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "kernel-parameters.md": render_parameters,
     "failure-codes.md": render_codes,
     "hardening.md": render_hardening,
+    "kernel-needs.md": render_needs,
 }
 
 

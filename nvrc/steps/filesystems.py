@@ -59,16 +59,25 @@ deadline_s, tell = SHORT, nothing
 def run(system: System, facts: Facts) -> Facts:
     if not system.exists("/proc/self/mounts"):
         _mount(system, MOUNTS[0])
+    _mount_missing(system, MOUNTS)
+    _link(system)
+    return facts
+
+
+def mount_optional(system: System) -> None:
+    """Once more what the kernel may have learnt since from modules: configfs, where attestation reports come from."""
+    _mount_missing(system, tuple(row for row in MOUNTS if row.optional))
+
+
+def _mount_missing(system: System, rows: tuple[Row, ...]) -> None:
     mounted = mounted_types(system.read("/proc/self/mounts"))
     known = known_types(system.read(paths.FILESYSTEMS))
-    for row in MOUNTS:
+    for row in rows:
         if mounted.get(row.target) == row.fstype or (row.target == "/proc"):
             continue
         if row.optional and not (row.fstype in known and system.exists(row.target)):
             continue
         _mount(system, row)
-    _link(system)
-    return facts
 
 
 def _mount(system: System, row: Row) -> None:

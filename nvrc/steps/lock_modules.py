@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads the last modules, those of the agent, and forbids loading for the rest of this boot. There is no way back.
+"""Loads what agent and containers need, and forbids loading for the rest of this boot. There is no way back.
 
-It runs beside the attach of the GPUs, which takes seconds: checking signatures and unpacking seven modules takes a
-tenth of one. Nothing but PID 1 loads modules meanwhile, as the image has no modprobe for the kernel to start.
+Disks are plugged in and rules of a firewall made when no module can be loaded any more, so these come whatever the bus
+shows (nvrc/vocabulary/needs.py). It runs beside the attach of the GPUs, which takes seconds. Nothing but PID 1 loads
+modules meanwhile, as the image has no modprobe for the kernel to start.
 
 What else the command line wants locked goes the same way: kexec, and the root of an initramfs against writing.
 """
@@ -11,18 +12,20 @@ from __future__ import annotations
 
 from nvrc.engine.facts import Facts, replace
 from nvrc.hardware.modules import Modules
+from nvrc.hardware.needs import check_tee, load_needs
 from nvrc.machine.linux import MS_RDONLY, MS_REMOUNT
 from nvrc.machine.system import System
+from nvrc.steps.filesystems import mount_optional
+from nvrc.steps.modules import read_guest
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 
-# What the agent needs when no module can be loaded any more, where the kernel has it as a module.
-FOR_THE_AGENT = ("overlay", "virtio_net", "vmw_vsock_virtio_transport")
+_SHOWN = 6
 
 
 def run(system: System, facts: Facts) -> Facts:
     settings = facts.settings
-    loaded, remarks = _load_for_the_agent(system, facts)
+    loaded, remarks = _load_needs(system, facts)
     if settings.lockdown_kexec:
         _write_one(system, paths.KEXEC_DISABLED)
     if settings.lockdown_root:
@@ -37,19 +40,19 @@ def deadline_s(facts: Facts) -> float:
 
 
 def tell(facts: Facts) -> str:
-    return " ".join(facts.agent_modules or ())
+    names = facts.agent_modules or ()
+    return " ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _load_for_the_agent(system: System, facts: Facts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _load_needs(system: System, facts: Facts) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those that were loaded, and remarks. The agent may do without one; if not, its own message comes later."""
+    guest = read_guest(facts)
     modules = Modules(system, options=facts.settings.module_options)
-    loaded = []
-    for name in FOR_THE_AGENT:
-        try:
-            loaded += [name] if modules.load_if_there(name) else []
-        except NvrcError as err:
-            modules.remarks.append(err.what)
-    return tuple(loaded), tuple(modules.remarks)
+    loaded = load_needs(system, modules, guest, before_driver=False)
+    if loaded:
+        mount_optional(system)
+    remarks = check_tee(system, modules, guest)
+    return loaded, (*modules.remarks, *remarks)
 
 
 def _write_one(system: System, path: str) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Step `modules`: the drivers that the machine's mode needs, then every GPU of the bus in the driver's own list.
 
-What the agent needs later is loaded by the step `lock-modules`, beside the driver's attach of the GPUs.
+What agent and containers need is loaded by the step `lock-modules`, beside the driver's attach of the GPUs; only what
+the driver itself asks the kernel for during that attach comes here, before it.
 
 nvidia-modeset, nvidia-drm and nvidia-peermem have no row: nothing here needs a display, and each is attack surface.
 Loading returns when the driver has probed, but nothing promises that it lists a GPU by then.
@@ -13,6 +14,7 @@ from guest_cdi.lean.light import Callable, NamedTuple
 from nvrc.engine.facts import Facts, replace
 from nvrc.hardware.module_failure import kernel_words
 from nvrc.hardware.modules import Modules
+from nvrc.hardware.needs import Guest, load_needs
 from nvrc.machine.system import System
 from nvrc.machine.uevents import wait_until_complete
 from nvrc.vocabulary import paths
@@ -59,11 +61,19 @@ TABLE: tuple[Row, ...] = (
 def run(system: System, facts: Facts) -> Facts:
     modules = Modules(system, gpu_root=facts.driver_root, options=facts.settings.module_options)
     rows = [row for row in TABLE if facts.mode in row.modes]
+    if facts.on_bus:
+        load_needs(system, modules, read_guest(facts), before_driver=True)
     for row in rows:
         modules.load(row.module, row.options(facts), row.signs)
     absent = _wait_for_gpus(system, facts)
     return replace(facts, modules=tuple(row.module for row in rows),
                    warnings=facts.warnings + tuple(modules.remarks) + absent)
+
+
+def read_guest(facts: Facts) -> Guest:
+    """What needs are recognised by, of what is known of the machine."""
+    functions = (*facts.topology.others, *facts.topology.management_nics) if facts.topology else ()
+    return Guest(frozenset(one.vendor for one in functions), facts.extensions or (), bool(facts.on_bus))
 
 
 def patience_s(facts: Facts) -> float:

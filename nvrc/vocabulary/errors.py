@@ -114,6 +114,9 @@ CODES: tuple[FailureCode, ...] = (
                 "the driver did not register what its node needs, or /dev has something else in its place", PLATFORM),
     FailureCode("E_LOCK_MODULES", "lock-modules", "module loading could not be disabled",
                 "the guest kernel needs CONFIG_MODULES with the modules_disabled sysctl", PLATFORM),
+    FailureCode("E_TEE_DRIVER", "lock-modules", "a confidential guest has no device to prove that it is one",
+                "build the image so that it serves the need that the message names, or use a kernel with the driver "
+                "built in", PLATFORM),
     FailureCode("E_AGENT_MISSING", "identity", "the agent is not in the image or is not executable",
                 "put an executable kata-agent at /usr/bin/kata-agent", PLATFORM),
     FailureCode("E_CGROUP", "agent", "the agent would mount cgroups that the kernel does not have",

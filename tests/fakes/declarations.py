@@ -6,4 +6,5 @@ from __future__ import annotations
 from nvrc_build.declared.declared import Slice
 
 EMPTY = Slice(name="one", why="a test", needs=(), takes=(), folders=(), links=(), texts=(), filelists=(), expects=(),
-              configs=(), libraries=(), embeds=(), console=False, production=True, users=(), unscripted=())
+              configs=(), libraries=(), embeds=(), kernel_needs=(), console=False, production=True, users=(),
+              unscripted=())

@@ -77,9 +77,10 @@ def _version_definitions(defines: Sequence[str], strings: bytearray) -> bytes:
         + struct.pack("<II", _add(strings, version), 0) for index, version in enumerate(defines, start=1))
 
 
-def make_module(name: str, depends: str = "") -> bytes:
+def make_module(name: str, depends: str = "", softdeps: Sequence[str] = ()) -> bytes:
     """A relocatable object with a .modinfo section, as far as a kernel module is read here."""
-    info = f"license=GPL\0depends={depends}\0name={name}\0".encode()
+    soft = "".join(f"softdep={line}\0" for line in softdeps)
+    info = f"license=GPL\0depends={depends}\0{soft}name={name}\0".encode()
     names = b"\0.modinfo\0.shstrtab\0"
     head = b"\x7fELF\x02\x01\x01" + b"\0" * 9 + struct.pack(
         "<HHIQQQIHHHHHH", 1, 62, 1, 0, 0, 64 + len(info) + len(names), 0, 64, 0, 0, 64, 3, 2)

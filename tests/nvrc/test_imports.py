@@ -19,7 +19,7 @@ from tests.test_architecture import imports_of, tracked
 HEAVY = frozenset({"argparse", "collections", "copy", "ctypes.util", "dataclasses", "enum", "functools", "inspect", "json", "logging",
                    "pathlib", "random", "re", "selectors", "shutil", "signal", "socket", "subprocess", "tempfile", "threading",
                    "typing", "weakref", "yaml"})
-BEFORE_THE_AGENT = ("pid1.main", "nvml.worker", "nvml.client", "hardware.device_nodes", "hardware.modules", "services.persistence",
+BEFORE_THE_AGENT = ("pid1.main", "nvml.worker", "nvml.client", "hardware.device_nodes", "hardware.modules", "hardware.needs", "services.persistence",
                     "services.ledger", "services.launch", "services.signatures", "services.table", "machine.uevents", "nvml.count",
                     "nvml.answers", "steps.fabric", "services.fabric_config", "extensions.verity", "extensions.dm",
                     "extensions.disks", "vocabulary.jsontext", "nvml.judge", "hardware.topology")

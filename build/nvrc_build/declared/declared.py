@@ -100,6 +100,7 @@ class Slice:
     """`libraries` names packages that only the closure of ELF dependencies takes from; it takes what is needed.
 
     `embeds` names packages of the tools root whose files are inside a product of this slice, for the bills.
+    `kernel_needs`: without these of nvrc/vocabulary/needs.py its programs start and cannot work.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Slice:
     configs: tuple[str, ...]
     libraries: tuple[str, ...]
     embeds: tuple[str, ...]
+    kernel_needs: tuple[str, ...]
     console: bool
     production: bool
 
@@ -182,6 +184,11 @@ class Driver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
+    """`serves`: the needs of nvrc/vocabulary/needs.py whose modules it carries; `modules`: further ones by name.
+
+    `unsigned`: the kernel's modules go without their signatures, whose check is most of what loading costs.
+    """
+
     name: str
     summary: str
     format: Format
@@ -190,6 +197,8 @@ class Image:
     archive: str
     kernel: str
     modules: tuple[str, ...]
+    serves: tuple[str, ...]
+    unsigned: bool
     driver: str
     slices: tuple[str, ...]
     over: str

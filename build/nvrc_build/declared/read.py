@@ -35,6 +35,7 @@ from nvrc_build.declared.declared import (
     Unscripted,
     User,
 )
+from nvrc_build.declared.needs import check_needs, read_needs
 from nvrc_build.declared.toml import Findings, Table, read_toml
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.image_path import clean_path
@@ -110,6 +111,7 @@ def _slice(path: Path, rootfs: Path, findings: Findings) -> Slice:
         configs=tuple(_path(table, "configs", text) for text in table.texts("configs")),
         libraries=table.texts("libraries"),
         embeds=table.texts("embeds"),
+        kernel_needs=read_needs(table, "kernel_needs"),
         console=table.flag("console"),
         production=not table.flag("never_in_production"),
     )
@@ -198,23 +200,22 @@ def _filelist(table: Table) -> FileList:
 def _image(path: Path, rootfs: Path, findings: Findings) -> Image:
     table = read_toml(path, findings, str(path.relative_to(rootfs)))
     image = Image(
-        name=path.stem,
-        summary=table.text("summary"),
+        name=path.stem, summary=table.text("summary"),
         format=_choice(table, "format", Format, Format.INITRD),
         filesystem=_choice(table, "filesystem", FileSystem, FileSystem.EROFS),
         layout=_choice(table, "layout", Layout, Layout.ROOT),
         archive=table.text("archive"),
         kernel=table.text("kernel", "") if table.has("kernel") else "",
         modules=table.texts("modules"),
+        serves=read_needs(table, "serves"), unsigned=table.flag("unsigned_modules"),
         driver=table.text("driver", "") if table.has("driver") else "",
         slices=table.texts("slices", required=True),
         over=table.text("over", "") if table.has("over") else "",
         options=table.texts("kernel_options"),
         budget_bytes=table.number("budget_mb") * 1_000_000,
         lock_required=_lock_required(table),
-        stand_in=table.flag("stand_in_agent"),
+        stand_in=table.flag("stand_in_agent"), development=table.flag("development"),
         agent_policy=_choice(table, "agent_policy", AgentPolicy, AgentPolicy.ALLOW_ALL),
-        development=table.flag("development"),
         declared_only=table.text("declared_only", "") if table.has("declared_only") else "",
     )
     if image.format is Format.INITRD and table.has("filesystem"):
@@ -257,6 +258,7 @@ def _check_references(declared: Declarations, findings: Findings) -> None:
     if not findings.lines:
         _check_production(declared, findings)
         _check_extensions(declared, findings)
+        check_needs(declared, findings)
 
 
 def _check_names(where: str, kind: str, names: Iterable[str], known: Container[str], findings: Findings) -> None:

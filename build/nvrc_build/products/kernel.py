@@ -10,23 +10,32 @@ from __future__ import annotations
 
 import io
 import lzma
+import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
+from nvrc.vocabulary.needs import SERVES
 from nvrc_build.ground.errors import BuildError
+
+SIGNED = b"~Module signature appended~\n"
+_TRAILER = struct.Struct(">8xI")  # struct module_signature: for PKCS#7 only the length counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Module:
-    """One module file of a kernel: where it lies below lib/modules/<release>/, its content and its needs."""
+    """One module file of a kernel: where it lies below lib/modules/<release>/, its content and its needs.
+
+    `softdeps` are lines as modprobe.d(5) has them, less the word and the module's name.
+    """
 
     name: str
     path: str
     data: bytes
     depends: tuple[str, ...]
+    softdeps: tuple[str, ...] = ()
 
 
 def find_release(root: Path) -> str:
@@ -41,31 +50,39 @@ def image_path(root: Path) -> Path:
 
 
 def module_name(file_name: str) -> str:
-    return file_name.split(".ko", 1)[0].replace("-", "_")
+    return canonical(file_name.split(".ko", 1)[0])
 
 
 def read_module(path: Path, relative: str) -> Module:
     data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
     depends = read_modinfo(data).get("depends", "")
     return Module(name=module_name(path.name), path=relative.removesuffix(".xz"), data=data,
-                  depends=tuple(name.replace("-", "_") for name in depends.split(",") if name))
+                  depends=tuple(name.replace("-", "_") for name in depends.split(",") if name),
+                  softdeps=tuple(value for key, value in _modinfo(data) if key == "softdep"))
 
 
 def read_modinfo(data: bytes) -> dict[str, str]:
+    return dict(reversed(_modinfo(data)))
+
+
+def _modinfo(data: bytes) -> list[tuple[str, str]]:
     section = ELFFile(io.BytesIO(data)).get_section_by_name(".modinfo")
     words = section.data().split(b"\0") if section is not None else []
-    pairs = (word.decode("utf-8", "replace").split("=", 1) for word in words if b"=" in word)
-    return {pair[0]: pair[1] for pair in reversed(list(pairs))}
+    texts = (word.decode("utf-8", "replace") for word in words if b"=" in word)
+    return [(key, value) for key, _, value in (text.partition("=") for text in texts)]
 
 
-def select_modules(root: Path, names: Sequence[str]) -> tuple[Module, ...]:
-    """The named modules and all they depend on, sorted by path. A name built into the kernel is there already."""
+def select_modules(root: Path, names: Sequence[str], where_there: Sequence[str] = ()) -> tuple[Module, ...]:
+    """The named modules and all they depend on, softly as well, sorted by path. A name built into the kernel is there
+    already; of `where_there`, and of soft dependencies, those count that the kernel has a file of.
+    """
     folder = root / "usr/lib/modules" / find_release(root)
     files = {module_name(path.name): path for path in sorted((folder / "kernel").rglob("*.ko*"))}
     builtin = {module_name(Path(line).name) for line in
                (folder / "modules.builtin").read_text(encoding="utf-8").splitlines()}
     chosen: dict[str, Module] = {}
-    wanted = [name.replace("-", "_") for name in names]
+    wanted = list(map(canonical, names))
+    wanted += [name for name in map(canonical, where_there) if name in files]
     unknown = []
     while wanted:
         name = wanted.pop()
@@ -75,11 +92,37 @@ def select_modules(root: Path, names: Sequence[str]) -> tuple[Module, ...]:
             unknown.append(name)
             continue
         chosen[name] = read_module(files[name], str(files[name].relative_to(folder)))
-        wanted += chosen[name].depends
+        wanted += (*chosen[name].depends, *(soft for soft in soft_names(chosen[name]) if soft in files))
     if unknown:
         raise BuildError(f"kernel {folder.name} has no module {', '.join(sorted(unknown))}",
                          "correct the image's list of modules")
     return tuple(sorted(chosen.values(), key=lambda module: module.path))
+
+
+def cut_signature(module: Module) -> Module:
+    """The module as it was before it was signed."""
+    body = module.data.removesuffix(SIGNED)
+    if body == module.data:
+        return module
+    (length,) = _TRAILER.unpack(body[-_TRAILER.size:])
+    if length + _TRAILER.size > len(body):
+        raise BuildError(f"module {module.name} has a signature of {length} bytes, more than the file",
+                         "the kernel package is damaged: remove it from the cache and build again")
+    return replace(module, data=body[:-_TRAILER.size - length])
+
+
+def canonical(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def soft_names(module: Module) -> tuple[str, ...]:
+    """What a module would like to have loaded before or after it. Names of algorithms are among them, and no files."""
+    return tuple(canonical(word) for line in module.softdeps for word in line.split() if not word.endswith(":"))
+
+
+def modules_softdep(modules: Sequence[Module]) -> bytes:
+    """modules.softdep, as depmod makes it of the modules."""
+    return "".join(f"softdep {module.name} {line}\n" for module in modules for line in module.softdeps).encode()
 
 
 def read_extra_modules(folder: Path) -> tuple[Module, ...]:
@@ -115,14 +158,20 @@ def read_config(root: Path) -> dict[str, str]:
     return {pair[0]: pair[1].strip('"') for pair in pairs}
 
 
-def write_modules(modules: Sequence[Module], root: Path, folder: Path) -> None:
-    """The module tree of an image: the files, modules.dep, and the kernel's own lists of what is built in."""
+def write_modules(modules: Sequence[Module], root: Path, folder: Path, serves: Sequence[str] | None = None) -> None:
+    """The module tree of an image: the files, modules.dep and modules.softdep, the kernel's own lists of what is built
+    in, and the needs that the init shall load them for.
+    """
     for module in modules:
         path = folder / module.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(module.data)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "modules.dep").write_bytes(modules_dep(modules))
+    if soft := modules_softdep(modules):
+        (folder / "modules.softdep").write_bytes(soft)
+    if serves is not None:
+        (folder / SERVES).write_text("".join(f"{name}\n" for name in serves), encoding="utf-8")
     source = root / "usr/lib/modules" / find_release(root)
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
         (folder / name).write_bytes((source / name).read_bytes())

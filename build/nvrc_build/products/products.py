@@ -12,7 +12,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nvrc_build.declared.declared import AgentPolicy
+from nvrc.vocabulary.needs import NEEDS
+from nvrc_build.declared.declared import AgentPolicy, Image, Layout
 from nvrc_build.ground.cache import digest, digest_files
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.progress import watched
@@ -41,17 +42,28 @@ def kernel_root(work: Work) -> Path:
 
 
 def make_modules(job: Job, work: Work) -> Path:
-    """The kernel's own modules that the image names, with all they depend on."""
+    """The kernel's own modules that the image names or that its needs do, with all they depend on."""
     root = kernel_root(work)
     driver = make_driver(job, work) if job.image.driver else None
-    key = digest(root.name, *job.image.modules, driver.name if driver else "", _code("products/kernel.py"))
+    serves = job.image.serves if job.image.layout is Layout.ROOT else None
+    names, where_there = modules_named(job.image)
+    key = digest(root.name, repr((names, where_there, serves, job.image.unsigned)), driver.name if driver else "",
+                 _code("products/kernel.py"))
 
     def make(out: Path) -> None:
-        chosen = kernels.select_modules(root, job.image.modules)
+        chosen = kernels.select_modules(root, names, where_there)
+        chosen = tuple(map(kernels.cut_signature, chosen)) if job.image.unsigned else chosen
         extra = kernels.read_extra_modules(driver) if driver else ()
-        kernels.write_modules((*chosen, *extra), root, out / "usr/lib/modules" / kernels.find_release(root))
+        kernels.write_modules((*chosen, *extra), root, out / "usr/lib/modules" / kernels.find_release(root), serves)
 
     return job.cache.get("modules", key, make)
+
+
+def modules_named(image: Image) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those that the image must have, by name and by need, and those that some kernels do not have."""
+    needs = [need for need in NEEDS if need.name in image.serves]
+    return ((*image.modules, *(name for need in needs for name in need.modules)),
+            tuple(name for need in needs for name in need.where_there))
 
 
 def make_driver(job: Job, work: Work) -> Path:

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from nvrc.vocabulary.needs import NEEDS
 from nvrc_build.declared.read import load
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.products.kconfig import missing_options
+from nvrc_build.products.products import modules_named
 from nvrc_build.supply.lock import compare, read_lock, write_lock
 from nvrc_build.supply.supply import image_packages, lock_file
 
@@ -98,6 +101,13 @@ def test_a_slice_comes_after_what_it_needs_and_once(tmp_path: Path) -> None:
                  ["images/i.toml: is an extension; slice 'one' adds users"], id="users-in-an-extension"),
     pytest.param({"images__i": IMAGE + 'filesystem = "ext4"\n'},
                  ["images/i.toml filesystem: is for disks; an initrd has none"], id="initrd-with-a-file-system"),
+    pytest.param({"images__i": IMAGE + 'kernel = "k"\nserves = ["agent", "disks"]\n'},
+                 ["images/i.toml serves: there is no need 'disks'; there are: agent, storage, xfs"], id="unknown-need"),
+    pytest.param({"images__i": IMAGE + 'serves = ["agent"]\n'},
+                 ["images/i.toml serves: is for root images with a kernel"], id="serves-without-a-kernel"),
+    pytest.param({"images__i": IMAGE + 'kernel = "k"\nserves = ["agent"]\n',
+                  "slices__one": SLICE + 'kernel_needs = ["agent", "netfilter"]\n'},
+                 ["images/i.toml serves: lacks 'netfilter', which slice 'one' needs"], id="need-of-a-slice"),
     pytest.param({"slices__one": SLICE + "never_in_production = true\n"},
                  ["images/i.toml: has slice 'one', which is never in production"], id="devkit-in-production"),
 ])
@@ -166,6 +176,49 @@ def test_what_changed_between_two_locks() -> None:
 
 def test_missing_kernel_options_are_all_named() -> None:
     config = {"CONFIG_A": "y", "CONFIG_B": "m"}
-    assert missing_options(("A", "B", "A=y", "C=n"), config) == ()
+    assert missing_options(("A", "B=m", "A=y", "C=n"), config) == ()
     assert missing_options(("C", "B=y", "A=n"), config) == (
         "CONFIG_C is n, y or m is needed", "CONFIG_B is m, y is needed", "CONFIG_A is y, n is needed")
+
+
+@pytest.mark.parametrize(("option", "modules", "missing"), [
+    pytest.param("SEV_GUEST", {"sev_guest"}, (), id="its-file-is-there"),
+    pytest.param("TSM_REPORTS", {"tsm_report"}, (), id="under-its-later-name"),
+    pytest.param("SEV_GUEST", {"tsm"}, ("CONFIG_SEV_GUEST is m, and the image has no module sev_guest: serve a need "
+                                        "that has it",), id="another-file-is-there"),
+    pytest.param("SEV_GUEST=m", set(), (), id="asked-for-as-module-wherever-its-file-is"),
+    pytest.param("FOO", {"foo"}, ("CONFIG_FOO is m, and no need is known that brings its module: ask for FOO=y or "
+                                  "FOO=m",), id="of-no-need"),
+])
+def test_an_option_that_is_a_module_counts_with_its_file(option: str, modules: set[str], missing: tuple[str, ...]) -> None:
+    config = dict.fromkeys(("CONFIG_SEV_GUEST", "CONFIG_TSM_REPORTS", "CONFIG_FOO"), "m")
+    assert missing_options((option,), config, modules) == missing
+
+
+def test_every_image_of_this_repository_has_what_its_slices_need_of_the_kernel(tmp_path: Path) -> None:
+    """And a build of one that does not is refused: iptables without nf_tables starts and cannot work."""
+    shutil.copytree(ROOTFS, tmp_path / "rootfs")
+    path = tmp_path / "rootfs/images/nvidia-base.toml"
+    path.write_text(path.read_text().replace('"netfilter", ', ""))
+    assert mistakes(tmp_path / "rootfs") == (
+        "images/nvidia-base.toml serves: lacks 'netfilter', which slice 'iptables' needs",)
+
+
+def test_each_match_and_target_of_the_kernel_has_its_part_in_iptables() -> None:
+    """The program loads them by name, so nothing else would miss them."""
+    netfilter = next(need for need in NEEDS if need.name == "netfilter")
+    takes = load(ROOTFS).slice("iptables").takes
+    carried = {Path(path).stem.removeprefix("lib") for take in takes for path in take.paths}
+    wanted = {name for name in netfilter.modules if name.startswith(("xt_", "ipt_", "ip6t_"))}
+    assert wanted - carried == {"xt_nat", "xt_tcpudp"}
+    assert {"xt_NAT", "xt_DNAT", "xt_SNAT", "xt_tcp", "xt_udp"} <= carried
+
+
+def test_the_options_that_this_repository_asks_for_are_built_in_or_of_a_need_that_is_served() -> None:
+    always_built_in = {
+        "AMD_MEM_ENCRYPT", "CRYPTO_ECDSA", "CRYPTO_RSA", "CRYPTO_SHA512", "FW_LOADER", "INTEL_TDX_GUEST",
+        "MEMORY_FAILURE", "MODULES", "MODULE_SIG", "MODULE_UNLOAD", "MTRR", "PCI_MMCONFIG", "X86_MCE", "X86_PAT"}
+    for image in load(ROOTFS).images:
+        names, where_there = modules_named(image)
+        config = {f"CONFIG_{name}": "y" if name in always_built_in else "m" for name in image.options}
+        assert missing_options(image.options, config, {*names, *where_there}) == (), image.name

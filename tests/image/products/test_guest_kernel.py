@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import lzma
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fakes.elves import make_module
+from nvrc.hardware.module_tree import Softdep, read_softdeps
 from nvrc_build.declared.declared import Edit
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.products.driver import apply_edit, is_signed
 from nvrc_build.products.kernel import (
+    SIGNED,
+    Module,
+    cut_signature,
     find_release,
     modules_dep,
     read_config,
@@ -61,6 +66,29 @@ def test_modules_dep_loads_backwards(kernel: Path) -> None:
         order = [Path(path).stem for path in (*reversed(rest.split()), first)]
         for position, name in enumerate(order):
             assert needs.get(name, set()) <= set(order[:position])
+
+
+def test_soft_dependencies_come_along_where_the_kernel_has_a_file_and_are_written_down(kernel: Path,
+                                                                                       tmp_path: Path) -> None:
+    folder = kernel / "usr/lib/modules" / RELEASE / "kernel"
+    (folder / "xts.ko").write_bytes(make_module("xts", softdeps=("pre: ecb crypto-aes", "post: late-one")))
+    (folder / "ecb.ko").write_bytes(make_module("ecb"))
+    (folder / "late-one.ko").write_bytes(make_module("late-one"))
+    modules = select_modules(kernel, ["xts"])
+    assert [module.name for module in modules] == ["ecb", "late_one", "xts"]
+    write_modules(modules, kernel, tmp_path / "out")
+    found = (tmp_path / "out/modules.softdep").read_text()
+    assert found == "softdep xts pre: ecb crypto-aes\nsoftdep xts post: late-one\n"
+    assert read_softdeps(found.splitlines())["xts"] == Softdep(("ecb", "crypto_aes"), ("late_one",))
+    assert not (tmp_path / "out/nvrc.serves").exists()
+
+
+def test_a_module_that_some_kernels_lack_is_taken_where_it_is_and_what_is_served_is_written_down(kernel: Path,
+                                                                                                 tmp_path: Path) -> None:
+    modules = select_modules(kernel, ["dm-mod"], ["gone", "reed-solomon", "ext4"])
+    assert [module.name for module in modules] == ["dm_mod", "reed_solomon"]
+    write_modules(modules, kernel, tmp_path / "out", ("agent", "storage"))
+    assert (tmp_path / "out/nvrc.serves").read_text() == "agent\nstorage\n"
 
 
 def test_unknown_modules_are_all_named(kernel: Path) -> None:
@@ -121,6 +149,16 @@ def test_the_report_says_what_a_kernel_without_the_key_does_with_the_modules(con
     assert (report["key_carried_by_this_kernel"], report["takes_keys_from_firmware"]) == (False, takes)
     assert report["with_module_sig_enforce"] == said
     assert "nvrc-image enrol" in str(report["remedy"])
+
+
+@pytest.mark.parametrize("signature", [b"", b"s" * 700], ids=["empty", "as-long-as-most"])
+def test_a_signature_is_cut_off_and_an_unsigned_module_stays_as_it_is(signature: bytes) -> None:
+    plain = Module(name="a", path="a.ko", data=make_module("a"), depends=())
+    trailer = bytes([0, 0, 2, 0, 0, 0, 0, 0]) + len(signature).to_bytes(4, "big")
+    signed = replace(plain, data=plain.data + signature + trailer + SIGNED)
+    assert cut_signature(signed) == cut_signature(plain) == plain
+    with pytest.raises(BuildError, match="module a has a signature of 9999999 bytes"):
+        cut_signature(replace(plain, data=plain.data + bytes(8) + (9999999).to_bytes(4, "big") + SIGNED))
 
 
 def test_a_kernel_that_takes_its_own_keys_only_is_refused() -> None:

@@ -168,7 +168,7 @@ def test_the_page_has_the_modules_of_the_table() -> None:
     page = (Path(__file__).parents[3] / "docs" / "kernel-modules.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     listed = {name.strip("`") for line in rows for name in line.split(" | ")[0].removeprefix("| ").split(", ")}
-    assert {row.module for row in modules.TABLE} | set(lock_modules.FOR_THE_AGENT) <= listed
+    assert {row.module for row in modules.TABLE} <= listed
 
 
 @pytest.mark.parametrize("mode", [Mode.CPU, Mode.SERVICE_NVL4])
@@ -181,6 +181,47 @@ def test_what_the_agent_needs_is_loaded_on_every_machine(system: FakeSystem, mod
     assert lock_modules.tell(found) == "overlay virtio_net"
     effects = [effect for effect in system.effects if "overlay.ko" in effect or "modules_disabled" in effect]
     assert "overlay.ko" in effects[0] and "modules_disabled" in effects[-1]
+
+
+def test_configfs_is_mounted_once_a_module_has_brought_it(system: FakeSystem) -> None:
+    where = add_module(system, "tsm.ko")
+    system.put("/sys/devices/platform/sev-guest/modalias", "")
+    system.put("/dev/sev-guest", "")
+    system.put("/proc/filesystems", "nodev\tsysfs\n")
+    system.put("/proc/self/mounts", "")
+    system.put("/proc/sys/kernel/modules_disabled", "0")
+
+    def arrive() -> None:
+        system.put("/proc/filesystems", "nodev\tsysfs\nnodev\tconfigfs\n")
+        system.put("/sys/kernel/config/x", "")
+
+    system.on_load[where] = arrive
+    lock_modules.run(system, facts(Mode.CPU))
+    effects = [effect.split()[:3] for effect in system.effects if effect.startswith(("load", "mount", "write"))]
+    assert effects == [["load", where], ["mount", "configfs", "/sys/kernel/config"],
+                       ["write", "/proc/sys/kernel/modules_disabled", "1"]]
+
+
+def test_a_confidential_guest_with_components_and_no_device_ends_the_boot(system: FakeSystem) -> None:
+    system.put("/sys/devices/platform/sev-guest/modalias", "")
+    system.put("/usr/local/bin/attestation-agent", "")
+    with pytest.raises(NvrcError, match=r"confidential guest \(sev-snp\), and /dev/sev-guest is missing") as caught:
+        lock_modules.run(system, facts(Mode.CPU))
+    assert caught.value.code == "E_TEE_DRIVER"
+
+
+def test_crypto_of_confidential_gpus_is_there_before_the_driver(system: FakeSystem) -> None:
+    for name in ("gcm", "ecdh_generic"):
+        add_module(system, f"{name}.ko")
+    system.put("/sys/devices/platform/sev-guest/modalias", "")
+    list_gpu(system, 0)
+    modules.run(system, facts(Mode.GPU, 1))
+    assert [name.split()[0] for name in loads(system)] == ["gcm.ko", "ecdh_generic.ko", "nvidia.ko", "nvidia-uvm.ko"]
+
+
+def test_a_long_list_is_told_by_its_beginning(system: FakeSystem) -> None:
+    found = replace(facts(Mode.CPU), agent_modules=tuple("abcdefgh"))
+    assert lock_modules.tell(found) == "a b c d e f and 2 more"
 
 
 def test_a_module_of_the_agents_that_is_refused_is_a_remark(system: FakeSystem) -> None:

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Modules by need on a real kernel: what is loaded before the lock, and disks that are plugged in after it.
+
+The image is the lab's with the module tree of one that serves more; the prober stands where the agent does.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from nvrc.vocabulary.needs import NEEDS
+from nvrc_build import pipeline
+from nvrc_build.products import kernel as kernels
+from nvrc_build.products.products import kernel_root
+from nvrc_build.tree.cpio import write_cpio
+from nvrc_build.tree.tree import Origin, Tree
+from nvrc_lab.ground.places import checkout
+from nvrc_lab.kit import standins
+from nvrc_lab.kit.image import BootFiles, build_image, put_agent
+from nvrc_lab.qemu.machine import Accel, Machine, escape, make_argv
+from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.run.probing import told
+from nvrc_lab.watch.console import Story
+from nvrc_lab.watch.watch import Limits, watch
+
+pytestmark = pytest.mark.qemu
+
+CACHE = Path(__file__).resolve().parents[2] / "out/cache"
+SERVED = ("agent", "storage", "netfilter", "networks", "sev-snp", "tdx", "encrypted-storage", "rdma")
+# What this machine has no sign of; of encrypted storage it has one of the programs.
+ABSENT = ("sev-snp", "tdx", "rdma")
+SCRIPT = """\
+grep /proc/sys/kernel/modules_disabled 1
+cat /proc/modules
+say plug
+wait /dev/vda 30000
+wait /dev/sda 30000
+hex /dev/vda 8
+hex /dev/sda 8
+poweroff
+"""
+PLUGS: tuple[Mapping[str, str], ...] = (
+    {"driver": "virtio-blk-pci", "drive": "blk", "bus": "port1", "id": "late-blk"},
+    {"driver": "virtio-scsi-pci", "bus": "port2", "id": "late-scsi"},
+    {"driver": "scsi-hd", "drive": "scsi", "bus": "late-scsi.0", "id": "late-sd"},
+)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> BootFiles:
+    """The lab image, the prober for its agent, and behind both the modules of an image that serves much."""
+    folder = tmp_path_factory.mktemp("image")
+    base = put_agent(build_image(), standins.build_program(standins.open_workshop(checkout()), "prober"), folder)
+    root = kernel_root(pipeline.make_inputs(pipeline.open_job("lab", cache=CACHE)))
+    served = [need for need in NEEDS if need.name in SERVED]
+    modules = kernels.select_modules(root, ["dm-verity", "erofs", "virtio_blk", *(
+        name for need in served for name in need.modules)], [name for need in served for name in need.where_there])
+    tree, origin = Tree(), Origin(slice="test")
+    release = f"/usr/lib/modules/{kernels.find_release(root)}"
+    kernels.write_modules(modules, root, folder / "modules", SERVED)
+    for path in sorted(folder.glob("modules/**/*")):
+        if path.is_file():
+            tree.add_file(f"{release}/{path.relative_to(folder / 'modules')}", path, origin)
+    tree.add_file("/lab/script", SCRIPT.encode(), origin)
+    tree.add_file("/usr/local/bin/confidential-data-hub", b"", origin)
+    return put_behind(base, tree, folder / "initrd")
+
+
+def put_behind(base: BootFiles, tree: Tree, initrd: Path) -> BootFiles:
+    first = base.initrd.read_bytes()
+    with initrd.open("wb") as out:
+        out.write(first + b"\0" * (-len(first) % 4))
+        out.writelines(write_cpio(tree, mtime=0))
+    return BootFiles(kernel=base.kernel, initrd=initrd)
+
+
+RULES = """\
+*nat
+:PROXY - [0:0]
+-A PREROUTING -p tcp -j PROXY
+-A OUTPUT -p tcp -m owner --uid-owner 1337 -j RETURN
+-A OUTPUT ! -o lo -p tcp -m multiport --dports 80,443 -j PROXY
+-A OUTPUT -m addrtype --dst-type LOCAL -j RETURN
+-A POSTROUTING -m comment --comment all -j MASQUERADE
+-A PROXY -p tcp -j REDIRECT --to-ports 15001
+COMMIT
+*mangle
+-A PREROUTING -p tcp -m socket --transparent -j MARK --set-mark 1
+-A PREROUTING -p tcp -m tcp --dport 99 -j TPROXY --on-port 15001 --tproxy-mark 1
+-A PREROUTING -m connmark --mark 2 -j CONNMARK --restore-mark
+-A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
+COMMIT
+*filter
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -m limit --limit 5/min -j LOG --log-prefix "seen "
+-A INPUT -m statistic --mode random --probability 0.5 -j DROP
+-A INPUT -p udp -j REJECT
+COMMIT
+"""
+
+
+def test_iptables_of_the_base_image_takes_the_rules_of_a_service_mesh(tmp_path: Path) -> None:
+    """With the image as it is built: what it serves, and its modules without signatures."""
+    prober = standins.build_program(standins.open_workshop(checkout()), "prober")
+    built = pipeline.build("nvidia-base", out=tmp_path, cache=CACHE, agent=prober)
+    tree, origin = Tree(), Origin(slice="test")
+    tree.add_file("/lab/rules", RULES.encode(), origin)
+    tree.add_file("/lab/script", b"run /sbin/iptables-restore /lab/rules\nrun /sbin/iptables-save\n"
+                                 b"run /sbin/ip6tables-save\npoweroff\n", origin)
+    image = put_behind(BootFiles(kernel=built.kernel, initrd=built.initrd), tree, tmp_path / "initrd")
+    machine = Machine(kernel=image.kernel, initrd=image.initrd, memory_mib=768,
+                      cmdline="console=ttyS0 panic=1 quiet loglevel=4 mitigations=off cgroup_no_v1=all")
+    heard: list[str] = []
+    went = watch(("nice", *make_argv(machine, find_qemu().program, Accel.TCG)), tmp_path / "console",
+                 Limits(total_s=240), lambda _story, new, _seconds: heard.extend(new))
+    assert went.story.ready is not None, heard[-20:]
+    done = [line.rpartition(" ms=")[0] for line in told(heard, "run")]
+    assert done == [f"/sbin/{name} exit=0" for name in ("iptables-restore", "iptables-save", "ip6tables-save")], heard
+    assert "-A PROXY -p tcp -j REDIRECT --to-ports 15001" in heard
+
+
+def plug_in(monitor: Path) -> None:
+    """Over QEMU's monitor, in its JSON lines; between them come events."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(str(monitor))
+        with sock.makefile("rw") as lines:
+            lines.readline()
+            for order in ({"execute": "qmp_capabilities"},
+                          *({"execute": "device_add", "arguments": dict(plug)} for plug in PLUGS)):
+                lines.write(json.dumps(order) + "\n")
+                lines.flush()
+                while "event" in (answer := json.loads(lines.readline())):
+                    pass
+                assert "return" in answer, answer
+
+
+def test_disks_that_come_after_the_lock_have_a_driver(image: BootFiles, tmp_path: Path) -> None:
+    drives: tuple[str, ...] = ()
+    for name in ("blk", "scsi"):
+        (tmp_path / name).write_bytes(f"on {name}".ljust(1 << 20, "\0").encode())
+        drives += ("-drive", f"if=none,id={name},format=raw,file={escape(tmp_path / name)}")
+    machine = Machine(kernel=image.kernel, initrd=image.initrd, extra=drives, qmp_socket=tmp_path / "qmp",
+                      devices=("pcie-root-port,id=port1,chassis=1", "pcie-root-port,id=port2,chassis=2"),
+                      cmdline="console=ttyS0 panic=1 quiet loglevel=4 mitigations=off cgroup_no_v1=all")
+    heard: list[str] = []
+    plugged: list[bool] = []
+
+    def hear(_story: Story, new: tuple[str, ...], _seconds: float) -> None:
+        heard.extend(new)
+        if not plugged and any("plug" in line for line in told(heard, "say")):
+            plugged.append(True)
+            plug_in(tmp_path / "qmp")
+
+    went = watch(("nice", *make_argv(machine, find_qemu().program, Accel.TCG)), tmp_path / "console",
+                 Limits(total_s=240), hear)
+    assert went.story.ready is not None, heard[-20:]
+    assert told(heard, "cat /proc/sys/kernel/modules_disabled") == ["1"], heard[-20:]
+    loaded = {line.split()[0] for line in told(heard, "cat /proc/modules")}
+    wanted = {name for need in NEEDS if need.name in set(SERVED) - set(ABSENT) for name in need.modules}
+    assert wanted <= loaded, wanted - loaded
+    assert {"nf_log_syslog", "libcrc32c"} <= loaded
+    assert "aesni_intel" not in loaded, "this processor has no AES"
+    assert [line for line in heard if "nvrc: warn" in line and "aesni" in line] == []
+    absent = {name for need in NEEDS if need.name in ABSENT for name in (*need.modules, *need.where_there)}
+    assert absent & loaded == set()
+    assert told(heard, "hex /dev/vda") == [b"on blk\0\0".hex()], heard[-20:]
+    assert told(heard, "hex /dev/sda") == [b"on scsi\0".hex()], heard[-20:]
