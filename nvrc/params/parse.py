@@ -3,8 +3,8 @@
 
 `parse` never raises. An error is a line that must not boot; a warning is a word that would be ignored; a notice is one
 that works but should be written otherwise. `nvrc.strict` turns warnings into errors. Names come from the table of
-parameters, which knows nothing of this module. Words that are not ours are left alone, as they are the kernel's or the
-agent's.
+parameters, which knows nothing of this module. Words that are not ours are the kernel's or the agent's: nothing here
+acts on them, and only a policy bounds them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nvrc.params.extension import Extension, VerityParams, read_name, unknown_it
 from nvrc.params.module_options import driver_option, read_options
 from nvrc.params.policy import NO_POLICY, Policy
 from nvrc.params.settings import Settings
-from nvrc.params.table import PARAMS, Param, find, wild_part
+from nvrc.params.table import PARAMS, Param, find, is_ours, wild_part
 from nvrc.params.values import MalformedError, ReadyRule, ReadyState, Value, text
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.nearmiss import closest, distance
@@ -117,6 +117,7 @@ def parse(cmdline: bytes, policy: Policy = NO_POLICY) -> Parsed:
             problems.append(read)
         else:
             given.append(read)
+    problems += (Problem(Severity.ERROR, _plain(key), what, hint) for key, what, hint in policy.refuse_words(cmdline))
     problems += _remarks(given)
     pins = [_Given(row, name, name, "", value, Source.POLICY)
             for name, value in policy.pins.items() if (row := find(name))]
@@ -195,8 +196,10 @@ def _driver_option(token: Token, policy: Policy) -> Iterator[Problem]:
     name = driver_option(token.key)
     if name is None:
         return
-    if refusal := _refusal(name, None, policy):
-        yield Problem(Severity.ERROR, _plain(token.key), refusal)
+    refusal = _refusal(name, None, policy)
+    if refusal or not policy.allows_option(name):
+        yield Problem(Severity.ERROR, _plain(token.key), refusal or
+                      "is an option of the driver, and the image's policy has no allow list that names it")
     else:
         yield Problem(Severity.NOTICE, _plain(token.key), "goes to the driver's module as it is")
 
@@ -205,7 +208,7 @@ def _unknown(token: Token, policy: Policy, *, with_hint: bool) -> Iterator[Probl
     """A word that no row knows is a problem if it looks like one of ours; otherwise it is somebody else's."""
     key = token.key.lower()
     head, _, _ = key.partition(".")
-    ours = key.startswith(_EXTENSION) or (key.startswith(_OURS) and not key[len(_OURS):len(_OURS) + 1].isalnum())
+    ours = is_ours(token.key)
     if not ours and not (key[len(head):] in _TAILS and distance(head, _OURS, 1) <= 1):
         return
     hint = _meant(token.key) if with_hint else None

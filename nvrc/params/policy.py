@@ -2,8 +2,9 @@
 """What the image owner lets a command line decide: the typed form of /etc/nvrc/policy.toml.
 
 The file is part of the measured image, the command line is not the image owner's. `pin` fixes a value, `deny` refuses
-a parameter, `allow` refuses all others, `limit` bounds a value, `strict` turns warnings into errors. Every name and
-value is checked against the table of parameters when the file is read, and all mistakes are reported together.
+a parameter, `allow` refuses all others, `limit` bounds a value, `strict` turns warnings into errors, `words` names what
+else may stand on the line. Every name and value is checked against the tables when the file is read, and all mistakes
+are reported together.
 docs/policy.md explains the file to its authors. An image without one has NO_POLICY.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from guest_cdi.lean.light import Iterator, Mapping, NamedTuple
+from guest_cdi.lean.light import TYPE_CHECKING, Iterable, Iterator, Mapping, NamedTuple
 from nvrc.params.cmdline import shown
 from nvrc.params.extension import read_name, unknown_items
 from nvrc.params.module_options import DRIVER, driver_option
@@ -21,8 +22,11 @@ from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.nearmiss import closest
 from nvrc.vocabulary.paths import POLICY
 
+if TYPE_CHECKING:
+    from nvrc.params.words import Refused
+
 SIZE_LIMIT = 64 << 10
-_SECTIONS = ("strict", "pin", "allow", "deny", "limit")
+_SECTIONS = ("strict", "pin", "allow", "deny", "limit", "words")
 _STRICT = "nvrc.strict"
 
 
@@ -47,18 +51,34 @@ class Limit(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """Keys are full parameter names; `allow` and `deny` also hold prefixes ending in `*`. No allow list allows all."""
+    """Keys are full parameter names; `allow` and `deny` also hold prefixes ending in `*`. No allow list allows all.
+
+    `words` bounds what is not ours (nvrc.params.words). None is an image without a policy: nothing is bounded.
+    """
 
     pins: Mapping[str, Value] = MappingProxyType({})
     limits: Mapping[str, Limit] = MappingProxyType({})
     allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] = ()
+    words: tuple[str, ...] | None = None
 
     def denies(self, name: str) -> bool:
         return _covered(name, self.deny)
 
     def allows(self, name: str) -> bool:
         return self.allow is None or name in self.pins or _covered(name, self.allow)
+
+    def allows_option(self, name: str) -> bool:
+        """Of one of NVIDIA's modules: where there is a policy, a list has to name it."""
+        return self.words is None or _covered(name, self.allow or ())
+
+    def refuse_words(self, cmdline: bytes) -> Iterable[Refused]:
+        """The words of others that the line must not have."""
+        if self.words is None:
+            return ()
+        from nvrc.params.words import refuse  # only an image with a policy pays for the tables
+
+        return refuse(cmdline, self.words)
 
 
 NO_POLICY = Policy()
@@ -75,7 +95,7 @@ def load_policy(data: bytes, origin: str = POLICY) -> Policy:
                  for name in pins if name in limits and not limits[name].admits(pins[name]))
     policy = Policy(
         pins=pins, limits=limits, deny=_names(document, "deny", mistakes),
-        allow=_names(document, "allow", mistakes) if "allow" in document else None)
+        allow=_names(document, "allow", mistakes) if "allow" in document else None, words=_words(document, mistakes))
     if mistakes:
         raise NvrcError("E_POLICY", f"{origin}: " + "; ".join(mistakes))
     return policy
@@ -205,6 +225,16 @@ def _names(document: Mapping[str, object], section: str, mistakes: list[str]) ->
         elif not _touches_table(name[:-1]):
             mistakes.append(f"{section} {shown(name)} covers no parameter")
     return tuple(names)
+
+
+def _words(document: Mapping[str, object], mistakes: list[str]) -> tuple[str, ...]:
+    from nvrc.params.words import DEFAULT, entry_mistake
+    given = document.get("words", list(DEFAULT))
+    if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+        mistakes.append("words is not a list of words")
+        return ()
+    mistakes += (f"words {shown(item)} {mistake}" for item in given if (mistake := entry_mistake(item)))
+    return tuple(given)
 
 
 def _touches_table(prefix: str) -> bool:

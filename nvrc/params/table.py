@@ -181,6 +181,7 @@ PARAMS: tuple[Param, ...] = (
           "extension-<name>. The same name with different items ends the boot, and so does a bare key."),
 )
 
+_OURS, _EXTENSION = "nvrc", "kata.extension."
 _BY_NAME = {name: row for row in PARAMS if not row.is_pattern for name in (row.name, *row.aliases)}
 _PATTERNS = tuple(row for row in PARAMS if row.is_pattern)
 
@@ -188,6 +189,13 @@ _PATTERNS = tuple(row for row in PARAMS if row.is_pattern)
 def find(key: str) -> Param | None:
     """The row that a key belongs to, under its own name, an old one, or by pattern."""
     return _BY_NAME.get(key) or next((row for row in _PATTERNS if _fits(key, *row.ends)), None)
+
+
+def is_ours(key: str) -> bool:
+    """Whether a name lies where only this program reads, known or not."""
+    lowered = key.lower()
+    after = lowered[len(_OURS):len(_OURS) + 1]
+    return lowered.startswith(_EXTENSION) or (lowered.startswith(_OURS) and not after.isalnum())
 
 
 def wild_part(row: Param, key: str) -> str:

@@ -217,7 +217,8 @@ def test_each_match_and_target_of_the_kernel_has_its_part_in_iptables() -> None:
 def test_the_options_that_this_repository_asks_for_are_built_in_or_of_a_need_that_is_served() -> None:
     always_built_in = {
         "AMD_MEM_ENCRYPT", "CRYPTO_ECDSA", "CRYPTO_RSA", "CRYPTO_SHA512", "FW_LOADER", "INTEL_TDX_GUEST",
-        "MEMORY_FAILURE", "MODULES", "MODULE_SIG", "MODULE_UNLOAD", "MTRR", "PCI_MMCONFIG", "X86_MCE", "X86_PAT"}
+        "MEMORY_FAILURE", "MODULES", "MODULE_SIG", "MODULE_UNLOAD", "MTRR", "PCI_MMCONFIG", "SECCOMP_FILTER", "X86_MCE",
+        "X86_PAT"}
     for image in load(ROOTFS).images:
         names, where_there = modules_named(image)
         config = {f"CONFIG_{name}": "y" if name in always_built_in else "m" for name in image.options}

@@ -45,8 +45,10 @@ def test_without_a_policy_the_drivers_options_pass_and_are_told() -> None:
     ('allow = ["nvrc.*"]', "nvidia.NVreg_A=1", "is not on the list that the image's policy allows"),
     ('allow = ["nvrc.*", "nvidia.NVreg_B"]', "nvidia.NVreg_A=1", "is not on the list that the image's policy allows"),
     ('allow = ["nvidia.NVreg_A"]', "nvidia.NVreg_A=1", ""),
-    ('allow = ["nvidia.NVreg_A"]', "agent.log=debug mlx5_core.x=1 quiet", ""),
-    ('deny = ["nvidia.NVreg_B"]', "nvidia.NVreg_A=1", ""),
+    ('deny = ["nvidia.NVreg_B"]', "nvidia.NVreg_A=1",
+     "is an option of the driver, and the image's policy has no allow list that names it"),
+    ("", "nvidia.NVreg_A=1", "is an option of the driver, and the image's policy has no allow list that names it"),
+    ('words = ["*"]', "nvidia-uvm.x=1", "is an option of the driver, and the image's policy has no allow list that names it"),
 ])
 def test_a_policy_bounds_them(policy: str, word: str, refusal: str) -> None:
     errors = [str(problem) for problem in parse(word.encode(), load_policy(policy.encode())).errors]

@@ -20,8 +20,8 @@ def under(policy: str, line: str) -> Parsed:
     return parse(line.encode(), load_policy(policy.encode()))
 
 
-def test_an_empty_file_is_no_policy() -> None:
-    assert load_policy(b"") == NO_POLICY
+def test_an_empty_file_is_a_policy_that_bounds_the_words_of_others() -> None:
+    assert load_policy(b"") == NO_POLICY._replace(words=("@kata",))
 
 
 # policy, line, errors expected
@@ -43,7 +43,7 @@ JUDGED = {
         "nvrc.timeout.root: unknown, and is denied by the image's policy, did you mean nvrc.timeout.boot?"]),
     "denied beats allowed": ('allow = ["nvrc.*"]\ndeny = ["nvrc.dcgm"]', "nvrc.dcgm=on", [
         "nvrc.dcgm: is denied by the image's policy"]),
-    "allowed": ('allow = ["nvrc.log"]', "nvrc.log=info agent.log=debug root=/dev/vda1", []),
+    "allowed": ('allow = ["nvrc.log"]', "nvrc.log=info agent.log=info root=/dev/vda1", []),
     "not allowed": ('allow = ["nvrc.log"]', f"nvrc.dcgm=on nvrc.x=1 kata.extension.a.verity_params={VERITY}", [
         "nvrc.dcgm: is not on the list that the image's policy allows",
         "nvrc.x: unknown, and is not on the list that the image's policy allows",
@@ -67,7 +67,9 @@ JUDGED = {
     "strict and switched off": ("strict = true", "nvrc.strict=off", [
         "nvrc.strict: is off, but the image's policy pins it to on"]),
     "strict is false": ("strict = false", "nvrc.smi.src=1", []),
-    "words of others": ('allow = []\nlimit.nvrc.smi.pl = { max = 5 }', "cgroup_no_v1=all x.y=1", []),
+    "words of others": ('allow = []\nlimit.nvrc.smi.pl = { max = 5 }', "cgroup_no_v1=all x.y=1", [
+        "x.y: is not among the words that the image's policy allows, take it off the line, or name it in words of the "
+        "image's policy"]),
     "extension pinned and changed": (
         f'pin."kata.extension.gpu.verity_params" = "{VERITY}"',
         f"kata.extension.gpu.verity_params={VERITY.replace('ab', 'cd')}", [
@@ -115,7 +117,7 @@ UNUSABLE = {
     "a number without end": (b"a = " + b"9" * 5000, ["4300 digits"]),
     "nested without end": (b"a = " + b"[" * 5000, []),
     "too long": (b"#" * (SIZE_LIMIT + 1), ["65537 bytes, more than the 65536"]),
-    "unknown sections": (b"pins = {}\nfoo = 1", ["'pins' is none of strict, pin, allow, deny, limit, did you mean pin?",
+    "unknown sections": (b"pins = {}\nfoo = 1", ["'pins' is none of strict, pin, allow, deny, limit, words, did you mean pin?",
                                                  "'foo' is none of"]),
     "strict is a word": (b'strict = "yes"', ["strict is neither true nor false"]),
     "strict against a pin": (b"strict = true\npin.nvrc.strict = false", [
@@ -167,9 +169,11 @@ def test_quoted_and_bare_names_mean_the_same() -> None:
 def test_the_documented_example_does_what_its_comments_say() -> None:
     page = PAGE.read_text()
     example = page.split("```toml\n")[1].split("```")[0]
-    accepted = under(example, "nvrc.cc=on nvrc.log=warn nvrc.smi.pl=300 nvrc.timeout.persistenced=600 agent.log=debug")
+    accepted = under(example, "nvrc.cc=on nvrc.log=warn nvrc.smi.pl=300 nvrc.timeout.persistenced=600 agent.log=debug "
+                     "tsc=reliable hugepages=64 agent.hotplug_timeout=20")
     assert accepted.problems == ()
     refused = under(example, "nvrc.dcgm=on nvrc.smi.srs=1 nvrc.ready=always nvrc.cc=off nvrc.log=trace nvrc.smi.pl=800 "
-                    "nvrc.q=1")
+                    "nvrc.q=1 mitigations=off agent.log=trace sysctl.kernel.modprobe=/x agent.trace=true")
     assert [problem.parameter for problem in refused.errors] == [
-        "nvrc.dcgm", "nvrc.smi.srs", "nvrc.ready", "nvrc.cc", "nvrc.log", "nvrc.smi.pl", "nvrc.q"]
+        "nvrc.dcgm", "nvrc.smi.srs", "nvrc.ready", "nvrc.cc", "nvrc.log", "nvrc.smi.pl", "nvrc.q",
+        "mitigations", "agent.log", "sysctl.kernel.modprobe", "agent.trace"]
