@@ -17,7 +17,7 @@ from guest_cdi.lean.errors import CODES as CDI_CODES
 from nvrc.params.table import PARAMS, Param, Sensitivity
 from nvrc.params.values import text
 from nvrc.steps.hardening import HARDENING
-from nvrc.vocabulary.errors import CODES, FailureCode
+from nvrc.vocabulary.errors import CODES
 from nvrc.vocabulary.needs import NEEDS, Sign
 
 _WIDTH = 120

@@ -14,6 +14,7 @@ from guest_cdi.lean.light import Iterable, Iterator, NamedTuple
 from nvrc.params.cmdline import Token, shown, tokenise
 from nvrc.params.module_options import driver_option
 from nvrc.params.table import is_ours
+from nvrc.vocabulary.needs import NEEDS
 
 KATA_SET = "@kata"
 DEFAULT = (KATA_SET,)
@@ -163,11 +164,17 @@ def fold(key: str) -> str:
     return key.replace("-", "_").replace('"', "")
 
 
+_NEEDED = frozenset(module.replace("-", "_") for need in NEEDS for module in (*need.modules, *need.where_there))
+
+
 def never(key: str) -> Row | None:
     """The row that forbids a word of this name. A name that the runtime itself writes is none, whatever its family."""
     folded = fold(key)
     if any(folded == fold(row.word) for row in KATA):
         return None
+    module, has_option, _ = folded.partition(".")
+    if has_option and module in _NEEDED:
+        return Row(f"{module}.*", _MODULE)
     return next((row for row in NEVER if _fits(folded, fold(row.word))), None)
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from nvrc.params.parse import NO_POLICY, parse
 from nvrc.params.policy import load_policy
 from nvrc.params.words import KATA, NEVER, entry_mistake, never
-from nvrc.steps.lock_modules import FOR_THE_AGENT
 from nvrc.steps.modules import TABLE
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.needs import NEEDS
 
 EVERYTHING = load_policy(b'allow = ["nvrc.*", "kata.extension.*", "nvidia*"]\nwords = ["*"]')
 
@@ -145,7 +145,8 @@ def test_no_policy_can_name_a_word_that_is_nobodys(name: str) -> None:
 
 
 def test_every_module_that_the_init_loads_is_on_a_table() -> None:
-    loaded = {row.module.replace("-", "_") for row in TABLE} | set(FOR_THE_AGENT) | {"dm_mod", "dm_verity", "erofs"}
+    loaded = {row.module.replace("-", "_") for row in TABLE} | {"dm_mod", "dm_verity", "erofs"} | {
+        name.replace("-", "_") for need in NEEDS for name in (*need.modules, *need.where_there)}
     ours = {name for name in loaded if name.startswith("nvidia")}  # allow and deny bound these
     assert [name for name in sorted(loaded - ours) if never(f"{name}.option") is None] == []
 
