@@ -23,7 +23,7 @@ POWER_OFF_S = 15.0
 ANYTHING = "*"
 CAUSE = 100  # characters of the verdict's reason that its shorter form has in any case
 # That the report is wanted on the console is known once the command line was read.
-BEFORE_REPORT = ("filesystems", "journal", "parameters")
+BEFORE_REPORT = ("filesystems", "journal", "hardening", "parameters")
 GPU_MAJOR = 195
 # As in nv_caps.c and lab_mailbox.h: instances of a GPU, compute instances of each, and the minor of the very first.
 INSTANCES, COMPUTE_INSTANCES, FIRST_INSTANCE = 15, 8, 3
