@@ -113,7 +113,7 @@ def boot(image: BootFiles, tmp_path: Path) -> Boot:
         late = () if plug is None else ("-drive", f"if=none,id=late,format=raw,readonly=on,file={escape(plug.path)}")
         monitor = tmp_path / "qmp" if plug else None
         machine = Machine(kernel=image.kernel, initrd=image.initrd, disks=disks, extra=late, qmp_socket=monitor,
-                          devices=("pcie-root-port,id=port1,chassis=1",) if plug else (), cmdline=f"console=ttyS0 panic=1 quiet loglevel=4 lab.agent=report,poweroff {words}")
+                          devices=("pcie-root-port,id=port1,chassis=1",) if plug else (), cmdline=f"console=ttyS0 panic=1 quiet loglevel=4 cgroup_no_v1=all lab.agent=report,poweroff {words}")
         lines: list[str] = []
         pushed: list[Disk] = []
         argv = ("nice", *make_argv(machine, find_qemu().program, Accel.TCG))
