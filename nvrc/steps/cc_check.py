@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from nvrc.engine.facts import Facts, known, replace
+from nvrc.engine.asking import client_of
+from nvrc.engine.facts import Facts, replace
 from nvrc.machine.system import System
-from nvrc.nvml.client import SPARE_S, Client
+from nvrc.nvml.client import SPARE_S
 from nvrc.nvml.judge import Mode, judge
 from nvrc.vocabulary.errors import NvrcError
 
 
 def run(_system: System, facts: Facts) -> Facts:
-    client = Client(known(facts.worker, "device-nodes"), facts.nvml_patience_s)
+    client = client_of(facts)
     answer = client.confidential(facts.usable)
     answered = tuple(memory.number for memory in answer.gpus)
     if answered != (() if answer.system is None else facts.usable):

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from nvrc.engine.facts import Facts, known, replace
+from nvrc.engine.asking import client_of
+from nvrc.engine.facts import Facts, replace
 from nvrc.machine.system import System
 from nvrc.nvml.answers import CdiMade
-from nvrc.nvml.client import SPARE_S, Client
+from nvrc.nvml.client import SPARE_S
 from nvrc.nvml.count import NOT_DESCRIBED
 from nvrc.nvml.identity import CODE, quoted
 from nvrc.params.values import CountRule, GpuCount
@@ -16,7 +17,7 @@ MOST = 1_000_000  # of anything in a document
 
 
 def run(_system: System, facts: Facts) -> Facts:
-    client = Client(known(facts.worker, "device-nodes"), facts.nvml_patience_s)
+    client = client_of(facts)
     rule = facts.settings.gpus
     made = client.publish_cdi(keep_going=rule.rule is CountRule.AT_LEAST)
     _check_counts(made)

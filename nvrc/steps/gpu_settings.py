@@ -8,7 +8,8 @@ the boot, so that one boot shows every mistake.
 from __future__ import annotations
 
 from guest_cdi.lean.light import Sequence
-from nvrc.engine.facts import Facts, known, replace
+from nvrc.engine.asking import client_of
+from nvrc.engine.facts import Facts, replace
 from nvrc.hardware.device_nodes import make_capability_nodes
 from nvrc.hardware.gpu_files import read_driver
 from nvrc.machine.system import System
@@ -28,7 +29,7 @@ NAMES = {
 
 
 def run(system: System, facts: Facts) -> Facts:
-    client = Client(known(facts.worker, "device-nodes"), facts.nvml_patience_s)
+    client = client_of(facts)
     gpus = client.gpus()
     check_identities(gpus, read_driver(system, facts.on_bus))
     left_out = check_count(gpus, facts.on_bus, facts.settings.gpus)

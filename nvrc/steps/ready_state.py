@@ -7,10 +7,11 @@ all of that was about the same GPUs is asked here once more, because the state i
 
 from __future__ import annotations
 
+from nvrc.engine.asking import client_of
 from nvrc.engine.facts import Facts, known, replace
 from nvrc.engine.ledger import collect
 from nvrc.machine.system import System
-from nvrc.nvml.client import SPARE_S, Client
+from nvrc.nvml.client import SPARE_S
 from nvrc.nvml.identity import check_sets
 from nvrc.nvml.judge import Mode
 from nvrc.nvml.readiness import Outcome, Ready, Wish, decide
@@ -53,7 +54,7 @@ def _not_applicable(settings: Settings) -> Ready:
 
 
 def _make(facts: Facts, wish: Wish) -> Ready:
-    before, now = Client(known(facts.worker, "device-nodes"), facts.nvml_patience_s).settle_ready(wish.state)
+    before, now = client_of(facts).settle_ready(wish.state)
     if wish.state is not None and now is not wish.state:
         raise NvrcError("E_READY_STATE", f"set to {int(wish.state)}, but nvmlSystemGetConfComputeGpusReadyState says "
                                          f"{int(now)}")
