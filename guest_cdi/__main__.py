@@ -35,6 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if called is not None and argv is None:
             run_and_exit(called)
         status = run("hook", called) if called is not None else dispatch(words)
+    except SystemExit as stop:  # the parser has said why, or printed help
+        if argv is not None:
+            raise
+        status = stop.code if isinstance(stop.code, int) else 2
+    except BrokenPipeError as err:
+        print(f"guest-cdi: error: standard output took no more: {err.strerror}", file=sys.stderr)
+        status = 1
     except Exception as err:
         print(f"guest-cdi: error: {describe_internal(err)}", file=sys.stderr)
         status = 1

@@ -15,24 +15,28 @@ from guest_cdi.discover.hooks import ALL as ALL_HOOKS
 from guest_cdi.discover.hooks import NAMES as HOOK_NAMES
 from guest_cdi.discover.hooks import HookStyle
 from guest_cdi.discover.nodes import list_drm_nodes
+from guest_cdi.environment import add_variables
 from guest_cdi.generate import Generated, Options, generate
 from guest_cdi.gpu import Nvml
 from guest_cdi.host import Host, LinuxHost
 from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Iterable, Sequence
 from guest_cdi.locate import locate_nvml
+from guest_cdi.modes import MODES, default_kind, describe_mode
 from guest_cdi.naming import ALL, NONE, Strategy
 from guest_cdi.nvml import OpenNvml
 from guest_cdi.parser import Parser
 from guest_cdi.prove import prove
 from guest_cdi.render import FORMATS, publish, render
 from guest_cdi.report import report_document, report_error
+from guest_cdi.spec import Spec
 from guest_cdi.versions import CURRENT, RELEASES, find_release
 
 EXAMPLES = """examples:
   guest-cdi generate --output=/var/run/cdi/nvidia.yaml
   guest-cdi generate --driver-root=/run/kata-extensions/gpu --dev-root=/ \\
       --nvidia-cdi-hook-path=/run/kata-extensions/gpu/bin/nvidia-cdi-hook
+  guest-cdi generate --mode imex --device-id 0 --output=/var/run/cdi/imex.yaml
   guest-cdi generate --root out/tree --nvml-library out/libnvidia-ml.so.1 --compat nvidia-ctk
 """
 
@@ -80,7 +84,9 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--output", default="", metavar="FILE", help="where to publish it; standard output if not given")
     add("--format", choices=tuple(FORMATS), help="default: by the name of the file, else yaml")
-    add("--mode", "--discovery-mode", default="auto", choices=("auto", "nvml"), help="GPUs are found through NVML")
+    add("--mode", "--discovery-mode", default="auto", choices=("auto", "nvml", *MODES),
+        help="; ".join(("auto and nvml: GPUs, found through NVML",
+                        *(f"{name}: {why}" for name, (_, why) in MODES.items()))))
     add("--driver-root", default="/", metavar="DIR", help="where the driver's files are")
     add("--dev-root", default="", metavar="DIR", help="where /dev is; default: the driver root")
     add("--nvidia-cdi-hook-path", "--nvidia-ctk-path", dest="hook_path", default="", metavar="FILE",
@@ -89,8 +95,8 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_list(parser, "--device-name-strategy", "strategy", "index, uuid or type-index; default: index and uuid")
     _add_list(parser, "--device-id", "device_id", "only this device: index, UUID, all or none",
               "--device-ids", "--device", "--devices")
-    add("--vendor", "--cdi-vendor", default="nvidia.com", help="first half of the kind")
-    add("--class", "--cdi-class", dest="kind_class", default="gpu", help="second half of the kind")
+    add("--vendor", "--cdi-vendor", default="", help="first half of the kind; default: nvidia.com, by the mode")
+    add("--class", "--cdi-class", dest="kind_class", default="", help="second half; default: gpu, by the mode")
     _add_list(parser, "--library-search-path", "library_search_path", "search libraries here only")
     _add_list(parser, "--config-search-path", "config_search_path", "search configuration here only")
     _add_list(parser, "--disable-hook", "disable_hook", f"leave out: {', '.join(HOOK_NAMES)} or all", "--disable-hooks")
@@ -124,7 +130,11 @@ def _split(text: str) -> list[str]:
 
 def main(argv: Sequence[str]) -> int:
     """Exit status: 0 published, 1 a failure with its code, 2 a command line that cannot be meant."""
-    arguments = build_parser(argv).parse_args(list(argv), Arguments())
+    try:
+        arguments = build_parser(argv).parse_args(add_variables(argv, os.environ), Arguments())
+    except CdiError as err:
+        report_error(err, as_json="--json" in argv)
+        return 2
     try:
         options = read_options(arguments)
         run(arguments, options)
@@ -138,16 +148,23 @@ def run(arguments: Arguments, options: Options) -> None:
     if not os.path.isdir(arguments.root):
         raise CdiError("E_CDI_DRIVER_ROOT", f"--root {arguments.root} is not a directory", "unpack the tree first")
     host = LinuxHost(arguments.root)
+    if arguments.mode in MODES:
+        write_document(arguments, describe_mode(host, arguments.mode, options))
+        return
     library = arguments.nvml_library or locate_nvml(host, options, arguments.root)
     with OpenNvml(library, has_drm=lambda bus_id: bool(list_drm_nodes(host, bus_id))) as nvml:
         result = describe(host, nvml, options)
-    text = render(result.spec, _choose_format(arguments))
+    write_document(arguments, result.spec)
+    if not arguments.quiet:
+        report_document(result, as_json=arguments.json)
+
+
+def write_document(arguments: Arguments, spec: Spec) -> None:
+    text = render(spec, _choose_format(arguments))
     if arguments.output:
         publish(_output_path(arguments), text)
     else:
         _write_out(text)
-    if not arguments.quiet:
-        report_document(result, as_json=arguments.json)
 
 
 def _write_out(text: bytes) -> None:
@@ -192,6 +209,7 @@ def read_options(arguments: Arguments) -> Options:
     mistakes += _unknown("--enable-hook", arguments.enable_hook, HOOK_NAMES)
     if mistakes or release is None:
         raise CdiError("E_CDI_USAGE", "; ".join(mistakes))
+    vendor, kind_class = default_kind(arguments.mode, is_strict=strict)
     data_dirs = os.environ.get("XDG_DATA_DIRS", "") or "/usr/local/share:/usr/share"
     return Options(
         driver_root=arguments.driver_root or "/",
@@ -201,8 +219,8 @@ def read_options(arguments: Arguments) -> Options:
         hook_style=style,
         strategies=tuple(Strategy(name) for name in strategies),
         device_ids=tuple(arguments.device_id) or (ALL,),
-        vendor=arguments.vendor,
-        kind_class=arguments.kind_class,
+        vendor=arguments.vendor or vendor,
+        kind_class=arguments.kind_class or kind_class,
         library_search_paths=_paths(arguments.library_search_path),
         config_search_paths=_paths(arguments.config_search_path),
         data_dirs=_paths([data_dirs]),

@@ -10,7 +10,14 @@ from __future__ import annotations
 import os
 
 from guest_cdi.discover.driver import Driver, Found, check_userspace, find_library_dirs, find_version
-from guest_cdi.discover.files import PROGRAM_DIRS, find_firmware, find_programs, find_sockets, locate_program
+from guest_cdi.discover.files import (
+    PROGRAM_DIRS,
+    find_firmware,
+    find_programs,
+    find_sockets,
+    find_topology,
+    locate_program,
+)
 from guest_cdi.discover.graphics import find_graphics
 from guest_cdi.discover.hooks import NAMES as HOOK_NAMES
 from guest_cdi.discover.hooks import UPDATE_APPLICATION_PROFILE, HookProgram, HookStyle, running_program
@@ -21,7 +28,7 @@ from guest_cdi.gpu import Nvml
 from guest_cdi.hooks.words import HOOK_PROGRAM
 from guest_cdi.host import Host, read_file
 from guest_cdi.lean.errors import CdiError
-from guest_cdi.lean.light import Callable, Iterator, Mapping, dataclass, field, replace
+from guest_cdi.lean.light import Callable, Iterator, Mapping, NamedTuple, dataclass, field, replace
 from guest_cdi.merge import concatenate, merge_devices, tidy
 from guest_cdi.naming import ALL, NONE, Strategy, Target, is_device_name, is_kind_part, name_device, select_targets
 from guest_cdi.spec import ContainerEdits, Device, Spec
@@ -45,10 +52,13 @@ COMMON: tuple[Callable[[Driver], Found], ...] = (
     find_graphics,
     find_libraries,
     find_sockets,
+    find_topology,
     find_firmware,
     find_programs,
     find_application_profile,
 )
+# Of these, what follows from the driver's own files, which are the same before a GPU is attached and after.
+OF_FILES = (find_graphics, find_libraries, find_firmware, find_programs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +103,27 @@ class Generated:
     missing: tuple[str, ...] = ()
 
 
-def generate(host: Host, nvml: Nvml, options: Options | None = None) -> Generated:
+class Known(NamedTuple):
+    """What the files of a driver of this version say, under the options that it was asked with."""
+
+    version: str
+    found: Mapping[Callable[[Driver], Found], Found]
+
+
+def read_files(host: Host, nvml: Nvml, options: Options) -> Known:
+    """The part of a document that needs no GPU, for a later `generate` with the same options."""
+    driver = open_driver(host, nvml, options)
+    return Known(driver.version, {discover: discover(driver) for discover in OF_FILES})
+
+
+def generate(host: Host, nvml: Nvml, options: Options | None = None, known: Known | None = None) -> Generated:
     """The document for this machine. A failure is a CdiError, and then there is no document at all."""
     options = options or Options()
     driver = open_driver(host, nvml, options)
     targets = () if NONE in options.device_ids else select_targets(nvml.gpus(), options.device_ids,
                                                                    strict=options.strict)
-    found = tuple(discover(driver) for discover in COMMON)
+    earlier = known.found if known is not None and known.version == driver.version else {}
+    found = tuple(earlier[discover] if discover in earlier else discover(driver) for discover in COMMON)
     common = _build_common(found, driver.hooks)
     described, skipped = _describe_targets(driver, targets, options)
     spec = _assemble(common, described, skipped, options)
@@ -114,13 +138,19 @@ def open_driver(host: Host, nvml: Nvml, options: Options) -> Driver:
         check_root(tree)
         _check_kernel(host, version)
         check_userspace(tree, version)
+    return make_driver(host, options, version, tree)
+
+
+def make_driver(host: Host, options: Options, version: str = "", tree: Tree | None = None) -> Driver:
+    """Without a version there are no libraries and no hooks: for documents of nodes alone."""
+    tree = tree or Tree(host, options.driver_root, strict=options.strict, search_paths=options.library_search_paths)
     own_configs = options.config_search_paths
     machine = os.uname()
     return Driver(
         tree=tree,
         version=version,
-        hooks=_find_hook_program(host, options),
-        library_dirs=find_library_dirs(tree, version, options.release),
+        hooks=_find_hook_program(host, options) if version else HookProgram(path="", is_combined=False),
+        library_dirs=find_library_dirs(tree, version, options.release) if version else (),
         dev_root=clean(options.dev_root or options.driver_root),
         release=options.release,
         config_dirs=own_configs or ("/etc", *options.data_dirs),

@@ -135,7 +135,7 @@ def _unresolvable(registry: Registry, names: Sequence[str]) -> CdiError:
     known = ", ".join(sorted(registry.devices)) or "no device at all"
     bad = "".join(f"; {finding}" for finding in registry.findings)
     what = f"unresolvable CDI devices: {', '.join(reasons)}{bad}"
-    return CdiError("E_CDI_INJECT", what, f"the documents have {known}")
+    return CdiError("E_CDI_INJECT", what, f"use one that the documents have: {known}")
 
 
 def inject(registry: Registry, names: Sequence[str], config: Config, lstat: Lstat) -> Config:
@@ -203,7 +203,7 @@ def _read_config(path: str) -> tuple[Config, int]:
             status = os.fstat(descriptor)
             content = stream.read(MAX_CONFIG_BYTES + 1) if stat.S_ISREG(status.st_mode) else None
         if content is None or len(content) > MAX_CONFIG_BYTES:
-            raise CdiError("E_CDI_BUNDLE", f"{path} is no regular file of at most {MAX_CONFIG_BYTES >> 20} MiB")
+            raise CdiError("E_CDI_BUNDLE", f"{path} is not a regular file of at most {MAX_CONFIG_BYTES >> 20} MiB")
         config: Config = json.loads(content, parse_constant=_refuse)
     except OSError as err:
         raise CdiError("E_CDI_BUNDLE", f"{path}: {err.strerror}") from err
@@ -215,7 +215,7 @@ def _read_config(path: str) -> tuple[Config, int]:
 
 
 def _refuse(constant: str) -> Data:
-    raise ValueError(f"{constant} is no JSON value")
+    raise ValueError(f"{constant} is not a JSON value")
 
 
 def _dump(path: str, config: Config) -> bytes:

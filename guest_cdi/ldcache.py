@@ -35,7 +35,7 @@ class LibraryCache:
     def __init__(self, data: bytes) -> None:
         self._table = data[_skip_old_table(data):]
         if len(self._table) < HEADER_BYTES or not self._table.startswith(MAGIC):
-            raise CacheError("it is no ld.so.cache of a known version")
+            raise CacheError("it is not an ld.so.cache of a known version")
         if self._end() > len(self._table):
             raise CacheError("it ends before the entries that it announces")
         self._paths: tuple[str, ...] | None = None

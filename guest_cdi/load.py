@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A CDI file as plain data, with what a reader normally throws away: line numbers, keys given twice, missing quotes.
 
-JSON and YAML 1.1. YAML is read through its node graph, because a value alone does not tell that `1:0` without quotes
-became 60. Limits bound what a hostile file can cost. Does not know CDI: schema.py and validate.py judge the data.
+JSON and YAML 1.1. What this program has written itself is read by canonical.py, other YAML through its node graph: a
+value alone does not tell that `1:0` without quotes became 60. Limits bound what a hostile file can cost. Does not know
+CDI: schema.py and validate.py judge the data.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import os
 import stat
 
+from guest_cdi import canonical
 from guest_cdi.lean.coded import printable
 from guest_cdi.lean.light import TYPE_CHECKING, Iterator, Mapping, NamedTuple, TypeAlias, dataclass, field
 
 if TYPE_CHECKING:
     import yaml
 
-Data: TypeAlias = "bool | int | float | str | list[Data] | dict[str, Data] | None"
+Data: TypeAlias = "canonical.Data"
 
 MAX_BYTES = 16 << 20
 MAX_NODES = 100_000
@@ -131,7 +133,7 @@ def _parse_json(path: str, text: str) -> Source:
         return result
 
     def refuse(constant: str) -> Data:
-        raise _UnreadableError("syntax", f"{constant} is no JSON value")
+        raise _UnreadableError("syntax", f"{constant} is not a JSON value")
 
     try:
         data: Data = json.loads(text, object_pairs_hook=collect, parse_constant=refuse)
@@ -159,6 +161,15 @@ def _doubled_places(data: Data, place: str) -> Iterator[str]:
 
 
 def _parse_yaml(path: str, text: str) -> Source:
+    if own := canonical.read(text):
+        kinds = {place: Bare(word, KINDS["bool"] if word in ("true", "false") else f"the integer {word}")
+                 for place, word in own.bare.items()}
+        return Source(file=path, data=own.data, lines=own.lines, bare=kinds)
+    return parse_any_yaml(path, text)
+
+
+def parse_any_yaml(path: str, text: str) -> Source:
+    """Whatever the library can read."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

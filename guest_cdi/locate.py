@@ -15,16 +15,23 @@ NVML_SONAME = "libnvidia-ml.so.1"
 
 def locate_nvml(host: Host, options: Options, root: str) -> str:
     """NVML of the driver that is described, as a path of this machine."""
-    tree = Tree(host, options.driver_root, strict=options.strict)
     if options.strict:
-        check_root(tree)
-    chosen = Tree(host, strict=options.strict, search_paths=options.library_search_paths)
-    trees = [*([chosen] if options.library_search_paths else []), tree]
-    if not options.strict:
-        # The reference leaves it to the loader in the end, which knows the machine's own directories.
-        trees.append(Tree(host, strict=False))
-    found = next((found[0] for one in trees if (found := one.find_libraries(NVML_SONAME))), None)
+        check_root(Tree(host, options.driver_root, strict=True))
+    found = find_library(host, options, NVML_SONAME)
     if found is None:
-        searched = dict.fromkeys(directory for one in trees for directory in one.library_dirs())
+        searched = dict.fromkeys(directory for one in _trees(host, options) for directory in one.library_dirs())
         raise CdiError("E_CDI_NVML_LIBRARY", f"{NVML_SONAME} is in none of {', '.join(searched)}")
     return os.path.realpath(root).rstrip("/") + found
+
+
+def find_library(host: Host, options: Options, soname: str) -> str | None:
+    """A library of the driver that is described, as a path of the host."""
+    return next((found[0] for one in _trees(host, options) if (found := one.find_libraries(soname))), None)
+
+
+def _trees(host: Host, options: Options) -> list[Tree]:
+    chosen = Tree(host, strict=options.strict, search_paths=options.library_search_paths)
+    trees = [*([chosen] if options.library_search_paths else []),
+             Tree(host, options.driver_root, strict=options.strict)]
+    # The reference leaves it to the loader in the end, which knows the machine's own directories.
+    return trees if options.strict else [*trees, Tree(host, strict=False)]

@@ -13,14 +13,13 @@ T = TypeVar("T")
 
 
 def concatenate(parts: Iterable[ContainerEdits]) -> ContainerEdits:
+    """A list after the other; of the one part that is no list (Intel RDT) a container can have but one."""
     every = tuple(parts)
-    return ContainerEdits(
-        env=tuple(entry for edits in every for entry in edits.env),
-        device_nodes=tuple(entry for edits in every for entry in edits.device_nodes),
-        hooks=tuple(entry for edits in every for entry in edits.hooks),
-        mounts=tuple(entry for edits in every for entry in edits.mounts),
-        additional_gids=tuple(entry for edits in every for entry in edits.additional_gids),
-    )
+    lists = {name: tuple([entry for edits in every for entry in getattr(edits, name)]) for name in LISTS}
+    return ContainerEdits(**lists, intel_rdt=next((edits.intel_rdt for edits in every if edits.intel_rdt), None))
+
+
+LISTS = tuple([name for name, hint in ContainerEdits.__annotations__.items() if hint.startswith("tuple[")])
 
 
 def tidy(edits: ContainerEdits, common: ContainerEdits = NO_EDITS) -> ContainerEdits:

@@ -97,9 +97,7 @@ def load(library: str) -> ModuleType:
     import pynvml
 
     try:
-        with open(library, "rb", opener=_open_at_once) as stream:
-            check_loadable(stream.fileno())
-        handle = ctypes.CDLL(library)
+        handle = open_library(library)
     except (OSError, ElfError) as err:
         raise CdiError("E_CDI_NVML_LIBRARY", f"{library} cannot be loaded: {err}") from err
     with pynvml.libLoadLock:
@@ -107,6 +105,13 @@ def load(library: str) -> ModuleType:
         # The module keeps the functions it looked up; those of another library would be called instead of these.
         pynvml._nvmlGetFunctionPointer_cache.clear()
     return pynvml  # type: ignore[no-any-return]
+
+
+def open_library(path: str) -> ctypes.CDLL:
+    """The shared library at this path; OSError or ElfError where it is none that this process can load."""
+    with open(path, "rb", opener=_open_at_once) as stream:
+        check_loadable(stream.fileno())
+    return ctypes.CDLL(path)
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -135,15 +140,19 @@ def ask(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
 
 
 class OpenNvml:
-    """NVML between init and shutdown, as `with OpenNvml(path) as nvml`. Satisfies gpu.Nvml."""
+    """NVML between init and shutdown, as `with OpenNvml(path) as nvml`. Satisfies gpu.Nvml.
 
-    __slots__ = ("_has_drm", "_library", "_path")
+    `module` is nvidia-ml-py, bound to the library, for calls that are made nowhere here.
+    """
+
+    __slots__ = ("_has_drm", "_library", "_path", "module")
 
     def __init__(self, library: str, *, has_drm: Callable[[str], bool] = lambda _: False) -> None:
         """`has_drm` tells by bus id whether the GPU has DRM nodes; only then are MIG profiles asked for graphics."""
         self._path = library
         self._has_drm = has_drm
-        self._library = cast(Library, load(library))
+        self.module = load(library)
+        self._library = cast(Library, self.module)
 
     def __enter__(self) -> OpenNvml:
         self._ask_all(self._library.nvmlInit)
@@ -163,7 +172,7 @@ class OpenNvml:
     def gpus(self) -> tuple[Gpu, ...]:
         """Every GPU that can do more than display, in NVML's order."""
         count = self._ask_all(self._library.nvmlDeviceGetCount)
-        found = (self._gpu(index) for index in range(count))
+        found = (self.gpu(index) for index in range(count))
         return tuple(gpu for gpu in found if gpu.name not in DISPLAY_ONLY)
 
     def _ask_all(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -172,7 +181,7 @@ class OpenNvml:
         except RefusedError as err:
             raise CdiError("E_CDI_NVML", f"{err} in {self._path}", err.remedy) from err
 
-    def _gpu(self, index: int) -> Gpu:
+    def gpu(self, index: int) -> Gpu:
         gpu = Gpu(index=index)
         try:
             for gpu in self._facts(index):  # noqa: B007

@@ -95,7 +95,7 @@ def _complete(node: DeviceNode, lstat: Lstat) -> _Node:
         info = lstat(node.host_path or node.path)
         host_type = NODE_TYPES.get(stat.S_IFMT(info.mode), "")
         if not host_type:
-            raise ValueError("is no device node")
+            raise ValueError("is not a device node")
     except (OSError, ValueError):
         if not is_described:
             raise

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Spec as text, canonical so that equal documents are equal bytes, and its atomic publication.
 
-The YAML is written by hand: importing a YAML library costs more than the whole generation. The layout follows the
-reference's. Strings are quoted wherever YAML 1.1 or 1.2 could read something else, such as 1:0, which is 60.
+How the YAML looks is guest_cdi.lean.yamltext's.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ import os
 
 from guest_cdi import spec as cdi
 from guest_cdi.lean.errors import CdiError
-from guest_cdi.lean.light import TYPE_CHECKING, Iterable, Mapping, Protocol, Sequence, TypeAlias, lru_cache
+from guest_cdi.lean.light import TYPE_CHECKING, Protocol, TypeAlias
+from guest_cdi.lean.yamltext import write_yaml
 from guest_cdi.spec import Spec
 
 if TYPE_CHECKING:
@@ -19,27 +19,19 @@ if TYPE_CHECKING:
 
 Keys: TypeAlias = tuple[tuple[str, str], ...]
 
-INDENT = 4
-PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_/.=:+@%~-")
-WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "~", "=", ".inf", ".nan"})
-ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-
 
 def document(spec: Spec) -> dict[str, Data]:
     """The document as plain data, with the published keys and without empty values."""
-    return _record(spec, cdi.SPEC_KEYS)
+    return _record(spec)
 
 
-NESTED: dict[str, Keys] = {
-    "devices": cdi.DEVICE_KEYS, "container_edits": cdi.EDITS_KEYS, "device_nodes": cdi.DEVICE_NODE_KEYS,
-    "net_devices": cdi.NET_DEVICE_KEYS, "hooks": cdi.HOOK_KEYS, "mounts": cdi.MOUNT_KEYS,
-    "intel_rdt": cdi.INTEL_RDT_KEYS,
-}
+# By class, so that what a value is says how it is written.
+KEYS: dict[type, Keys] = {cdi.Spec: cdi.SPEC_KEYS, **{kind: cdi.keys_of(kind) for kind in cdi.PARTS}}
 
 
-def _record(record: object, keys: Keys) -> dict[str, Data]:
+def _record(record: object) -> dict[str, Data]:
     result: dict[str, Data] = {}
-    for attribute, key in keys:
+    for attribute, key in KEYS[type(record)]:
         value = getattr(record, attribute)
         if value is None or value is False or value in ("", ()) or (value == 0 and attribute in ZERO_IS_EMPTY):
             continue
@@ -56,11 +48,10 @@ ZERO_IS_EMPTY = frozenset({"major", "minor"})
 def _plain(value: object, attribute: str) -> Data:
     if attribute == "annotations" and isinstance(value, tuple):
         return dict(sorted(value))
-    keys = NESTED.get(attribute)
     if isinstance(value, tuple):
-        return [_record(entry, keys) for entry in value] if keys else list(value)
-    if keys:
-        return _record(value, keys)
+        return [_record(entry) if type(entry) in KEYS else entry for entry in value]
+    if type(value) in KEYS:
+        return _record(value)
     if isinstance(value, str | int):
         return value
     raise TypeError(f"{attribute} holds a {type(value).__name__}, which no CDI field does")
@@ -73,10 +64,7 @@ def render_json(spec: Spec) -> str:
 
 
 def render_yaml(spec: Spec) -> str:
-    lines = ["---"]
-    _write_mapping(lines, document(spec), 0, "")
-    lines.append("")
-    return "\n".join(lines)
+    return write_yaml(document(spec))
 
 
 FORMATS = {"yaml": render_yaml, "json": render_json}
@@ -88,68 +76,6 @@ def render(spec: Spec, format_name: str) -> bytes:
     except UnicodeEncodeError as err:
         bad = err.object.encode(errors="surrogateescape")
         raise CdiError("E_CDI_NAME_ENCODING", f"{bad[max(0, err.start - 60):err.end + 60]!r} is not UTF-8") from err
-
-
-def _write_mapping(lines: list[str], mapping: Mapping[str, Data], column: int, lead: str) -> None:
-    """`lead` stands before the first key instead of the indentation: a sequence's dash."""
-    pad = " " * column
-    below = (column // INDENT + 1) * INDENT
-    for key, value in mapping.items():
-        start = lead or pad
-        lead = ""
-        if isinstance(value, str):
-            lines.append(f"{start}{_scalar(key)}: {_scalar(value)}")
-        elif isinstance(value, Mapping):
-            lines.append(f"{start}{_scalar(key)}:")
-            _write_mapping(lines, value, below, "")
-        elif isinstance(value, Sequence):
-            lines.append(f"{start}{_scalar(key)}:")
-            _write_sequence(lines, value, below)
-        else:
-            lines.append(f"{start}{key}: {str(value).lower()}")
-
-
-def _write_sequence(lines: list[str], values: Iterable[Data], column: int) -> None:
-    dash = " " * column + "- "
-    for value in values:
-        if isinstance(value, str):
-            lines.append(dash + _scalar(value))
-        elif isinstance(value, Mapping):
-            _write_mapping(lines, value, column + 2, dash)
-        else:
-            lines.append(f"{dash}{value}")
-
-
-# A document says the same few words hundreds of times.
-@lru_cache(maxsize=4096)
-def _scalar(text: str) -> str:
-    return text if _is_plain(text) else quote(text)
-
-
-def _is_plain(text: str) -> bool:
-    """Whether every YAML reader takes the bare text for this very string. In doubt it does not."""
-    if not text or not PLAIN.issuperset(text) or text[-1] == ":" or text.lower() in WORDS:
-        return False
-    first, second = text[0], text[1:2]
-    if first in "+-.":
-        return second not in "0123456789." or text.startswith("../")
-    if first.isdigit():
-        # Two dots and no colon make no number in any schema: a version.
-        return text.count(".") > 1 and text.replace(".", "").isdigit()
-    return first not in ":=@%~"
-
-
-def quote(text: str) -> str:
-    return '"' + "".join(ESCAPES.get(char) or _printable(char) for char in text) + '"'
-
-
-def _printable(char: str) -> str:
-    code = ord(char)
-    if char.isprintable():
-        return char
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return char if 0xD800 <= code < 0xE000 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class Disk(Protocol):

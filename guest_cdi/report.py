@@ -21,7 +21,7 @@ def report_document(result: Generated, *, as_json: bool) -> None:
             "kind": spec.kind, "devices": len(spec.devices),
             "nodes": len(common.device_nodes), "mounts": len(common.mounts), "hooks": len(common.hooks),
             "skipped": [{"device": entry.device, "code": entry.reason.code, "what": entry.reason.what,
-                         "hint": entry.reason.hint} for entry in result.skipped],
+                         "hint": entry.reason.hint or None} for entry in result.skipped],
             "missing": list(result.missing),
         }, sys.stderr)
         return

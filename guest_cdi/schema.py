@@ -83,13 +83,13 @@ def _check_env(text: str) -> str | None:
 
 
 def _check_hook_name(text: str) -> str | None:
-    return None if text in HOOK_NAMES else f'"{text}" is no hook; the hooks are {", ".join(HOOK_NAMES)}'
+    return None if text in HOOK_NAMES else f'"{text}" is not a hook; the hooks are {", ".join(HOOK_NAMES)}'
 
 
 def _check_node_type(text: str) -> str | None:
     if text in {"", *NODE_TYPES}:
         return None
-    return f'"{text}" is no node type: b (block), c or u (character), p (FIFO), or leave it out'
+    return f'"{text}" is not a node type: b (block), c or u (character), p (FIFO), or leave it out'
 
 
 def _check_permissions(text: str) -> str | None:

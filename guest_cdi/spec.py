@@ -2,7 +2,8 @@
 """The CDI document as frozen values, every field of CDI 1.1.0, and the version that a document needs.
 
 Follows specs-go/config.go and specs-go/version.go of the Container Device Interface. Does not read, write or judge
-documents: render.py writes them, validate.py judges them. An empty value means "absent", as in the reference types;
+documents: render.py writes them, validate.py judges them. A field is declared here, its rule in schema.py, and nowhere
+else: keys, reading and writing follow from the classes. An empty value means "absent", as in the reference types;
 None is used only where zero and absent differ.
 """
 
@@ -78,16 +79,16 @@ NO_EDITS = ContainerEdits()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     name: str
-    container_edits: ContainerEdits
     annotations: tuple[tuple[str, str], ...] = ()
+    container_edits: ContainerEdits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     kind: str
+    annotations: tuple[tuple[str, str], ...] = ()
     devices: tuple[Device, ...]
     container_edits: ContainerEdits = NO_EDITS
-    annotations: tuple[tuple[str, str], ...] = ()
 
     @property
     def version(self) -> str:
@@ -95,20 +96,22 @@ class Spec:
         return minimum_version(self)
 
 
-# Attribute and key of every field, in the order in which the reference writes them.
-SPEC_KEYS = (("version", "cdiVersion"), ("kind", "kind"), ("annotations", "annotations"), ("devices", "devices"),
-             ("container_edits", "containerEdits"))
-DEVICE_KEYS = (("name", "name"), ("annotations", "annotations"), ("container_edits", "containerEdits"))
-EDITS_KEYS = (("env", "env"), ("device_nodes", "deviceNodes"), ("net_devices", "netDevices"), ("hooks", "hooks"),
-              ("mounts", "mounts"), ("intel_rdt", "intelRdt"), ("additional_gids", "additionalGids"))
-DEVICE_NODE_KEYS = (("path", "path"), ("host_path", "hostPath"), ("type", "type"), ("major", "major"),
-                    ("minor", "minor"), ("file_mode", "fileMode"), ("permissions", "permissions"), ("uid", "uid"),
-                    ("gid", "gid"))
-NET_DEVICE_KEYS = (("host_interface_name", "hostInterfaceName"), ("name", "name"))
-HOOK_KEYS = (("hook_name", "hookName"), ("path", "path"), ("args", "args"), ("env", "env"), ("timeout", "timeout"))
-MOUNT_KEYS = (("host_path", "hostPath"), ("container_path", "containerPath"), ("options", "options"), ("type", "type"))
-INTEL_RDT_KEYS = (("clos_id", "closID"), ("l3_cache_schema", "l3CacheSchema"), ("mem_bw_schema", "memBwSchema"),
-                  ("schemata", "schemata"), ("enable_monitoring", "enableMonitoring"))
+# Names that are not the attribute's in camel case.
+_ODD_KEYS = {"clos_id": "closID"}
+
+
+def keys_of(record: type) -> tuple[tuple[str, str], ...]:
+    """Attribute and key of every field, in the order of the class, in which the reference writes them."""
+    return tuple([(name, _ODD_KEYS.get(name) or _camel(name)) for name in record.__annotations__])
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join([word.capitalize() for word in rest])
+
+
+PARTS = (Device, ContainerEdits, DeviceNode, NetDevice, Hook, Mount, IntelRdt)
+SPEC_KEYS = (("version", "cdiVersion"), *keys_of(Spec))
 
 
 def all_edits(spec: Spec) -> Iterator[ContainerEdits]:

@@ -39,7 +39,7 @@ RULES = (
     ("duplicate-key", LIBRARY, "no key is given twice"),
     ("quotes", OWN, "text that YAML 1.1 reads as something else, such as 0, 1:0 or yes, is in quotes"),
     ("type", SCHEMA, "every value is of its type; null is of none"),
-    ("missing-key", SCHEMA, "keys that must be there are there"),
+    ("missing-key", SCHEMA, "required keys are present"),
     ("range", SCHEMA, "integers are in range; that device numbers are not negative is a rule of our own"),
     ("unknown-key", LIBRARY, "there are no other keys, also not in another case"),
     ("version-unknown", LIBRARY, "cdiVersion is a released version from 0.3.0 on"),
@@ -154,7 +154,7 @@ def _check_devices(source: Source, spec: Spec) -> Iterator[Finding]:
 
 
 def _check_net_devices(source: Source, edits: ContainerEdits, place: str) -> Iterator[Finding]:
-    for attribute, key in cdi.NET_DEVICE_KEYS:
+    for attribute, key in cdi.keys_of(cdi.NetDevice):
         values = [str(getattr(device, attribute)) for device in edits.net_devices]
         for index, value in enumerate(values):
             if value and value in values[:index]:
@@ -217,7 +217,8 @@ def _print_json(checked: Iterable[Checked], out: TextIO) -> None:
         "valid": not one.findings,
         "kind": one.spec.kind if one.spec else None,
         "devices": [device.name for device in one.spec.devices] if one.spec else [],
-        "findings": [{"line": finding.line, "place": finding.place, "rule": finding.rule, "message": finding.message}
+        "findings": [{"line": finding.line, "place": finding.place or None, "rule": finding.rule,
+                      "message": finding.message}
                      for finding in one.findings],
     } for one in checked]
     print(json.dumps({"schema": 1, "files": files}, indent=2), file=out)

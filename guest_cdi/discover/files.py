@@ -20,6 +20,8 @@ IPC_OPTIONS = ("nosuid", "nodev", "rbind", "rprivate", "noexec")
 SOCKET_DIRS = ("/run", "/var/run")
 SOCKETS = ("nvidia-persistenced/socket", "nvidia-fabricmanager/socket")
 MPS = "tmp/nvidia-mps"
+# Where NCCL looks for the machine without being told to.
+TOPOLOGY = "/run/nvidia-topologyd/virtualTopology.xml"
 
 
 def find_firmware(driver: Driver) -> Found:
@@ -66,6 +68,15 @@ def find_sockets(driver: Driver) -> Found:
     mounts = {name: next(_locate_socket(driver, name), None) for name in (*SOCKETS, MPS)}
     return Found(edits=ContainerEdits(mounts=tuple(mount for mount in mounts.values() if mount)),
                  missing=tuple(name for name, mount in mounts.items() if not mount))
+
+
+def find_topology(driver: Driver) -> Found:
+    """The machine in NCCL's format, where something has written it. The reference knows no such file."""
+    host = driver.tree.host
+    if not driver.strict or not Tree(host).is_file(TOPOLOGY):
+        return Found()
+    mount = Mount(host_path=TOPOLOGY, container_path=f"/var{TOPOLOGY}", options=(*READ_ONLY, "noexec"))
+    return Found(edits=ContainerEdits(mounts=(mount,)))
 
 
 def _locate_socket(driver: Driver, name: str) -> Iterator[Mount]:

@@ -23,6 +23,8 @@ NAMES = (CREATE_SYMLINKS, ENABLE_CUDA_COMPAT, UPDATE_LDCACHE, DISABLE_NODE_MODIF
 # A workaround for a crun that is long repaired.
 OFF_BY_DEFAULT = frozenset({CHMOD})
 ENVIRONMENT = ("NVIDIA_CTK_DEBUG=false",)
+# kata-agent gives a hook ten seconds unless it says more, and lets the container start without what the hook was to do.
+COMBINED_TIMEOUT_S = 60
 
 
 class HookStyle(Enum):
@@ -63,10 +65,11 @@ class HookProgram:
             return hooks
         skipped = len(self._fixed())
         words = [word for hook in hooks for word in (SEPARATOR, *hook.args[skipped:])]
-        return (self._hook((RUN, *words[1:])),)
+        return (self._hook((RUN, *words[1:]), COMBINED_TIMEOUT_S),)
 
-    def _hook(self, arguments: tuple[str, ...]) -> Hook:
-        return Hook(hook_name="createContainer", path=self.path, args=(*self._fixed(), *arguments), env=ENVIRONMENT)
+    def _hook(self, arguments: tuple[str, ...], timeout_s: int | None = None) -> Hook:
+        return Hook(hook_name="createContainer", path=self.path, args=(*self._fixed(), *arguments), env=ENVIRONMENT,
+                    timeout=timeout_s)
 
     def _fixed(self) -> tuple[str, ...]:
         """nvidia-ctk is the older home of the hooks; there they are below one subcommand."""

@@ -7,12 +7,15 @@ import stat
 
 from guest_cdi.discover.driver import Driver, Found, parent
 from guest_cdi.discover.hooks import CHMOD, repeat
-from guest_cdi.discover.tree import Tree, clean
+from guest_cdi.discover.tree import Tree, clean, matches
 from guest_cdi.gpu import Gpu, Mig
 from guest_cdi.host import Host, read_file
 from guest_cdi.lean.errors import CdiError
-from guest_cdi.lean.light import Iterable, Mapping, replace
+from guest_cdi.lean.light import TYPE_CHECKING, Iterable, Mapping, replace
 from guest_cdi.spec import ContainerEdits, DeviceNode, Hook
+
+if TYPE_CHECKING:
+    from guest_cdi.lean.errors import CdiCode
 
 CONTROL_NODES = ("/dev/nvidia-modeset", "/dev/nvidia-uvm-tools", "/dev/nvidia-uvm", "/dev/nvidiactl")
 MIG_MINORS = "/proc/driver/nvidia-caps/mig-minors"
@@ -32,6 +35,26 @@ def find_gpu(driver: Driver, gpu: Gpu) -> Found:
     found = _with_hooks(found, (*_link_by_path(driver, gpu, found.edits), *_chmod_directories(driver, found.edits)))
     _require(driver, found, path, "E_CDI_GPU_NODE", f"GPU {gpu.index} ({gpu.uuid})")
     return found
+
+
+def find_matching_nodes(driver: Driver, patterns: Iterable[str]) -> Found:
+    """Every node that one of these paths stands for; the name, not the folder, may be a pattern."""
+    paths: dict[str, None] = {}
+    for pattern in patterns:
+        folder = parent(pattern)
+        try:
+            names = driver.tree.host.scan(clean(f"{driver.dev_root}/{folder}"))
+        except OSError:
+            continue
+        here = (f"{folder}/{name}" for name in sorted(names))
+        paths |= dict.fromkeys(path for path in here if matches(path, pattern))
+    found = _find_nodes(driver, paths)
+    return replace(found, missing=())
+
+
+def open_folders(driver: Driver, found: Found) -> Found:
+    """With the hook for folders of nodes that an old crun made without search permission."""
+    return _with_hooks(found, _chmod_directories(driver, found.edits))
 
 
 def find_mig(driver: Driver, gpu: Gpu, mig: Mig, minors: Mapping[str, int]) -> Found:
@@ -72,7 +95,7 @@ def _capability_node(minors: Mapping[str, int], name: str, owner: str) -> str:
     return f"/dev/nvidia-caps/nvidia-cap{minors[name]}"
 
 
-def _require(driver: Driver, found: Found, path: str, code: str, owner: str) -> None:
+def _require(driver: Driver, found: Found, path: str, code: CdiCode, owner: str) -> None:
     """A device without this node would be useless. The reference drops it and says so in a warning."""
     if path in found.missing and (driver.strict or found.edits.is_empty()):
         raise CdiError(code, f"{owner} has no character device {clean(driver.dev_root + path)}")

@@ -48,7 +48,7 @@ def update_cache(folders: tuple[str, ...], ldconfig: str, root: Root, deadline_s
         failure = confine.run(program.fd, ARGUMENTS, root, deadline_s)
     if failure:
         raise CdiError("E_CDI_HOOK_LDCACHE", f"{failure} ({' '.join(ARGUMENTS)} in {root.path})",
-                       "the message names the step; a read-only container root cannot take a cache")
+                       "read the step in the message; a read-only container root cannot take a cache")
     return [*done, f"{CACHE} made"]
 
 

@@ -62,7 +62,7 @@ def _accept_covered(root: Root, target: str, wanted: bytes) -> list[str]:
 
 def _not_procfs(target: str) -> CdiError:
     return CdiError("E_CDI_HOOK_ROOT", f"{target} of the container is not on procfs",
-                    "the container's /proc must be a mount of proc; check the mounts of its config.json")
+                    "check the mounts of the container's config.json: its /proc must be a mount of proc")
 
 
 def forbid(content: bytes) -> bytes:

@@ -49,7 +49,7 @@ class Root(Handle):
 
     def __init__(self, path: str) -> None:
         try:
-            super().__init__(os.open(path, DIRECTORY | os.O_CLOEXEC), path)
+            super().__init__(os.open(path, DIRECTORY), path)
         except (OSError, ValueError) as err:  # ValueError: a NUL or a lone surrogate in the name
             raise CdiError("E_CDI_HOOK_ROOT", f"container root {path!r} cannot be opened: {err}") from err
         if self.identity() == _identity(os.stat("/")):
@@ -121,7 +121,7 @@ def clean(path: str) -> str:
 
 def reopen(fd: int, flags: int) -> int:
     """Open what an O_PATH descriptor stands for, by way of this machine's own /proc."""
-    opened = os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    opened = os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_NOCTTY)
     if _identity(os.fstat(opened)) != _identity(os.fstat(fd)):
         os.close(opened)
         raise OSError(errno.EXDEV, "not the file it was opened as", "/proc/self/fd")
@@ -130,7 +130,7 @@ def reopen(fd: int, flags: int) -> int:
 
 def read_bounded(fd: int, limit_bytes: int, about: str) -> bytes:
     data = bytearray()
-    while chunk := os.read(fd, min(1 << 20, limit_bytes + 1 - len(data))):
+    while chunk := os.read(fd, limit_bytes + 1 - len(data)):
         data += chunk
         if len(data) > limit_bytes:
             raise OSError(errno.EFBIG, f"larger than {limit_bytes} bytes", about)
@@ -139,7 +139,7 @@ def read_bounded(fd: int, limit_bytes: int, about: str) -> bytes:
 
 def create_file(directory: Handle, name: str, content: bytes, mode: int) -> None:
     """Make a file that was not there. Whatever has the name already, be it a link, is an error."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with _naming(directory, name), Handle(os.open(name, flags, 0o600, dir_fd=directory.fd)) as made:
         try:
             write_all(made.fd, content)

@@ -9,9 +9,23 @@ generator for it.
 from __future__ import annotations
 
 from guest_cdi.lean.coded import AUTHOR, HOST, PLATFORM, VENDOR, CodedError, FailureCode
+from guest_cdi.lean.light import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    # What may be raised: one name a row, so that a code that has none is found before it is run.
+    CdiCode = Literal[
+        "E_CDI_INTERNAL", "E_CDI_USAGE", "E_CDI_READ", "E_CDI_NAME_ENCODING", "E_CDI_DRIVER_ROOT",
+        "E_CDI_NVML_LIBRARY", "E_CDI_NVML", "E_CDI_NO_GPU", "E_CDI_NO_DEVICE", "E_CDI_GPU", "E_CDI_GPU_NODE",
+        "E_CDI_MIG_CAPABILITY", "E_CDI_DEVICE_ID", "E_CDI_DRIVER_VERSION", "E_CDI_DRIVER_MISMATCH",
+        "E_CDI_LIBCUDA", "E_CDI_LIBRARY", "E_CDI_LDCACHE", "E_CDI_LINK_LOOP", "E_CDI_HOOK_PATH",
+        "E_CDI_INVALID", "E_CDI_PUBLISH", "E_CDI_INJECT", "E_CDI_BUNDLE", "E_CDI_HOOK_STATE",
+        "E_CDI_HOOK_ROOT", "E_CDI_HOOK_KERNEL", "E_CDI_HOOK_LDCONFIG", "E_CDI_HOOK_LDCACHE", "E_CDI_HOOK",
+    ]
 
 CODES: tuple[FailureCode, ...] = (
-    FailureCode("E_CDI_INTERNAL", "any", "an exception nobody expected inside guest-cdi",
+    FailureCode("E_CDI_INTERNAL", "any", "an unexpected exception inside guest-cdi",
                 "report it with the message; it names file and line number", VENDOR),
     FailureCode("E_CDI_USAGE", "any", "the command line or an option value is not valid",
                 "run the command with --help; the message names the option and the accepted values", AUTHOR),
@@ -27,6 +41,8 @@ CODES: tuple[FailureCode, ...] = (
                 "check that the nvidia module is loaded, the nodes exist and nvidia-persistenced is up", PLATFORM),
     FailureCode("E_CDI_NO_GPU", "generate", "there is no GPU to describe",
                 "check that the GPU is passed to this machine and bound to the nvidia driver", HOST),
+    FailureCode("E_CDI_NO_DEVICE", "generate", "the machine has no device of the mode that was asked for",
+                "check that the device is passed to this machine and that its driver is loaded", HOST),
     FailureCode("E_CDI_GPU", "generate", "NVML refused a call about one GPU",
                 "read the kernel log for that GPU; --keep-going describes the others", HOST),
     FailureCode("E_CDI_GPU_NODE", "generate", "a visible GPU has no device node",
@@ -35,7 +51,7 @@ CODES: tuple[FailureCode, ...] = (
                 "create the node under /dev/nvidia-caps with the number that mig-minors lists", PLATFORM),
     FailureCode("E_CDI_DEVICE_ID", "generate", "--device-id names no device of this machine",
                 "use an index, a UUID, all or none; the message lists what exists", AUTHOR),
-    FailureCode("E_CDI_DRIVER_VERSION", "generate", "the driver version cannot be told",
+    FailureCode("E_CDI_DRIVER_VERSION", "generate", "the driver version cannot be determined",
                 "install a complete driver; the message lists the directories searched", PLATFORM),
     FailureCode("E_CDI_DRIVER_MISMATCH", "generate", "kernel module and user space are of different driver versions",
                 "build the image with one driver version; the message names both", PLATFORM),
@@ -55,7 +71,7 @@ CODES: tuple[FailureCode, ...] = (
     FailureCode("E_CDI_PUBLISH", "generate", "the document could not be written; the previous one is untouched",
                 "free space or make the directory writable; the message carries the kernel's reason", PLATFORM),
     FailureCode("E_CDI_INJECT", "inject", "a device cannot be applied to the container",
-                "the message names the device and what it lacks; regenerate the document", PLATFORM),
+                "regenerate the document; the message names the device and what it lacks", PLATFORM),
     FailureCode("E_CDI_BUNDLE", "inject", "the OCI bundle cannot be used",
                 "point --bundle at a directory with a readable config.json", AUTHOR),
     FailureCode("E_CDI_HOOK_STATE", "hook", "the OCI state on standard input or the bundle it names is not usable",
@@ -67,9 +83,9 @@ CODES: tuple[FailureCode, ...] = (
     FailureCode("E_CDI_HOOK_LDCONFIG", "hook", "this machine has no usable ldconfig",
                 "put a static ldconfig into the image or name it with --ldconfig-path", PLATFORM),
     FailureCode("E_CDI_HOOK_LDCACHE", "hook", "ldconfig failed in the container",
-                "the message carries ldconfig's own words; inspect the container image", AUTHOR),
+                "inspect the container image; the message carries ldconfig's own words", AUTHOR),
     FailureCode("E_CDI_HOOK", "hook", "a hook could not do its work",
-                "the message names the file and the kernel's reason", PLATFORM),
+                "read the file and the kernel's reason in the message", PLATFORM),
 )
 
 BY_CODE = {row.code: row for row in CODES}
@@ -78,5 +94,7 @@ BY_CODE = {row.code: row for row in CODES}
 class CdiError(CodedError):
     """A failure of this package; without a hint, that of its code's row."""
 
-    def __init__(self, code: str, what: str, hint: str = "") -> None:
+    code: CdiCode
+
+    def __init__(self, code: CdiCode, what: str, hint: str = "") -> None:
         super().__init__(code, what, hint or BY_CODE[code].remedy)

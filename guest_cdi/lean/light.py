@@ -53,10 +53,14 @@ else:
 
     BinaryIO = NoReturn = Self = TextIO = TypeAlias = None
 
-    class Protocol:
-        """A base that says nothing."""
+    class _ProtocolMaker(type):
+        """A protocol says nothing at run time, so all of them are one class."""
 
-        __slots__ = ()
+        def __new__(cls, name, bases, _body):
+            return Protocol if bases else type.__new__(cls, name, bases, {"__slots__": ()})
+
+    class Protocol(metaclass=_ProtocolMaker):
+        pass
 
     def TypeVar(_name, **_more):  # noqa: N802 - the name it stands for
         return None

@@ -3,15 +3,37 @@
 
 Every call raises OSError as the kernel gives it, with what it was about as the file name. No policy: which flags make
 a lookup safe is decided by the callers. Follows openat2(2), fsopen(2), open_tree(2), move_mount(2),
-mount_setattr(2), pivot_root(2), capabilities(7). System calls from number 424 on have one number on all architectures.
+mount_setattr(2), pivot_root(2), capabilities(7). Their numbers are in libc.py.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
+import struct
 
-from guest_cdi.lean.libc import LIBC, MNT_DETACH, SYS_CLOSE_RANGE, UINT_MAX, checked
+from guest_cdi.lean.kernel import address, call
+from guest_cdi.lean.libc import (
+    MNT_DETACH,
+    SYS_CAPSET,
+    SYS_CLOSE_RANGE,
+    SYS_FSCONFIG,
+    SYS_FSMOUNT,
+    SYS_FSOPEN,
+    SYS_FSTATFS,
+    SYS_MOUNT,
+    SYS_MOUNT_SETATTR,
+    SYS_MOVE_MOUNT,
+    SYS_OPEN_TREE,
+    SYS_OPENAT2,
+    SYS_PIVOT_ROOT,
+    SYS_PRCTL,
+    SYS_PRLIMIT64,
+    SYS_SETNS,
+    SYS_UMOUNT2,
+    SYS_UNSHARE,
+    UINT_MAX,
+    syscall,
+)
 
 # openat2(2)
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -19,6 +41,7 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
 
 # open_tree(2), move_mount(2), openat(2)
+AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 0x01
@@ -38,6 +61,8 @@ MOUNT_ATTR_NOEXEC = 0x08
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 # mount(2)
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x01, 0x02, 0x04, 0x08
+MS_REMOUNT, MS_BIND = 0x20, 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 
@@ -53,7 +78,6 @@ PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 CAP_CHOWN = 0
 CAP_DAC_OVERRIDE = 1
-CAP_DAC_READ_SEARCH = 2
 CAP_FOWNER = 3
 CAP_LAST_POSSIBLE = 63
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
@@ -68,140 +92,144 @@ MFD_EXEC = 0x10
 CLOSE_RANGE_CLOEXEC = 0x04
 PROC_SUPER_MAGIC = 0x9FA0
 
-_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
-_OPENAT2, _MOUNT_SETATTR = 437, 442
+_OPEN_HOW = struct.Struct("QQQ")  # flags, mode, resolve
+_MOUNT_ATTR = struct.Struct("QQQQ")  # attr_set, attr_clr, propagation, userns_fd
+_SOCK_FPROG = struct.Struct("HP")  # how many instructions, and where
+_RLIMIT = struct.Struct("QQ")  # soft, hard
 _STATFS_BYTES = 256  # larger than struct statfs anywhere; f_type is its first long
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-class _MountAttr(ctypes.Structure):
-    _fields_ = (
-        ("attr_set", ctypes.c_uint64),
-        ("attr_clr", ctypes.c_uint64),
-        ("propagation", ctypes.c_uint64),
-        ("userns_fd", ctypes.c_uint64),
-    )
-
-
-class _FilterProgram(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
-
-
-class _Limit(ctypes.Structure):
-    _fields_ = (("soft", ctypes.c_ulong), ("hard", ctypes.c_ulong))
-
-
-def _syscall(about: str, number: int, *arguments: int | bytes | ctypes.Structure | None) -> int:
-    converted = [
-        ctypes.c_long(argument) if isinstance(argument, int)
-        else ctypes.byref(argument) if isinstance(argument, ctypes.Structure)
-        else ctypes.c_char_p(argument)
-        for argument in arguments
-    ]
-    result: int = LIBC.syscall(ctypes.c_long(number), *converted)
-    return checked(result, about)
-
-
 def openat2(dir_fd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
-    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
-    return _syscall(path, _OPENAT2, dir_fd, os.fsencode(path), how, ctypes.sizeof(how))
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
+    return syscall(path, SYS_OPENAT2, dir_fd, os.fsencode(path), how, len(how))
 
 
 def clone_tree(fd: int, path: str = "", flags: int = 0) -> int:
     """A detached copy of the mount (and with AT_RECURSIVE all below it) that fd or path below fd is on."""
     empty = 0 if path else AT_EMPTY_PATH
-    return _syscall(path, _OPEN_TREE, fd, os.fsencode(path), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | empty | flags)
+    return syscall(path, SYS_OPEN_TREE, fd, os.fsencode(path), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | empty | flags)
 
 
 def attach_mount(mount_fd: int, target_fd: int) -> None:
     """Attach a detached mount on top of an open file; no path is looked up."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
-    _syscall("move_mount", _MOVE_MOUNT, mount_fd, b"", target_fd, b"", flags)
+    syscall("move_mount", SYS_MOVE_MOUNT, mount_fd, b"", target_fd, b"", flags)
+
+
+def place_mount(mount_fd: int, path: str) -> None:
+    """Attach a detached mount on top of what a path leads to."""
+    syscall(path, SYS_MOVE_MOUNT, mount_fd, b"", AT_FDCWD, os.fsencode(path), MOVE_MOUNT_F_EMPTY_PATH)
 
 
 def new_filesystem(kind: str, attributes: int, **options: str) -> int:
     """A detached mount of a new instance of the file system."""
-    context = _syscall(kind, _FSOPEN, os.fsencode(kind), FSOPEN_CLOEXEC)
+    context = syscall(kind, SYS_FSOPEN, os.fsencode(kind), FSOPEN_CLOEXEC)
     try:
         for key, value in options.items():
-            _syscall(f"{kind} {key}={value}", _FSCONFIG, context, FSCONFIG_SET_STRING,
-                     os.fsencode(key), os.fsencode(value), 0)
-        _syscall(kind, _FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
-        return _syscall(kind, _FSMOUNT, context, FSMOUNT_CLOEXEC, attributes)
+            syscall(f"{kind} {key}={value}", SYS_FSCONFIG, context, FSCONFIG_SET_STRING,
+                    os.fsencode(key), os.fsencode(value), 0)
+        syscall(kind, SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
+        return syscall(kind, SYS_FSMOUNT, context, FSMOUNT_CLOEXEC, attributes)
     finally:
         os.close(context)
 
 
 def set_mount_attributes(mount_fd: int, attributes: int) -> None:
     """Add attributes to a mount and take it out of any peer group."""
-    attr = _MountAttr(attr_set=attributes, propagation=MS_PRIVATE)
-    _syscall("mount_setattr", _MOUNT_SETATTR, mount_fd, b"", AT_EMPTY_PATH, attr, ctypes.sizeof(attr))
+    attr = _MOUNT_ATTR.pack(attributes, 0, MS_PRIVATE, 0)
+    syscall("mount_setattr", SYS_MOUNT_SETATTR, mount_fd, b"", AT_EMPTY_PATH, attr, len(attr))
+
+
+def set_tree_attributes(path: str, attributes: int) -> None:
+    """Add attributes to the mount at the path and to every one below it."""
+    attr = _MOUNT_ATTR.pack(attributes, 0, 0, 0)
+    syscall(path, SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), AT_RECURSIVE, attr, len(attr))
+
+
+def mount_filesystem(kind: str, path: str, flags: int, options: str) -> None:
+    """A new instance of the file system on top of what is there."""
+    syscall(path, SYS_MOUNT, kind.encode(), os.fsencode(path), kind.encode(), flags, options.encode())
+
+
+def bind(path: str, place: str) -> None:
+    """What is at the path, at the place as well; with what it is mounted with."""
+    syscall(place, SYS_MOUNT, path.encode(), place.encode(), None, MS_BIND, None)
+
+
+def remount_bind(place: str, flags: int) -> None:
+    """With these flags of mount(2) and no others."""
+    syscall(place, SYS_MOUNT, None, place.encode(), None, MS_REMOUNT | MS_BIND | flags, None)
 
 
 def make_private(path: str) -> None:
     """Stop mount events below path from travelling to other namespaces."""
-    checked(LIBC.mount(None, os.fsencode(path), None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None), path)
+    syscall(path, SYS_MOUNT, None, os.fsencode(path), None, MS_REC | MS_PRIVATE, None)
 
 
 def detach_mount(path: str) -> None:
-    checked(LIBC.umount2(os.fsencode(path), MNT_DETACH), path)
+    syscall(path, SYS_UMOUNT2, os.fsencode(path), MNT_DETACH)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
-    checked(LIBC.pivot_root(os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
+    syscall("pivot_root", SYS_PIVOT_ROOT, os.fsencode(new_root), os.fsencode(put_old))
 
 
 def setns(namespace_fd: int, kind: int) -> None:
-    checked(LIBC.setns(namespace_fd, kind), "setns")
+    syscall("setns", SYS_SETNS, namespace_fd, kind)
 
 
 def unshare(flags: int) -> None:
-    checked(LIBC.unshare(flags), "unshare")
+    syscall("unshare", SYS_UNSHARE, flags)
 
 
 def prctl(option: int, argument: int, second: int = 0) -> None:
-    checked(LIBC.prctl(option, *(ctypes.c_ulong(number) for number in (argument, second, 0, 0))), f"prctl {option}")
+    syscall(f"prctl {option}", SYS_PRCTL, option, argument, second, 0, 0)
 
 
 def filter_system_calls(program: bytes) -> None:
     """Put a filter of classic BPF before every system call of this process and of what it executes. For good."""
-    value = _FilterProgram(len(program) // 8, program)
+    value = _SOCK_FPROG.pack(len(program) // 8, address(program))
     try:
-        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(value))
+        syscall("", SYS_PRCTL, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, value, 0, 0)
     except OSError as err:
         raise OSError(err.errno, f"the kernel takes no filter of system calls: {err.strerror}") from err
 
 
 def limit_resource(kind: int, most: int) -> None:
-    checked(LIBC.setrlimit(kind, ctypes.byref(_Limit(most, most))), f"rlimit {kind}")
+    syscall(f"rlimit {kind}", SYS_PRLIMIT64, 0, kind, _RLIMIT.pack(most, most), None)
 
 
 def limit_capabilities(keep: tuple[int, ...]) -> None:
     """Leave only these capabilities to this process and to what it executes."""
+    drop_bounding(keep)
+    set_capabilities(keep)
+
+
+def drop_bounding(keep: tuple[int, ...]) -> None:
+    """Nothing that is executed from here on can have other capabilities than these."""
     for number in range(CAP_LAST_POSSIBLE + 1):
-        if number in keep:
-            continue
-        try:
-            prctl(PR_CAPBSET_DROP, number)
-        except OSError:  # past the last one that this kernel knows, or already refused to us
+        # The first that fails is past the last one that this kernel knows, or all are refused to us.
+        if number not in keep and call(SYS_PRCTL, PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
             break
-    mask = sum(1 << number for number in keep)
-    header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
+
+
+def set_capabilities(keep: tuple[int, ...], inheritable: tuple[int, ...] = ()) -> None:
+    """Of this process itself."""
+    mask, passed = (sum(1 << number for number in numbers) for numbers in (keep, inheritable))
+    header = struct.pack("Ii", _LINUX_CAPABILITY_VERSION_3, 0)
     # effective, permitted, inheritable; low word then high word
-    data = (ctypes.c_uint32 * 6)(mask & UINT_MAX, mask & UINT_MAX, 0, mask >> 32, mask >> 32, 0)
-    checked(LIBC.capset(header, data), "capset")
+    data = struct.pack("6I", mask & UINT_MAX, mask & UINT_MAX, passed & UINT_MAX, mask >> 32, mask >> 32, passed >> 32)
+    syscall("capset", SYS_CAPSET, header, data)
 
 
 def close_on_exec_from(first_fd: int) -> None:
     """Mark every descriptor from this number on, whoever opened it, to be closed by exec."""
-    _syscall("close_range", SYS_CLOSE_RANGE, first_fd, UINT_MAX, CLOSE_RANGE_CLOEXEC)
+    syscall("close_range", SYS_CLOSE_RANGE, first_fd, UINT_MAX, CLOSE_RANGE_CLOEXEC)
 
 
 def filesystem_type(fd: int) -> int:
     """The f_type of the file system that an open file (also one opened with O_PATH) is on."""
-    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
-    checked(LIBC.fstatfs(fd, buffer), "fstatfs")
-    return ctypes.c_long.from_buffer(buffer).value
+    buffer = bytearray(_STATFS_BYTES)
+    syscall("fstatfs", SYS_FSTATFS, fd, buffer)
+    found: int = struct.unpack_from("l", buffer)[0]
+    return found

@@ -3,21 +3,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fakes import nvml
-
-
-@pytest.fixture(scope="session")
-def nvml_standin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None:
-        pytest.skip("the stand-in libnvidia-ml.so.1 is compiled with gcc, which is not installed")
-    cache = getattr(request.config, "cache", None)     # absent under -p no:cacheprovider
-    return nvml.build(cache.mkdir("nvml-standin") if cache else tmp_path_factory.mktemp("nvml-standin"))
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fakes.documents import unset
 from fakes.machine import ROOTS, DescribedHost, load
 from fakes.nvml import MockNvml
 from guest_cdi import __main__ as entry
@@ -40,7 +41,7 @@ def options(*words: str) -> Options:
 
 @pytest.fixture(autouse=True)
 def no_data_dirs() -> Iterator[None]:
-    """The user's own XDG_DATA_DIRS is none of these tests' business."""
+    """The user's own XDG_DATA_DIRS is not one of these tests' business."""
     saved = os.environ.pop("XDG_DATA_DIRS", None)
     yield
     if saved is not None:
@@ -415,7 +416,9 @@ def test_keep_going_is_reported(stage: Stage, capsys: pytest.CaptureFixture[str]
     assert stage.run("--keep-going") == 0
     assert "left out GPU 1 (GPU-x): " in capsys.readouterr().err
     assert stage.run("--keep-going", "--json") == 0
-    assert [entry["code"] for entry in json.loads(capsys.readouterr().err)["skipped"]] == ["E_CDI_GPU_NODE"]
+    told = json.loads(capsys.readouterr().err)
+    assert [entry["code"] for entry in told["skipped"]] == ["E_CDI_GPU_NODE"]
+    assert (told["schema"], list(unset(told))) == (1, [])
 
 
 @needs_root

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from fakes.elf import library_cache, shared_object
 from fakes.machine import ROOTS, DescribedHost, Machine, Node, document_of, load, parse, without
 from fakes.nvml import FakeNvml
+from guest_cdi import cli
 from guest_cdi.discover.hooks import NAMES, HookStyle
-from guest_cdi.generate import COMMON, Generated, Options, generate
+from guest_cdi.generate import COMMON, OF_FILES, Generated, Known, Options, generate, open_driver, read_files
 from guest_cdi.gpu import Gpu, Mig
 from guest_cdi.hooks.arguments import parse_calls
 from guest_cdi.host import LinuxHost
@@ -52,6 +53,10 @@ def run(machine: Machine, folder: Path, options: Options | None = None) -> Gener
     return generate(machine.host(folder), machine.nvml(), options or Options())
 
 
+def options_of(machine: Machine) -> Options:
+    return cli.read_options(cli.build_parser().parse_args(machine.arguments, cli.Arguments()))
+
+
 def failure(machine: Machine, folder: Path, options: Options | None = None) -> CdiError:
     with pytest.raises(CdiError) as caught:
         run(machine, folder, options)
@@ -70,10 +75,26 @@ def hook_words(spec: Spec) -> list[str]:
     return [hook.args[1] for hook in spec.container_edits.hooks]
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_what_the_drivers_files_say_may_be_known_beforehand(case: str, tmp_path: Path) -> None:
+    machine = load(case)
+    host, nvml = machine.host(tmp_path), machine.nvml()
+    options = options_of(machine)
+    known = read_files(host, nvml, options)
+    assert generate(host, nvml, options, known) == generate(host, nvml, options)
+
+
+def test_what_was_known_of_another_version_is_looked_up_again(tmp_path: Path) -> None:
+    machine = load("composable")
+    host, nvml, options = machine.host(tmp_path), machine.nvml(), options_of(machine)
+    strange = Known("1.2.3", {discover: COMMON[0](open_driver(host, nvml, options)) for discover in OF_FILES})
+    assert generate(host, nvml, options, strange) == generate(host, nvml, options)
+
+
 def test_discoverers_run_in_the_order_of_the_document() -> None:
     assert [discover.__name__ for discover in COMMON] == [
-        "find_control_nodes", "find_graphics", "find_libraries", "find_sockets", "find_firmware", "find_programs",
-        "find_application_profile"]
+        "find_control_nodes", "find_graphics", "find_libraries", "find_sockets", "find_topology", "find_firmware",
+        "find_programs", "find_application_profile"]
 
 
 def test_the_same_machine_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -110,6 +131,7 @@ def test_a_combined_hook_has_the_words_of_the_separate_ones(tmp_path: Path) -> N
     parts = " ".join(combined.args[2:]).split(" -- ")
     assert parts == [" ".join(hook.args[1:]) for hook in separate]
     assert (combined.path, combined.env, combined.hook_name) == (HOOK_PATH, ("NVIDIA_CTK_DEBUG=false",), "createContainer")
+    assert (combined.timeout, {hook.timeout for hook in separate}) == (60, {None}), "as long as all of them together may take"
     assert [call.name for call in parse_calls(list(combined.args[1:]))] == [hook.args[1] for hook in separate]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.elf import shared_object
 from fakes.machine import ROOTS, Machine, find_place, load
 from fakes.nvml import MockNvml
 from fakes.random_machine import make_machine
@@ -110,3 +111,26 @@ def test_our_machines(case: str, release: str, tmp_path: Path, nvml_mock: Descri
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_machines(seed: int, release: str, tmp_path: Path, nvml_mock: Describe) -> None:
     compare(make_machine(seed), tmp_path, nvml_mock, release)
+
+
+@each_release
+@pytest.mark.parametrize("flags", [["gds"], ["gdrcopy"], ["mofed"], ["nvswitch"], ["imex"], ["imex", "--device-id", "channel3"],
+                                   ["imex", "--no-all-device"], ["management", "--nvidia-cdi-hook-path", "/usr/bin/nvidia-cdi-hook"]])
+def test_other_modes_agree(release: str, flags: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Real device nodes, below a root of their own for both."""
+    for minor, name in enumerate((
+            "nvidia0", "nvidiactl", "nvidia-uvm", "nvidia-nvswitch0", "nvidia-nvswitchctl", "nvidia-nvlink", "nvidia-fs0", "gdrdrv",
+            "nvidia-caps/nvidia-cap1", "nvidia-caps-imex-channels/channel0", "nvidia-caps-imex-channels/channel3",
+            "infiniband/uverbs0", "infiniband/rdma_cm", "infiniband/umad0")):
+        place = tmp_path / "dev" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.mknod(place, 0o020666, os.makedev(240, minor))
+    for folder in ("etc", "run/udev", "usr/lib/x86_64-linux-gnu"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "etc/cufile.json").touch()
+    for name in ("libcuda.so", "libnvidia-ml.so"):
+        (tmp_path / f"usr/lib/x86_64-linux-gnu/{name}.580.95.05").write_bytes(shared_object(f"{name}.1"))
+    words = ["--mode", *flags, f"--driver-root={tmp_path}", f"--dev-root={tmp_path}"]
+    theirs = subprocess.run([BINARIES[release], "cdi", "generate", *words], capture_output=True, text=True, check=True).stdout
+    assert cli.main([*words, "--compat=nvidia-ctk", "--quiet", f"--reference-release={release}"]) == 0
+    assert capfd.readouterr().out == theirs

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,65 @@ def test_make_directories(tree: Path) -> None:
     with Root(str(tree)) as root, root.make_directories("/a/b/c", 0o750) as made:
         assert os.fstat(made.fd).st_ino == (tree / "a/b/c").stat().st_ino
     assert ((tree / "a/b").stat().st_mode & 0o777) == 0o750
+
+
+def test_directories_are_made_for_everybody_to_enter(tree: Path) -> None:
+    with Root(str(tree)) as root, root.make_directories("/a/b") as made:
+        assert made.path == "/a/b"
+    assert [(tree / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o755, 0o755]
+
+
+def test_what_is_opened_has_the_name_that_the_container_knows(tree: Path) -> None:
+    (tree / "a").mkdir()
+    with Root(str(tree)) as root, root.open("/x/../a/.") as found:
+        assert found.path == "/a"
+
+
+def test_nothing_stays_open_and_nothing_is_inherited(tree: Path) -> None:
+    def opened() -> list[str]:
+        return sorted(os.listdir("/proc/self/fd"))
+
+    (tree / "file").write_text("x")
+    (tree / "etc").symlink_to("gone")
+    before = opened()
+    with Root(str(tree)) as root:
+        with root.open("/file") as found, root.open_regular("/file") as again:
+            assert not any(os.get_inheritable(fd) for fd in (root.fd, found.fd, again.fd))
+        with root.make_directories("/a/b/c"):
+            pass
+        root.is_file("/file")
+        root.list("/a")
+        for fails in (lambda: root.make_directories("/etc/x"), lambda: root.make_directories("/file/x"),
+                      lambda: root.open_regular("/a"), lambda: root.read("/file", 0), lambda: root.list("/", limit=0)):
+            with pytest.raises(OSError) as raised:
+                fails()
+            assert raised.value.errno
+    with pytest.raises(CdiError):
+        Root("/")
+    assert opened() == before
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(tree: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Root(str(tree)) as root, root.open("/") as top:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                confined.create_file(top, "name", b"x" * 100, 0o644)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tree) == []
+
+
+def test_errors_name_the_whole_path(tree: Path) -> None:
+    (tree / "a").mkdir()
+    name = "n" * 300
+    with Root(str(tree)) as root, root.open("/a") as folder:
+        for fails in (lambda: confined.create_file(folder, name, b"", 0o644),
+                      lambda: confined.replace_link(folder, name, "x"), lambda: root.make_directories(f"/a/{name}")):
+            with pytest.raises(OSError, match="File name too long") as raised:
+                fails()
+            assert str(raised.value.filename).startswith(f"/a/{name}")
 
 
 def test_make_directories_through_a_link_ends_in_the_container(tree: Path) -> None:

@@ -121,8 +121,8 @@ def devices_of(config: Config) -> Data:
 BAD_NODES = {
     "missing": (node(path="/dev/none"), "device node /dev/none: No such file or directory"),
     "missing on the host": (node(host_path="/dev/none"), "device node /dev/none: No such file or directory"),
-    "a file": (node(path="/dev/file"), "device node /dev/file: is no device node"),
-    "a link": (node(path="/dev/link"), "device node /dev/link: is no device node"),
+    "a file": (node(path="/dev/file"), "device node /dev/file: is not a device node"),
+    "a link": (node(path="/dev/link"), "device node /dev/link: is not a device node"),
     "another type": (node(type="b"), 'device node /dev/char: the document says type "b", the host has "c"'),
     "all at once": (node(path="/dev/none") + node(type="b"),
                     'device node /dev/none: No such file or directory; device node /dev/char: the document says type "b", '
@@ -251,7 +251,7 @@ def test_unresolvable_names_are_listed_together_with_what_there_is() -> None:
     with pytest.raises(CdiError) as raised:
         resolve(build_registry([layer(spec())]), ["v.com/c=a", "v.com/c=z", "a"])
     assert raised.value.what == "unresolvable CDI devices: v.com/c=z, a"
-    assert raised.value.hint == "the documents have v.com/c=a, v.com/c=b"
+    assert raised.value.hint == "use one that the documents have: v.com/c=a, v.com/c=b"
 
 
 def test_nothing_there() -> None:
@@ -396,7 +396,7 @@ def test_a_failure_leaves_the_bundle_alone(bundle: Path) -> None:
     before = (bundle / "config.json").read_bytes()
     status, out, err = call(bundle, "v.com/c=a", "v.com/c=b")
     assert (status, out) == (1, "")
-    assert err == "guest-cdi: error: unresolvable CDI devices: v.com/c=b (E_CDI_INJECT): the documents have v.com/c=a\n"
+    assert err == "guest-cdi: error: unresolvable CDI devices: v.com/c=b (E_CDI_INJECT): use one that the documents have: v.com/c=a\n"
     assert (bundle / "config.json").read_bytes() == before
 
 
@@ -407,8 +407,8 @@ def test_a_failure_in_json(bundle: Path) -> None:
 
 @pytest.mark.parametrize(("content", "said"), [
     (None, "No such file or directory"), ("{", "is not JSON"), ("[]", "must hold an object"), ("[" * 100_000, "is not JSON"),
-    ('{"a":' * 900 + "1" + "}" * 900, "nested too deep"), ('{"a": NaN}', "NaN is no JSON value"),
-    ('{"a": "' + "x" * (16 << 20) + '"}', "no regular file of at most 16 MiB"),
+    ('{"a":' * 900 + "1" + "}" * 900, "nested too deep"), ('{"a": NaN}', "NaN is not a JSON value"),
+    ('{"a": "' + "x" * (16 << 20) + '"}', "not a regular file of at most 16 MiB"),
 ], ids=["missing", "not JSON", "a list", "too deep", "too deep to copy", "no number", "too large"])
 def test_a_bundle_that_cannot_be_used(bundle: Path, content: str | None, said: str) -> None:
     (bundle / "config.json").unlink()
@@ -423,7 +423,7 @@ def test_a_fifo_as_configuration_does_not_block(bundle: Path) -> None:
     (bundle / "config.json").unlink()
     os.mkfifo(bundle / "config.json")
     status, _, err = call(bundle, "v.com/c=a")
-    assert (status, "no regular file" in err) == (1, True)
+    assert (status, "not a regular file" in err) == (1, True)
 
 
 def test_text_that_is_no_unicode_is_not_printed(bundle: Path) -> None:

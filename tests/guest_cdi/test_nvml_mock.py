@@ -24,6 +24,7 @@ SIZES = {
     "struct pci_info": ml.nvmlPciInfo_t,
     "struct memory_info": ml.c_nvmlMemory_t,
     "struct memory_info_v2": ml.c_nvmlMemory_v2_t,
+    "struct utilization": ml.c_nvmlUtilization_t,
     "struct cc_state": ml.c_nvmlConfComputeSystemState_t,
     "struct cc_settings": ml.c_nvmlSystemConfComputeSettings_v1_t,
     "struct cc_capabilities": ml.c_nvmlConfComputeSystemCaps_t,
@@ -107,6 +108,21 @@ def test_identity(nvml_mock: Describe) -> None:
             assert ml.nvmlDeviceGetIndex(same) == 1
         with pytest.raises(ml.NVMLError_NotFound):
             ml.nvmlDeviceGetHandleByUUID("GPU-y")
+
+
+def test_what_is_measured_is_what_the_description_says_now(nvml_mock: Describe) -> None:
+    mock = nvml_mock("gpu 0 nvlinks=18")
+    with opened(mock):
+        gpu = ml.nvmlDeviceGetHandleByIndex(0)
+        assert (ml.nvmlDeviceGetPowerUsage(gpu), ml.nvmlDeviceGetTemperature(gpu, ml.NVML_TEMPERATURE_GPU)) == (72000, 31)
+        mock.describe("gpu 0 nvlinks=18\nset gpu=0 draw-mw=412345 celsius=77 busy=93,41 ecc=3,1 used=1024 nvlinks-down=2")
+        assert (ml.nvmlDeviceGetPowerUsage(gpu), ml.nvmlDeviceGetTemperature(gpu, ml.NVML_TEMPERATURE_GPU)) == (412345, 77)
+        busy, memory = ml.nvmlDeviceGetUtilizationRates(gpu), ml.nvmlDeviceGetMemoryInfo(gpu)
+        assert (busy.gpu, busy.memory, memory.used, memory.free) == (93, 41, 1024, (80 << 30) - 1024)
+        assert [ml.nvmlDeviceGetTotalEccErrors(gpu, kind, ml.NVML_VOLATILE_ECC) for kind in (0, 1)] == [3, 1]
+        assert [ml.nvmlDeviceGetNvLinkState(gpu, link) for link in (0, 15, 16, 17)] == [1, 1, 0, 0]
+        with pytest.raises(ml.NVMLError_InvalidArgument):
+            ml.nvmlDeviceGetTotalEccErrors(gpu, 2, ml.NVML_VOLATILE_ECC)
 
 
 def test_nothing_answers_before_init(nvml_mock: Describe) -> None:

@@ -17,7 +17,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from guest_cdi.lean.errors import CdiError
-from guest_cdi.render import document, publish, quote, render, render_json, render_yaml
+from guest_cdi.lean.yamltext import quote
+from guest_cdi.render import document, publish, render, render_json, render_yaml
 from guest_cdi.spec import (
     ContainerEdits,
     Device,

@@ -44,7 +44,7 @@ def test_what_json_refuses_is_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize(("data", "what"), [
     (b"", "no JSON value at character 0"), (b"  \n", "no JSON value at character 0"), (b"[1,", "no JSON value at character 3"),
-    (b"{} x", "more text after the value: 'x'"), (b"NaN", "NaN is no JSON number"), (b"[-Infinity]", "-Infinity is no JSON number"),
+    (b"{} x", "more text after the value: 'x'"), (b"NaN", "NaN is not a JSON number"), (b"[-Infinity]", "-Infinity is not a JSON number"),
     (b"[" * 100_000, "nested too deeply"), (b"\xff", "can't decode byte"), (b'"\x01"', "Invalid control character"),
     (b"\xef\xbb\xbf{}", "no JSON value"), (b"[-1e999]", "-1e999 is out of the range"), (b"1" + b"0" * 400 + b".5", "out of the range"),
 ])

@@ -243,3 +243,14 @@ def test_it_loads_nothing_heavy() -> None:
     code = f"import sys; sys.path.insert(0, {str(root)!r}); import guest_cdi.lean.light; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, timeout=20)
     assert not HEAVY & set(loaded.stdout.split())
+
+
+def test_protocols_are_one_class_that_says_nothing() -> None:
+    class Reads(light.Protocol):
+        def read(self) -> bytes: ...
+
+    class ReadsAndWrites(Reads, light.Protocol):
+        def write(self, data: bytes) -> None: ...
+
+    assert Reads is ReadsAndWrites is light.Protocol
+    assert not hasattr(light.Protocol, "read")
