@@ -1,72 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grammar of the console, written and read here: one line per event, ASCII only, at most LINE_LIMIT bytes.
+"""The grammar of the console: one line per event, ASCII only, at most LINE_LIMIT bytes. transcript.py reads it.
 
-    nvrc: step <name> <ok|skip|fail|warn> <seconds>s [detail]
-    nvrc: warn <text>
+    nvrc: step <name> <ok|skip|fail|warn> <seconds>s [detail]      (of warn: <code>: <what>)
+    nvrc: warn [<code> ]<what>
     nvrc: READY in <seconds>s mode=<mode> gpus=<n> cdi=<n> agent=<pid>
     nvrc: FATAL code=<code> step=<step> what="..." hint="..."
     nvrc: END code=<code> what="..."
     nvrc: report <a piece of the report's JSON text; the pieces from `{` to `}`, joined, are the document>
 
 A boot ends in READY or FATAL, exactly one of them. When a VM that was ready goes down, END or a FATAL of step
-`supervise` says why. Whatever the input, a
-line stays a line: control and non-ASCII characters become \\xNN, \\uNNNN or \\UNNNNNNNN, a backslash is doubled, and
-quotes are escaped where they would end a string. Text that does not fit is cut and ends in "...".
-The limit keeps a line with its prefix in one kernel log record (about 1 KiB), so that the kernel never splits it.
+`supervise` says why. Whatever the input, a line stays a line: control and non-ASCII characters become \\xNN, \\uNNNN or
+\\UNNNNNNNN, a backslash is doubled, and quotes are escaped where they would end a string. Text that does not fit is cut
+and ends in "...". The limit keeps a line with its prefix in one kernel log record (about 1 KiB), so that the kernel
+never splits it.
+
+A Trouble becomes text here only, for the console and for whoever is told why there is no agent.
 """
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import Callable, Iterable, Iterator, NamedTuple
+from guest_cdi.lean.light import Callable, Iterable, Iterator
+from nvrc.vocabulary.trouble import AFTER_THE_BOOT, Trouble
 
 PREFIX = "nvrc: "
 LINE_LIMIT = 900
 TOKEN_LIMIT = 64
+REFUSAL = "guest init: "
+REFUSAL_LIMIT = 1024
+ORDERLY = "OK"
 WORDS = ("ok", "skip", "fail", "warn")
 _CUT = "..."
 _MAX_SECONDS = 999999.999
 
 
-class StepLine(NamedTuple):
-    name: str
-    outcome: str
-    seconds: float
-    detail: str
-
-
-class WarningLine(NamedTuple):
-    text: str
-
-
-class ReadyLine(NamedTuple):
-    seconds: float
-    mode: str
-    gpus: int
-    cdi: int
-    agent: int
-
-
-class FatalLine(NamedTuple):
-    code: str
-    step: str
-    what: str
-    hint: str
-
-
-class EndLine(NamedTuple):
-    code: str
-    what: str
-
-
-Line = StepLine | WarningLine | ReadyLine | FatalLine | EndLine
-
-
-# Writing ---------------------------------------------------------------------------------------------------------
-
-
-def step_line(name: str, outcome: str, seconds: float, detail: str = "") -> str:
+def step_line(name: str, outcome: str, seconds: float, detail: str = "", trouble: Trouble | None = None) -> str:
+    """`trouble`: of a step that failed; its code leads where the boot goes on, and no verdict tells it."""
+    if trouble is not None:
+        detail = f"{trouble.code}: {trouble.what}" if outcome == "warn" else trouble.what
     if outcome not in WORDS:
-        raise ValueError(f"step {name}: {outcome!r} is no outcome of a finished step; one of {', '.join(WORDS)} is")
+        raise ValueError(f"step {name}: {outcome!r} is not an outcome of a finished step; one of {', '.join(WORDS)} is")
     head = f"{PREFIX}step {_token(name)} {outcome} {_seconds(seconds)}"
     text = _escape(detail.strip(), "", LINE_LIMIT - len(head) - 1)
     return f"{head} {text}" if text else head
@@ -76,17 +48,41 @@ def warning_line(text: str) -> str:
     return f"{PREFIX}warn {_escape(text.strip(), '', LINE_LIMIT - len(PREFIX) - 5)}"
 
 
+def sentence(trouble: Trouble) -> str:
+    """`E_GPU_LOST GPU 0000:41:00.0: Xid 79, fell off the bus`; of a remark, what it says."""
+    return f"{trouble.code} {trouble.what}" if trouble.code else trouble.what
+
+
+def headline(trouble: Trouble) -> str:
+    """`E_MIG in step gpu-settings: no profile 9g`"""
+    return f"{trouble.code} in step {trouble.step or AFTER_THE_BOOT}: {trouble.what}"
+
+
+def trouble_line(trouble: Trouble) -> str:
+    """Of what does not end the machine."""
+    return warning_line(sentence(trouble))
+
+
 def verdict_ready(seconds: float, mode: str, gpus: int, cdi: int, agent: int) -> str:
     return f"{PREFIX}READY in {_seconds(seconds)} mode={_token(mode)} gpus={gpus:d} cdi={cdi:d} agent={agent:d}"
 
 
-def verdict_fatal(code: str, step: str, what: str, hint: str) -> str:
-    head = f"{PREFIX}FATAL code={_token(code)} step={_token(step)}"
-    what, hint = fit(what, hint, LINE_LIMIT - len(head) - len(' what="" hint=""'), '"')
+def verdict_fatal(trouble: Trouble) -> str:
+    head = f"{PREFIX}FATAL code={_token(trouble.code)} step={_token(trouble.step)}"
+    what, hint = _fit(trouble.what, trouble.hint, LINE_LIMIT - len(head) - len(' what="" hint=""'), '"')
     return f'{head} what="{what}" hint="{hint}"'
 
 
-def fit(what: str, hint: str, room: int, also: str = "") -> tuple[str, str]:
+def refusal(trouble: Trouble) -> str:
+    """The verdict for a runtime, and for termination messages: one line that begins with no prefix of ours."""
+    head = f"{REFUSAL}{printable(trouble.code, TOKEN_LIMIT)} in step {printable(trouble.step, TOKEN_LIMIT)}: "
+    tail = " (hint: )"
+    what, hint = (" ".join(text.split()) for text in (trouble.what, trouble.hint))
+    what, hint = _fit(what, hint, REFUSAL_LIMIT - len(head) - len(tail))
+    return f"{head}{what} (hint: {hint})" if hint else head + what
+
+
+def _fit(what: str, hint: str, room: int, also: str = "") -> tuple[str, str]:
     """Cause and advice as they stand in a line, together in at most `room` characters.
 
     The cause matters more than the advice: the hint keeps a third of the room, more only if the cause is short.
@@ -155,72 +151,3 @@ def _escape_char(char: str, also: str) -> str:
     if 0x20 <= number <= 0x7E and char not in also:
         return char
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
-
-
-# Reading ---------------------------------------------------------------------------------------------------------
-
-# What may stand before our prefix on a serial console: the level of a raw record, the kernel's time, its caller.
-_BEFORE = r"(?:<[0-9]{1,3}>)?(?:\[ *[0-9]+\.[0-9]+\](?:\[ *[TC][0-9]+\])? )?"
-_TIME = r"([0-9]{1,6}\.[0-9]{3})s"
-_NUMBER = r"([0-9]{1,9})"
-_STRING = r'"((?:[^"\\]|\\.)*)"'
-_STEP = rf"step (\S+) ({'|'.join(WORDS)}) {_TIME}(?: (.*))?"
-_WARNING = r"warn (.*)"
-_READY = rf"READY in {_TIME} mode=(\S+) gpus={_NUMBER} cdi={_NUMBER} agent={_NUMBER}"
-_FATAL = rf"FATAL code=(\S+) step=(\S+) what={_STRING} hint={_STRING}"
-_END = rf"END code=(\S+) what={_STRING}"
-
-
-def parse_line(text: str) -> Line | None:
-    """The line as a value; None for pieces of a report and for everything that is not exactly of this grammar."""
-    import re
-
-    body = _body(text)
-    if body is None:
-        return None
-    if found := re.fullmatch(_STEP, body):
-        return StepLine(_word(found[1]), found[2], float(found[3]), _unescape(found[4] or ""))
-    if found := re.fullmatch(_READY, body):
-        return ReadyLine(float(found[1]), _word(found[2]), int(found[3]), int(found[4]), int(found[5]))
-    if found := re.fullmatch(_FATAL, body):
-        return FatalLine(_word(found[1]), _word(found[2]), _unescape(found[3]), _unescape(found[4]))
-    if found := re.fullmatch(_END, body):
-        return EndLine(_word(found[1]), _unescape(found[2]))
-    if found := re.fullmatch(_WARNING, body):
-        return WarningLine(_unescape(found[1]))
-    return None
-
-
-def parse_report_piece(text: str) -> str | None:
-    """What a report line carries; None for other lines."""
-    body = _body(text)
-    return body.removeprefix("report ") if body is not None and body.startswith("report ") else None
-
-
-def _body(text: str) -> str | None:
-    import re
-
-    start = re.match(_BEFORE + PREFIX, text)
-    return None if start is None else text[start.end():].rstrip("\r\n")
-
-
-def _word(text: str) -> str:
-    return "" if text == "-" else _unescape(text)
-
-
-def restore(text: str) -> str:
-    """The text that `printable` was given, unless it was cut."""
-    return _unescape(text)
-
-
-def _unescape(text: str) -> str:
-    import re
-
-    def restore(found: re.Match[str]) -> str:
-        escape = found[1]
-        if escape in '"\\':
-            return escape
-        number = int(escape[1:], 16)
-        return chr(number) if number < 0x110000 else found[0]
-
-    return re.sub(r'\\(x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|["\\])', restore, text)

@@ -6,8 +6,8 @@ from __future__ import annotations
 import sys
 
 from guest_cdi.lean.light import BinaryIO, Callable, TypeVar
-from nvrc.vocabulary.console import parse_report_piece
 from nvrc.vocabulary.jsonread import FormatError
+from nvrc.vocabulary.transcript import parse_report_piece
 
 T = TypeVar("T")
 STDIN = "-"

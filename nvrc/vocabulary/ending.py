@@ -1,28 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a machine ends."""
+"""Why a machine ends: somebody wanted it to, or something failed."""
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import dataclass
-from nvrc.vocabulary.errors import find_code
-
-ORDERLY = "OK"
+from guest_cdi.lean.light import NamedTuple
+from nvrc.vocabulary.trouble import Trouble
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """Why the VM ends: code OK for an orderly end, else a failure code."""
-
-    code: str
+class Orderly(NamedTuple):
     what: str
-    hint: str = ""
-    step: str = "supervise"
 
-    @property
-    def is_orderly(self) -> bool:
-        return self.code == ORDERLY
 
-    @property
-    def advice(self) -> str:
-        row = None if self.hint or self.is_orderly else find_code(self.code)
-        return row.remedy if row else self.hint
+Ending = Orderly | Trouble

@@ -21,3 +21,12 @@ class GpuRecord:
     state: GpuState = GpuState.SEEN
     code: str = ""
     seconds: float | None = None
+
+    @property
+    def place(self) -> str:
+        return name_place(self.bdf, self.uuid)
+
+
+def name_place(bdf: str, uuid: str) -> str:
+    """`0000:41:00.0 (GPU-...)`, as far as it is known: how every sentence names a GPU."""
+    return f"{bdf} ({uuid})" if uuid else bdf

@@ -2,7 +2,8 @@
 """Frozen values to JSON text, small enough for PID 1. Reading is another module's work and never done at boot.
 
 Knows dataclasses, enums, tuples, mappings with string keys, strings, numbers, booleans and None. The text is ASCII,
-one line per field of the document and per item of its lists, so that `cat` and `diff` are useful on it.
+one line per field of the document and per item of its lists, so that `cat` and `diff` are useful on it. What is unset
+is null in a document, an empty string too; messages between programs of ours keep that.
 """
 
 from __future__ import annotations
@@ -14,38 +15,40 @@ _BROKEN_LEVELS = 2  # the document, and each list or object directly in it
 
 
 def encode(value: object) -> bytes:
-    return (_value(value, 0) + "\n").encode("ascii")
+    return (_value(value, 0, "null") + "\n").encode("ascii")
 
 
 def encode_line(value: object) -> bytes:
     """All of it in one line."""
-    return (_value(value, _BROKEN_LEVELS) + "\n").encode("ascii")
+    return (_value(value, _BROKEN_LEVELS, '""') + "\n").encode("ascii")
 
 
-def _value(value: object, level: int) -> str:
+def _value(value: object, level: int, empty: str) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Enum):
-        return _value(value.value, level)
+        return _value(value.value, level, empty)
     if isinstance(value, str):
-        return _string(value)
+        return _string(value) if value else empty
     if isinstance(value, int):
         return int.__repr__(value)
     if isinstance(value, float):
         return _number(value)
-    return _compound(value, level)
+    return _compound(value, level, empty)
 
 
-def _compound(value: object, level: int) -> str:
+def _compound(value: object, level: int, empty: str) -> str:
     if isinstance(value, tuple | list):
-        return _lines("[", (_value(item, level + 1) for item in value), "]", level)
+        # An empty item is an empty item, such as a line of a log.
+        items = ('""' if item == "" else _value(item, level + 1, empty) for item in value)
+        return _lines("[", items, "]", level)
     about = vars(type(value))
     if "__dataclass_fields__" in about:
         value = {name: getattr(value, name) for name in about["__slots__"]}
     if isinstance(value, Mapping):
-        pairs = (f"{_string(str(key))}: {_value(item, level + 1)}" for key, item in value.items())
+        pairs = (f"{_string(str(key))}: {_value(item, level + 1, empty)}" for key, item in value.items())
         return _lines("{", pairs, "}", level)
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
@@ -78,5 +81,5 @@ def _char(char: str) -> str:
 
 def _number(value: float) -> str:
     if value - value != 0:
-        raise ValueError(f"{value} is no JSON number")
+        raise ValueError(f"{value} is not a JSON number")
     return float.__repr__(value)

@@ -31,5 +31,9 @@ def distance(one: str, other: str, enough: int = _LONGEST) -> int:
             if row > 1 and column > 1 and char == other[column - 2] and one[row - 2] == wanted:
                 cost = min(cost, before[column - 2] + 1)
             line.append(cost)
+        if min(line) > enough and min(above) > enough:
+            break  # no row below gets less
         before, above = above, line
-    return above[-1]
+    else:
+        return above[-1]
+    return enough + 1

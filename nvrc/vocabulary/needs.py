@@ -23,14 +23,17 @@ class Sign(Enum):
     PATH = "path"
     EXTENSION = "extension"
     WORD = "kernel parameter"
-    PCI_VENDOR = "PCI vendor"
+    NIC = "a network function of vendor 15b3 that containers may have"
+    VIRTIO = "virtio device"
     TEE_GPU = "a GPU in a confidential guest"
 
 
 class Need(NamedTuple):
-    """Modules in the order of loading, each with the kernel option that makes it.
+    """Modules in the order of loading, each with the kernel option that makes it. A name with several rows is one need,
+    whose modules go by signs of their own.
 
     `signs`: one of them is enough. `where_there`: modules that some kernels do not have; an image goes without.
+    `elsewhere`: modules that an image has for it, and that the step `modules` loads where the machine's mode says so.
     `device`: what a confidential guest must show afterwards. `builtin`: where the modules are part of the kernel.
     """
 
@@ -40,6 +43,7 @@ class Need(NamedTuple):
     modules: Mapping[str, str]
     builtin: str
     where_there: Mapping[str, str] = _NO_MODULES
+    elsewhere: Mapping[str, str] = _NO_MODULES
     before_driver: bool = False
     device: str = ""
 
@@ -50,13 +54,16 @@ _NOT_DEBIAN = "Kata's kernels; a module in Debian's and Ubuntu's"
 
 SNP_SIGNS = ((Sign.PATH, "/sys/devices/platform/sev-guest"), (Sign.PATH, "/sys/devices/system/cpu/sev"))
 TDX_SIGNS = ((Sign.CPU_FLAG, "tdx_guest"),)
+CCA_SIGNS = ((Sign.PATH, "/sys/devices/platform/arm-cca-dev"),)
 # Where guest components are: their attestation takes a TEE without a device for no TEE at all.
 COMPONENTS = ((Sign.PATH, "/usr/local/bin/attestation-agent"), (Sign.EXTENSION, "coco"))
 
 NEEDS: tuple[Need, ...] = (
-    Need("agent", "the agent's own: containers' roots, the network, the line to the runtime", _ALWAYS, {
-        "overlay": "OVERLAY_FS", "virtio_net": "VIRTIO_NET", "vmw_vsock_virtio_transport": "VIRTIO_VSOCKETS",
-    }, _KATA),
+    Need("agent", "the agent's own: containers' roots", _ALWAYS, {"overlay": "OVERLAY_FS"}, _KATA),
+    Need("agent", "the agent's own: a network function that is attached at boot", ((Sign.VIRTIO, "1"),),
+         {"virtio_net": "VIRTIO_NET"}, _KATA),
+    Need("agent", "the agent's own: the line to the runtime", ((Sign.VIRTIO, "19"),),
+         {"vmw_vsock_virtio_transport": "VIRTIO_VSOCKETS"}, _KATA),
     Need("storage", "disks that are plugged in while the guest runs, and the file systems on them", _ALWAYS, {
         "virtio_blk": "VIRTIO_BLK", "virtio_scsi": "SCSI_VIRTIO", "sd_mod": "BLK_DEV_SD", "erofs": "EROFS_FS",
         "dm_verity": "DM_VERITY", "loop": "BLK_DEV_LOOP",
@@ -86,6 +93,8 @@ NEEDS: tuple[Need, ...] = (
     Need("networks", "networks that containers make: VPNs, containers in containers", _ALWAYS, {
         "veth": "VETH", "bridge": "BRIDGE", "tun": "TUN",
     }, _NOT_DEBIAN),
+    Need("late-network", "a network function that is plugged in while the guest runs, as for docker and nerdctl",
+         _ALWAYS, {"virtio_net": "VIRTIO_NET"}, _KATA),
     Need("gpu-crypto", "confidential GPUs: the driver asks the kernel for these by name, so no symbol brings them",
          ((Sign.TEE_GPU, ""),), {"gcm": "CRYPTO_GCM", "ecdh_generic": "CRYPTO_ECDH"},
          "Kata's NVIDIA kernel", {
@@ -103,18 +112,21 @@ NEEDS: tuple[Need, ...] = (
              "algif_skcipher": "CRYPTO_USER_API_SKCIPHER",
          }, "Kata's confidential kernel",
          {"essiv": "CRYPTO_ESSIV", "algif_hash": "CRYPTO_USER_API_HASH", "aesni_intel": "CRYPTO_AES_NI_INTEL"}),
-    Need("rdma", "network functions of NVIDIA's with RDMA", ((Sign.PCI_VENDOR, "15b3"),), {
+    Need("rdma", "network functions of NVIDIA's, with RDMA", ((Sign.NIC, ""),), {
         "mlx5_core": "MLX5_CORE", "mlx5_ib": "MLX5_INFINIBAND", "ib_uverbs": "INFINIBAND_USER_ACCESS",
         "rdma_ucm": "INFINIBAND_ADDR_TRANS",
-    }, "Kata's NVIDIA kernel", {"ib_umad": "INFINIBAND_USER_MAD"}),
+    }, "Kata's NVIDIA kernel", elsewhere={"ib_umad": "INFINIBAND_USER_MAD"}),
 )
 
-NAMES = tuple(need.name for need in NEEDS)
+NAMES = tuple(dict.fromkeys(need.name for need in NEEDS))
 # Beside modules.dep in an image whose modules the factory chose: the names of the needs that it serves, one a line.
 SERVES = "nvrc.serves"
+# What a module's file is called with it behind: its signature, for the kernels that require one.
+SIGNATURE = ".sig"
 
 
 def modules_of(option: str) -> tuple[str, ...]:
     """The modules that a kernel option makes, as far as a row knows."""
-    pairs = (pair for need in NEEDS for pair in (*need.modules.items(), *need.where_there.items()))
+    pairs = (pair for need in NEEDS for pair in (*need.modules.items(), *need.where_there.items(),
+                                                *need.elsewhere.items()))
     return tuple(dict.fromkeys(module for module, makes in pairs if makes == option))

@@ -4,6 +4,7 @@
 AGENT = "/usr/bin/kata-agent"
 POLICY_FOLDER = "/etc/nvrc"
 POLICY = "/etc/nvrc/policy.toml"
+METRICS = "/usr/lib/nvrc-metrics/nvrc-metrics"
 HOSTNAME = "/etc/hostname"
 
 RUN = "/run/nvrc"
@@ -13,6 +14,7 @@ CONTROL = "/run/nvrc/control.sock"
 SYSLOG = "/run/syslog.log"
 
 DEV_LOG = "/dev/log"
+DEV_LOG_GROUP = 64910  # may write to it after the hand-over; the other group of all programs that PID 1 confines
 KMSG = "/dev/kmsg"
 VSOCK = "/dev/vsock"
 CMDLINE = "/proc/cmdline"
@@ -26,6 +28,7 @@ SYSRQ = "/proc/sysrq-trigger"
 CTRL_ALT_DEL = "/proc/sys/kernel/ctrl-alt-del"
 
 PCI_DEVICES = "/sys/bus/pci/devices"
+VIRTIO_DEVICES = "/sys/bus/virtio/devices"
 CGROUP = "/sys/fs/cgroup"
 CGROUPS = "/proc/cgroups"
 
@@ -40,16 +43,28 @@ LD_CACHE = "/etc/ld.so.cache"
 OSRELEASE = "/proc/sys/kernel/osrelease"
 PROC_DEVICES = "/proc/devices"
 PROC_MISC = "/proc/misc"
+NVIDIA_CONTROL = "/dev/nvidiactl"
 NVIDIA_PROC = "/proc/driver/nvidia"
+CDI_FOLDER = "/var/run/cdi"
 CDI_SPEC = "/var/run/cdi/nvidia.yaml"
+CDI_RUN = "/run/cdi"
+CDI_HELD = "/run/nvrc/cdi-held.yaml"  # no place that the agent reads
+ATTESTATION_AGENT = "/run/confidential-containers/attestation-agent/attestation-agent.sock"
+VERIFIER_HOME = "/run/nvrc-verifier"
 
 FABRIC_CONFIG = "/run/fabricmanager.cfg"
 FABRIC_RUN = "/run/nvidia-fabricmanager"
-SUBNET_SOCKET = "/var/run/nvidia-fabricmanager/fm_sm_ipc.socket"
+FABRIC_FOLDER = "/var/run/nvidia-fabricmanager"  # as the daemons write it
+SUBNET_SOCKET = "/run/nvrc/nvidia-fabricmanager/fm_sm_ipc.socket"  # where theirs is for PID 1
 INFINIBAND = "/sys/class/infiniband"
-PERSISTENCED_RUN = "/var/run/nvidia-persistenced"
-PERSISTENCED_PID = "/var/run/nvidia-persistenced/nvidia-persistenced.pid"
-HOSTENGINE_PID = "/var/run/nv-hostengine.pid"
+INFINIBAND_NODES = "/dev/infiniband"
+TOPOLOGY_FILES = "/etc/nvrc/topology"
+TOPOLOGY_HOME = "/run/nvidia-topologyd"
+TOPOLOGY_FILE = "/run/nvidia-topologyd/virtualTopology.xml"
+PERSISTENCED_HOME = "/run/nvidia-persistenced"
+PERSISTENCED_PID = "/run/nvrc/nvidia-persistenced/nvidia-persistenced.pid"  # as PID 1 sees its own folder
+HOSTENGINE_HOME = "/run/nv-hostengine"
+HOSTENGINE_PID = "/run/nv-hostengine/nv-hostengine.pid"
+EXPORTER_HOME = "/run/dcgm-exporter"
 DCGM_COUNTERS = "/etc/dcgm-exporter/default-counters.csv"
 GPU_PROC = "/proc/driver/nvidia/gpus"
-ACCOUNTS = "/etc/passwd"

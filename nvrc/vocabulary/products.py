@@ -37,5 +37,11 @@ PRODUCTS: Mapping[str, Product] = {
     "RTX-PRO-6000": Product(device=0x2BB5, model="NVIDIA RTX PRO 6000 Blackwell Server Edition", memory_gib=96,
                             pci_class=0x030000, capability=(12, 0)),
 }
+# NVLinks of one GPU to the switches of its board, by device id, as nvidia-smi topo -m counts them there. A800 and H800
+# have 8: 400 GB/s of 50 GB/s each, where A100 has 600 and H100 and H20 have 900; B200 has 1800 of 100 each.
+NVLINKS: Mapping[int, int] = {
+    0x20B0: 12, 0x20B2: 12, 0x20BD: 8, 0x20F3: 8, 0x2324: 8, 0x2329: 18, 0x232C: 18, 0x2330: 18, 0x2335: 18,
+    0x2901: 18, 0x3182: 18,
+}
 # NVSwitch functions, class 0680.
 SWITCHES: Mapping[str, int] = {"A100": 0x1AF1, "H100": 0x22A3}

@@ -7,25 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.trouble import fatal_line, trouble
 from nvrc.vocabulary.console import (
     LINE_LIMIT,
     TOKEN_LIMIT,
     WORDS,
-    EndLine,
-    FatalLine,
-    Line,
-    ReadyLine,
-    StepLine,
-    WarningLine,
     end_line,
-    parse_line,
-    parse_report_piece,
     report_lines,
     step_line,
-    verdict_fatal,
     verdict_ready,
     warning_line,
 )
+from nvrc.vocabulary.transcript import EndLine, Line, ReadyLine, StepLine, WarningLine, parse_line, parse_report_piece
+from nvrc.vocabulary.trouble import Trouble
 
 # Text that fits whatever becomes of it: the longest escape has ten characters.
 SHORT = st.text(max_size=20)
@@ -43,9 +37,9 @@ COUNT = st.integers(0, 999_999)
                  'nvrc: warn nvrc.smi.src: unknown, did you mean "nvrc.smi.srs"?', id="warning"),
     pytest.param(verdict_ready(1.234, "gpu", 8, 9, 87), "nvrc: READY in 1.234s mode=gpu gpus=8 cdi=9 agent=87",
                  id="ready"),
-    pytest.param(verdict_fatal("E_X", "y", 'disk "a"', "use C:\\b"),
+    pytest.param(fatal_line("E_X", "y", 'disk "a"', "use C:\\b"),
                  'nvrc: FATAL code=E_X step=y what="disk \\"a\\"" hint="use C:\\\\b"', id="fatal"),
-    pytest.param(verdict_fatal("", "-", "", ""), 'nvrc: FATAL code=- step=\\x2d what="" hint=""', id="fatal-empty"),
+    pytest.param(fatal_line("", "-", "", ""), 'nvrc: FATAL code=- step=\\x2d what="" hint=""', id="fatal-empty"),
     pytest.param(end_line("E_AGENT_EXIT", "signal 9\r\n\x1b[2J"),
                  'nvrc: END code=E_AGENT_EXIT what="signal 9\\x0d\\x0a\\x1b[2J"', id="end"),
     pytest.param(warning_line("é€\U0001f600\udcff"), "nvrc: warn \\xe9\\u20ac\\U0001f600\\udcff", id="non-ascii"),
@@ -64,7 +58,7 @@ def test_impossible_times_stay_in_the_grammar(seconds: float, text: str) -> None
 
 
 def test_unfinished_outcomes_have_no_line() -> None:
-    with pytest.raises(ValueError, match="step cdi: 'running' is no outcome of a finished step; one of ok, skip"):
+    with pytest.raises(ValueError, match="step cdi: 'running' is not an outcome of a finished step; one of ok, skip"):
         step_line("cdi", "running", 1.0)
 
 
@@ -77,7 +71,7 @@ def assert_one_line(line: str) -> None:
 
 @given(st.text(), st.sampled_from(WORDS), st.floats(), st.text())
 def test_any_input_is_one_line(name: str, outcome: str, seconds: float, text: str) -> None:
-    for line in (step_line(name, outcome, seconds, text), warning_line(text), verdict_fatal(name, name, text, text),
+    for line in (step_line(name, outcome, seconds, text), warning_line(text), fatal_line(name, name, text, text),
                  end_line(name, text), verdict_ready(seconds, name, 8, 9, 87)):
         assert_one_line(line)
 
@@ -87,23 +81,24 @@ def test_any_input_is_one_line(name: str, outcome: str, seconds: float, text: st
 def test_long_text_is_cut_between_characters(char: str, length: int) -> None:
     text = char * length
     for line in (step_line("s", "fail", 1, text + "x"), warning_line("x" + text + "x"), end_line("E", text),
-                 verdict_fatal("E", "s", text, "short"), verdict_fatal("E", "s", text, text),
-                 verdict_fatal("E", "s", "short", text)):
+                 fatal_line("E", "s", text, "short"), fatal_line("E", "s", text, text),
+                 fatal_line("E", "s", "short", text)):
         assert_one_line(line)
         found = parse_line(line)
         assert found is not None
-        for value in found:
-            if isinstance(value, str) and value.endswith("..."):
+        values = [getattr(found, name) for name in ("text", "detail", "what", "hint") if hasattr(found, name)]
+        for value in values:
+            if value.endswith("..."):
                 assert set(value.removesuffix("...")) <= {char, "x"}
 
 
 def test_a_long_cause_leaves_a_third_of_the_line_to_the_hint() -> None:
-    found = parse_line(verdict_fatal("E_X", "s", "c" * 5000, "h" * 5000))
-    assert isinstance(found, FatalLine)
+    found = parse_line(fatal_line("E_X", "s", "c" * 5000, "h" * 5000))
+    assert isinstance(found, Trouble)
     assert len(found.what) > 500
     assert len(found.hint) > 250
-    short = parse_line(verdict_fatal("E_X", "s", "c" * 5000, "do this"))
-    assert isinstance(short, FatalLine)
+    short = parse_line(fatal_line("E_X", "s", "c" * 5000, "do this"))
+    assert isinstance(short, Trouble)
     assert short.hint == "do this"
     assert len(short.what) > 800
 
@@ -131,7 +126,7 @@ def test_ready_reads_back(seconds: float, mode: str, gpus: int, cdi: int, agent:
 
 @given(TOKEN, TOKEN, SHORT, SHORT)
 def test_fatal_reads_back(code: str, step: str, what: str, hint: str) -> None:
-    assert parse_line(verdict_fatal(code, step, what, hint)) == FatalLine(code, step, what, hint)
+    assert parse_line(fatal_line(code, step, what, hint)) == trouble(code, step, what, hint)
 
 
 @pytest.mark.parametrize("length", [0, 1, 886, 887, 888, 5000])

@@ -20,19 +20,9 @@ def write_document(out: TextIO, body: object) -> None:
     out.write(encode({"schema": SCHEMA, **_members(body)}).decode())
 
 
-def _members(value: object) -> dict[str, object]:
+def _members(value: object) -> Mapping[str, object]:
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return value
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: getattr(value, field.name) for field in fields(value)}
     raise TypeError(f"no document is made of {type(value).__name__}")
-
-
-def _plain(value: object) -> object:
-    if value == "":
-        return None
-    if isinstance(value, Mapping) or (is_dataclass(value) and not isinstance(value, type)):
-        return _members(value)
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value
