@@ -16,8 +16,8 @@
 
 #define INIT "/usr/lib/nvrc/nvrc"
 #define FAILURE "nvrc: FATAL code=E_INIT_EXEC step=first what=\"cannot execute " INIT ": errno "
-#define REMEDY "\" hint=\"errno 2: the image lacks the program or its loader; errno 5: the root disk cannot be read; " \
-	"rebuild the image\"\n"
+#define REMEDY "\" hint=\"rebuild the image; errno 2: the image lacks the program or its loader; errno 5: the root disk " \
+	"cannot be read\"\n"
 
 /* All that depends on the processor: how the kernel is asked. Another one needs this function and nothing else. */
 #ifndef __x86_64__

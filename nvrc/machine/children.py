@@ -49,7 +49,8 @@ class Children:
             ended(pid, status)
 
 
-def work(task: Callable[[int], None], talking: int, output: int) -> NoReturn:  # pragma: no cover - in the child only
+def work(task: Callable[[int], None], talking: int, output: int,
+         confine: Callable[[], None]) -> NoReturn:  # pragma: no cover - in the child only
     """The whole life of a forked worker: it has nothing of PID 1 but a copy of its memory.
 
     Of the descriptors only its end of the socket stays; what it prints goes to `output`. Signals that PID 1 blocks
@@ -65,6 +66,7 @@ def work(task: Callable[[int], None], talking: int, output: int) -> NoReturn:  #
         for number in (signal.SIGALRM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        confine()
         task(talking)
         code = 0
     except BaseException as err:

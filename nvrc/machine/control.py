@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The local control socket: root connects to /run/nvrc/control.sock, is told the live status, and that is all.
+"""The local control socket: root connects to /run/nvrc/control.sock, is told the live status, and that is all. Where
+nvrc.metrics asks for it, the process that serves metrics may connect as well.
 
 There is nothing to ask for, so there is nothing to parse. The answer goes into the kernel's buffer in one piece and the
 connection is closed: a client that never reads, or never stops connecting, costs PID 1 no descriptor, no memory and
@@ -21,28 +22,32 @@ _UCRED, _TIMEVAL = struct.Struct("3i"), struct.Struct("ll")
 
 
 def listen(path: str) -> int:
-    """A listening socket at `path` for root alone, in place of one that an earlier life left there."""
-    if os.path.lexists(path):
-        os.unlink(path)
+    """A listening socket at `path` for root alone, in place of one that an earlier life left there. It gets its name
+    when it listens: nobody who finds it is refused.
+    """
+    fresh = f"{os.path.dirname(path)}/.new"
+    if os.path.lexists(fresh):
+        os.unlink(fresh)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
     try:
-        sock.bind(path)
-        os.chmod(path, 0o600)
+        sock.bind(fresh)
+        os.chmod(fresh, 0o600)
         sock.listen(BACKLOG)
+        os.rename(fresh, path)
         return sock.detach()
     finally:
         sock.close()
 
 
-def serve(listener: int, answer: Callable[[], bytes], owner: int = 0) -> None:
-    """Answer those who wait, at most one batch. All of them get the same document, which is made once."""
+def serve(listener: int, answer: Callable[[], bytes], owners: tuple[int, ...] = (0,)) -> None:
+    """Answer those who wait and are of these users, at most one batch. All of them get the same document, made once."""
     document = b""
     for _ in range(BATCH):
         connection = _accept(listener)
         if connection is None:
             return
         try:
-            if _peer_uid(connection) == owner:
+            if _peer_uid(connection) in owners:
                 document = document or answer()
                 _send(connection, document)
         except OSError:

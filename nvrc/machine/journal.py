@@ -74,9 +74,6 @@ class Journal:
         """The newest lines of daemons and kernel, for a failure message."""
         return tuple(line.text for line in list(self._ring)[-count:]) + tuple(list(self._kernel)[-count:])
 
-    def kernel_tail(self) -> tuple[str, ...]:
-        return tuple(self._kernel)
-
     def forward(self, level: int) -> None:
         """Show messages of this level or more urgent ones on the console as well, from now on."""
         self._forward_at_most = level

@@ -1,31 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System calls that Python does not offer, by ctypes, under the kernel's own constant names. No policy here.
+"""System calls that Python does not offer, under the kernel's own constant names. No policy here.
 
-Numbers are those of x86_64 and aarch64 (identical for everything used below except where a table says otherwise).
+Flags are those of x86_64 and aarch64; the numbers of the calls are in guest_cdi/lean/libc.py.
 Follows mount(2), umount2(2), clone3(2), signalfd(2), init_module(2), reboot(2), prctl(2), netdevice(7).
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import struct
 
-from guest_cdi.lean.libc import LIBC, SYS_CLOSE_RANGE, UINT_MAX, checked
+from guest_cdi.lean.kernel import call, call_locked
+from guest_cdi.lean.libc import (
+    SYS_CLONE3,
+    SYS_CLOSE_RANGE,
+    SYS_FINIT_MODULE,
+    SYS_FSCONFIG,
+    SYS_FSOPEN,
+    SYS_INIT_MODULE,
+    SYS_MOUNT,
+    SYS_PRCTL,
+    SYS_REBOOT,
+    SYS_SIGNALFD4,
+    SYS_UMOUNT2,
+    SYS_UNSHARE,
+    UINT_MAX,
+    checked,
+    syscall,
+)
 from nvrc.vocabulary.signals import signal
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_RELATIME = 4096, 1 << 21
 
-SYS_FSOPEN, SYS_FSCONFIG, SYS_CLONE3 = 430, 431, 435
 FSOPEN_CLOEXEC, FSCONFIG_SET_FLAG = 1, 0
-_IS_X86 = os.uname().machine == "x86_64"
-SYS_INIT_MODULE, SYS_FINIT_MODULE = (175, 313) if _IS_X86 else (105, 273)
 MODULE_INIT_COMPRESSED_FILE = 4
 
+LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2 = 0xFEE1DEAD, 672274793
 LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
 LINUX_REBOOT_CMD_RESTART = 0x01234567
+
+PR_SET_DUMPABLE = 4
 
 SFD_NONBLOCK, SFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 SIGNALFD_SIGINFO = struct.Struct("<I124x")  # ssi_signo is the first member of 128 bytes
@@ -33,36 +49,34 @@ SIGNALFD_SIGINFO = struct.Struct("<I124x")  # ssi_signo is the first member of 1
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 
-# PyDLL keeps the interpreter lock during the call: in the child of a clone that bypasses os.fork the calling thread
-# must own it, because no other thread exists there to release it.
-_locked_libc = ctypes.PyDLL(None, use_errno=True)
-
 
 def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
-    checked(LIBC.mount(os.fsencode(source), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags),
-                       data.encode() or None), target)
+    syscall(target, SYS_MOUNT, os.fsencode(source), os.fsencode(target), fstype.encode(), flags, data.encode() or None)
 
 
 def refused_options(fstype: str, options: tuple[str, ...]) -> tuple[str, ...]:
     """Options that a file system does not take; fsopen(2), which makes a mount and attaches it nowhere."""
-    context = checked(LIBC.syscall(ctypes.c_long(SYS_FSOPEN), fstype.encode(), ctypes.c_uint(FSOPEN_CLOEXEC)))
+    context = syscall("", SYS_FSOPEN, fstype.encode(), FSOPEN_CLOEXEC)
     try:
-        return tuple(option for option in options if LIBC.syscall(
-            ctypes.c_long(SYS_FSCONFIG), ctypes.c_int(context), ctypes.c_uint(FSCONFIG_SET_FLAG), option.encode(), None,
-            ctypes.c_int(0)) < 0)
+        return tuple(option for option in options
+                     if call(SYS_FSCONFIG, context, FSCONFIG_SET_FLAG, option.encode(), None, 0) < 0)
     finally:
         os.close(context)
 
 
 def umount2(target: str, flags: int = 0) -> None:
-    checked(LIBC.umount2(os.fsencode(target), flags), target)
+    syscall(target, SYS_UMOUNT2, os.fsencode(target), flags)
+
+
+def unshare(flags: int) -> None:
+    """Namespaces of this process's own, by CLONE_* flags."""
+    syscall("", SYS_UNSHARE, flags)
 
 
 def signalfd(signals: frozenset[signal.Signals]) -> int:
     """A descriptor that reports `signals`, which must be blocked by the caller."""
     mask = sum(1 << (number - 1) for number in signals)
-    sigset = ctypes.create_string_buffer(struct.pack("<Q", mask), 128)
-    return checked(LIBC.signalfd(-1, sigset, SFD_NONBLOCK | SFD_CLOEXEC))
+    return syscall("", SYS_SIGNALFD4, -1, struct.pack("<Q", mask), 8, SFD_NONBLOCK | SFD_CLOEXEC)
 
 
 def read_signals(descriptor: int) -> list[int]:
@@ -78,26 +92,29 @@ def read_signals(descriptor: int) -> list[int]:
 
 def clone3(flags: int) -> int:
     """Fork with CLONE_* flags: 0 in the child, its pid in the parent. The child must only set itself up and exec."""
-    arguments = ctypes.create_string_buffer(struct.pack("<8Q", flags, 0, 0, 0, int(signal.SIGCHLD), 0, 0, 0))
-    return checked(_locked_libc.syscall(ctypes.c_long(SYS_CLONE3), arguments, ctypes.c_size_t(64)))
+    return checked(call_locked(SYS_CLONE3, struct.pack("<8Q", flags, 0, 0, 0, int(signal.SIGCHLD), 0, 0, 0), 64))
 
 
 def close_range(first: int) -> None:
     """Close every descriptor from `first` on."""
-    checked(LIBC.syscall(ctypes.c_long(SYS_CLOSE_RANGE), ctypes.c_uint(first), ctypes.c_uint(UINT_MAX), 0))
+    syscall("", SYS_CLOSE_RANGE, first, UINT_MAX, 0)
+
+
+def forbid_dumps() -> None:
+    """Make this process one that is not dumped, nor traced, nor read through /proc. Children are it until they exec."""
+    syscall("", SYS_PRCTL, PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def reboot(command: int) -> None:
-    checked(LIBC.reboot(ctypes.c_int(command if command < 1 << 31 else command - (1 << 32))))
+    syscall("", SYS_REBOOT, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, command, None)
 
 
 def init_module(image: bytes, options: str) -> None:
-    checked(LIBC.syscall(ctypes.c_long(SYS_INIT_MODULE), image, ctypes.c_ulong(len(image)), _option_string(options)))
+    syscall("", SYS_INIT_MODULE, image, len(image), _option_string(options))
 
 
 def finit_module(descriptor: int, options: str, flags: int) -> None:
-    checked(LIBC.syscall(ctypes.c_long(SYS_FINIT_MODULE), ctypes.c_int(descriptor), _option_string(options),
-                         ctypes.c_int(flags)))
+    syscall("", SYS_FINIT_MODULE, descriptor, _option_string(options), flags)
 
 
 def _option_string(options: str) -> bytes:

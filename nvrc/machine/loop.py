@@ -6,8 +6,8 @@ Single threaded. A callback must not block. `run` returns as soon as its conditi
 
 from __future__ import annotations
 
-import heapq
 import select
+from _heapq import heappop, heappush
 from itertools import count
 
 from guest_cdi.lean.light import Callable
@@ -23,9 +23,9 @@ class Loop:
         self._timers: list[tuple[float, int, Callback]] = []
         self._serial = count()
 
-    def watch(self, descriptor: int, ready: Callback, *, writing: bool = False) -> None:
-        """Call `ready` whenever the descriptor can be read, or written to."""
-        self._epoll.register(descriptor, select.EPOLLOUT if writing else select.EPOLLIN)
+    def watch(self, descriptor: int, ready: Callback, *, writing: bool = False, urgent: bool = False) -> None:
+        """Call `ready` whenever the descriptor can be read, or written to, or has news out of turn."""
+        self._epoll.register(descriptor, select.EPOLLPRI if urgent else select.EPOLLOUT if writing else select.EPOLLIN)
         self._readers[descriptor] = ready
 
     def unwatch(self, descriptor: int) -> None:
@@ -34,24 +34,25 @@ class Loop:
 
     def at(self, moment: float, expired: Callback) -> None:
         """Call `expired` once, at that moment or soon after. A timer that no longer matters checks so itself."""
-        heapq.heappush(self._timers, (moment, next(self._serial), expired))
+        heappush(self._timers, (moment, next(self._serial), expired))
 
     def run(self, done: Callable[[], bool]) -> None:
         """Serve events until the condition holds; it is asked after every round."""
         while not done():
-            self._serve()
+            self.serve()
 
     def turn(self) -> None:
         """Serve what is ready now, without waiting."""
         self.at(self._now(), lambda: None)
-        self._serve()
+        self.serve()
 
-    def _serve(self) -> None:
+    def serve(self) -> None:
+        """Wait until there is something to do, and do it."""
         for descriptor, _ in self._epoll.poll(self._wait_s()):
             if reader := self._readers.get(descriptor):
                 reader()
         while self._timers and self._timers[0][0] <= self._now():
-            heapq.heappop(self._timers)[2]()
+            heappop(self._timers)[2]()
 
     def _wait_s(self) -> float:
         return max(0.0, self._timers[0][0] - self._now()) if self._timers else -1

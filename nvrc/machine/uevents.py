@@ -7,20 +7,14 @@ message can do no harm. Follows netlink(7) and lib/kobject_uevent.c.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, Callable, Protocol
+from guest_cdi.lean.light import TYPE_CHECKING, Callable
+from nvrc.machine.system import Kernel
 
 if TYPE_CHECKING:
     from _socket import socket
 
-    from nvrc.machine.waits import Waits
-
 NETLINK_KOBJECT_UEVENT = 15
 KERNEL_GROUP = 1
-
-
-class Events(Protocol):
-    def wait(self, timeout_s: float) -> None: ...
-    def close(self) -> None: ...
 
 
 class Uevents:
@@ -57,16 +51,7 @@ def listen() -> Uevents:
     return Uevents(sock)
 
 
-class Machine(Protocol):
-    """The part of System that waiting needs."""
-
-    waits: Waits
-
-    def now(self) -> float: ...
-    def listen_uevents(self) -> Events: ...
-
-
-def wait_until_complete(system: Machine, missing: Callable[[], tuple[str, ...]], patience_s: float) -> tuple[str, ...]:
+def wait_until_complete(system: Kernel, missing: Callable[[], tuple[str, ...]], patience_s: float) -> tuple[str, ...]:
     """What is still missing when nothing is, or when nothing new has come for `patience_s`."""
     left = missing()
     if not left:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from _queue import SimpleQueue
 
-from guest_cdi.lean.light import TYPE_CHECKING, Iterator, NamedTuple, Protocol, Self, TypeVar
+from guest_cdi.lean.light import TYPE_CHECKING, Iterator, NamedTuple, Self, TypeVar
+from nvrc.machine.system import Kernel
 from nvrc.vocabulary.signals import signal, signal_name
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ class ChildEnded(NamedTuple):
         return os.WIFSIGNALED(self.status) and os.WTERMSIG(self.status) == signal.SIGKILL
 
     def text(self) -> str:
-        """`ended with status 3` or `was killed by SIGSEGV`."""
+        """`exited with status 3` or `was killed by SIGSEGV`."""
         if not os.WIFSIGNALED(self.status):
-            return f"ended with status {os.waitstatus_to_exitcode(self.status)}"
+            return f"exited with status {os.waitstatus_to_exitcode(self.status)}"
         return f"was killed by {signal_name(os.WTERMSIG(self.status))}"
 
 
@@ -49,13 +50,6 @@ class OverdueError(Exception):
         self.silent_s = silent_s
 
 
-class Clock(Protocol):
-    """The part of System that waiting needs."""
-
-    def now(self) -> float: ...
-    def wait(self, queue: SimpleQueue[T], limit_s: float) -> T | None: ...
-
-
 class Events:
     """What happens while a step waits; `patience_s` is how long it may go without progress.
 
@@ -63,7 +57,7 @@ class Events:
     its daemon inside misses nothing. `system.start(program, ended=events.ended)` adds the end of a child.
     """
 
-    def __init__(self, system: Clock, patience_s: float, journal: Journal | None = None) -> None:
+    def __init__(self, system: Kernel, patience_s: float, journal: Journal | None = None) -> None:
         self._system = system
         self._queue: SimpleQueue[ChildEnded | Line] = SimpleQueue()
         self._patience_s = patience_s
@@ -109,13 +103,18 @@ class Events:
                 yield event
 
     def until_silent(self, silence_s: float) -> Iterator[ChildEnded | Line]:
-        """What still comes until nothing has for so long; a flood may take its time, up to the patience."""
+        """What still comes until nothing has for so long; a flood may take its time, up to the patience.
+
+        A machine that stands still for longer than that, as one does whose host is busy, finds its time over before
+        the event loop could read a line. So silence is two waits: between them others have had their turn.
+        """
         until_s = self._system.now() + self._patience_s
-        while self._system.now() < until_s:
-            event = self._system.wait(self._queue, silence_s)
-            if event is None:
-                return
-            yield event
+        waits_left = 2
+        while self._system.now() < until_s and waits_left:
+            event = self._system.wait(self._queue, silence_s / 2)
+            waits_left = waits_left - 1 if event is None else 2
+            if event is not None:
+                yield event
 
     def progress(self) -> None:
         """Something got further: the deadline starts anew."""

@@ -60,18 +60,18 @@ def test_root_alone_may_connect_and_what_was_there_is_replaced(path: str) -> Non
 def test_a_client_gets_the_whole_document(path: str, listener: int) -> None:
     document = os.urandom(1 << 20)  # more than a socket holds by default
     client = connect(path)
-    serve(listener, lambda: document, OWN)
+    serve(listener, lambda: document, (OWN,))
     got = read_all(client)
     assert got == document if OWN == 0 else document.startswith(got)
 
 
 def test_nobody_waiting_is_no_event(listener: int) -> None:
-    serve(listener, lambda: pytest.fail("nobody asked"), OWN)
+    serve(listener, lambda: pytest.fail("nobody asked"), (OWN,))
 
 
 def test_somebody_else_gets_nothing(path: str, listener: int) -> None:
     client = connect(path)
-    serve(listener, lambda: pytest.fail("must not be made"), OWN + 1)
+    serve(listener, lambda: pytest.fail("must not be made"), (OWN + 1,))
     assert read_all(client) == b""
 
 
@@ -79,7 +79,7 @@ def test_clients_that_are_gone_or_never_read_cost_nothing(path: str, listener: i
     before = descriptors()
     connect(path).close()
     silent = [connect(path) for _ in range(BATCH - 1)]
-    serve(listener, lambda: b"x" * 4096, OWN)
+    serve(listener, lambda: b"x" * 4096, (OWN,))
     assert descriptors() == before + len(silent)
     assert {read_all(client) for client in silent} == {b"x" * 4096}
 
@@ -92,12 +92,12 @@ def test_one_batch_at_a_time_and_one_document_for_all_of_it(path: str, listener:
         return b"%d" % len(made)
 
     clients = [connect(path) for _ in range(BATCH + 1)]
-    serve(listener, answer, OWN)
+    serve(listener, answer, (OWN,))
     assert [read_all(client) for client in clients[:BATCH]] == [b"1"] * BATCH
     clients[BATCH].setblocking(False)
     with pytest.raises(BlockingIOError):
         clients[BATCH].recv(1)
-    serve(listener, answer, OWN)
+    serve(listener, answer, (OWN,))
     assert clients[BATCH].recv(8) == b"2"
     clients[BATCH].close()
 

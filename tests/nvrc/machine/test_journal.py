@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fakes.system import FakeSystem, bare_guest
 from nvrc.machine.journal import KERNEL, KERNEL_LOST, LOST, RING_LINES, Journal, Line, kernel_warning, split_priority
 from nvrc.vocabulary import paths
-from nvrc.vocabulary.console import parse_line
+from nvrc.vocabulary.transcript import parse_line
 
 
 @pytest.fixture

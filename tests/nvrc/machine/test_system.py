@@ -168,24 +168,24 @@ def run(program: Program) -> int:
 
 def test_a_program_is_started_with_just_what_it_is_given() -> None:
     script = 'test "$(env | sort | tr "\\n" " ")" = "A=b PWD=/ " && test -z "$(ls /proc/self/fd | grep -v "^[0-3]$")"'
-    assert run(Program(path="/usr/bin/dash", args=("-c", "unset OLDPWD _; " + script), env=(("A", "b"),))) == 0
+    assert run(Program(path="/usr/bin/dash", privileges=None, args=("-c", "unset OLDPWD _; " + script), env=(("A", "b"),))) == 0
 
 
 def test_a_program_that_is_not_there_is_an_error_here_not_in_the_child() -> None:
     with pytest.raises(FileNotFoundError):
-        LinuxSystem().start(Program(path="/no/such/program"))
+        LinuxSystem().start(Program(path="/no/such/program", privileges=None))
 
 
 def test_limits_are_set_in_the_child_only() -> None:
     script = "test $(ulimit -n) = 100 && test $(cat /proc/self/oom_score_adj) = 700"
-    assert run(Program(path="/bin/sh", args=("-c", script), open_files=100, oom_score_adj=700)) == 0
+    assert run(Program(path="/bin/sh", privileges=None, args=("-c", script), open_files=100, oom_score_adj=700)) == 0
     with open("/proc/self/oom_score_adj", encoding="ascii") as file:
         assert file.read() != "700\n"
 
 
 def test_children_are_signalled_by_pid() -> None:
     system = LinuxSystem()
-    pid = system.start(Program(path="/bin/sleep", args=("30",)))
+    pid = system.start(Program(path="/bin/sleep", privileges=None, args=("30",)))
     system.signal(pid, 15)
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == 15
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.system import FakeSystem, bare_guest
+from fakes.system import FakeSystem, T, bare_guest
 from nvrc.machine.journal import Journal, Line
 from nvrc.machine.linux_system import LinuxSystem
 from nvrc.machine.wait import ChildEnded, Events, OverdueError
@@ -118,8 +118,8 @@ def test_without_a_journal_only_children_are_waited_for(system: FakeSystem) -> N
 
 
 @pytest.mark.parametrize(("status", "text", "success"), [
-    (0, "ended with status 0", True),
-    (3 << 8, "ended with status 3", False),
+    (0, "exited with status 0", True),
+    (3 << 8, "exited with status 3", False),
     (int(signal.SIGSEGV) | 0x80, "was killed by SIGSEGV", False),
     (33, "was killed by signal 33", False),
 ])
@@ -142,3 +142,23 @@ def test_a_flood_is_heard_until_it_is_silent_or_the_patience_is_over(system: Fak
     for number in range(1, 20):
         system.later(number * pause_s, lambda: events.heard(line("more")))
     assert len(list(events.until_silent(1.0))) == heard
+
+
+class Stalled(FakeSystem):
+    """Stands still for five seconds in its first wait, in which nobody reads anything."""
+
+    has_stood = False
+
+    def wait(self, queue: SimpleQueue[T], limit_s: float) -> T | None:
+        if self.has_stood:
+            return super().wait(queue, limit_s)
+        self.has_stood = True
+        self.clock += 5.0
+        return None
+
+
+def test_a_machine_that_stands_still_is_not_silent(tmp_path: Path) -> None:
+    system = Stalled(str(tmp_path))
+    events = Events(system, 8)
+    system.later(0.2, lambda: events.heard(line("read late")))
+    assert [event.text for event in events.until_silent(1.0) if isinstance(event, Line)] == ["read late"]

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs and forked workers: started below a root, told by their output, reaped with whoever waits for them."""
+
+from __future__ import annotations
+
+import os
+
+from guest_cdi.lean.light import TYPE_CHECKING
+from nvrc.machine import linux
+from nvrc.machine.children import Children, Ended, nobody, work
+from nvrc.machine.files import Rooted
+from nvrc.machine.program import Program, load_confinement, start, start_piped
+from nvrc.machine.system import Echo, Output, Task
+
+if TYPE_CHECKING:
+    from nvrc.machine.rights import Privileges
+
+
+class LinuxProcesses(Rooted):
+    def __init__(self, root: str = "/") -> None:
+        super().__init__(root)
+        self._children = Children()
+        self.output: Output = lambda descriptor, _name: os.close(descriptor)
+        self.echo: Echo | None = None
+
+    def start(self, program: Program, ended: Ended = nobody) -> int:
+        root = self._root or "/"
+        if program.log_as:
+            pid = start_piped(program, root, lambda reading: self.output(reading, program.log_as))
+        elif program.echoed and self.echo is not None:
+            pid = start_piped(program, root, self.echo)
+        else:
+            pid = start(program, root)
+        return self._children.born(pid, ended)
+
+    def fork(self, task: Task, privileges: Privileges, ended: Ended = nobody) -> tuple[int, int]:
+        """A copy of this process that does one task and is gone: its pid, and a socket to talk with it."""
+        from _socket import socketpair
+
+        ours, theirs = socketpair()
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        confine = load_confinement(privileges)
+        pid = os.fork()
+        if pid == 0:  # pragma: no cover - the child
+            work(task, theirs.detach(), writing, confine)
+        theirs.close()
+        os.close(writing)
+        os.set_blocking(reading, False)
+        self.output(reading, "worker")
+        return self._children.born(pid, ended), ours.detach()
+
+    def signal(self, pid: int, number: int) -> None:
+        os.kill(pid, number)
+
+    def reap(self) -> list[tuple[int, int]]:
+        """Every child that has ended, as (pid, wait status); whoever waits for one is told."""
+        found = []
+        while child := linux.wait_any():
+            found.append(child)
+            self._children.died(*child)
+        return found

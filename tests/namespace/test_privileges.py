@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each row of the table of privileges, on real processes: what an attacker inside tries, and what /proc says of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from namespace.guest import NAMESPACES, REPOSITORY
+from nvrc.machine.confine import CAPABILITIES
+from nvrc.machine.privileges import (
+    DOCUMENTS,
+    FABRIC_MANAGER,
+    HOST_ENGINE,
+    LAST_WORDS,
+    LDCONFIG,
+    PERSISTENCED,
+    PRIVILEGES,
+    WORKER,
+)
+from nvrc.machine.rights import Privileges
+from nvrc.vocabulary import paths
+
+pytestmark = [
+    pytest.mark.namespace,
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces: needs root"),
+]
+HERE = Path(__file__).parent
+FOLDERS = ("bin", "dev", "etc", "proc", "run", "sys", "tmp", "usr/bin", "var/log", "var/cache")
+# What a row may do although others may not, with the reason.
+ALLOWED = {
+    # It is started before anything else is in /run, and writes there.
+    LDCONFIG.name: {"containers", "report", "document", "follow"},
+    # That is what it is for, and no foreign code runs in it.
+    DOCUMENTS.name: {"document"},
+    # Our own code, which must find the agent's root; it never runs foreign code.
+    LAST_WORDS.name: {"containers", "report", "document", "disk", "console", "see-others", "init-status", "daemon-status", "container-status",
+                      "init-root", "daemon-root", "container-root", "container-memory", "container-maps", "init-maps",
+                      "daemon-maps", "preload", "agent-program", "core-pattern", "sysrq", "cgroup", "init-memory",
+                      "daemon-memory", "init-signal", "daemon-signal", "container-signal", "signal-by-owner", "sysfs", "kcore",
+                      "init-limits", "daemon-limits", "container-limits", "memory-types", "page-flags"},
+}
+
+
+def promised(row: Privileges) -> set[str]:
+    """What the row itself says that it shows. That others exist and what they use, never what is in them."""
+    view = row.view
+    if view is None:
+        return set()
+    others = {"see-others", "init-status", "daemon-status", "container-status"} if view.all_processes else set()
+    return others | ({"report"} if paths.REPORT in view.shown else set())
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """Row to what its attacker told."""
+    root = tmp_path_factory.mktemp("privileges")
+    root.chmod(0o755)
+    for name in FOLDERS:
+        (root / name).mkdir(parents=True)
+    (root / "usr/bin/kata-agent").write_text("")
+    source, library = HERE / "attacker.c", root.parent / "attacker.so"
+    flags = ["-O1", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["gcc", *flags, "-static", "-o", root / "bin/attacker", source], check=True)
+    subprocess.run(["gcc", *flags, "-shared", "-fPIC", "-DLIBRARY", "-o", library, source], check=True)
+    rest = root.parent / "rest.c"
+    rest.write_text("#include <unistd.h>\nint main(void) { sleep(600); return 0; }\n")
+    subprocess.run(["gcc", *flags, "-static", "-o", root / "bin/rest", rest], check=True)
+    done = subprocess.run(["unshare", *NAMESPACES, sys.executable, HERE / "privileges_cell.py", root, library],
+                          env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests"}, capture_output=True, text=True,
+                          timeout=120, check=False)
+    rows: dict[str, dict[str, str]] = {}
+    for line in done.stdout.splitlines():
+        word, _, rest_of_line = line.partition(" ")
+        if word == "row":
+            rows[rest_of_line] = {}
+        elif word == "status":
+            name, _, value = rest_of_line.partition("\t")
+            rows[next(reversed(rows))][f"status {name.strip()}"] = value.strip()
+        elif rows:
+            rows[next(reversed(rows))][word] = rest_of_line
+    assert list(rows) == ["nobody", *(row.name for row in PRIVILEGES)], done.stdout + done.stderr
+    assert all("end" in row for row in rows.values()), done.stdout + done.stderr
+    return rows
+
+
+def test_the_attacker_can_do_these_things_where_nobody_confines_it(told: dict[str, dict[str, str]]) -> None:
+    done = {name for name, how in told["nobody"].items() if how == "done"}
+    assert {"init-memory", "init-ptrace", "daemon-memory", "container-root", "mount", "new-namespace", "core-pattern", "preload",
+            "containers", "report", "see-others", "signal-by-owner", "daemon-signal", "become-root", "init-processors", "init-scheduler", "init-niceness", "init-io", "follow",
+            "uevents", "lease"} <= done  # not every kernel can poison a page
+
+
+@pytest.mark.parametrize("row", PRIVILEGES, ids=lambda row: row.name)
+def test_code_inside_a_program_reaches_nothing_outside(told: dict[str, dict[str, str]], row: Privileges) -> None:
+    done = {name for name, how in told[row.name].items() if how == "done"}
+    assert done <= ALLOWED.get(row.name, set()) | promised(row)
+
+
+@pytest.mark.parametrize("row", PRIVILEGES, ids=lambda row: row.name)
+def test_the_kernel_says_what_the_row_says(told: dict[str, dict[str, str]], row: Privileges) -> None:
+    status = {name.removeprefix("status "): value for name, value in told[row.name].items() if name.startswith("status ")}
+    mask = f"{sum(1 << CAPABILITIES[name] for name in row.capabilities):016x}"
+    assert {name: status[name] for name in ("CapEff", "CapPrm", "CapBnd", "NoNewPrivs", "Seccomp")} == {
+        "CapEff": mask, "CapPrm": mask, "CapBnd": mask, "NoNewPrivs": "1", "Seccomp": "2"}
+    assert status["CapAmb"] == (mask if row.account.uid else "0" * 16)
+    assert (status["Uid"].split(), status["Gid"].split()) == ([str(row.account.uid)] * 4, [str(row.account.gid)] * 4)
+    assert status["Groups"].split() == [str(paths.DEV_LOG_GROUP)]
+
+
+def test_who_writes_documents_can_and_the_worker_with_the_library_cannot(told: dict[str, dict[str, str]]) -> None:
+    assert (told[DOCUMENTS.name]["document"], told[WORKER.name]["document"]) == ("done", "refused")
+
+
+@pytest.mark.parametrize("row", [PERSISTENCED, FABRIC_MANAGER], ids=lambda row: row.name)
+def test_a_link_in_place_of_a_socket_is_handed_to_nobody(told: dict[str, dict[str, str]], row: Privileges) -> None:
+    """The daemon can make it, in its own folder; PID 1 takes sockets only, and others see PID 1's folder."""
+    found = told[row.name]
+    assert found["handed"].endswith("/socket to other programs: what is in its place is not a socket")
+    assert "follow" not in found
+
+
+def test_no_two_rows_share_a_group() -> None:
+    groups = [row.account.gid for row in PRIVILEGES]
+    assert len(set(groups)) == len(groups)
+    assert 0 not in groups
+    assert {row.name for row in (PERSISTENCED, HOST_ENGINE) if row.account.uid == 0} == set()
+    assert WORKER.account.uid == 0
