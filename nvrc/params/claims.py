@@ -47,4 +47,4 @@ def check_claims(settings: Settings, mode: Mode) -> tuple[str, ...]:
 
 def _sentence(name: str, claimed: Value, actual: Value, mode: Mode) -> str:
     right = "there is no fabric" if actual is None else f"{text(actual)} would be right"
-    return f"{name}={text(claimed)} does not hold on this machine, which is {mode.value}: {right}"
+    return f"{name}={text(claimed)} does not match this machine, which is {mode.value}: {right}"

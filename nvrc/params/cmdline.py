@@ -9,7 +9,7 @@ UTF-8 survive as surrogates. Meaning is not this module's business.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import NamedTuple
+from guest_cdi.lean.light import NamedTuple, Sequence
 
 # What the kernel's isspace() says, Latin-1 no-break space included.
 _SPACES = b"\t\n\v\f\r \xa0"
@@ -76,3 +76,16 @@ def _token(raw: bytes) -> Token:
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
+
+
+def plain(key: str) -> str:
+    """The key itself where it can be printed, else quoted."""
+    return key if len(key) <= 80 and key.isascii() and key.isprintable() else shown(key)
+
+
+def wants_cgroup_v2(tokens: Sequence[Token]) -> bool:
+    """As the agent reads it: the last one of each name counts, and either is enough."""
+    last = {token.key: token.value for token in tokens if token.value is not None}
+    unified = last.get("systemd.unified_cgroup_hierarchy", "")
+    is_number = unified.isascii() and unified.isdecimal() and unified.strip("0") != ""
+    return last.get("cgroup_no_v1") == "all" or unified == "true" or is_number

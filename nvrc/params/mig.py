@@ -52,7 +52,7 @@ def read_layout(given: str) -> MigLayout:
     for part in given.split(";"):
         rule = _rule(part)
         if any(_overlap(rule.gpus, other.gpus) for other in rules):
-            raise MalformedError(f"{shown(part)} speaks of a GPU that an earlier rule already names")
+            raise MalformedError(f"{shown(part)} names a GPU that an earlier rule already names")
         rules.append(rule)
     return MigLayout(tuple(rules))
 

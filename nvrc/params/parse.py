@@ -2,21 +2,20 @@
 """From a command line and a policy to typed settings, and to every mistake in the line at once.
 
 `parse` never raises. An error is a line that must not boot; a warning is a word that would be ignored; a notice is one
-that works but should be written otherwise. `nvrc.strict` turns warnings into errors. Names come from the table of
-parameters, which knows nothing of this module. Words that are not ours are the kernel's or the agent's: nothing here
-acts on them, and only a policy bounds them.
+that works but should be written otherwise. `nvrc.strict` turns warnings into errors. Words that are not ours are the
+kernel's or the agent's: nothing here acts on them, and only a policy bounds them.
 """
 
 from __future__ import annotations
 
 from guest_cdi.lean.light import Collection, Enum, Iterable, Iterator, Mapping, NamedTuple, Sequence, replace
-from nvrc.params.cmdline import KERNEL_KEEPS, Token, shown, tokenise
+from nvrc.params.cmdline import KERNEL_KEEPS, Token, plain, shown, tokenise, wants_cgroup_v2
 from nvrc.params.extension import Extension, VerityParams, read_name, unknown_items
 from nvrc.params.module_options import driver_option, read_options
 from nvrc.params.policy import NO_POLICY, Policy
 from nvrc.params.settings import Settings
 from nvrc.params.table import PARAMS, Param, find, is_ours, wild_part
-from nvrc.params.values import MalformedError, ReadyRule, ReadyState, Value, text
+from nvrc.params.values import EXPORTER_PORT, PORT_TAKEN, MalformedError, ReadyRule, ReadyState, Value, text
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.nearmiss import closest, distance
 
@@ -25,8 +24,7 @@ __all__ = ["NO_POLICY", "Parsed", "Policy", "Problem", "Settings", "Severity", "
 _OURS, _EXTENSION, _VERITY = "nvrc", "kata.extension.", ".verity_params"
 _NAMES = {name: row.name for row in PARAMS if not row.is_pattern for name in (row.name, *row.aliases)}
 _TAILS = {name.removeprefix(_OURS) for name in _NAMES}
-# Guessing costs time, and a line of hundreds of unknown names is not a typing mistake.
-_HINTS = 8
+_HINTS = 8  # guessing costs time, and a line of hundreds of unknown names is not a typing mistake
 
 
 class Severity(Enum):
@@ -40,6 +38,7 @@ class Source(Enum):
     COMMAND_LINE = "command line"
     ALIAS = "command line, old name"
     POLICY = "policy"
+    INITDATA = "initdata"
 
 
 class Problem(NamedTuple):
@@ -102,7 +101,8 @@ class _Given(NamedTuple):
     source: Source
 
 
-def parse(cmdline: bytes, policy: Policy = NO_POLICY) -> Parsed:
+def parse(cmdline: bytes, policy: Policy = NO_POLICY, initdata: tuple[Token, ...] = ()) -> Parsed:
+    """`initdata`: what a pod's own file adds. It stands for its pod where the line stands for a class, so it holds."""
     tokens = tokenise(cmdline)
     given: list[_Given] = []
     problems = list(_line_problems(cmdline, tokens))
@@ -117,18 +117,22 @@ def parse(cmdline: bytes, policy: Policy = NO_POLICY) -> Parsed:
             problems.append(read)
         else:
             given.append(read)
-    problems += (Problem(Severity.ERROR, _plain(key), what, hint) for key, what, hint in policy.refuse_words(cmdline))
+    for read in _of_initdata(initdata, policy):
+        (problems if isinstance(read, Problem) else given).append(read)  # type: ignore[arg-type]
+    problems += (Problem(Severity.ERROR, plain(key), what, hint) for key, what, hint in policy.refuse_words(cmdline))
     problems += _remarks(given)
     pins = [_Given(row, name, name, "", value, Source.POLICY)
             for name, value in policy.pins.items() if (row := find(name))]
     chosen = {one.name: one for one in (*given, *pins)}
     settings = _settings(chosen.values(), tokens)
-    spoken_of = {row.name for token in tokens if (row := find(token.key))} | policy.pins.keys()
+    spoken_of = {row.name for token in (*tokens, *initdata) if (row := find(token.key))} | policy.pins.keys()
     problems += _outside_limits(settings, spoken_of, policy)
     problems += _contradictions(settings, chosen)
     if settings.strict:
         problems = [_promoted(problem) for problem in problems]
-    return Parsed(settings=settings, sources=_sources(chosen.values()), problems=tuple(dict.fromkeys(problems)))
+    found = {one.row.field: one.source for one in chosen.values()}
+    sources = tuple((row.field, found.get(row.field, Source.DEFAULT)) for row in PARAMS)
+    return Parsed(settings=settings, sources=sources, problems=tuple(dict.fromkeys(problems)))
 
 
 def setting(settings: Settings, row: Param) -> Value:
@@ -143,12 +147,26 @@ def _read(row: Param, token: Token, policy: Policy) -> _Given | Problem:
     try:
         value = _value(row, token)
     except MalformedError as err:
-        return Problem(Severity.ERROR, _plain(token.key), str(err))
+        return Problem(Severity.ERROR, plain(token.key), str(err))
     refusal = _refusal(name, value, policy)
     if refusal:
-        return Problem(Severity.ERROR, _plain(token.key), refusal)
+        return Problem(Severity.ERROR, plain(token.key), refusal)
     source = Source.ALIAS if token.key in row.aliases else Source.COMMAND_LINE
     return _Given(row, name, token.key, token.value or "", value, source)
+
+
+def _of_initdata(tokens: tuple[Token, ...], policy: Policy) -> Iterator[_Given | Problem]:
+    for token in tokens:
+        row = find(token.key)
+        if row is None:
+            hint = _meant(token.key)
+            yield Problem(Severity.ERROR, plain(token.key), "is in initdata and is not a parameter",
+                          f"did you mean {hint}?" if hint else "")
+        elif not policy.allows_initdata(token.key if row.is_pattern else row.name):
+            yield Problem(Severity.ERROR, plain(token.key), "is not among what the image's policy lets initdata decide")
+        else:
+            read = _read(row, token, policy)
+            yield read if isinstance(read, Problem) else read._replace(source=Source.INITDATA)
 
 
 def _refusal(name: str, value: Value, policy: Policy) -> str | None:
@@ -174,11 +192,6 @@ def _value(row: Param, token: Token) -> Value:
     return row.kind.parse(token.value)
 
 
-def _plain(key: str) -> str:
-    """The key itself where it can be printed, else quoted."""
-    return key if len(key) <= 80 and key.isascii() and key.isprintable() else shown(key)
-
-
 def _line_problems(cmdline: bytes, tokens: Sequence[Token]) -> Iterator[Problem]:
     if len(cmdline.rstrip(b"\n")) >= KERNEL_KEEPS:
         yield Problem(Severity.WARNING, "command line", f"has {len(cmdline)} bytes, and x86-64 and arm64 kernels keep "
@@ -186,7 +199,7 @@ def _line_problems(cmdline: bytes, tokens: Sequence[Token]) -> Iterator[Problem]
     if tokens and tokens[-1].unclosed:
         swallowed = f"{tokens[-1].key}={tokens[-1].value or ''}"
         ours = any(mark in swallowed[1:] for mark in (f"{_OURS}.", _EXTENSION))
-        yield Problem(Severity.ERROR if ours else Severity.WARNING, _plain(tokens[-1].key),
+        yield Problem(Severity.ERROR if ours else Severity.WARNING, plain(tokens[-1].key),
                       "opens a quote that never closes, so it takes the rest of the line" + (
                           " and the parameters in it" if ours else ""))
 
@@ -198,10 +211,10 @@ def _driver_option(token: Token, policy: Policy) -> Iterator[Problem]:
         return
     refusal = _refusal(name, None, policy)
     if refusal or not policy.allows_option(name):
-        yield Problem(Severity.ERROR, _plain(token.key), refusal or
+        yield Problem(Severity.ERROR, plain(token.key), refusal or
                       "is an option of the driver, and the image's policy has no allow list that names it")
     else:
-        yield Problem(Severity.NOTICE, _plain(token.key), "goes to the driver's module as it is")
+        yield Problem(Severity.NOTICE, plain(token.key), "goes to the driver's module as it is")
 
 
 def _unknown(token: Token, policy: Policy, *, with_hint: bool) -> Iterator[Problem]:
@@ -213,14 +226,14 @@ def _unknown(token: Token, policy: Policy, *, with_hint: bool) -> Iterator[Probl
         return
     hint = _meant(token.key) if with_hint else None
     refusal = _refusal(token.key, None, policy) if ours else None
-    yield Problem(Severity.ERROR if refusal else Severity.WARNING, _plain(token.key),
+    yield Problem(Severity.ERROR if refusal else Severity.WARNING, plain(token.key),
                   f"unknown, and {refusal}" if refusal else "unknown", f"did you mean {hint}?" if hint else "")
 
 
 def _meant(key: str) -> str | None:
     if key.lower().startswith(_EXTENSION):
         name, _, _ = key[len(_EXTENSION):].partition(".")
-        return f"{_EXTENSION}{_plain(name)}{_VERITY}" if name else None
+        return f"{_EXTENSION}{plain(name)}{_VERITY}" if name else None
     near = closest(key, _NAMES)
     return _NAMES[near] if near else None
 
@@ -228,6 +241,7 @@ def _meant(key: str) -> str | None:
 def _remarks(given: Sequence[_Given]) -> Iterator[Problem]:
     """What can be said of words that were read well: old names, repetitions, items that nobody knows."""
     last = {one.name: one.value for one in given}
+    pod = {one.name for one in given if one.source is Source.INITDATA}
     for one in given:
         if one.source is Source.ALIAS:
             yield Problem(Severity.NOTICE, one.name, f"given by its old name {one.key}, which works")
@@ -238,6 +252,9 @@ def _remarks(given: Sequence[_Given]) -> Iterator[Problem]:
             continue
         if one.row.is_pattern:
             yield Problem(Severity.ERROR, one.name, "given more than once with different items")
+        elif one.name in pod and one.source is not Source.INITDATA:
+            yield Problem(Severity.NOTICE, one.name, f"is {text(one.value)} on the command line; "
+                          f"{text(last[one.name])} of initdata holds")
         else:
             yield Problem(Severity.WARNING, one.name,
                           f"given more than once with different values; the last one, {text(last[one.name])}, holds")
@@ -253,17 +270,9 @@ def _settings(chosen: Iterable[_Given], tokens: Sequence[Token]) -> Settings:
             values[one.row.field] = one.value
     # Each row's kind yields its field's type; a test compares the two.
     typed = replace(Settings(), **values)  # type: ignore[arg-type]
-    return replace(typed, extensions=tuple(extensions), cgroup_v2=_wants_cgroup_v2(tokens),
+    return replace(typed, extensions=tuple(extensions), cgroup_v2=wants_cgroup_v2(tokens),
                    agent_has_config=any(token.key == "agent.config_file" for token in tokens),
                    module_options=read_options(token for token in tokens if find(token.key) is None))
-
-
-def _wants_cgroup_v2(tokens: Sequence[Token]) -> bool:
-    """As the agent reads it: the last one of each name counts, and either is enough."""
-    last = {token.key: token.value for token in tokens if token.value is not None}
-    unified = last.get("systemd.unified_cgroup_hierarchy", "")
-    is_number = unified.isascii() and unified.isdecimal() and unified.strip("0") != ""
-    return last.get("cgroup_no_v1") == "all" or unified == "true" or is_number
 
 
 def _outside_limits(settings: Settings, spoken_of: Collection[str], policy: Policy) -> Iterator[Problem]:
@@ -283,12 +292,9 @@ def _contradictions(settings: Settings, chosen: Mapping[str, _Given]) -> Iterato
         pinned = chosen["nvrc.ready"].source is Source.POLICY
         yield Problem(Severity.NOTICE if pinned else Severity.WARNING, "nvrc.smi.srs",
                       f"asks for the ready state, but {'the policy pins ' if pinned else ''}nvrc.ready=never wins")
+    if settings.dcgm and settings.metrics_port == EXPORTER_PORT:
+        yield Problem(Severity.WARNING, "nvrc.metrics", PORT_TAKEN)
 
 
 def _promoted(problem: Problem) -> Problem:
     return problem._replace(severity=Severity.ERROR) if problem.severity is Severity.WARNING else problem
-
-
-def _sources(chosen: Iterable[_Given]) -> tuple[tuple[str, Source], ...]:
-    found = {one.row.field: one.source for one in chosen}
-    return tuple((row.field, found.get(row.field, Source.DEFAULT)) for row in PARAMS)

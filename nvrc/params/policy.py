@@ -3,8 +3,8 @@
 
 The file is part of the measured image, the command line is not the image owner's. `pin` fixes a value, `deny` refuses
 a parameter, `allow` refuses all others, `limit` bounds a value, `strict` turns warnings into errors, `words` names what
-else may stand on the line. Every name and value is checked against the tables when the file is read, and all mistakes
-are reported together.
+else may stand on the line, `initdata` which parameters a pod may give there. Every name and value is checked against
+the tables when the file is read, and all mistakes are reported together.
 docs/policy.md explains the file to its authors. An image without one has NO_POLICY.
 """
 
@@ -17,7 +17,7 @@ from nvrc.params.cmdline import shown
 from nvrc.params.extension import read_name, unknown_items
 from nvrc.params.module_options import DRIVER, driver_option
 from nvrc.params.table import PARAMS, Param, find, wild_part
-from nvrc.params.values import MalformedError, Value, text
+from nvrc.params.values import GPU_COUNT, CountRule, GpuCount, MalformedError, Value, text
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.nearmiss import closest
 from nvrc.vocabulary.paths import POLICY
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nvrc.params.words import Refused
 
 SIZE_LIMIT = 64 << 10
-_SECTIONS = ("strict", "pin", "allow", "deny", "limit", "words")
+_SECTIONS = ("strict", "pin", "allow", "deny", "limit", "words", "initdata", "verifier")
 _STRICT = "nvrc.strict"
 
 
@@ -40,6 +40,8 @@ class Limit(NamedTuple):
     def admits(self, value: Value) -> bool:
         if self.values is not None:
             return value in self.values
+        if isinstance(value, GpuCount):
+            return value.rule is CountRule.ALL or self.admits(value.number)
         return (isinstance(value, int) and (self.low is None or value >= self.low)
                 and (self.high is None or value <= self.high))
 
@@ -54,6 +56,8 @@ class Policy(NamedTuple):
     """Keys are full parameter names; `allow` and `deny` also hold prefixes ending in `*`. No allow list allows all.
 
     `words` bounds what is not ours (nvrc.params.words). None is an image without a policy: nothing is bounded.
+    `sha256` is that of the file, by which reports and manifests name the policy. `initdata` names what a pod's own
+    file may decide, None for all that the line may.
     """
 
     pins: Mapping[str, Value] = MappingProxyType({})
@@ -61,6 +65,14 @@ class Policy(NamedTuple):
     allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] = ()
     words: tuple[str, ...] | None = None
+    sha256: str = ""
+    initdata: tuple[str, ...] | None = None
+    requires_initdata: bool = False
+    verifier: str = ""
+
+    def allows_initdata(self, name: str) -> bool:
+        """On top of what holds for the line."""
+        return self.initdata is None or name in self.pins or _covered(name, self.initdata)
 
     def denies(self, name: str) -> bool:
         return _covered(name, self.deny)
@@ -95,25 +107,35 @@ def load_policy(data: bytes, origin: str = POLICY) -> Policy:
                  for name in pins if name in limits and not limits[name].admits(pins[name]))
     policy = Policy(
         pins=pins, limits=limits, deny=_names(document, "deny", mistakes),
-        allow=_names(document, "allow", mistakes) if "allow" in document else None, words=_words(document, mistakes))
+        allow=_names(document, "allow", mistakes) if "allow" in document else None, words=_words(document, mistakes),
+        sha256=_sha256(data), verifier=_verifier(document, mistakes))
+    if "initdata" in document:
+        policy = _with_initdata(policy, document["initdata"], mistakes)
     if mistakes:
         raise NvrcError("E_POLICY", f"{origin}: " + "; ".join(mistakes))
     return policy
 
 
 def _document(data: bytes, origin: str) -> dict[str, object]:
-    import tomllib  # only an image with a policy pays for it
+    from nvrc.vocabulary.tomltext import parse_toml  # only an image with a policy pays for it
+
     if len(data) > SIZE_LIMIT:
         raise NvrcError("E_POLICY", f"{origin}: has {len(data)} bytes, more than the {SIZE_LIMIT} it may have")
     try:
-        return tomllib.loads(data.decode())
-    except (ValueError, RecursionError) as err:  # not UTF-8, not TOML, a number or a nesting without end
+        return parse_toml(data.decode())
+    except ValueError as err:
         raise NvrcError("E_POLICY", f"{origin}: {err}") from err
+
+
+def _sha256(data: bytes) -> str:
+    from hashlib import sha256  # only an image with a policy pays for it
+
+    return sha256(data).hexdigest()
 
 
 def _unknown_section(name: str) -> str:
     near = closest(name, _SECTIONS)
-    return f"{shown(name)} is none of {', '.join(_SECTIONS)}" + (f", did you mean {near}?" if near else "")
+    return f"{shown(name)} is not one of {', '.join(_SECTIONS)}" + (f", did you mean {near}?" if near else "")
 
 
 def _pins(document: Mapping[str, object], mistakes: list[str]) -> dict[str, Value]:
@@ -154,12 +176,20 @@ def _limit(row: Param, given: object) -> Limit:
         return Limit(values=tuple(_read(row, item) for item in given))
     if not isinstance(given, dict):
         raise MalformedError("is neither a list of values nor { min = N, max = N }")
-    if not row.kind.is_number:
-        raise MalformedError(f"min and max are for numbers; list the values among {row.kind.form}")
-    low, high = (int(text(_read(row, given[word]))) if word in given else None for word in ("min", "max"))
+    if not row.kind.is_number and (row.kind is not GPU_COUNT or "max" in given):
+        also = " (min alone is possible)" if row.kind is GPU_COUNT else ""
+        raise MalformedError(f"min and max are for numbers{also}; list the values among {row.kind.form}")
+    low, high = (_bound(row, given[word]) if word in given else None for word in ("min", "max"))
     if low is not None and high is not None and low > high:
         raise MalformedError(f"min {low} is above max {high}")
     return Limit(low, high)
+
+
+def _bound(row: Param, given: object) -> int:
+    read = text(_read(row, given))
+    if not read.isdecimal():
+        raise MalformedError(f"{shown(read)} is not a plain number")
+    return int(read)
 
 
 def _read(row: Param, given: object) -> Value:
@@ -182,7 +212,7 @@ def _leaves(section: str, table: object, mistakes: list[str]) -> Iterator[tuple[
         elif not name:
             mistakes.append(f"{section} is not a table")
         elif name in seen:
-            mistakes.append(f"{section} {shown(name)} stands there twice")
+            mistakes.append(f"{section} {shown(name)} is given twice")
         else:
             seen.add(name)
             yield name, value
@@ -195,7 +225,7 @@ def _row(section: str, name: str, mistakes: list[str]) -> Param | None:
     if row is not None and name not in row.aliases:
         return row
     near = row.name if row is not None else closest(name, (param.name for param in PARAMS))
-    reason = "is an old name" if row is not None else "is no parameter"
+    reason = "is an old name" if row is not None else "is not a parameter"
     mistakes.append(f"{section} {shown(name)} {reason}" + (f", did you mean {near}?" if near else ""))
     return None
 
@@ -225,6 +255,25 @@ def _names(document: Mapping[str, object], section: str, mistakes: list[str]) ->
         elif not _touches_table(name[:-1]):
             mistakes.append(f"{section} {shown(name)} covers no parameter")
     return tuple(names)
+
+
+def _verifier(document: Mapping[str, object], mistakes: list[str]) -> str:
+    given = document.get("verifier", "")
+    if isinstance(given, str) and (not given or (given.startswith("/") and ".." not in given and given.isprintable())):
+        return given
+    mistakes.append("verifier is not the path of a program in the image")
+    return ""
+
+
+def _with_initdata(policy: Policy, section: object, mistakes: list[str]) -> Policy:
+    if not isinstance(section, dict) or not section or section.keys() - {"allow", "require"}:
+        mistakes.append("initdata is not a table with allow, require or both")
+        return policy
+    required = section.get("require", False)
+    if not isinstance(required, bool):
+        mistakes.append("initdata require is neither true nor false")
+    return policy._replace(initdata=_names(section, "allow", mistakes) if "allow" in section else None,
+                           requires_initdata=required is True)
 
 
 def _words(document: Mapping[str, object], mistakes: list[str]) -> tuple[str, ...]:

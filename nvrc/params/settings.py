@@ -20,6 +20,7 @@ from nvrc.params.values import (
     ReadyRule,
     ReadyState,
     ReportTo,
+    RevokeRule,
 )
 
 EVERY_GPU = GpuCount(CountRule.ALL)
@@ -46,6 +47,8 @@ class Settings:
     cc: CcMode = CcMode.ANY
     ready: ReadyRule = ReadyRule.SRS
     ready_state: ReadyState | None = None
+    key_rotation_bits: int | None = None
+    ready_revoke: RevokeRule = RevokeRule.NEVER
     uvm_persistence: bool = True
     uvm_options: ModuleOptions | None = None
     gpu_clock_mhz: int | None = None
@@ -54,6 +57,8 @@ class Settings:
     mig: MigLayout | None = None
     dcgm: bool = False
     verity_corruption: Corruption = Corruption.PANIC
+    metrics_port: int | None = None
+    status_port: int | None = None
 
     timeout_extensions_s: int = 5
     timeout_modules_s: int = 30
@@ -63,16 +68,23 @@ class Settings:
     timeout_nvml_s: int = 60
     timeout_per_gpu_s: int = 10
     timeout_command_s: int = 120
+    timeout_attest_s: int = 90
     timeout_boot_s: int = 600
     timeout_agent_stop_s: int = 10
     timeout_services_stop_s: int = 5
     timeout_farewell_s: int = 10
+    timeout_host_end_s: int = 2
 
     # Parameters that are somebody else's as well: the runtime writes them, and the kernel or the agent reads them too.
     extensions: tuple[Extension, ...] = ()
     cgroup_v2: bool = False
     agent_has_config: bool = False
     module_options: tuple[ModuleOption, ...] = ()
+
+    @property
+    def is_attested(self) -> bool:
+        """Whether the ready state, and every GPU, is held back until evidence was accepted."""
+        return self.ready is ReadyRule.ATTESTED
 
     @property
     def ready_rule(self) -> ReadyRule:

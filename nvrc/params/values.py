@@ -22,6 +22,9 @@ class Written(Protocol):
     def text(self) -> str: ...
 
 
+# What dcgm-exporter listens on unless it is told another, and it is told none.
+EXPORTER_PORT = 9400
+PORT_TAKEN = f"{EXPORTER_PORT} is taken: dcgm-exporter, which nvrc.dcgm=on starts, listens there; choose another"
 # How a value prints that nobody gave and that has no default. No kind accepts it as text.
 UNSET = "unset"
 Value = bool | int | Enum | Written | None
@@ -31,6 +34,7 @@ class Kind(NamedTuple):
     form: str
     parse: Callable[[str], Value]
     is_number: bool = False
+    unit: str = ""
 
 
 def text(value: Value) -> str:
@@ -52,11 +56,6 @@ class LogLevel(Enum):
     INFO = "info"
     DEBUG = "debug"
     TRACE = "trace"
-
-    def shows(self, level: LogLevel) -> bool:
-        """Whether a line of that level is printed when this one is set."""
-        levels = list(LogLevel)
-        return levels.index(level) <= levels.index(self)
 
 
 class ReportTo(Enum):
@@ -92,7 +91,17 @@ class ReadyState(Enum):
     READY = "1"
 
 
+class RevokeRule(Enum):
+    """What takes the ready state back after the boot."""
+
+    NEVER = "never"
+    GPU_LOST = "gpu-lost"
+    FABRIC_LOST = "fabric-lost"
+    ANY = "any"
+
+
 class ReadyRule(Enum):
+    ATTESTED = "attested"
     """When PID 1 sets the ready state; SRS leaves the answer to `nvrc.smi.srs`."""
 
     SRS = "srs"
@@ -131,6 +140,10 @@ class GpuCount(NamedTuple):
             return "all"
         return f"min:{self.number}" if self.rule is CountRule.AT_LEAST else str(self.number)
 
+    def required(self, on_bus: int) -> str:
+        """`nvrc.gpus=all requires 8`, on a machine with 8."""
+        return f"nvrc.gpus={self.text()} requires {on_bus if self.rule is CountRule.ALL else self.number}"
+
     def holds(self, ready: int, on_bus: int) -> bool:
         if self.rule is CountRule.ALL:
             return ready == on_bus
@@ -157,7 +170,8 @@ def read_number(given: str, low: int, high: int, unit: str = "") -> int:
 
 
 def number(low: int, high: int, unit: str) -> Kind:
-    return Kind(f"{unit}, {low} to {high}", lambda given: read_number(given, low, high, unit), is_number=True)
+    return Kind(f"{unit}, {low} to {high}", lambda given: read_number(given, low, high, unit), is_number=True,
+                unit=unit)
 
 
 def choice(members: type[Enum], also: Mapping[str, Enum] | None = None, *, hide: tuple[str, ...] = ()) -> Kind:
@@ -170,7 +184,7 @@ def choice(members: type[Enum], also: Mapping[str, Enum] | None = None, *, hide:
 def _pick(given: str, words: Mapping[str, Enum], form: str) -> Enum:
     found = words.get(given.lower()) if given.isascii() else None
     if found is None:
-        raise MalformedError(f"{shown(given)} is none of {form}")
+        raise MalformedError(f"{shown(given)} is not one of {form}")
     return found
 
 
@@ -188,7 +202,7 @@ def _gpu_count(given: str) -> GpuCount:
     try:
         found = read_number(given[4:] if least else given, 0, MAX_GPUS)
     except MalformedError:
-        raise MalformedError(f"{shown(given)} is none of N, min:N, all with N from 0 to {MAX_GPUS}") from None
+        raise MalformedError(f"{shown(given)} is not one of N, min:N, all with N from 0 to {MAX_GPUS}") from None
     return GpuCount(CountRule.AT_LEAST if least else CountRule.EXACTLY, found)
 
 

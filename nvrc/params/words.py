@@ -37,9 +37,11 @@ _LOADER = "could make the loader, libc or the interpreter load or write what the
 _SETTING = "the kernel writes it below /proc/sys with every right, before any program runs"
 _MODULE = "changes a module that the init loads, or one that it rests on"
 _KEPT_OUT = "keeps out what the image chose to have in its kernel"
+_OTHER_DRIVER = "another driver would take a GPU before NVIDIA's"
 _AGENT_DOOR = "opens another way to command the agent than the one the runtime uses"
 _WATCH = "lets the kernel watch, and tell the console, what programs of the guest do"
 _WEAKER = "takes a protection of the kernel away"
+_SEEDS = "the kernel's random numbers could come from the host alone"
 
 NEVER: tuple[Row, ...] = (
     Row("sysctl.*", _SETTING),
@@ -58,6 +60,8 @@ NEVER: tuple[Row, ...] = (
     Row("module_blacklist", _KEPT_OUT),
     Row("modprobe.*", _KEPT_OUT),
     Row("initcall_blacklist", _KEPT_OUT),
+    Row("pci_stub.*", _OTHER_DRIVER),
+    Row("vfio_pci.*", _OTHER_DRIVER),
     Row("bootconfig", "the kernel would take more parameters from the end of the initrd"),
     Row("overlay.*", _MODULE),
     Row("erofs.*", _MODULE),
@@ -74,13 +78,34 @@ NEVER: tuple[Row, ...] = (
     Row("lockdown", _WEAKER),
     Row("lsm", _WEAKER),
     Row("security", _WEAKER),
-    Row("apparmor", _WEAKER),
+    Row("apparmor*", _WEAKER),
+    Row("loadpin.*", _WEAKER),
+    Row("ima_*", _WEAKER),
+    Row("evm", _WEAKER),
     Row("iomem", _WEAKER),
     Row("rodata", _WEAKER),
     Row("nokaslr", _WEAKER),
     Row("nosmap", _WEAKER),
     Row("nosmep", _WEAKER),
+    Row("clearcpuid", _WEAKER),
+    Row("noexec", _WEAKER),
+    Row("ibt", _WEAKER),
+    Row("cfi", _WEAKER),
+    Row("nousershstk", _WEAKER),
+    Row("norandmaps", _WEAKER),
+    Row("randomize_kstack_offset", _WEAKER),
+    Row("hardened_usercopy", _WEAKER),
+    Row("sysrq_always_enabled", _WEAKER),
     Row("proc_mem.*", _WEAKER),
+    Row("init_on_alloc", _WEAKER),
+    Row("init_on_free", _WEAKER),
+    Row("vsyscall", _WEAKER),
+    Row("stack_guard_gap", _WEAKER),
+    Row("mem_encrypt", _WEAKER),
+    Row("random.trust_bootloader", _SEEDS),
+    Row("random.trust_cpu", _SEEDS),
+    Row("acpi_rsdp", "the kernel would take the host's tables from a place of the line's choice"),
+    Row("efivar_ssdt", "the kernel would run the host's code for ACPI from a variable of the firmware"),
     Row("no_hash_pointers", _WEAKER),
     Row("hash_pointers", _WEAKER),
     # Watching and debugging.
@@ -88,12 +113,17 @@ NEVER: tuple[Row, ...] = (
     Row("trace_*", _WATCH),
     Row("ftrace*", _WATCH),
     Row("tp_printk*", _WATCH),
+    Row("printk.devkmsg", "containers could fill the kernel's log, and hide there what the driver says"),
+    Row("stacktrace*", _WATCH),
+    Row("profile", _WATCH),
+    Row("debugfs", _WATCH),
+    Row("dyndbg", _WATCH),
     Row("kgdb*", _WATCH),
     Row("ekgdboc", _WATCH),
     Row("netconsole.*", _WATCH),
     Row("crashkernel", "another kernel could be started in place of the measured one"),
     # The agent.
-    Row("agent.debug_console*", "a shell in the guest for whoever reaches the console or the port"),
+    Row("agent.debug_console*", "a shell in the guest for anyone who reaches the console or the port"),
     Row("agent.policy_file", "the agent would judge the runtime's calls by another policy than the image's"),
     Row("agent.config_file", "the agent would take all of its settings from a file that the image did not choose"),
     Row("agent.server_addr", _AGENT_DOOR),
@@ -164,18 +194,22 @@ def fold(key: str) -> str:
     return key.replace("-", "_").replace('"', "")
 
 
-_NEEDED = frozenset(module.replace("-", "_") for need in NEEDS for module in (*need.modules, *need.where_there))
+# Folded once: a line may have a thousand words.
+_KATA_NAMES = frozenset(fold(row.word) for row in KATA)
+_NEVER_NAMES = tuple((fold(row.word), row) for row in NEVER)
+_NEEDED = frozenset(module.replace("-", "_") for need in NEEDS
+                    for module in (*need.modules, *need.where_there, *need.elsewhere))
 
 
 def never(key: str) -> Row | None:
     """The row that forbids a word of this name. A name that the runtime itself writes is none, whatever its family."""
     folded = fold(key)
-    if any(folded == fold(row.word) for row in KATA):
+    if folded in _KATA_NAMES:
         return None
     module, has_option, _ = folded.partition(".")
     if has_option and module in _NEEDED:
         return Row(f"{module}.*", _MODULE)
-    return next((row for row in NEVER if _fits(folded, fold(row.word))), None)
+    return next((row for name, row in _NEVER_NAMES if _fits(folded, name)), None)
 
 
 def is_foreign(key: str) -> bool:
@@ -183,22 +217,37 @@ def is_foreign(key: str) -> bool:
     return not is_ours(key) and driver_option(key) is None
 
 
+def foreign(cmdline: bytes) -> Iterator[Token]:
+    """The words of others, those included that only a reader without quotes finds."""
+    yield from (token for token in tokenise(cmdline) if is_foreign(token.key))
+    yield from _hidden(cmdline)
+
+
 def refuse(cmdline: bytes, entries: tuple[str, ...]) -> Iterator[Refused]:
     """Every word of the line that may not stand there, with the reason and the remedy."""
-    tokens = [token for token in tokenise(cmdline) if is_foreign(token.key)]
     words = [row.word for row in KATA] if KATA_SET in entries else []
-    allowed = [entry.partition("=") for entry in (*words, *(one for one in entries if one != KATA_SET))]
-    for token in (*tokens, *_hidden(cmdline)):
+    allowed = _split(*words, *(one for one in entries if one != KATA_SET))
+    for token in foreign(cmdline):
         if (row := never(token.key)) is not None:
             yield Refused(token.key, f"is never a pod author's: {row.why}", f"{_TAKE_OFF}; no policy can allow it")
         elif what := _not_allowed(token, allowed):
             yield Refused(token.key, what, f"{_TAKE_OFF}, or name it in words of the image's policy")
 
 
+def admits(token: Token, entries: Iterable[str]) -> bool:
+    """Whether one of the entries, sets aside, allows a word."""
+    return not _not_allowed(token, _split(*entries))
+
+
+def _split(*entries: str) -> list[tuple[str, str, str]]:
+    """Folded name, whether there is a value, and the value."""
+    return [(fold(name), has_value, value) for name, has_value, value in (entry.partition("=") for entry in entries)]
+
+
 def _not_allowed(token: Token, allowed: Iterable[tuple[str, str, str]]) -> str:
     folded, values = fold(token.key), []
     for name, has_value, value in allowed:
-        if not _fits(folded, fold(name)):
+        if not _fits(folded, name):
             continue
         if not has_value or value == token.value:
             return ""
@@ -225,7 +274,7 @@ def entry_mistake(entry: str) -> str:
     if not plain or not name or "*" in name[:-1] or (has_value and name.endswith("*")):
         return f"is neither a name, a name with its value, the beginning of a name and *, nor {KATA_SET}"
     if name.startswith("@"):
-        return f"is no set of words; there is {KATA_SET}"
+        return f"is not a set of words; there is {KATA_SET}"
     if not is_foreign(name.removesuffix("*")):
         return "is not for words; put it into allow"
     row = next((row for row in NEVER if _fits(fold(name), fold(row.word))), None)

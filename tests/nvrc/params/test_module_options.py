@@ -57,10 +57,10 @@ def test_a_policy_bounds_them(policy: str, word: str, refusal: str) -> None:
 
 @pytest.mark.parametrize("entry", ["nvidia", "nvidia-uvm.x", "nouveau.x", "nvidia."])
 def test_a_policy_names_them_in_the_kernels_spelling(entry: str) -> None:
-    with pytest.raises(NvrcError, match="is no parameter"):
+    with pytest.raises(NvrcError, match="is not a parameter"):
         load_policy(f'deny = ["{entry}"]'.encode())
 
 
 def test_values_of_a_modules_option_cannot_be_pinned() -> None:
-    with pytest.raises(NvrcError, match="is no parameter"):
+    with pytest.raises(NvrcError, match="is not a parameter"):
         load_policy(b'[pin]\n"nvidia.NVreg_A" = 1')

@@ -52,7 +52,7 @@ nvrc.smi.srs
   Ask for the GPU ready state: 1 ready, 0 not ready.
   form:       0|1|enabled|disabled
   default:    unset
-  read by:    ready-state
+  read by:    parameters, ready-state
   worst case: trust
   since:      0.1
   old names:  nvrc.nvidia_smi_srs
@@ -94,7 +94,7 @@ CHECKS = {
         "1 of 2 findings would end the boot\n")),
     "words in one argument": (['nvrc.log=info "nvrc.dcgm=on"'], 0, "boots with nvrc.log=info nvrc.dcgm=on\n"),
     "not UTF-8": (["nvrc.log=\udcff"], 1, (
-        "error    nvrc.log: '\\udcff' is none of off|error|warn|info|debug|trace\n"
+        "error    nvrc.log: '\\udcff' is not one of off|error|warn|info|debug|trace\n"
         "1 of 1 findings would end the boot\n")),
 }
 
@@ -151,7 +151,7 @@ def test_check_of_standard_input() -> None:
     done = subprocess.run([sys.executable, "-c", program, "check", "-"], input=b"nvrc.log=\xff nvrc.dcgm=on",
                           capture_output=True, check=False, timeout=20, cwd=Path(__file__).parents[3])
     assert (done.returncode, done.stdout) == (1, (
-        b"error    nvrc.log: '\\udcff' is none of off|error|warn|info|debug|trace\n"
+        b"error    nvrc.log: '\\udcff' is not one of off|error|warn|info|debug|trace\n"
         b"1 of 1 findings would end the boot\n"))
 
 

@@ -79,14 +79,14 @@ PROBLEMS: dict[str, tuple[bytes, list[tuple[Severity, str]]]] = {
     "unknown and endless": (b"nvrc." + b"x" * 500 + b"=1", [(W, f"'nvrc.{'x' * 55}...': unknown")]),
     "bare key": (b"nvrc.strict", [(E, "nvrc.strict: has no value; write nvrc.strict= and on|off")]),
     "empty value": (b"nvrc.dcgm=", [(E, "nvrc.dcgm: '' is neither on (true, 1, yes) nor off (false, 0, no)")]),
-    "not UTF-8": (b"nvrc.log=\xff", [(E, r"nvrc.log: '\udcff' is none of off|error|warn|info|debug|trace")]),
+    "not UTF-8": (b"nvrc.log=\xff", [(E, r"nvrc.log: '\udcff' is not one of off|error|warn|info|debug|trace")]),
     "every mistake at once": (b"nvrc.smi.lgc=x nvrc.smi.pl=0 nvrc.smi.src=1", [
         (E, "nvrc.smi.lgc: 'x' is not a whole number of MHz from 1 to 10000"),
         (E, "nvrc.smi.pl: '0' is not a whole number of watts from 1 to 10000"),
         (W, "nvrc.smi.src: unknown, did you mean nvrc.smi.srs?")]),
     "the same mistake twice": (b"nvrc.x=1 nvrc.x=2", [(W, "nvrc.x: unknown")]),
     "a mistake that a later word hides": (b"nvrc.log=loud nvrc.log=info", [
-        (E, "nvrc.log: 'loud' is none of off|error|warn|info|debug|trace")]),
+        (E, "nvrc.log: 'loud' is not one of off|error|warn|info|debug|trace")]),
     "different values": (b"nvrc.log=debug nvrc.log=info", [
         (W, "nvrc.log: given more than once with different values; the last one, info, holds")]),
     "old and new name differ": (b"nvrc.smi.srs=1 nvrc.nvidia_smi_srs=0", [
@@ -121,6 +121,9 @@ PROBLEMS: dict[str, tuple[bytes, list[tuple[Severity, str]]]] = {
         (W, "nvrc.log: opens a quote that never closes, so it takes the rest of the line")]),
     "ready state asked for and refused": (b"nvrc.smi.srs=1 nvrc.ready=never", [
         (W, "nvrc.smi.srs: asks for the ready state, but nvrc.ready=never wins")]),
+    "two programs on one port": (b"nvrc.dcgm=on nvrc.metrics=9400", [
+        (W, "nvrc.metrics: 9400 is taken: dcgm-exporter, which nvrc.dcgm=on starts, listens there; choose another")]),
+    "a port for each": (b"nvrc.dcgm=on nvrc.metrics=9401", []),
     "longer than a kernel keeps": (b"x" * 2047 + b"\n", [
         (W, "command line: has 2048 bytes, and x86-64 and arm64 kernels keep 2047: what follows may be lost, and the "
             "last word may be half of one")]),

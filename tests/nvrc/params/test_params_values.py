@@ -9,7 +9,7 @@ from nvrc.params import values
 from nvrc.params.extension import VERITY, read_name, unknown_items
 from nvrc.params.mig import LAYOUT, MigLayout, MigRule, read_layout
 from nvrc.params.table import PARAMS, find
-from nvrc.params.values import CountRule, GpuCount, Kind, LogLevel, MalformedError, ModeClaim, text
+from nvrc.params.values import CountRule, GpuCount, Kind, MalformedError, ModeClaim, text
 from nvrc.vocabulary.mode import Mode
 
 HASH, SALT = "a1" * 32, "0f" * 16
@@ -49,19 +49,19 @@ ACCEPTED = [
 
 # name, given, a part of the message
 REFUSED = [
-    ("nvrc.log", "verbose", "'verbose' is none of off|error|warn|info|debug|trace"),
-    ("nvrc.log", "ＯＦＦ", "is none of"),
+    ("nvrc.log", "verbose", "'verbose' is not one of off|error|warn|info|debug|trace"),
+    ("nvrc.log", "ＯＦＦ", "is not one of"),
     ("nvrc.uvm.persistence.mode", "enabled", "'enabled' is neither on"), ("nvrc.dcgm", "", "'' is neither on"),
-    ("nvrc.smi.srs", "on", "is none of 0|1|enabled|disabled"), ("nvrc.smi.srs", "", "is none of"),
+    ("nvrc.smi.srs", "on", "is not one of 0|1|enabled|disabled"), ("nvrc.smi.srs", "", "is not one of"),
     ("nvrc.smi.lgc", "0", "'0' is not a whole number of MHz from 1 to 10000"),
     ("nvrc.smi.lgc", "10001", "from 1 to 10000"),
     ("nvrc.smi.lgc", "１９", "is not a whole number"), ("nvrc.smi.lgc", "1_0", "is not a whole number"),
     ("nvrc.smi.lgc", "+5", "is not a whole number"), ("nvrc.smi.lgc", "-5", "is not a whole number"),
     ("nvrc.smi.lgc", "0x10", "is not a whole number"), ("nvrc.smi.lgc", "9" * 5000, "is not a whole number"),
     ("nvrc.timeout.modules", "0", "seconds from 1 to 3600"),
-    ("nvrc.cc", "devtools", "is none of any|off|on|ppcie"), ("nvrc.mode", "GPUS", "is none of cpu|gpu|"),
-    ("nvrc.gpus", "min:", "is none of N, min:N, all"), ("nvrc.gpus", "129", "from 0 to 128"),
-    ("nvrc.gpus", "max:2", "none of"),
+    ("nvrc.cc", "devtools", "is not one of any|off|on|ppcie"), ("nvrc.mode", "GPUS", "is not one of cpu|gpu|"),
+    ("nvrc.gpus", "min:", "is not one of N, min:N, all"), ("nvrc.gpus", "129", "from 0 to 128"),
+    ("nvrc.gpus", "max:2", "not one of"),
     ("nvrc.uvm.options", "a", "'a' is not name=value"), ("nvrc.uvm.options", "a=1,", "'' is not name=value"),
     ("nvrc.uvm.options", "a=$(x)", "is not name=value"), ("nvrc.uvm.options", "a-b=1", "is not name=value"),
     ("nvrc.uvm.options", "a=1,a=1", "option a is given twice"), ("nvrc.uvm.options", "é=1", "is not name=value"),
@@ -147,11 +147,6 @@ def test_a_gpu_that_no_rule_names_is_left_alone() -> None:
 ])
 def test_an_expected_gpu_count(count: GpuCount, ready: int, on_bus: int, holds: bool) -> None:
     assert count.holds(ready, on_bus) is holds
-
-
-def test_a_log_level_shows_itself_and_what_is_graver() -> None:
-    shown = [level for level in LogLevel if LogLevel.WARN.shows(level)]
-    assert shown == [LogLevel.OFF, LogLevel.ERROR, LogLevel.WARN]
 
 
 def test_claims_about_the_machine_are_the_modes() -> None:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from nvrc.params.parse import Parsed, Source, parse
 from nvrc.params.policy import NO_POLICY, SIZE_LIMIT, Limit, load_policy
-from nvrc.params.values import CcMode, ReadyRule, ReadyState
+from nvrc.params.values import CcMode, CountRule, GpuCount, ReadyRule, ReadyState
 from nvrc.vocabulary.errors import NvrcError
 
 PAGE = Path(__file__).parents[3] / "docs" / "policy.md"
@@ -21,7 +22,12 @@ def under(policy: str, line: str) -> Parsed:
 
 
 def test_an_empty_file_is_a_policy_that_bounds_the_words_of_others() -> None:
-    assert load_policy(b"") == NO_POLICY._replace(words=("@kata",))
+    assert load_policy(b"") == NO_POLICY._replace(words=("@kata",), sha256=hashlib.sha256(b"").hexdigest())
+
+
+def test_a_policy_has_the_hash_of_its_file() -> None:
+    file = b"strict = true\n"
+    assert load_policy(file).sha256 == hashlib.sha256(file).hexdigest()
 
 
 # policy, line, errors expected
@@ -41,6 +47,16 @@ JUDGED = {
     "denied by prefix, unknown included": ('deny = ["nvrc.timeout.*"]', "nvrc.timeout.boot=9 nvrc.timeout.root=9", [
         "nvrc.timeout.boot: is denied by the image's policy",
         "nvrc.timeout.root: unknown, and is denied by the image's policy, did you mean nvrc.timeout.boot?"]),
+    "denied by a prefix that ends in a word": ('deny = ["nvrc.smi.l*"]', "nvrc.smi.lgc=1400 nvrc.smi.pl=300", [
+        "nvrc.smi.lgc: is denied by the image's policy"]),
+    "denied by a prefix of extensions": (
+        'deny = ["kata.extension.a*"]', f"kata.extension.a.verity_params={VERITY}", [
+            "kata.extension.a.verity_params: is denied by the image's policy"]),
+    "an option of the driver, and no list": ("strict = true", "nvidia.x=1", [
+        "nvidia.x: is an option of the driver, and the image's policy has no allow list that names it"]),
+    "an option of the driver, and another's list": ('allow = ["nvrc.log"]', "nvidia.x=1", [
+        "nvidia.x: is not on the list that the image's policy allows"]),
+    "an option of the driver, allowed": ('allow = ["nvidia.x"]', "nvidia.x=1", []),
     "denied beats allowed": ('allow = ["nvrc.*"]\ndeny = ["nvrc.dcgm"]', "nvrc.dcgm=on", [
         "nvrc.dcgm: is denied by the image's policy"]),
     "allowed": ('allow = ["nvrc.log"]', "nvrc.log=info agent.log=info root=/dev/vda1", []),
@@ -51,8 +67,13 @@ JUDGED = {
     "one extension allowed": (
         'allow = ["kata.extension.a.verity_params"]', f"kata.extension.a.verity_params={VERITY}", []),
     "within bounds": ("limit.nvrc.smi.pl = { min = 200, max = 700 }", "nvrc.smi.pl=700 nvrc.smi.pl=200", []),
+    "GPUs, as many as there must be": ("limit.nvrc.gpus = { min = 1 }", "nvrc.gpus=min:1 nvrc.gpus=all nvrc.gpus=1", []),
+    "GPUs, and none would do": ("limit.nvrc.gpus = { min = 1 }", "nvrc.gpus=min:0", [
+        "nvrc.gpus: is min:0, but the image's policy admits at least 1"]),
+    "GPUs, by default": ("limit.nvrc.gpus = { min = 8 }", "quiet", []),
     "below": ("limit.nvrc.smi.pl = { min = 200, max = 700 }", "nvrc.smi.pl=199", [
         "nvrc.smi.pl: is 199, but the image's policy admits at least 200 and at most 700"]),
+    "at both bounds": ("limit.nvrc.smi.pl = { min = 300, max = 300 }", "nvrc.smi.pl=300", []),
     "above": ("limit.nvrc.smi.pl = { max = 700 }", "nvrc.smi.pl=701", [
         "nvrc.smi.pl: is 701, but the image's policy admits at most 700"]),
     "unset is within": ("limit.nvrc.smi.pl = { max = 700 }", "", []),
@@ -88,6 +109,11 @@ def test_bounds_of_a_number_admit_nothing_else() -> None:
     assert not Limit(low=1).admits(CcMode.ON)
 
 
+@pytest.mark.parametrize("limit", [Limit(), Limit(low=0)])
+def test_without_a_lower_bound_no_gpu_is_enough(limit: Limit) -> None:
+    assert limit.admits(GpuCount(CountRule.AT_LEAST, 0))
+
+
 def test_a_pin_holds_without_a_word_on_the_line() -> None:
     parsed = under('pin.nvrc.cc = "on"\npin.nvrc.lockdown.kexec = true\npin.nvrc.smi.pl = 300', "quiet")
     assert (parsed.settings.cc, parsed.settings.lockdown_kexec, parsed.settings.power_limit_w) == (CcMode.ON, True, 300)
@@ -117,28 +143,28 @@ UNUSABLE = {
     "a number without end": (b"a = " + b"9" * 5000, ["4300 digits"]),
     "nested without end": (b"a = " + b"[" * 5000, []),
     "too long": (b"#" * (SIZE_LIMIT + 1), ["65537 bytes, more than the 65536"]),
-    "unknown sections": (b"pins = {}\nfoo = 1", ["'pins' is none of strict, pin, allow, deny, limit, words, did you mean pin?",
-                                                 "'foo' is none of"]),
+    "unknown sections": (b"pins = {}\nfoo = 1", ["'pins' is not one of strict, pin, allow, deny, limit, words, initdata, verifier, did you mean pin?",
+                                                 "'foo' is not one of"]),
     "strict is a word": (b'strict = "yes"', ["strict is neither true nor false"]),
     "strict against a pin": (b"strict = true\npin.nvrc.strict = false", [
         "strict = true contradicts pin nvrc.strict = off"]),
     "pin is no table": (b"pin = 3", ["pin is not a table"]),
-    "pin of nothing known": (b'pin.nvrc.lgo = "off"', ["pin 'nvrc.lgo' is no parameter, did you mean nvrc.log?"]),
-    "pin of a strange name": (b'pin."\\u20ac" = "off"', [r"pin '\u20ac' is no parameter"]),
+    "pin of nothing known": (b'pin.nvrc.lgo = "off"', ["pin 'nvrc.lgo' is not a parameter, did you mean nvrc.log?"]),
+    "pin of a strange name": (b'pin."\\u20ac" = "off"', [r"pin '\u20ac' is not a parameter"]),
     "pin of an old name": (b'pin.nvrc.nvidia_smi_srs = "1"', ["is an old name, did you mean nvrc.smi.srs?"]),
-    "pin malformed": (b'pin.nvrc.log = "loud"', ["pin nvrc.log: 'loud' is none of"]),
+    "pin malformed": (b'pin.nvrc.log = "loud"', ["pin nvrc.log: 'loud' is not one of"]),
     "pin of a date": (b"pin.nvrc.log = 2026-01-01", ["pin nvrc.log: is not a string, a number, true or false"]),
-    "pin twice": (b'[pin]\n"nvrc.log" = "off"\nnvrc.log = "warn"', ["pin 'nvrc.log' stands there twice"]),
+    "pin twice": (b'[pin]\n"nvrc.log" = "off"\nnvrc.log = "warn"', ["pin 'nvrc.log' is given twice"]),
     "pin outside its limit": (b'pin.nvrc.log = "info"\nlimit.nvrc.log = ["off"]', ["outside its own limit (off)"]),
     "pin of no extension": (b'pin."kata.extension./.verity_params" = "x"', ["'/' is not an extension name"]),
     "pin of an extension with unknown items": (
         f'pin."kata.extension.a.verity_params" = "{VERITY},fec=1"'.encode(), ["has unknown items: 'fec'"]),
     "allow is a word": (b'allow = "nvrc.log"', ["allow is not a list of names"]),
     "allow holds a number": (b'allow = ["nvrc.log", 3]', ["allow holds something that is not a name"]),
-    "allow of nothing known": (b'allow = ["nvrc.lgo"]', ["allow 'nvrc.lgo' is no parameter, did you mean nvrc.log?"]),
+    "allow of nothing known": (b'allow = ["nvrc.lgo"]', ["allow 'nvrc.lgo' is not a parameter, did you mean nvrc.log?"]),
     "deny of a prefix of nothing": (b'deny = ["nvcr.*"]', ["deny 'nvcr.*' covers no parameter"]),
     "limit is no table": (b"limit = []", ["limit is not a table"]),
-    "limit of nothing known": (b"limit.nvrc.q = []", ["limit 'nvrc.q' is no parameter"]),
+    "limit of nothing known": (b"limit.nvrc.q = []", ["limit 'nvrc.q' is not a parameter"]),
     "limit without values": (b"limit.nvrc.log = []", ["limit nvrc.log: an empty list admits nothing; use deny"]),
     "limit is a word": (b'limit.nvrc.log = "off"', ["limit nvrc.log: is neither a list of values nor"]),
     "limit of a word by numbers": (b"limit.nvrc.log = { min = 1 }", ["min and max are for numbers"]),
@@ -146,8 +172,41 @@ UNUSABLE = {
     "limit outside the parameter": (b"limit.nvrc.smi.pl = { min = 0 }", ["'0' is not a whole number of watts"]),
     "limit by a table": (b"limit.nvrc.smi.pl = { min = {} }", ["limit nvrc.smi.pl: is not a string, a number"]),
     "everything at once": (b'x = 1\nstrict = 2\npin.nvrc.q = 1\nlimit.nvrc.log = 1\nallow = 1\ndeny = 1', [
-        "'x' is none of", "strict is neither", "pin 'nvrc.q'", "limit nvrc.log", "allow is not", "deny is not"]),
+        "'x' is not one of", "strict is neither", "pin 'nvrc.q'", "limit nvrc.log", "allow is not", "deny is not"]),
 }
+
+
+# file, all that the message may say
+MISTAKEN = {
+    "two pins of nothing known": ("pin.nvrc.q = 1\npin.nvrc.r = 1", [
+        "pin 'nvrc.q' is not a parameter", "pin 'nvrc.r' is not a parameter"]),
+    "two limits of nothing known": ("limit.nvrc.q = 1\nlimit.nvrc.r = 1", [
+        "limit 'nvrc.q' is not a parameter", "limit 'nvrc.r' is not a parameter"]),
+    "what has no name is not read": ('pin."kata.extension./.verity_params" = "x"', [
+        "pin 'kata.extension./.verity_params': '/' is not an extension name (letters, digits, _ . -)"]),
+    "GPUs, at most": ("limit.nvrc.gpus = { max = 1 }", [
+        "limit nvrc.gpus: min and max are for numbers (min alone is possible); list the values among N, min:N or all"]),
+    "a word by numbers": ("limit.nvrc.log = { min = 1 }", [
+        "limit nvrc.log: min and max are for numbers; list the values among off|error|warn|info|debug|trace"]),
+    "GPUs, at least all": ('limit.nvrc.gpus = { min = "all" }', ["limit nvrc.gpus: 'all' is not a plain number"]),
+    "behind an option of the driver": ('allow = ["nvidia.x", "nvrc.lgo"]', [
+        "allow 'nvrc.lgo' is not a parameter, did you mean nvrc.log?"]),
+    "a prefix with a sign too many": ('deny = ["nvrcx*"]', ["deny 'nvrcx*' covers no parameter"]),
+    "words is a word": ('words = "kata"', ["words is not a list of words"]),
+    "words holds a number": ('words = ["@kata", 3]', ["words is not a list of words"]),
+    "words of no set": ('words = ["@nope"]', ["words '@nope' is not a set of words; there is @kata"]),
+}
+
+
+@pytest.mark.parametrize(("policy", "mistakes"), MISTAKEN.values(), ids=MISTAKEN.keys())
+def test_a_mistake_is_told_once_and_no_other(policy: str, mistakes: list[str]) -> None:
+    with pytest.raises(NvrcError) as raised:
+        load_policy(policy.encode())
+    assert raised.value.what == f"/etc/nvrc/policy.toml: {'; '.join(mistakes)}"
+
+
+def test_a_file_may_have_all_the_bytes_that_it_may_have() -> None:
+    assert load_policy(b"#" * SIZE_LIMIT).pins == {}
 
 
 @pytest.mark.parametrize(("data", "parts"), UNUSABLE.values(), ids=UNUSABLE.keys())
@@ -163,7 +222,8 @@ def test_an_unusable_file_is_refused_with_all_its_mistakes(data: bytes, parts: l
 
 def test_quoted_and_bare_names_mean_the_same() -> None:
     bare = load_policy(b"[limit]\nnvrc.smi.pl = { max = 5 }\nnvrc.log = ['off']\n[pin]\nnvrc.cc = 'on'")
-    assert load_policy(b'[limit]\n"nvrc.smi.pl" = { max = 5 }\n"nvrc.log" = ["off"]\n[pin]\n"nvrc.cc" = "on"') == bare
+    assert load_policy(b'[limit]\n"nvrc.smi.pl" = { max = 5 }\n"nvrc.log" = ["off"]\n[pin]\n"nvrc.cc" = "on"')._replace(
+        sha256=bare.sha256) == bare
 
 
 def test_the_documented_example_does_what_its_comments_say() -> None:

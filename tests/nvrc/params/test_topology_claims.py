@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fakes.system import FakeSystem
+from fakes.trouble import told
 from nvrc.engine.facts import Facts
 from nvrc.pages.topology import render
 from nvrc.params.claims import check_claims, fabric_mode, rail_policy
@@ -17,6 +18,7 @@ from nvrc.steps import topology
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.mode import Mode
 from nvrc.vocabulary.paths import PCI_DEVICES
+from nvrc.vocabulary.trouble import remark
 
 
 @pytest.mark.parametrize(("mode", "fabric", "rail"), [
@@ -64,12 +66,12 @@ def test_where_each_claim_holds(line: str, modes: set[Mode]) -> None:
 def test_wrong_claims_are_all_named() -> None:
     settings = parse(b"nvrc.mode=cpu nvrc.fabricmanager=off nvrc.fm.mode=1 nvrc.fm.rail.policy=symmetric").settings
     assert check_claims(settings, Mode.GPU_NVL4) == (
-        "nvrc.mode=cpu does not hold on this machine, which is gpu-nvl4: gpu-nvl4 would be right",
-        "nvrc.fabricmanager=off does not hold on this machine, which is gpu-nvl4: on would be right",
-        "nvrc.fm.mode=1 does not hold on this machine, which is gpu-nvl4: 0 would be right",
-        "nvrc.fm.rail.policy=symmetric does not hold on this machine, which is gpu-nvl4: greedy would be right")
+        "nvrc.mode=cpu does not match this machine, which is gpu-nvl4: gpu-nvl4 would be right",
+        "nvrc.fabricmanager=off does not match this machine, which is gpu-nvl4: on would be right",
+        "nvrc.fm.mode=1 does not match this machine, which is gpu-nvl4: 0 would be right",
+        "nvrc.fm.rail.policy=symmetric does not match this machine, which is gpu-nvl4: greedy would be right")
     assert check_claims(parse(b"nvrc.fm.mode=0").settings, Mode.GPU) == (
-        "nvrc.fm.mode=0 does not hold on this machine, which is gpu: there is no fabric",)
+        "nvrc.fm.mode=0 does not match this machine, which is gpu: there is no fabric",)
 
 
 def one_gpu(root: Path) -> FakeSystem:
@@ -80,13 +82,13 @@ def one_gpu(root: Path) -> FakeSystem:
 
 
 def test_step_adds_topology_mode_and_warnings(tmp_path: Path) -> None:
-    given = Facts(parameters=parse(b"nvrc.mode=cpu"), warnings=("earlier",))
+    given = Facts(parameters=parse(b"nvrc.mode=cpu"), warnings=(remark("earlier"),))
     found = topology.run(one_gpu(tmp_path), given)
     assert found.mode is Mode.GPU
     assert found.topology is not None
     assert [gpu.bdf for gpu in found.topology.gpus] == ["0000:41:00.0"]
-    assert found.warnings == (
-        "earlier", "nvrc.mode=cpu does not hold on this machine, which is gpu: gpu would be right")
+    assert told(found.warnings) == (
+        "earlier", "nvrc.mode=cpu does not match this machine, which is gpu: gpu would be right")
     assert topology.tell(found) == "gpu: 1 GPU"
 
 

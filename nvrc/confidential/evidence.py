@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What PID 1 can check by itself of the GPUs' evidence and of the token that a verifier made of it. Pure.
+
+Of evidence: that it answers PID 1's own nonce, and that it is about exactly the GPUs that were checked before, by
+number and UUID. Of a token: that it is one, has not run out, and affirms as many GPUs. Not signatures, certificates and
+reference values: that is the verifier's work, whose key PID 1 does not know. A verifier of the image's own can do it.
+
+An attestation report of a GPU is an SPDM 1.1 exchange: the request GET_MEASUREMENTS with its nonce of 32 bytes, then
+the answer (DSP0274). A token is a JWT in the form of EAR, with an appraisal for each device.
+"""
+
+from __future__ import annotations
+
+import binascii
+
+from guest_cdi.lean.jsonvalue import read_json
+from guest_cdi.lean.light import Sequence
+from nvrc.vocabulary.errors import NvrcError
+
+NONCE, REQUEST_BYTES, NONCE_AT = 32, 37, 4
+GET_MEASUREMENTS, MEASUREMENTS = 0xE0, 0x60
+AFFIRMING = ("affirming", 2)
+UNCHECKED = "not checked by PID 1: signatures, certificates, reference values"
+
+
+def check_evidence(answer: bytes, nonce: bytes, uuids: Sequence[str]) -> None:
+    """`uuids`: of the GPUs that were checked. NvrcError E_ATTEST_EVIDENCE if it is not of exactly these."""
+    rows = _devices(_json(answer, "the evidence"))
+    given = [uuid for uuid, _report in rows]
+    if sorted(given) != sorted(uuids):
+        missing, strange = sorted(set(uuids) - set(given)), sorted(set(given) - set(uuids))
+        raise _wrong(f"it is about {len(given)} GPUs, and {len(uuids)} were checked; missing: {_list(missing)}; "
+                     f"strange: {_list(strange)}")
+    for uuid, report in rows:
+        if len(report) <= REQUEST_BYTES or report[1] != GET_MEASUREMENTS or report[REQUEST_BYTES + 1] != MEASUREMENTS:
+            raise _wrong(f"the report of {uuid} is not an exchange of measurements ({len(report)} bytes)")
+        if report[NONCE_AT:NONCE_AT + NONCE] != nonce:
+            raise _wrong(f"the report of {uuid} was made for another nonce")
+
+
+def _devices(document: object) -> list[tuple[str, bytes]]:
+    """Of NVIDIA's part of the evidence, which stands alone or under its name."""
+    inner = document.get("nvidia", document) if isinstance(document, dict) else None
+    if isinstance(inner, str):
+        inner = _json(inner.encode("utf-8", "replace"), "NVIDIA's evidence")
+    rows = inner.get("device_evidence_list") if isinstance(inner, dict) else None
+    if not isinstance(rows, list):
+        raise _wrong("it has no list of NVIDIA's devices")
+    return [_device(row) for row in rows]
+
+
+def _device(row: object) -> tuple[str, bytes]:
+    match row:
+        case {"uuid": str(uuid), "evidence": str(report)}:
+            try:
+                return uuid, binascii.a2b_base64(report, strict_mode=True)
+            except ValueError as err:
+                raise _wrong(f"the report of {ascii(uuid)[:60]} is not base64") from err
+    raise _wrong("a device of it has no uuid or no report")
+
+
+def check_token(answer: bytes, gpus: int, now_s: float) -> str:
+    """What is said of the token; E_ATTEST_REFUSED if it affirms less. `now_s`: by the wall clock, 0 for unknown."""
+    document = _json(answer, "the token")
+    token = document.get("token") if isinstance(document, dict) else None
+    if not isinstance(token, str) or token.count(".") != 2:
+        raise _refused("the attestation agent's answer has no token")
+    claims = _json(_unpad(token.split(".")[1]), "the token's claims")
+    if not isinstance(claims, dict) or not isinstance(claims.get("submods"), dict):
+        raise _refused("the token has no appraisals")
+    expires = claims.get("exp")
+    if isinstance(expires, int) and now_s and expires < now_s:
+        raise _refused(f"the token has run out {int(now_s) - max(expires, 0)} s ago")
+    appraisals = claims["submods"]
+    doubts = [f"{ascii(name)[1:-1][:60]}: {ascii(_status(row))[:40]}" for name, row in sorted(appraisals.items())
+              if _status(row) not in AFFIRMING]
+    if doubts:
+        raise _refused(f"the verifier does not affirm {'; '.join(doubts)[:400]}")
+    affirmed = sum(name.startswith("gpu") for name in appraisals)
+    if affirmed != gpus:
+        raise _refused(f"the token affirms {affirmed} GPUs, and {gpus} were checked")
+    return f"{len(appraisals)} appraisals affirmed"
+
+
+def _status(row: object) -> object:
+    return row.get("ear.status") if isinstance(row, dict) else None
+
+
+def _unpad(text: str) -> bytes:
+    try:
+        plain = text.replace("-", "+").replace("_", "/")
+        return binascii.a2b_base64(plain + "=" * (-len(plain) % 4), strict_mode=True)
+    except ValueError as err:
+        raise _refused("the token's claims are not base64") from err
+
+
+def _json(data: bytes, what: str) -> object:
+    try:
+        return read_json(data)
+    except ValueError as err:
+        raise NvrcError("E_ATTEST_EVIDENCE", f"{what} is not JSON: {data[:40]!a}") from err
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(f"{name!a}"[1:-1][:60] for name in names[:4]) or "none"
+
+
+def _wrong(what: str) -> NvrcError:
+    return NvrcError("E_ATTEST_EVIDENCE", f"evidence: {what}")
+
+
+def _refused(what: str) -> NvrcError:
+    return NvrcError("E_ATTEST_REFUSED", what)

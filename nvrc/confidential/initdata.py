@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pod's initdata: found among the disks, unpacked, and held against what the TEE was started with.
+
+Outside of a TEE it is worth as much as the command line: the host gives both. In one the digest decides, and it decides
+for what is missing as well: a host that keeps the disk back, or attaches another pod's, gets no boot. The agent reads
+the disk again by itself and takes the first that it finds, so a second one is refused here.
+"""
+
+from __future__ import annotations
+
+from guest_cdi.lean.light import Callable, NamedTuple
+from nvrc.confidential.tee import NONCE, Tee, find_tee, read_bound
+from nvrc.extensions.disks import BLOCK, disk_names
+from nvrc.hardware.modules import Modules
+from nvrc.machine.system import Files, System
+from nvrc.params.initdata import HEADER, TOPOLOGY, Initdata, is_initdata, packed_size, read_initdata, unpack_disk
+from nvrc.params.module_options import ModuleOption
+from nvrc.params.policy import Policy
+from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.trouble import Trouble, remark
+
+_DRIVERS = ("virtio_blk", "virtio_scsi", "sd_mod")
+_RANDOM = "/dev/urandom"
+
+
+class Found(NamedTuple):
+    """`confirmed_by`: the TEE's value that has the digest; empty outside of a TEE."""
+
+    initdata: Initdata
+    disk: str
+    confirmed_by: str
+
+    @property
+    def topology(self) -> str:
+        """The machine that the host has, for NCCL; empty where the pod does not say."""
+        return self.initdata.entries.get(TOPOLOGY, "")
+
+    def told(self) -> str:
+        how = f"as {self.confirmed_by} has it" if self.confirmed_by else "not in a TEE"
+        return f"initdata {self.initdata.algorithm}={self.initdata.digest.hex()} of {self.disk}, {how}"
+
+
+def find_initdata(system: System, policy: Policy, options: tuple[ModuleOption, ...],
+                  mount_optional: Callable[[System], None]) -> tuple[Found | None, tuple[Trouble, ...]]:
+    """What the pod gave, and what there is to remark. `mount_optional` mounts configfs once the kernel has it."""
+    modules = Modules(system, options=options)
+    for driver in _DRIVERS:
+        modules.load_if_there(driver)
+    disks = tuple(name for name in disk_names(system) if is_initdata(_read(system, name, HEADER)))
+    if len(disks) > 1:
+        raise NvrcError("E_INITDATA", f"initdata: the disks {', '.join(disks)} all have it; one may",
+                        "find who attaches the second one: the runtime attaches one")
+    tee = find_tee(system)
+    if not disks:
+        return None, _miss(system, modules, tee, policy, mount_optional)
+    initdata = read_initdata(unpack_disk(_read_whole(system, disks[0])))
+    if tee is not None:
+        bound = _ask(system, modules, tee, mount_optional)
+        if bound != initdata.bound(tee.size):
+            raise NvrcError("E_INITDATA_BINDING", f"{tee.name}: {tee.field} is {bound.hex()}, and the digest "
+                            f"({initdata.algorithm}) of the initdata of {disks[0]} is {initdata.bound(tee.size).hex()}")
+    return Found(initdata, disks[0], tee.field if tee else ""), tuple(map(remark, modules.remarks))
+
+
+def _miss(system: System, modules: Modules, tee: Tee | None, policy: Policy,
+          mount_optional: Callable[[System], None]) -> tuple[Trouble, ...]:
+    """No disk: what the TEE and the policy say to that."""
+    if policy.requires_initdata:
+        raise NvrcError("E_INITDATA", "initdata: no disk has it, and the image's policy requires it",
+                        "give the pod the annotation io.katacontainers.config.hypervisor.cc_init_data")
+    if tee is None:
+        return tuple(map(remark, modules.remarks))
+    try:
+        bound = _ask(system, modules, tee, mount_optional)
+    except NvrcError as err:
+        doubt = f"PID 1 could not determine whether initdata was taken away: {err.what}"
+        return *map(remark, modules.remarks), remark(doubt)
+    if any(bound):
+        raise NvrcError("E_INITDATA_BINDING", f"{tee.name}: {tee.field} is {bound.hex()}, and no disk has initdata")
+    return tuple(map(remark, modules.remarks))
+
+
+def _ask(system: System, modules: Modules, tee: Tee, mount_optional: Callable[[System], None]) -> bytes:
+    for module in tee.modules:
+        try:
+            modules.load_if_there(module)
+        except NvrcError as err:
+            modules.remarks.append(err.what)
+    mount_optional(system)
+    return read_bound(system, tee, system.read(_RANDOM, NONCE))
+
+
+def _read_whole(system: Files, name: str) -> bytes:
+    return _read(system, name, packed_size(_read(system, name, HEADER)))
+
+
+def _read(system: Files, name: str, limit: int) -> bytes:
+    """Of a disk; one that cannot be read, such as an empty drive, has no initdata."""
+    try:
+        return system.read(f"/dev/{name}", limit)
+    except OSError as err:
+        if limit <= HEADER:
+            return b""
+        raise NvrcError("E_INITDATA", f"initdata: disk {name}: {err.strerror}", path=f"{BLOCK}/{name}") from err
