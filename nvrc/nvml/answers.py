@@ -9,6 +9,7 @@ has exactly its fields with exactly their types, or the worker counts as crashed
 
 from guest_cdi.lean.light import NamedTuple, Sequence, TypeVar
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.gpu import name_place
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ class NvmlGpu(NamedTuple):
 
     @property
     def label(self) -> str:
-        return f"GPU {self.number} {self.bdf}".rstrip()
+        return f"GPU {self.number} {name_place(self.bdf, self.uuid)}".rstrip()
 
     @property
     def identity(self) -> str:
@@ -68,7 +69,6 @@ class CcMemory(NamedTuple):
 
     number: int
     protected_kib: int
-    unprotected_kib: int
 
 
 class CcAnswer(NamedTuple):
@@ -78,11 +78,49 @@ class CcAnswer(NamedTuple):
     gpus: tuple[CcMemory, ...]
 
 
+class SwitchTold(NamedTuple):
+    """What NVIDIA's library says of one NVSwitch; empty or -1 with an `error` where it does not say."""
+
+    uuid: str
+    bdf: str            # as sysfs spells it
+    mode: int           # NSCQ's number for protected PCIe
+    error: str
+
+
 class ReadyAnswer(NamedTuple):
     """Whether the GPUs accepted work before the question, and whether they do now."""
 
     before: bool
     now: bool
+
+
+class FabricState(NamedTuple):
+    """NVML's numbers for one GPU's registration with the NVLink fabric; `state` -1 where the driver knows none."""
+
+    number: int
+    state: int
+    status: int
+    clique: int
+    cluster: str        # 32 hexadecimal digits
+
+
+class LinkCount(NamedTuple):
+    """Active NVLinks of one GPU, how many of them lead to a switch, and the bus ids that the others lead to."""
+
+    number: int
+    active: int
+    switched: int
+    peers: tuple[str, ...]
+
+
+class PairState(NamedTuple):
+    """NVML's numbers for two GPUs; -1 for a question that this driver does not know."""
+
+    one: int
+    other: int
+    read: int
+    write: int
+    nvlink: int
 
 
 class CdiMade(NamedTuple):
@@ -96,7 +134,7 @@ class CdiMade(NamedTuple):
     hooks: int
     missing: tuple[str, ...]        # optional things that this driver does not have
     left_out: tuple[str, ...]       # devices with a fault, with what it is
-    faulty: tuple[int, ...]         # the GPUs that those belong to
+    faulty: tuple[int, ...]         # the GPU that each of those belongs to
     gpus: tuple[str, ...]           # the identities of all others
 
 

@@ -8,20 +8,26 @@ it with.
 from __future__ import annotations
 
 from guest_cdi.lean.light import TYPE_CHECKING, Mapping, NamedTuple, Sequence
+from nvrc.machine.privileges import FABRIC_MANAGER, PERSISTENCED, WORKER, prepare
 from nvrc.nvml.answers import (
     Applied,
     CcAnswer,
     CcMemory,
     CcSystem,
     CdiMade,
+    FabricState,
+    LinkCount,
     MigMade,
     NvmlGpu,
+    PairState,
     ReadyAnswer,
+    SwitchTold,
     read_record,
     read_records,
 )
 from nvrc.nvml.worker import Request, Worker, start_worker
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.paths import TOPOLOGY_HOME
 
 if TYPE_CHECKING:
     from guest_cdi.host import Host
@@ -40,7 +46,10 @@ def prepare_worker(system: System, driver_root: str, *, root: str = "/", host: H
 
         return make_requests(driver_root or "/", root=root, host=host)
 
+    for row in (WORKER, PERSISTENCED, FABRIC_MANAGER):  # whose sockets the CDI document names
+        prepare(system, row, "E_NVML_CRASH")
     try:
+        system.make_dir(TOPOLOGY_HOME)  # so that the worker sees what comes into it later
         return start_worker(system, requests)
     except OSError as err:
         raise NvrcError("E_NVML_CRASH", f"the worker could not be forked: {err.strerror}",
@@ -65,15 +74,37 @@ class Client(NamedTuple):
     def confidential(self, gpus: Sequence[int]) -> CcAnswer:
         answer = self.worker.ask("cc", self.patience_s, gpus=gpus)
         if not isinstance(answer, dict) or answer.keys() != {"system", "gpus"}:
-            raise NvrcError("E_NVML_CRASH", f"the worker's answer is no confidential mode: {ascii(answer)[:80]}")
+            raise NvrcError("E_NVML_CRASH", f"the worker's answer is not a confidential mode: {ascii(answer)[:80]}")
         system = None if answer["system"] is None else read_record(CcSystem, answer["system"])
         return CcAnswer(system, read_records(CcMemory, answer["gpus"]))
 
-    def publish_cdi(self, *, keep_going: bool) -> CdiMade:
-        return read_record(CdiMade, self.worker.ask("cdi", self.patience_s, keep_going=keep_going))
+    def switches(self) -> tuple[SwitchTold, ...]:
+        return read_records(SwitchTold, self.worker.ask("switches", self.patience_s))
+
+    def fabric(self, gpus: Sequence[int]) -> tuple[FabricState, ...]:
+        return read_records(FabricState, self.worker.ask("fabric", self.patience_s, gpus=gpus))
+
+    def links(self, gpus: Sequence[int]) -> tuple[tuple[LinkCount, ...], tuple[PairState, ...]]:
+        answer = self.worker.ask("links", self.patience_s, gpus=gpus)
+        if not isinstance(answer, dict) or answer.keys() != {"links", "pairs"}:
+            raise NvrcError("E_NVML_CRASH", f"the worker's answer is not about links: {ascii(answer)[:80]}")
+        return read_records(LinkCount, answer["links"]), read_records(PairState, answer["pairs"])
+
+    def describe_cdi(self, *, keep_going: bool) -> tuple[CdiMade, object]:
+        """What was made, and the document itself, which nobody has judged yet."""
+        answer = self.worker.ask("cdi", self.patience_s, keep_going=keep_going)
+        if not isinstance(answer, dict) or answer.keys() != {"made", "document"}:
+            raise NvrcError("E_NVML_CRASH", f"the worker's answer is not a document: {ascii(answer)[:80]}")
+        return read_record(CdiMade, answer["made"]), answer["document"]
+
+    def rotate_keys(self, advantage: int) -> int:
+        answer = self.worker.ask("keys", self.patience_s, advantage=advantage)
+        if type(answer) is not int:
+            raise NvrcError("E_NVML_CRASH", f"the worker's answer is not a threshold: {ascii(answer)[:80]}")
+        return answer
 
     def settle_ready(self, wish: bool | None) -> ReadyAnswer:
         answer = self.worker.ask("ready", self.patience_s, ready=wish)
         if not isinstance(answer, list) or [type(item) for item in answer] != [bool, bool]:
-            raise NvrcError("E_NVML_CRASH", f"the worker's answer is no ready state: {ascii(answer)[:80]}")
+            raise NvrcError("E_NVML_CRASH", f"the worker's answer is not a ready state: {ascii(answer)[:80]}")
         return ReadyAnswer(*answer)

@@ -56,8 +56,8 @@ def _read_multi_gpu(nvml: ModuleType) -> int:
 def _read_memory(session: Session, index: int) -> CcMemory:
     memory = _unless_without(session.library.nvmlDeviceGetConfComputeMemSizeInfo, session.device(index))
     if memory is None:
-        return CcMemory(index, NOT_TOLD, NOT_TOLD)
-    return CcMemory(index, memory.protectedMemSizeKib, memory.unprotectedMemSizeKib)
+        return CcMemory(index, NOT_TOLD)
+    return CcMemory(index, memory.protectedMemSizeKib)
 
 
 def _unless_without(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T | None:

@@ -8,13 +8,18 @@ up is decided in count.py.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import Mapping, NamedTuple, Sequence
+from guest_cdi.lean.light import TYPE_CHECKING, Mapping, NamedTuple, Sequence
 from nvrc.hardware.gpu_files import Told
 from nvrc.nvml.answers import NvmlGpu
+from nvrc.params.table import asked
 from nvrc.params.values import CountRule, GpuCount
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.gpu import name_place
 
-CODE = "E_GPU_IDENTITY"
+if TYPE_CHECKING:
+    from nvrc.vocabulary.errors import Code
+
+CODE: Code = "E_GPU_IDENTITY"
 LAST_MINOR = 253    # 254 and 255 of the same major are nvidia-modeset and nvidiactl
 _HEX = frozenset("0123456789abcdef")
 
@@ -51,8 +56,9 @@ def _faults(gpu: NvmlGpu, most: int) -> list[str]:
 
 
 def _differences(gpu: NvmlGpu, told: Told) -> list[str]:
-    rows = (("UUID", gpu.uuid, told.uuid), ("minor", str(gpu.minor) if gpu.minor >= 0 else "", told.minor))
-    return [f"{gpu.label} has {name} {quoted(listed)}, the driver says {quoted(known)}"
+    rows = (("UUID", gpu.uuid, told.uuid),
+            (f"the UUID {quoted(gpu.uuid)} and minor", str(gpu.minor) if gpu.minor >= 0 else "", told.minor))
+    return [f"GPU {gpu.number} {gpu.bdf} has {name} {quoted(listed)}, the driver says {quoted(known)}"
             for name, listed, known in rows if listed and known and listed.lower() != known.lower()]
 
 
@@ -93,7 +99,7 @@ class Sets(NamedTuple):
         return tuple(sorted(self.on_bus - (self.attached & self.answering & self.checked & self.given)))
 
 
-def check_sets(sets: Sets, rule: GpuCount) -> None:
+def check_sets(sets: Sets, rule: GpuCount, uuids: Mapping[str, str]) -> None:
     """NvrcError unless each GPU that containers can be given is on the bus, attached, answers and had its mode read.
 
     Unless fewer suffice, that has to hold for every GPU of the bus.
@@ -102,8 +108,9 @@ def check_sets(sets: Sets, rule: GpuCount) -> None:
     rows = (("not on the bus", sets.on_bus), ("not attached by nvidia-persistenced", sets.attached),
             ("not listed by NVIDIA's library", sets.answering), ("its confidential mode was not read", sets.checked),
             ("not in the CDI document", sets.given))
-    wrong = [f"{', '.join(sorted(wanted - known))}: {text}" for text, known in rows if wanted - known]
+    wrong = [f"{', '.join(name_place(bdf, uuids.get(bdf, '')) for bdf in sorted(wanted - known))}: {text}"
+             for text, known in rows if wanted - known]
     if not rule.holds(len(sets.given), len(sets.on_bus)):
-        wrong.append(f"{len(sets.given)} of {len(sets.on_bus)} GPUs are left, nvrc.gpus={rule.text()}")
+        wrong.append(f"{len(sets.given)} of {len(sets.on_bus)} GPUs are left, {asked('gpus', rule)}")
     if wrong:
         raise NvrcError(CODE, f"the ready state would cover GPUs that were not checked: {'; '.join(wrong)}")

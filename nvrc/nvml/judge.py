@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from guest_cdi.lean.light import Enum, NamedTuple, Sequence
 from nvrc.nvml.answers import CcMemory, CcSystem
+from nvrc.params.table import asked
 from nvrc.params.values import CcMode
 from nvrc.vocabulary.errors import NvrcError
 
@@ -62,7 +63,7 @@ def read_mode(system: CcSystem | None, gpus: Sequence[CcMemory], labels: dict[in
 def check_demand(found: Confidential, wanted: CcMode) -> None:
     if wanted is CcMode.ANY or wanted.value == found.mode.value:
         return
-    what = f"nvrc.cc={wanted.value}, but the GPUs are in mode {found.mode.value} ({found.why})"
+    what = f"{asked('cc', wanted)}, but the GPUs are in mode {found.mode.value} ({found.why})"
     is_feigned = found.mode is Mode.DEVTOOLS and wanted is not CcMode.OFF
     raise NvrcError("E_CC_DEVTOOLS" if is_feigned else "E_CC_MISMATCH", what)
 
@@ -73,7 +74,7 @@ def _check_known(system: CcSystem) -> None:
              ("gpusCaps", system.gpus, _CAPABLE))
     strange = [f"{name} {value}" for name, value, meanings in known if value not in meanings]
     if strange:
-        raise NvrcError("E_CC_UNKNOWN", f"NVML reports {', '.join(strange)}, which nobody here knows the meaning of")
+        raise NvrcError("E_CC_UNKNOWN", f"NVML reports {', '.join(strange)}, values that this program does not know")
 
 
 def _decide(system: CcSystem) -> Mode:
@@ -97,13 +98,13 @@ def _check_contradictions(system: CcSystem) -> None:
 
 
 def _check_gpus(mode: Mode, gpus: Sequence[CcMemory], labels: dict[int, str]) -> None:
-    odd = [f"{labels[gpu.number]}: {kib} KiB" for gpu in gpus for kib in (gpu.protected_kib, gpu.unprotected_kib)
-           if kib < NOT_TOLD]
+    odd = [f"{labels[gpu.number]}: {gpu.protected_kib} KiB" for gpu in gpus if gpu.protected_kib < NOT_TOLD]
     if odd:
         raise NvrcError("E_CC_UNKNOWN", f"NVML reports a size of memory that cannot be: {', '.join(odd)}")
     silent = [labels[gpu.number] for gpu in gpus if gpu.protected_kib == NOT_TOLD]
     if silent and mode is not Mode.OFF:
-        raise NvrcError("E_CC_UNKNOWN", f"mode {mode.value}, but not told of protected memory on {', '.join(silent)}")
+        raise NvrcError("E_CC_UNKNOWN", f"mode {mode.value}, but NVML does not report protected memory on "
+                                        f"{', '.join(silent)}")
     guarded = [labels[gpu.number] for gpu in gpus if gpu.protected_kib > 0]
     open_ = [labels[gpu.number] for gpu in gpus if gpu.protected_kib == 0]
     _check_agreement(mode, guarded, open_)

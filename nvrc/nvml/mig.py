@@ -58,6 +58,7 @@ def make_layout(session: Session, given: Mapping[str, Value]) -> list[MigMade]:
             made.append(MigMade(index, (), True, f"{err}; {err.remedy}" if err.remedy else str(err)))
         except _LayoutError as err:
             made.append(MigMade(index, (), True, str(err)))
+    session.forget(row.number for row in made if row.changed)
     return made
 
 
@@ -114,7 +115,7 @@ def _switch(nvml: ModuleType, device: Handle, mode: int) -> None:
     word = "on" if mode else "off"
     activation = ask(nvml.nvmlDeviceSetMigMode, device, mode)
     if activation != nvml.NVML_SUCCESS:
-        raise _LayoutError(f"MIG {word} is pending: nvmlDeviceSetMigMode wants a reset of the GPU first "
+        raise _LayoutError(f"MIG {word} is pending: nvmlDeviceSetMigMode requires a reset of the GPU first "
                            f"({code_name(activation)}); set the mode on the host before the VM starts")
     current, pending = ask(nvml.nvmlDeviceGetMigMode, device)
     if current != mode:

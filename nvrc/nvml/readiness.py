@@ -6,6 +6,7 @@ from __future__ import annotations
 from guest_cdi.lean.light import Enum, NamedTuple
 from nvrc.nvml.judge import Confidential
 from nvrc.params.settings import Settings
+from nvrc.params.table import asked
 from nvrc.params.values import ReadyRule, ReadyState
 
 
@@ -34,19 +35,19 @@ class Wish(NamedTuple):
 def decide(settings: Settings, found: Confidential, unchecked: tuple[str, ...] = ()) -> Wish:
     """`unchecked`: GPUs of the VM that the boot goes on without; the state would be theirs as well."""
     rule = settings.ready_rule
-    asked = f"nvrc.ready={settings.ready.value}"
+    told = asked("ready", settings.ready)
     if settings.ready is ReadyRule.SRS:
-        asked = f"nvrc.smi.srs={settings.ready_state.value}" if settings.ready_state else "nobody asked for it"
+        told = asked("ready_state", settings.ready_state) if settings.ready_state else "not requested"
     if rule is ReadyRule.ALWAYS:
-        return Wish(True, f"{asked}, unchecked, mode {found.mode.value}")
+        return Wish(True, f"{told}, unchecked, mode {found.mode.value}")
     if rule is ReadyRule.VERIFIED and unchecked:
-        why = f"{asked}, but {', '.join(unchecked)} was not checked, and the state covers every GPU of the VM"
+        why = f"{told}, but {', '.join(unchecked)} was not checked, and the state covers every GPU of the VM"
         return Wish(None, why, (f"ready state left: {why}",))
     if rule is ReadyRule.VERIFIED and found.mode.is_trusted:
-        return Wish(True, f"{asked}; GPU count, attach and mode {found.mode.value} verified")
+        return Wish(True, f"{told}; GPU count, attach and mode {found.mode.value} verified")
     if rule is ReadyRule.VERIFIED:
-        why = f"{asked}, but mode {found.mode.value} is not to be trusted"
+        why = f"{told}, but mode {found.mode.value} is not to be trusted"
         return Wish(None, why, (f"ready state left: {why}",))
     if settings.ready is ReadyRule.SRS and settings.ready_state is ReadyState.NOT_READY:
-        return Wish(False, asked)
-    return Wish(None, asked)
+        return Wish(False, told)
+    return Wish(None, told)

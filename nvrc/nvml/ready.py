@@ -13,6 +13,15 @@ from nvrc.nvml.session import Session
 from nvrc.nvml.worker import Value
 
 
+def change_keys(session: Session, given: Mapping[str, Value]) -> int:
+    """Set the threshold of key rotation; the driver takes it only before the ready state. What it says afterwards."""
+    advantage = given["advantage"]
+    if not isinstance(advantage, int):
+        raise TypeError("no number")
+    ask(session.library.nvmlSystemSetConfComputeKeyRotationThresholdInfo, advantage)
+    return int(ask(session.library.nvmlSystemGetConfComputeKeyRotationThresholdInfo).attackerAdvantage)
+
+
 def change_state(session: Session, given: Mapping[str, Value]) -> list[bool]:
     """Make the state `ready` unless that is null: what it was, and what it is now."""
     wanted = given["ready"]

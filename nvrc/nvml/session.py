@@ -13,9 +13,10 @@ from guest_cdi.discover.driver import find_version
 from guest_cdi.discover.nodes import list_drm_nodes, normalise_bus_id
 from guest_cdi.discover.tree import Tree
 from guest_cdi.errors import CdiError
-from guest_cdi.generate import Options, generate
+from guest_cdi.generate import Known, Options, read_files
 from guest_cdi.gpu import Gpu
 from guest_cdi.host import Host
+from guest_cdi.lean.light import Iterable
 from guest_cdi.locate import locate_nvml
 from guest_cdi.nvml import OpenNvml, ask
 from nvrc.nvml.answers import NvmlGpu
@@ -23,6 +24,7 @@ from nvrc.nvml.answers import NvmlGpu
 # A device or an instance; nvidia-ml-py's pointer types say no more.
 Handle = object
 
+HOOK = "bin/nvidia-cdi-hook"
 INVALID_ARGUMENT, NOT_SUPPORTED, FUNCTION_NOT_FOUND = 2, 3, 13
 
 
@@ -35,10 +37,13 @@ class Session:
         self.root = root
         self._nvml: OpenNvml | None = None
         self._devices: dict[int, Handle] = {}
+        self._gpus: dict[int, Gpu] | None = None
+        self._changed: set[int] = set()
+        self.known: Known | None = None
 
     @property
     def nvml(self) -> OpenNvml:
-        """The open library, with guest_cdi's walk over the GPUs."""
+        """The open library."""
         if self._nvml is None:
             library = locate_nvml(self.host, Options(driver_root=self.driver_root), self.root)
             opening = OpenNvml(library, has_drm=lambda bus_id: bool(list_drm_nodes(self.host, bus_id)))
@@ -48,10 +53,20 @@ class Session:
     @property
     def library(self) -> ModuleType:
         """nvidia-ml-py, bound to the open library."""
-        import pynvml
+        return self.nvml.module
 
-        assert self.nvml is not None  # noqa: S101 - asking for it opens it
-        return pynvml  # type: ignore[no-any-return]
+    def gpus(self) -> tuple[Gpu, ...]:
+        """guest_cdi's walk over the GPUs, made once: afterwards only those are read anew that have changed."""
+        if self._gpus is None:
+            self._gpus = {gpu.index: gpu for gpu in self.nvml.gpus()}
+        else:
+            self._gpus.update((index, self.nvml.gpu(index)) for index in sorted(self._changed))
+        self._changed.clear()
+        return tuple(self._gpus.values())
+
+    def forget(self, changed: Iterable[int]) -> None:
+        """What is known of these GPUs holds no longer: their instances are others."""
+        self._changed.update(changed)
 
     def device(self, index: int) -> Handle:
         if index not in self._devices:
@@ -61,16 +76,25 @@ class Session:
     def warm(self) -> None:
         """Load the code and read the directories that later requests need, while the driver still attaches GPUs.
 
-        Describes the machine as if it had no GPU, which looks at files only, and at no socket that a daemon is yet to
-        make: the host remembers directories. What is not there is for the request that needs it to report.
+        That is the document's part that follows from the driver's files. It looks at no node, and at no socket that a
+        daemon is yet to make. What is not there is for the request that needs it to report.
         """
         import pynvml  # noqa: F401
 
         try:
             version = find_version(Tree(self.host, self.driver_root))
-            generate(self.host, _NoGpus(version), Options(driver_root=self.driver_root, dev_root="/", sockets=False))
+            self.known = read_files(self.host, _NoGpus(version), self.options())
         except (CdiError, OSError):
             return
+
+    def options(self, *, keep_going: bool = False) -> Options:
+        return Options(driver_root=self.driver_root, dev_root="/", hook_path=self._shipped_hook(),
+                       keep_going=keep_going)
+
+    def _shipped_hook(self) -> str:
+        """The extension's own program, if it has one; else empty, and the image is searched."""
+        path = f"{self.driver_root.rstrip('/')}/{HOOK}"
+        return path if self.driver_root != "/" and Tree(self.host).is_executable(path) else ""
 
 
 class _NoGpus:

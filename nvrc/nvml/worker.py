@@ -15,11 +15,15 @@ import time
 from _queue import SimpleQueue
 
 from guest_cdi.lean.jsonvalue import read_json
-from guest_cdi.lean.light import Callable, Mapping, dataclass, field
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, Mapping, dataclass, field
+from nvrc.machine.privileges import WORKER
 from nvrc.machine.system import System
-from nvrc.vocabulary.errors import NvrcError, find_code
+from nvrc.vocabulary.errors import NvrcError, known_code
 from nvrc.vocabulary.jsontext import encode_line
 from nvrc.vocabulary.signals import signal_name
+
+if TYPE_CHECKING:
+    from nvrc.machine.rights import Privileges
 
 ANSWER_BYTES = 4 << 20
 WORDS_CHARS = 4000  # of a failure's text: it goes into the report, which has to fit into /run
@@ -39,6 +43,8 @@ class Worker:
     reaper_s: float = 1.0  # until one that closed its socket by dying has been reaped
     _statuses: SimpleQueue[int] = field(default_factory=SimpleQueue)
     _turn: _thread.LockType = field(default_factory=_thread.allocate_lock)
+    _asked: str = ""
+    _part: bytes = b""
 
     def ask(self, name: str, deadline_s: float, **given: Value) -> Value:
         """The answer to a request, or NvrcError: the request's own, E_NVML_CRASH or E_NVML_HANG."""
@@ -52,6 +58,51 @@ class Worker:
             reply = _read_reply(name, self._read_answer(name, deadline_s))
         self._account(reply, self.system.now() - began_s)
         return _unwrap(reply)
+
+    def begin(self, name: str, **given: Value) -> bool:
+        """Ask without waiting; `take` has the answer once the socket can be read. False while another one asks."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        self._asked, self._part = name, b""
+        try:
+            os.write(self.socket, encode_line({"ask": name, "given": given}))
+        except OSError as err:
+            raise self._abandon("is gone") from err
+        return True
+
+    def take(self) -> tuple[Value] | None:
+        """The answer to what was begun, None while it is not whole. Reads once, and waits for nothing."""
+        try:
+            piece = os.read(self.socket, 1 << 16)
+        except OSError as err:
+            raise self._abandon("is gone") from err
+        self._part += piece
+        if not piece:
+            raise self._abandon("ended")
+        if len(self._part) > ANSWER_BYTES:
+            raise self._abandon("answered without end")
+        if not self._part.endswith(b"\n"):
+            return None
+        name, line = self._asked, self._part
+        self._asked = ""
+        self._turn.release()
+        return (_unwrap(_read_reply(name, line)),)
+
+    def abandon(self) -> None:
+        """Of what was begun no answer is expected any more, nor of the worker anything."""
+        self.system.signal(self.pid, 9)
+        self._abandon("does not answer")
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether something that was begun has no answer yet."""
+        return bool(self._asked)
+
+    def _abandon(self, how: str) -> NvrcError:
+        name, self._asked = self._asked, ""
+        self.stop()
+        self._turn.release()
+        return NvrcError("E_NVML_CRASH", f"the worker with NVIDIA's library {how} during {name!r}")
 
     def _account(self, reply: Mapping[str, Value], took_s: float) -> None:
         """Processor time of the worker is our own work for the most part; the rest was waiting for the driver.
@@ -80,7 +131,10 @@ class Worker:
             left_s = until - self.system.now()
             if left_s <= 0 or not poll.poll(left_s * 1000):
                 raise self._hangs(name, deadline_s)
-            piece = os.read(self.socket, 1 << 16)
+            try:
+                piece = os.read(self.socket, 1 << 16)
+            except ConnectionResetError:  # it ended before it had read the question
+                piece = b""
             if not piece:
                 raise self._died(name)
             answer += piece
@@ -111,7 +165,8 @@ class Worker:
         self._statuses.put(status)
 
 
-def start_worker(system: System, requests: Callable[[], Mapping[str, Request]]) -> Worker:
+def start_worker(system: System, requests: Callable[[], Mapping[str, Request]],
+                 privileges: Privileges = WORKER) -> Worker:
     """Fork one that answers `requests()`; the mapping is made in the child, which imports what it needs."""
     worker = Worker(system, -1, -1)
 
@@ -120,7 +175,7 @@ def start_worker(system: System, requests: Callable[[], Mapping[str, Request]]) 
         rows = requests()
         serve(talking, rows, (began_s, system.now()))
 
-    worker.pid, worker.socket = system.fork(task, worker.ended)
+    worker.pid, worker.socket = system.fork(task, privileges, worker.ended)
     return worker
 
 
@@ -146,9 +201,11 @@ def answer(line: bytes, requests: Mapping[str, Request], warmed: tuple[float, fl
 
 
 def _read_request(line: bytes) -> tuple[str, Mapping[str, Value]]:
-    asked = read_json(line)
-    assert isinstance(asked, dict)  # noqa: S101 - PID 1 wrote it
-    return asked["ask"], asked["given"]
+    """As PID 1 wrote it; anything else ends the worker, which PID 1 hears."""
+    match read_json(line):
+        case {"ask": str(name), "given": dict(given)}:
+            return name, given
+    raise ValueError(f"no request: {line[:80]!r}")
 
 
 def _read_reply(name: str, line: bytes) -> Mapping[str, Value]:
@@ -167,4 +224,4 @@ def _unwrap(reply: Mapping[str, Value]) -> Value:
     if "ok" in reply:
         return reply["ok"]
     code, what, hint = (str(reply[key])[:WORDS_CHARS] for key in ("code", "what", "hint"))
-    raise NvrcError(code if find_code(code) else "E_INTERNAL", what, hint)
+    raise NvrcError(known_code(code) or "E_INTERNAL", what, hint)

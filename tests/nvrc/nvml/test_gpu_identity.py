@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest, bus_id
+from fakes.trouble import told
 from nvrc.hardware.gpu_files import Told
 from nvrc.nvml.answers import NvmlGpu
 from nvrc.nvml.identity import Sets, check_identities, check_sets, is_bus_id, is_uuid
@@ -64,7 +65,7 @@ def test_lists_that_contradict_themselves(gpus: tuple[NvmlGpu, ...], words: str)
 @pytest.mark.parametrize(("told", "words"), [
     (Told(f"{UUID}0", "0"), ""), (Told("", ""), ""), (Told(f"{UUID}0", ""), ""),
     (Told(f"{UUID}7", ""), f"GPU 0 0000:40:00.0 has UUID '{UUID}0', the driver says '{UUID}7'"),
-    (Told("", "3"), "GPU 0 0000:40:00.0 has minor '0', the driver says '3'"),
+    (Told("", "3"), f"GPU 0 0000:40:00.0 has the UUID '{UUID}0' and minor '0', the driver says '3'"),
 ])
 def test_the_driver_is_asked_as_well(told: Told, words: str) -> None:
     if not words:
@@ -95,15 +96,16 @@ ALL, ANY = GpuCount(CountRule.ALL), GpuCount(CountRule.AT_LEAST, 1)
     (Sets(ONE, BOTH, BOTH, BOTH, BOTH), ANY, f"{B}: not on the bus"),
     (Sets(BOTH, BOTH, ONE, BOTH, BOTH), GpuCount(CountRule.EXACTLY, 2), f"{B}: not listed by NVIDIA's library"),
     (Sets(BOTH, BOTH, BOTH, BOTH, ONE), ALL, f"{B}: not in the CDI document"),
+    (Sets(BOTH, frozenset((B,)), BOTH, BOTH, BOTH), ALL, f"{A} ({UUID}0): not attached by nvidia-persistenced"),
     (Sets(BOTH, BOTH, BOTH, BOTH, ONE), GpuCount(CountRule.AT_LEAST, 2), "1 of 2 GPUs are left, nvrc.gpus=min:2"),
     (Sets(BOTH, BOTH, frozenset(), frozenset(), frozenset()), ALL, "0 of 2 GPUs are left"),
 ])
 def test_one_set(sets: Sets, rule: GpuCount, words: str) -> None:
     if not words:
-        check_sets(sets, rule)
+        check_sets(sets, rule, {A: f"{UUID}0"})
         return
     with pytest.raises(NvrcError) as caught:
-        check_sets(sets, rule)
+        check_sets(sets, rule, {A: f"{UUID}0"})
     assert caught.value.code == "E_GPU_IDENTITY"
     assert words in caught.value.what
 
@@ -152,7 +154,7 @@ class TestLibrary:
         guest = gpu_guest("nvrc.gpus=min:1 nvrc.cc=on nvrc.ready=verified", gpus=1, on_bus=2, keys="cc=on", text=CONFIDENTIAL)
         facts = guest.boot()
         assert facts.ready is not None and facts.ready.outcome is Outcome.LEFT
-        assert facts.warnings[-1] == ("ready state left: nvrc.ready=verified, but 0000:1b:00.0 was not checked, and the state covers "
+        assert told(facts.warnings)[-1] == ("ready state left: nvrc.ready=verified, but 0000:1b:00.0 was not checked, and the state covers "
                                       "every GPU of the VM")
         assert SETS_READY not in guest.mock.names()
 
@@ -178,8 +180,9 @@ class TestLibrary:
             def ask(self, name: str, deadline_s: float, **given: object) -> object:
                 assert facts.worker is not None
                 answer = facts.worker.ask(name, deadline_s, **given)
-                assert isinstance(answer, list)
-                return [*answer[:-1], [answer[-1][0], answer[-1][0]]]
+                assert isinstance(answer, dict)
+                *rest, gpus = answer["made"]
+                return {**answer, "made": [*rest, [gpus[0], gpus[0]]]}
 
         with pytest.raises(NvrcError) as caught:
             cdi.run(guest.system, replace(facts, worker=Shifty(guest.system, -1, -1)))

@@ -14,8 +14,10 @@ import yaml
 
 import nvrc
 from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
+from fakes.trouble import told
 from nvrc.nvml.judge import Mode
 from nvrc.nvml.readiness import Outcome
+from nvrc.report import findings
 from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
 from nvrc.vocabulary.errors import NvrcError
 
@@ -37,6 +39,12 @@ def test_a_plain_boot(gpu_guest: MakeGuest) -> None:
     assert (facts.cdi.devices, facts.cdi.driver, facts.cdi.left_out) == (3, "580.95.05", ())
     assert (facts.ready.outcome, facts.ready.accepts) == (Outcome.NOT_APPLICABLE, True)
     assert facts.warnings == ()
+    made = findings.record_cdi(facts)
+    assert made is not None and facts.cdi is not None
+    assert (made.devices, made.driver, made.left_out) == (facts.cdi.devices, facts.cdi.driver, ())
+    confidential, ready = findings.record_confidential(facts), findings.record_ready(facts)
+    assert confidential is not None and confidential.mode == "off"
+    assert ready is not None and (ready.outcome, ready.accepts) == ("not applicable", True)
     document = yaml.safe_load(guest.text("/run/cdi/nvidia.yaml"))
     assert [device["name"] for device in document["devices"]][:2] == ["0", "1"]
     assert [step.tell(facts) for step in (gpu_settings, cc_check)] == ["2 GPUs", "off"]
@@ -91,7 +99,7 @@ def test_a_gpu_without_a_node_is_left_out_where_fewer_suffice(gpu_guest: MakeGue
     guest.lose_node("/dev/nvidia0")
     facts = guest.boot()
     assert facts.cdi is not None and facts.cdi.faulty == (1,) and facts.cdi.devices == 2
-    assert any(text.startswith("E_CDI_GPU_NODE not in the CDI document: GPU 1") for text in facts.warnings)
+    assert any(text.startswith("E_CDI_GPU_NODE not in the CDI document: GPU 1") for text in told(facts.warnings))
 
 
 def test_a_gpu_without_a_node_counts_as_down(gpu_guest: MakeGuest) -> None:
@@ -107,7 +115,7 @@ def test_a_gpu_without_a_node_counts_as_down(gpu_guest: MakeGuest) -> None:
     ("nvrc.gpus=2", 3, "", "E_GPU_COUNT", "not listed: 0000:1c:00.0"),
     ("nvrc.gpus=3", 2, "", "E_GPU_COUNT", "2 of 2 GPUs answer, nvrc.gpus=3"),
     ("nvrc.gpus=min:3", 8, "", "E_GPU_COUNT", "2 of 8"),
-    ("", 1, "", "E_GPU_COUNT", "lists 0000:1b:00.0, which the scan of the bus did not see"),
+    ("", 1, "", "E_GPU_COUNT", "lists 0000:1b:00.0 (GPU-00000000-0000-4000-8000-000000000001), which the scan of the bus did not see"),
     ("", 2, "fail nvmlDeviceGetName gpu=1 15", "E_GPU_NVML", "GPU 1: nvmlDeviceGetName returned NVML_ERROR_GPU_IS_LOST (15)"),
     ("nvrc.gpus=min:2", 2, "fail nvmlDeviceGetUUID gpu=0 999", "E_GPU_NVML", "GPU 0 0000:1a:00.0: nvmlDeviceGetUUID"),
 ])
@@ -119,14 +127,20 @@ def test_gpus_that_did_not_come_up(  # noqa: PLR0917 - a row of the table
     assert words in caught.what
 
 
+def test_a_number_that_the_vm_does_not_have_is_for_the_pod_to_correct(gpu_guest: MakeGuest) -> None:
+    advice = "pass as many GPUs to the VM as nvrc.gpus says, or correct it"
+    assert failure(gpu_guest("nvrc.gpus=3", on_bus=2)).hint == advice
+    assert failure(gpu_guest("nvrc.gpus=3", on_bus=3)).hint != advice
+
+
 def test_a_gpu_less_where_fewer_suffice(gpu_guest: MakeGuest) -> None:
     guest = gpu_guest("nvrc.gpus=min:1", gpus=3, on_bus=4, text="fail nvmlDeviceGetName gpu=1 15")
     facts = guest.boot()
-    assert facts.warnings[:2] == (
+    assert told(facts.warnings)[:3] == (
         "E_GPU_NVML GPU 1 is left out: nvmlDeviceGetName returned NVML_ERROR_GPU_IS_LOST (15); the GPU fell off the bus; read the "
         "kernel log for its Xid lines and reset it or restart the VM",
-        "E_GPU_NVML NVIDIA's library does not list 0000:1b:00.0, 0000:1d:00.0")
-    assert facts.warnings[-1] == "GPU numbers in CDI names count the 3 GPUs that the driver lists, not the 4 of the VM"
+        "E_GPU_NVML NVIDIA's library does not list 0000:1b:00.0", "E_GPU_NVML NVIDIA's library does not list 0000:1d:00.0")
+    assert told(facts.warnings)[-1] == "GPU numbers in CDI names count the 3 GPUs that the driver lists, not the 4 of the VM"
     assert facts.cdi is not None and facts.cdi.devices == 3
     document = yaml.safe_load(guest.text("/run/cdi/nvidia.yaml"))
     assert [device["name"] for device in document["devices"]][:2] == ["0", "2"]
@@ -137,7 +151,7 @@ def test_a_socket_that_a_daemon_made_after_the_warming_up_is_in_the_document(gpu
     worker = guest.start()
     with pytest.raises(NvrcError):
         worker.ask("nothing", 10)
-    (guest.root / "run/nvidia-persistenced").mkdir()
+    (guest.root / "run/nvidia-persistenced").mkdir(exist_ok=True)
     os.mknod(guest.root / "run/nvidia-persistenced/socket", stat.S_IFSOCK | 0o666)
     guest.boot()
     document = yaml.safe_load(guest.text("/run/cdi/nvidia.yaml"))
@@ -169,14 +183,15 @@ sys.path[:0] = [sys.argv[1]]
 from nvrc.nvml.requests import make_requests
 requests = make_requests("/", root=sys.argv[2])
 given = {"gpus": {}, "settings": {"gpus": (0, 1), "power_limit_w": 500}, "cc": {"gpus": (0, 1)}, "mig": {"gpus": ()},
-         "cdi": {"keep_going": False}, "ready": {"ready": None}}
+         "fabric": {"gpus": (0, 1)}, "links": {"gpus": (0, 1)},
+         "switches": {}, "cdi": {"keep_going": False}, "keys": {"advantage": 60}, "ready": {"ready": None}}
 assert given.keys() == requests.keys()
 for name, words in given.items():
     before = set(sys.modules)
     try:
         requests[name](words)
-    except Exception as err:  # a plain tree has no device nodes, which the document needs
-        assert name == "cdi" and getattr(err, "code", "").startswith("E_CDI_"), (name, err)
+    except Exception as err:  # a plain tree has no device nodes, which the document needs, and no switches
+        assert {"cdi": "E_CDI_", "switches": "E_CC_SWITCH"}[name] in getattr(err, "code", ""), (name, err)
     print(name, *sorted(set(sys.modules) - before))
 """
 
@@ -188,4 +203,20 @@ def test_no_request_loads_a_module(gpu_guest: MakeGuest) -> None:
     done = subprocess.run([sys.executable, "-c", FIRST_REQUESTS, root, guest.root], capture_output=True, text=True,
                           check=False, timeout=60, env={**os.environ, "PYTHONPATH": ""})
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split("\n") == ["gpus", "settings", "cc", "mig", "cdi", "ready", ""]
+    assert done.stdout.split("\n") == ["gpus", "settings", "cc", "mig", "fabric", "links", "switches", "cdi",
+                                       "keys", "ready", ""]
+
+
+def test_the_gpus_are_walked_once_for_a_boot(gpu_guest: MakeGuest) -> None:
+    guest = gpu_guest()
+    guest.boot()
+    assert [guest.mock.names().count(name) for name in ("nvmlDeviceGetCount_v2", "nvmlDeviceGetUUID")] == [1, 2]
+
+
+def test_only_a_gpu_with_another_layout_is_read_anew(gpu_guest: MakeGuest) -> None:
+    guest = gpu_guest("nvrc.mig=0:1g.10gb", keys="mig=on")
+    facts = guest.boot()
+    assert facts.mig is not None and [row.changed for row in facts.mig] == [True]
+    assert guest.mock.names().count("nvmlDeviceGetMinorNumber") == 3, "both GPUs, then the one that was cut"
+    document = yaml.safe_load(guest.text("/run/cdi/nvidia.yaml"))
+    assert {"0:0", "all"} == {name for device in document["devices"] if not (name := device["name"]).startswith("MIG-")}

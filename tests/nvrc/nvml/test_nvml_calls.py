@@ -79,7 +79,8 @@ GIVEN: dict[str, dict[str, object]] = {
 def test_a_hang_ends_at_the_deadline(everything: Callable[[str], GpuGuest], call: str, request_name: str) -> None:
     guest = everything("")
     worker = guest.start()
-    worker.ask("gpus", 10)
+    with pytest.raises(NvrcError, match="'warm up'"):
+        worker.ask("warm up", 10)
     guest.describe(f"{MACHINE}\nhang {call}")
     with pytest.raises(NvrcError, match=f"no answer to '{request_name}'") as caught:
         worker.ask(request_name, 0.1, **GIVEN.get(request_name, {}))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
+from fakes.trouble import told
 from nvrc.nvml.answers import CcMemory, CcSystem
 from nvrc.nvml.judge import Confidential, Mode, judge
 from nvrc.nvml.readiness import Outcome, Wish, decide
@@ -29,7 +30,7 @@ LABELS = {0: "GPU 0", 1: "GPU 1"}
 
 
 def memory(*protected: int) -> tuple[CcMemory, ...]:
-    return tuple(CcMemory(number, kib, 1) for number, kib in enumerate(protected))
+    return tuple(CcMemory(number, kib) for number, kib in enumerate(protected))
 
 
 @pytest.mark.parametrize(("system", "protected", "mode"), [
@@ -50,7 +51,7 @@ def test_modes(system: CcSystem | None, protected: tuple[int, ...], mode: Mode) 
 
 
 @pytest.mark.parametrize(("system", "protected", "code", "words"), [
-    pytest.param(ON._replace(feature=2), (80, 80), "E_CC_UNKNOWN", "ccFeature 2, which nobody", id="feature"),
+    pytest.param(ON._replace(feature=2), (80, 80), "E_CC_UNKNOWN", "ccFeature 2, values that this program", id="feature"),
     pytest.param(ON._replace(environment=7), (80, 80), "E_CC_UNKNOWN", "environment 7", id="environment"),
     pytest.param(ON._replace(devtools=9, multi_gpu=3), (80, 80), "E_CC_UNKNOWN", "devToolsMode 9, multiGpuMode 3", id="two"),
     pytest.param(OFF._replace(devtools=4), (0, 0), "E_CC_UNKNOWN", "devToolsMode 4", id="unknown is not off either"),
@@ -64,7 +65,7 @@ def test_modes(system: CcSystem | None, protected: tuple[int, ...], mode: Mode) 
     pytest.param(ON, (80, -5), "E_CC_UNKNOWN", "cannot be: GPU 1: -5 KiB", id="negative memory"),
     pytest.param(OFF, (0, -5), "E_CC_UNKNOWN", "cannot be: GPU 1: -5 KiB", id="negative memory, off"),
     pytest.param(DEVTOOLS, (0, -(1 << 63)), "E_CC_UNKNOWN", "cannot be: GPU 1", id="negative memory, developer tools"),
-    pytest.param(ON, (80, -1), "E_CC_UNKNOWN", "not told of protected memory on GPU 1", id="silent GPU"),
+    pytest.param(ON, (80, -1), "E_CC_UNKNOWN", "NVML does not report protected memory on GPU 1", id="silent GPU"),
     pytest.param(ON, (80, 0), "E_CC_DISAGREE", "protected on GPU 0 and not on GPU 1", id="mixed"),
     pytest.param(PPCIE, (80, 0), "E_CC_DISAGREE", "protected on GPU 0 and not on GPU 1", id="mixed, protected PCIe"),
     pytest.param(OFF, (80, 0), "E_CC_DISAGREE", "protected on GPU 0 and not on GPU 1", id="mixed, off"),
@@ -116,8 +117,6 @@ def test_on_is_on_in_one_way_only(system: CcSystem, protected: list[int], wanted
 @pytest.mark.parametrize(("text", "keys", "mode", "why"), [
     ("", "", Mode.OFF, "NVML: not supported on this machine"),
     (CONFIDENTIAL, "cc=on", Mode.ON, "NVML: environment production, feature on, developer tools off, multi-GPU none, CPU TDX"),
-    (CONFIDENTIAL.replace("multigpu=none", "multigpu=ppcie"), "cc=on", Mode.PPCIE,
-     "NVML: environment production, feature on, developer tools off, multi-GPU protected PCIe, CPU TDX"),
     ("fail nvmlSystemGetConfComputeState 13", "", Mode.OFF, "NVML: not supported on this machine"),
     (f"{CONFIDENTIAL}\nfail nvmlSystemGetConfComputeSettings 13\nfail nvmlSystemGetConfComputeCapabilities 3", "cc=on", Mode.ON,
      "NVML: environment production, feature on, developer tools off, multi-GPU none, CPU not told"),
@@ -153,13 +152,15 @@ def test_modes_that_end_the_boot(gpu_guest: MakeGuest, cmdline: str, text: str, 
 
 def test_one_gpu_of_another_mode(gpu_guest: MakeGuest) -> None:
     guest = gpu_guest(gpus=1, on_bus=2, keys="cc=on", text=f"gpu 1 bus=0000:1b:00.0 cc=off\n{CONFIDENTIAL}")
-    assert refused(guest).what == "memory is protected on GPU 0 0000:1a:00.0 and not on GPU 1 0000:1b:00.0"
+    assert refused(guest).what == (
+        "memory is protected on GPU 0 0000:1a:00.0 (GPU-00000000-0000-4000-8000-000000000000) and not on "
+        "GPU 1 0000:1b:00.0 (GPU-00000000-0000-4000-8000-000000000001)")
 
 
 # The ready state
 
 @pytest.mark.parametrize(("settings", "mode", "wish"), [
-    (Settings(), Mode.ON, Wish(None, "nobody asked for it")),
+    (Settings(), Mode.ON, Wish(None, "not requested")),
     (Settings(ready_state=ReadyState.NOT_READY), Mode.ON, Wish(False, "nvrc.smi.srs=0")),
     (Settings(ready_state=ReadyState.READY), Mode.ON, Wish(True, "nvrc.smi.srs=1; GPU count, attach and mode on verified")),
     (Settings(ready_state=ReadyState.READY), Mode.PPCIE, Wish(True, "nvrc.smi.srs=1; GPU count, attach and mode ppcie verified")),
@@ -176,11 +177,11 @@ def test_who_decides(settings: Settings, mode: Mode, wish: Wish) -> None:
 
 
 @pytest.mark.parametrize(("cmdline", "before", "outcome", "accepts", "why"), [
-    ("nvrc.smi.srs=1", "off", Outcome.SET, True, "nvrc.smi.srs=1; GPU count, attach and mode on verified; read back: ready"),
+    ("nvrc.smi.srs=1", "off", Outcome.SET, True, "nvrc.smi.srs=1; GPU count, attach and mode on verified; at 100.0 s; read back: ready"),
     ("nvrc.smi.srs=1", "on", Outcome.LEFT, True, "nvrc.smi.srs=1; GPU count, attach and mode on verified; the GPUs are ready"),
     ("nvrc.smi.srs=0", "off", Outcome.LEFT, False, "nvrc.smi.srs=0; the GPUs are not ready"),
-    ("nvrc.smi.srs=0", "on", Outcome.SET, False, "nvrc.smi.srs=0; read back: not ready"),
-    ("", "off", Outcome.LEFT, False, "nobody asked for it; the GPUs are not ready"),
+    ("nvrc.smi.srs=0", "on", Outcome.SET, False, "nvrc.smi.srs=0; at 100.0 s; read back: not ready"),
+    ("", "off", Outcome.LEFT, False, "not requested; the GPUs are not ready"),
     ("nvrc.ready=never nvrc.smi.srs=1", "on", Outcome.LEFT, True, "nvrc.ready=never; the GPUs are ready"),
 ])
 def test_ready_states(  # noqa: PLR0917 - a row of the table
@@ -217,7 +218,7 @@ def test_developer_tools_are_told_and_never_made_ready_by_what_was_verified(gpu_
     guest = gpu_guest("nvrc.smi.srs=1", text="cc environment=sim feature=on devtools=on", keys="cc=on")
     facts = guest.boot()
     assert facts.ready is not None and facts.ready.outcome is Outcome.LEFT
-    assert facts.warnings == (
+    assert told(facts.warnings) == (
         "the GPUs are in developer tools mode: nothing in them is confidential",
         "ready state left: nvrc.smi.srs=1, but mode devtools is not to be trusted")
 
@@ -241,8 +242,8 @@ class Liar(Worker):
 
 
 @pytest.mark.parametrize("answer", [None, [], {"system": None}, {"system": [1, 2], "gpus": []}, {"system": None, "gpus": 3},
-                                    {"system": list(ON), "gpus": [[0, 80, 0]]}, {"system": list(ON), "gpus": [[0, "80", 0]]},
-                                    {"system": None, "gpus": [[0, 80, 0]]}, {"system": list(ON), "gpus": [[0, 80, 0]] * 2}])
+                                    {"system": list(ON), "gpus": [[0, 80]]}, {"system": list(ON), "gpus": [[0, "80"]]},
+                                    {"system": None, "gpus": [[0, 80]]}, {"system": list(ON), "gpus": [[0, 80]] * 2}])
 def test_a_mode_that_is_no_answer(gpu_guest: MakeGuest, answer: object) -> None:
     guest = gpu_guest()
     facts = guest.boot(1)
@@ -259,6 +260,6 @@ def test_a_state_that_is_no_answer(gpu_guest: MakeGuest, answer: object) -> None
     liar = Liar(guest.system, -1, -1)
     liar.said = answer
     facts = replace(guest.boot(3), worker=liar)
-    with pytest.raises(NvrcError, match="no ready state") as caught:
+    with pytest.raises(NvrcError, match="not a ready state") as caught:
         ready_state.run(guest.system, facts)
     assert caught.value.code == "E_NVML_CRASH"

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
+from fakes.steps import Doing
 from nvrc.engine.conditions import always
 from nvrc.engine.executor import BootError, Executor, Record
 from nvrc.engine.facts import Facts, replace
-from nvrc.engine.table import Doing, Step
+from nvrc.engine.table import Step
 from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
 
@@ -53,7 +54,7 @@ def test_the_steps_of_a_confidential_boot(gpu_guest: MakeGuest, loop: Loop) -> N
     assert [(record.name, record.outcome) for record in told] == [
         ("device-nodes", "ok"), ("gpu-settings", "ok"), ("cc-check", "ok"), ("cdi", "ok"), ("ready-state", "ok")]
     assert [record.detail for record in told][1:3] == ["2 GPUs, nvrc.smi.pl=500", "on"]
-    assert told[4].detail == "set: nvrc.smi.srs=1; GPU count, attach and mode on verified; read back: ready"
+    assert told[4].detail == "set: nvrc.smi.srs=1; GPU count, attach and mode on verified; at 100.0 s; read back: ready"
     assert facts.ready is not None and facts.ready.accepts
 
 
@@ -66,5 +67,5 @@ def test_a_failure_ends_the_boot_in_its_step(gpu_guest: MakeGuest, loop: Loop, t
     executor, _told = run(gpu_guest(text=text), loop)
     with pytest.raises(BootError) as caught:
         executor.run()
-    assert (caught.value.record.name, caught.value.record.code) == (step, code)
-    assert caught.value.record.hint
+    assert (caught.value.trouble.step, caught.value.trouble.code) == (step, code)
+    assert caught.value.trouble.hint

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from fakes.gpu_guest import MakeGuest
 from fakes.system import FakeSystem
 from nvrc.machine.children import Ended
+from nvrc.machine.rights import Privileges
 from nvrc.machine.system import Task
 from nvrc.nvml.answers import Applied, CdiMade, NvmlGpu, indices, read_record, read_records
 from nvrc.nvml.client import prepare_worker
@@ -131,7 +132,7 @@ def test_a_request_is_given_numbers() -> None:
 def test_deadlines_grow_with_the_gpus_of_the_bus(gpu_guest: MakeGuest) -> None:
     facts = gpu_guest("nvrc.timeout.nvml=20 nvrc.timeout.per_gpu=3", gpus=1, on_bus=8).facts
     assert (facts.nvml_patience_s, replace(facts, topology=None).nvml_patience_s) == (44, 20)
-    assert [step.deadline_s(facts) for step in (cc_check, cdi, ready_state)] == [49] * 3
+    assert [step.deadline_s(facts) for step in (cc_check, cdi, ready_state)] == [93, 49, 49]
     assert gpu_settings.deadline_s(facts) == 3 * 44 + 5
 
 
@@ -143,7 +144,7 @@ def test_before_their_steps_there_is_nothing_to_tell(gpu_guest: MakeGuest) -> No
 # The fork
 
 class Crowded(FakeSystem):
-    def fork(self, task: Task, ended: Ended = lambda _pid, _status: None) -> tuple[int, int]:
+    def fork(self, task: Task, privileges: Privileges, ended: Ended = lambda _pid, _status: None) -> tuple[int, int]:
         raise OSError(ENOMEM, "Cannot allocate memory")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import threading
 import time
@@ -12,9 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from guest_cdi.lean.coded import FailureCode
+from guest_cdi.lean.errors import CODES as CDI_CODES
 from nvrc.machine.linux_system import LinuxSystem
-from nvrc.nvml.worker import Request, Value, Worker, answer, serve, start_worker
-from nvrc.vocabulary.errors import NvrcError
+from nvrc.nvml.worker import Request, Value, Worker, _unwrap, answer, serve, start_worker
+from nvrc.vocabulary.console import verdict_fatal
+from nvrc.vocabulary.errors import CODES, NvrcError
+from nvrc.vocabulary.transcript import parse_line
+from nvrc.vocabulary.trouble import Trouble
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
@@ -110,6 +116,21 @@ def test_a_crash_is_a_failed_request(worker: Worker, name: str) -> None:
         worker.ask("echo", 5)
 
 
+def leave_unread() -> Mapping[str, Request]:
+    select.select([3], [], [])
+    os._exit(3)
+
+
+def test_an_end_before_the_question_is_read_is_a_crash_as_well() -> None:
+    """The kernel tells of what nobody read, by a reset."""
+    subject = start_worker(LinuxSystem(), leave_unread)
+    subject.reaper_s = 0
+    with pytest.raises(NvrcError, match="ended during 'echo'") as caught:
+        subject.ask("echo", 30)
+    assert caught.value.code == "E_NVML_CRASH"
+    os.waitpid(subject.pid, 0)
+
+
 def test_the_reaper_is_waited_for_to_tell_how_it_died(worker: Worker) -> None:
     worker.reaper_s = 30
     reaper = threading.Thread(target=lambda: worker.ended(*os.waitpid(worker.pid, 0)))
@@ -189,3 +210,13 @@ def test_what_a_worker_says_of_its_time_is_taken_as_far_as_it_makes_sense(
     worker._account(reply, 2.0)
     assert (worker.system.waits.take(), worker.warmed) == (waited_s, warmed)
     assert worker.system.waits.take() == 0.0
+
+
+@pytest.mark.parametrize("row", (*CODES, *CDI_CODES), ids=lambda row: row.code)
+def test_an_answer_with_any_code_and_no_advice_is_told_in_words(row: FailureCode) -> None:
+    with pytest.raises(NvrcError) as caught:
+        _unwrap({"code": row.code, "what": "it broke", "hint": ""})
+    found = caught.value.trouble
+    assert (found.code, found.what, found.hint) == (row.code, "it broke", row.remedy)
+    told = parse_line(verdict_fatal(found))
+    assert isinstance(told, Trouble) and (told.code, told.what, told.hint) == (row.code, "it broke", row.remedy)

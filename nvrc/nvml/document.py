@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the CDI document that the worker describes names nothing but what containers are to be given.
+
+The document tells the agent what to mount into containers and what to execute for them, with every right. It is made in
+a process with NVIDIA's library in it, so PID 1 takes its parts for claims: nodes are compared with those in /dev,
+sources of mounts lie where the driver's files and sockets are, hooks are the one program for them. Unknown keys are
+refused.
+"""
+
+from __future__ import annotations
+
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, Iterator, Mapping
+from nvrc.machine.system import Files
+from nvrc.nvml.identity import quoted
+from nvrc.vocabulary import paths
+from nvrc.vocabulary.errors import NvrcError
+
+if TYPE_CHECKING:
+    from nvrc.vocabulary.errors import Code
+
+CODE: Code = "E_NVML_DOCUMENT"
+KIND, HOOK, MOST_TOLD, LONGEST_HOOK_S = "nvidia.com/gpu", "nvidia-cdi-hook", 4, 60
+# Of the image, whose root is read-only, and of extensions, which are verified; then what daemons keep for containers.
+PROGRAMS = ("/usr/", "/bin/", "/opt/", f"{paths.EXTENSIONS}/")
+SOURCES = (*PROGRAMS, "/lib/", "/lib64/", "/sbin/", "/etc/", "/var/lib/nvidia/", f"{paths.PERSISTENCED_HOME}/",
+           f"{paths.FABRIC_RUN}/", f"{paths.TOPOLOGY_HOME}/", "/tmp/nvidia-mps")  # noqa: S108 - what the reference mounts where it exists
+NODES = ("/dev/nvidia", "/dev/dri/")
+OPTIONS = frozenset({"ro", "nosuid", "nodev", "noexec", "rbind", "bind", "rprivate", "private"})
+WITH_WRITING = f"{paths.PERSISTENCED_HOME}/", f"{paths.FABRIC_RUN}/", "/tmp/nvidia-mps"  # noqa: S108
+_DOCUMENT = {"cdiVersion": str, "kind": str, "devices": list, "containerEdits": dict}
+_DEVICE = {"name": str, "containerEdits": dict}
+_EDITS = {"env": list, "deviceNodes": list, "mounts": list, "hooks": list, "additionalGids": list}
+_NODE = {"path": str, "hostPath": str, "type": str, "major": int, "minor": int, "fileMode": int, "permissions": str,
+         "uid": int, "gid": int}
+_MOUNT = {"hostPath": str, "containerPath": str, "options": list, "type": str}
+_HOOK = {"hookName": str, "path": str, "args": list, "env": list, "timeout": int}
+
+
+def check_document(files: Files, document: object) -> Mapping[str, object]:
+    """The document, or NvrcError with what is wrong in it."""
+    wrong = list(_faults(files, document))
+    if wrong or not isinstance(document, dict):
+        more = f"; and {len(wrong) - MOST_TOLD} more" if len(wrong) > MOST_TOLD else ""
+        raise NvrcError(CODE, f"the CDI document would give containers what they must not have: "
+                              f"{'; '.join(wrong[:MOST_TOLD])}{more}")
+    return document
+
+
+def _faults(files: Files, document: object) -> Iterator[str]:
+    yield from _shape("the document", document, _DOCUMENT)
+    if not isinstance(document, dict):
+        return
+    if document.get("kind") != KIND:
+        yield f"it is of the kind {quoted(str(document.get('kind')))}"
+    devices = document.get("devices")
+    for device in devices if isinstance(devices, list) else ():
+        yield from _shape("a device", device, _DEVICE)
+        if isinstance(device, dict):
+            yield from _edits(files, device.get("containerEdits", {}))
+    yield from _edits(files, document.get("containerEdits", {}))
+
+
+def _edits(files: Files, edits: object) -> Iterator[str]:
+    yield from _shape("an edit", edits, _EDITS)
+    if not isinstance(edits, dict):
+        return
+    yield from _each(edits, "deviceNodes", _NODE, lambda row: _node(files, row))
+    yield from _each(edits, "mounts", _MOUNT, _mount)
+    yield from _each(edits, "hooks", _HOOK, _hook)
+    yield from (f"the variable {quoted(str(word))}" for word in _list(edits, "env")
+                if not (isinstance(word, str) and word.startswith("NVIDIA_") and word.isprintable()))
+    yield from (f"the group {quoted(str(group))}" for group in _list(edits, "additionalGids")
+                if type(group) is not int or group <= 0)
+
+
+def _each(edits: Mapping[str, object], key: str, shape: Mapping[str, type],
+          judge: Callable[[Mapping[str, object]], Iterator[str]]) -> Iterator[str]:
+    for row in _list(edits, key):
+        wrong = list(_shape(f"an item of {key}", row, shape))
+        yield from wrong
+        if isinstance(row, dict) and not wrong:
+            yield from judge(row)
+
+
+def _list(edits: Mapping[str, object], key: str) -> list[object]:
+    found = edits.get(key, [])
+    return found if isinstance(found, list) else []
+
+
+def _shape(name: str, value: object, keys: Mapping[str, type]) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield f"{name} is not a mapping"
+        return
+    for key, item in value.items():
+        if key not in keys or type(item) is not keys[key]:
+            yield f"{name} has {quoted(str(key))}: {quoted(str(item))}"
+
+
+def _node(files: Files, row: Mapping[str, object]) -> Iterator[str]:
+    path = str(row.get("path", ""))
+    place = str(row.get("hostPath", path))
+    if not (_lies(path, NODES) and _lies(place, NODES)) or row.get("type", "c") != "c":
+        yield f"the node {quoted(place)} as {quoted(path)}"
+        return
+    found = files.find_node(place)
+    told = (row.get("major", found and found.major), row.get("minor", found and found.minor))
+    if found is None or not _is_character(found.mode) or told != (found.major, found.minor):
+        yield f"the node {quoted(place)} as {told[0]}:{told[1]}, which it is not"
+
+
+def _is_character(mode: int) -> bool:
+    return mode & 0o170000 == 0o020000
+
+
+def _mount(row: Mapping[str, object]) -> Iterator[str]:
+    source, target = str(row.get("hostPath", "")), str(row.get("containerPath", ""))
+    options = _list(row, "options")
+    is_read_only = "ro" in options or _lies(source, WITH_WRITING)
+    if not _lies(source, SOURCES) or not _lies(target, ("/",)) or row.get("type", "bind") != "bind":
+        yield f"the mount of {quoted(source)} at {quoted(target)}"
+    elif not is_read_only or not OPTIONS.issuperset(str(option) for option in options):
+        yield f"the mount of {quoted(source)} with the options {quoted(','.join(map(str, options)))}"
+
+
+def _hook(row: Mapping[str, object]) -> Iterator[str]:
+    path, args, env = str(row.get("path", "")), _list(row, "args"), _list(row, "env")
+    is_ours = row.get("hookName") == "createContainer" and _lies(path, PROGRAMS) and path.rpartition("/")[2] == HOOK
+    is_plain = all(isinstance(word, str) and word.isprintable() for word in args) and args[:1] == [HOOK]
+    limit = row.get("timeout", 1)
+    is_limited = isinstance(limit, int) and 0 < limit <= LONGEST_HOOK_S
+    if not (is_ours and is_plain and is_limited) or not all(str(word).startswith("NVIDIA_CTK_DEBUG=") for word in env):
+        yield f"the hook {quoted(path)} with {quoted(' '.join(map(str, args)))}"
+
+
+def _lies(path: str, places: tuple[str, ...]) -> bool:
+    """Below one of them, in words that mean themselves."""
+    return path.startswith(places) and path.isprintable() and not {"", ".", ".."}.intersection(path.split("/")[1:])

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What PID 1 lets into the CDI document that its worker describes: all that ours has, and nothing that leads elsewhere."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes.gpu_guest import MakeGuest
+from fakes.system import FakeSystem
+from nvrc.machine.privileges import WORKER
+from nvrc.machine.system import Node
+from nvrc.nvml.document import check_document
+from nvrc.nvml.worker import Worker
+from nvrc.steps import cdi
+from nvrc.vocabulary.errors import NvrcError
+
+ROOTS = Path(__file__).parents[2] / "roots"
+EXTENSION = "/run/kata-extensions/gpu"
+HOOK = {"hookName": "createContainer", "path": f"{EXTENSION}/bin/nvidia-cdi-hook", "env": ["NVIDIA_CTK_DEBUG=false"],
+        "args": ["nvidia-cdi-hook", "update-ldcache", "--folder", "/usr/lib"]}
+MOUNT = {"hostPath": f"{EXTENSION}/usr/lib/libcuda.so.1", "containerPath": "/usr/lib/libcuda.so.1",
+         "options": ["ro", "nosuid", "nodev", "rbind", "rprivate"]}
+GOOD = {"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu",
+        "devices": [{"name": "0", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia0", "major": 195, "permissions": "rwm"}]}}],
+        "containerEdits": {"env": ["NVIDIA_VISIBLE_DEVICES=void"], "deviceNodes": [{"path": "/dev/nvidiactl", "major": 195, "minor": 255}],
+                           "mounts": [MOUNT], "hooks": [HOOK], "additionalGids": [44]}}
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> FakeSystem:
+    found = FakeSystem(str(tmp_path))
+    found.nodes |= {"/dev/nvidia0": Node(stat.S_IFCHR | 0o666, 195, 0), "/dev/nvidiactl": Node(stat.S_IFCHR | 0o666, 195, 255),
+                    "/dev/nvidia-disk": Node(stat.S_IFBLK | 0o660, 8, 0)}
+    return found
+
+
+def test_a_document_of_ours_is_one(system: FakeSystem) -> None:
+    assert check_document(system, GOOD) == GOOD
+
+
+@pytest.mark.parametrize("name", ["extension-drm-gid", "extension-mig", "monolith", "cache-only", "host-graphics"])
+def test_every_document_that_the_generator_is_known_to_make_is_one(system: FakeSystem, name: str) -> None:
+    """But for roots that no guest has: a driver below another folder, and the older hook program."""
+    text = (ROOTS / name / "expected.yaml").read_text().replace("/usr/local/bin/nvidia-ctk", "/usr/bin/nvidia-cdi-hook")
+    document = yaml.safe_load(text)
+    rows = [node for edits in (document["containerEdits"], *(device["containerEdits"] for device in document["devices"]))
+            for node in edits.get("deviceNodes", [])]
+    for row in rows:
+        system.nodes[row.get("hostPath", row["path"])] = Node(stat.S_IFCHR, row.get("major", 195), row.get("minor", 0))
+    for hook in document["containerEdits"].get("hooks", []):
+        hook["args"] = ["nvidia-cdi-hook", *hook["args"][1:]]
+    check_document(system, document)
+
+
+def edit(**edits: object) -> Mapping[str, object]:
+    return {**GOOD, "containerEdits": edits}
+
+
+@pytest.mark.parametrize(("document", "words"), [
+    pytest.param([], "the document is not a mapping", id="a list"),
+    pytest.param({**GOOD, "kind": "nvidia.com/x"}, "of the kind 'nvidia.com/x'", id="another kind"),
+    pytest.param({**GOOD, "annotations": {}}, "the document has 'annotations'", id="a key more"),
+    pytest.param(edit(intelRdt={"closID": "x"}), "an edit has 'intelRdt'", id="an edit of another sort"),
+    pytest.param(edit(env=["LD_PRELOAD=/x"]), "the variable 'LD_PRELOAD=/x'", id="a loader's variable"),
+    pytest.param(edit(env=["NVIDIA_X=1\nLD_PRELOAD=/x"]), "the variable 'NVIDIA_X=1", id="two variables"),
+    pytest.param(edit(additionalGids=[0]), "the group '0'", id="root's group"),
+    pytest.param(edit(additionalGids=[True]), "the group 'True'", id="no number"),
+    pytest.param(edit(deviceNodes=[{"path": "/dev/mem"}]), "the node '/dev/mem'", id="memory"),
+    pytest.param(edit(deviceNodes=[{"path": "/dev/nvidia0", "hostPath": "/dev/vda"}]), "the node '/dev/vda' as '/dev/nvidia0'",
+                 id="a disk under a GPU's name"),
+    pytest.param(edit(deviceNodes=[{"path": "/dev/nvidia0", "major": 1, "minor": 1}]), "as 1:1, which it is not", id="memory's numbers"),
+    pytest.param(edit(deviceNodes=[{"path": "/dev/nvidia0", "minor": 1}]), "as 195:1, which it is not", id="another's minor"),
+    pytest.param(edit(deviceNodes=[{"path": "/dev/nvidia9"}]), "which it is not", id="a node that is not there"),
+    pytest.param(edit(deviceNodes=[{"path": "/dev/nvidia-disk"}]), "as 8:0, which it is not", id="a block device"),
+    pytest.param(edit(deviceNodes=[{"path": "/dev/nvidia0", "type": "b"}]), "the node '/dev/nvidia0'", id="as a block device"),
+    pytest.param(edit(deviceNodes=[{"path": "/dev/nvidia/../mem"}]), "the node '/dev/nvidia/../mem'", id="a node by a detour"),
+    pytest.param(edit(mounts=[{**MOUNT, "hostPath": "/"}]), "the mount of '/'", id="the root"),
+    pytest.param(edit(mounts=[{**MOUNT, "hostPath": "/run/kata-containers/x"}]), "the mount of '/run/kata-containers/x'", id="a container"),
+    pytest.param(edit(mounts=[{**MOUNT, "hostPath": "/proc"}]), "the mount of '/proc'", id="proc"),
+    pytest.param(edit(mounts=[{**MOUNT, "hostPath": "/dev/vda"}]), "the mount of '/dev/vda'", id="a disk"),
+    pytest.param(edit(mounts=[{**MOUNT, "hostPath": "/usr/../run/nvrc"}]), "the mount of '/usr/../run/nvrc'", id="a detour"),
+    pytest.param(edit(mounts=[{**MOUNT, "type": "proc"}]), "the mount of", id="another type"),
+    pytest.param(edit(mounts=[{**MOUNT, "options": ["rw"]}]), "with the options 'rw'", id="writable"),
+    pytest.param(edit(mounts=[{**MOUNT, "options": ["ro", "exec"]}]), "with the options 'ro,exec'", id="an option more"),
+    pytest.param(edit(mounts=["x"]), "an item of mounts is not a mapping", id="no mount"),
+    pytest.param(edit(hooks=[{**HOOK, "path": "/bin/sh"}]), "the hook '/bin/sh'", id="another program"),
+    pytest.param(edit(hooks=[{**HOOK, "path": "/run/cdi/nvidia-cdi-hook"}]), "the hook '/run/cdi/nvidia-cdi-hook'", id="from elsewhere"),
+    pytest.param(edit(hooks=[{**HOOK, "path": "/run/kata-extensions/../cdi/nvidia-cdi-hook"}]), "the hook", id="by a detour"),
+    pytest.param(edit(hooks=[{**HOOK, "timeout": 0}]), "the hook", id="no time"),
+    pytest.param(edit(hooks=[{**HOOK, "timeout": 61}]), "the hook", id="more time than a hook may have"),
+    pytest.param(edit(hooks=[{**HOOK, "hookName": "prestart"}]), "the hook", id="another moment"),
+    pytest.param(edit(hooks=[{**HOOK, "args": ["sh", "-c", "x"]}]), "with 'sh -c x'", id="another name"),
+    pytest.param(edit(hooks=[{**HOOK, "env": ["LD_PRELOAD=/x"]}]), "the hook", id="a variable for the hook"),
+    pytest.param(edit(hooks=[{**HOOK, "umask": 63}]), "an item of hooks has 'umask'", id="a key of a hook"),
+    pytest.param({**GOOD, "devices": [{"name": "0", "containerEdits": {"hooks": [{**HOOK, "path": "/bin/sh"}]}}]}, "the hook '/bin/sh'",
+                 id="in a device"),
+    pytest.param(edit(env=["X=1"] * 500), "; and 496 more", id="no end of them"),
+])
+def test_what_containers_must_not_have(system: FakeSystem, document: object, words: str) -> None:
+    with pytest.raises(NvrcError) as caught:
+        check_document(system, document)
+    assert caught.value.code == "E_NVML_DOCUMENT"
+    assert words in caught.value.what
+    assert caught.value.what.isprintable() and len(caught.value.what) < 1000
+
+
+json = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+                        st.sampled_from(["devices", "containerEdits", "hooks", "mounts", "env", "deviceNodes", "path", "x"]), inner, max_size=3))
+
+
+@given(json)
+def test_whatever_a_worker_describes_is_judged(tmp_path_factory: pytest.TempPathFactory, document: object) -> None:
+    with pytest.raises(NvrcError, match="must not have"):
+        check_document(FakeSystem(str(tmp_path_factory.getbasetemp() / "any-document")), document)
+
+
+class Liar(Worker):
+    """Answers what it was given to say."""
+
+    said: object = None
+
+    def ask(self, name: str, deadline_s: float, **given: object) -> object:
+        return self.said
+
+
+@pytest.mark.worker
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize(("document", "code"), [
+    ({**GOOD, "containerEdits": {"hooks": [{**HOOK, "path": "/usr/bin/sh"}]}}, "E_NVML_DOCUMENT"), (None, "E_NVML_CRASH")])
+def test_a_worker_that_was_taken_over_publishes_nothing(gpu_guest: MakeGuest, document: object, code: str) -> None:
+    guest = gpu_guest()
+    facts = guest.boot(2)
+    answer = facts.worker.ask("cdi", 20, keep_going=False) if facts.worker else {}
+    assert isinstance(answer, dict) and answer["document"]["kind"] == "nvidia.com/gpu"
+    liar = Liar(guest.system, -1, -1)
+    liar.said = {"made": answer["made"], **({"document": document} if document else {})}
+    with pytest.raises(NvrcError) as caught:
+        cdi.run(guest.system, replace(facts, worker=liar))
+    assert caught.value.code == code
+    assert not (guest.root / "run/cdi/nvidia.yaml").exists()
+
+
+def test_the_worker_has_no_folder_of_its_own_to_write_a_document_to() -> None:
+    assert WORKER.view is not None and WORKER.view.own == ()
