@@ -8,24 +8,24 @@ line, sizes against what the parameters need.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import NamedTuple, Protocol
+from guest_cdi.lean.light import TYPE_CHECKING, NamedTuple
+from nvrc.machine.system import Files
 from nvrc.params.extension import Extension, VerityParams, read_name
 from nvrc.params.values import MalformedError
+from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
+
+if TYPE_CHECKING:
+    from nvrc.vocabulary.errors import Code
 
 BLOCK = "/sys/block"
 PREFIX = b"extension-"
 DATA, HASHES = 1, 2
 SECTOR = 512
 DIGEST = 32          # SHA-256
+# Virtio's vendor, and its block and SCSI devices, transitional and modern, as the specification has them.
+VIRTIO, BLOCK_DEVICES, SCSI_DEVICES = "0x1af4", ("0x1001", "0x1042"), ("0x1004", "0x1048")
 _SERIAL_LIMIT = 256  # virtio-blk has 20 bytes; what is longer is no name of ours
-
-
-class DiskReader(Protocol):
-    """The part of System that finding disks needs."""
-
-    def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
-    def list_dir(self, path: str) -> tuple[str, ...]: ...
 
 
 class Partition(NamedTuple):
@@ -50,7 +50,26 @@ class Pair(NamedTuple):
     hashes: Partition
 
 
-def find_disks(system: DiskReader) -> tuple[Disk, ...]:
+def has_controller(system: Files, devices: tuple[str, ...]) -> bool:
+    """Whether there may be a disk that no driver has shown yet; none may be overlooked."""
+    try:
+        functions = system.list_dir(paths.PCI_DEVICES)
+        return any(_pci(system, one, "vendor") == VIRTIO and _pci(system, one, "device") in devices
+                   for one in functions)
+    except OSError:
+        return False
+
+
+def _pci(system: Files, function: str, name: str) -> str:
+    return system.read(f"{paths.PCI_DEVICES}/{function}/{name}", 16).decode("ascii", "replace").strip()
+
+
+def disk_names(system: Files) -> tuple[str, ...]:
+    """The disks on virtio-blk and SCSI, whole ones, that drivers show."""
+    return tuple(name for name in _entries(system, BLOCK) if name.startswith(("vd", "sd")))
+
+
+def find_disks(system: Files) -> tuple[Disk, ...]:
     """Every disk whose serial says that it carries an extension; other disks are nobody's business here."""
     try:
         blocks = system.list_dir(BLOCK)
@@ -113,19 +132,19 @@ def _pair(extension: Extension, disk: Disk) -> Pair | str:
         return f"{where} has no partition {' and no partition '.join(lacks)}"
     data = extension.verity.data_blocks * extension.verity.data_block_size
     if data > disk.data.size_bytes:
-        return f"{where}: the parameters speak of {data} bytes, partition 1 has {disk.data.size_bytes}"
+        return f"{where}: the parameters describe {data} bytes, partition 1 has {disk.data.size_bytes}"
     if hash_bytes(extension.verity) > disk.hashes.size_bytes:
         return (f"{where}: the hash tree takes {hash_bytes(extension.verity)} bytes, "
                 f"partition 2 has {disk.hashes.size_bytes}")
     return Pair(extension, disk.data, disk.hashes)
 
 
-def _refuse(code: str, wrong: list[str], hint: str = "") -> None:
+def _refuse(code: Code, wrong: list[str], hint: str = "") -> None:
     if wrong:
         raise NvrcError(code, "; ".join(wrong), hint)
 
 
-def _disk(system: DiskReader, block: str, serial: bytes) -> Disk:
+def _disk(system: Files, block: str, serial: bytes) -> Disk:
     try:
         name = read_name(serial.removeprefix(PREFIX).decode("latin-1"))
     except MalformedError as err:
@@ -135,7 +154,7 @@ def _disk(system: DiskReader, block: str, serial: bytes) -> Disk:
     return Disk(name, block, parts.get(DATA), parts.get(HASHES))
 
 
-def _serial(system: DiskReader, block: str) -> bytes:
+def _serial(system: Files, block: str) -> bytes:
     """The disk's serial; empty for a kind of disk that has none, or one that just went away."""
     try:
         return system.read(f"{BLOCK}/{block}/serial", _SERIAL_LIMIT).removesuffix(b"\n").rstrip(b"\0")
@@ -145,7 +164,7 @@ def _serial(system: DiskReader, block: str) -> bytes:
         raise NvrcError("E_EXTENSION_DEVICE", f"device {block}: its serial cannot be read: {err.strerror}") from err
 
 
-def _partitions(system: DiskReader, block: str) -> dict[int, Partition]:
+def _partitions(system: Files, block: str) -> dict[int, Partition]:
     """The partitions that sysfs shows completely, by number."""
     found: dict[int, Partition] = {}
     for entry in _entries(system, f"{BLOCK}/{block}"):
@@ -166,14 +185,14 @@ def _partitions(system: DiskReader, block: str) -> dict[int, Partition]:
     return found
 
 
-def _entries(system: DiskReader, folder: str) -> tuple[str, ...]:
+def _entries(system: Files, folder: str) -> tuple[str, ...]:
     try:
         return system.list_dir(folder)
     except OSError:
         return ()
 
 
-def _attribute(system: DiskReader, path: str) -> str | None:
+def _attribute(system: Files, path: str) -> str | None:
     """An attribute's text; None where it does not exist. While a disk appears its attributes come one by one."""
     try:
         return system.read(path, 64).decode("latin-1").strip()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import struct
 
-from guest_cdi.lean.light import NamedTuple, Protocol
+from guest_cdi.lean.light import NamedTuple
+from nvrc.machine.system import Kernel
 
 CONTROL = "/dev/mapper/control"
 VERSION = (4, 0, 0)
@@ -24,12 +25,6 @@ HEADER = struct.Struct("=3I2IIiII4xQ128s129s7x")
 # struct dm_target_spec: sector_start, length, status, next, target_type; its parameters follow as a C string
 TARGET = struct.Struct("=QQiI16s")
 _REPLY_BYTES = 16384
-
-
-class Control(Protocol):
-    """The part of System that talks to the device-mapper."""
-
-    def ioctl(self, path: str, request: int, data: bytes) -> bytes: ...
 
 
 class Table(NamedTuple):
@@ -51,13 +46,13 @@ class _Reply(NamedTuple):
     data: bytes
 
 
-def create(control: Control, name: str) -> tuple[int, int]:
+def create(control: Kernel, name: str) -> tuple[int, int]:
     """A device without a table; its major and minor. EBUSY when there is one of that name."""
     device = _ask(control, DM_DEV_CREATE, name).device
     return os.major(device), os.minor(device)
 
 
-def load_table(control: Control, name: str, table: Table) -> None:
+def load_table(control: Kernel, name: str, table: Table) -> None:
     """Give a device the table that it gets at the next `activate`; read-only."""
     params = table.params.encode("ascii") + b"\0"
     size = TARGET.size + len(params)
@@ -66,25 +61,25 @@ def load_table(control: Control, name: str, table: Table) -> None:
     _ask(control, DM_TABLE_LOAD, name, flags=DM_READONLY_FLAG, targets=1, data=spec + params + bytes(padding))
 
 
-def activate(control: Control, name: str) -> None:
+def activate(control: Kernel, name: str) -> None:
     """Put the loaded table to work, in place of one that works already."""
     _ask(control, DM_DEV_SUSPEND, name)
 
 
-def read_table(control: Control, name: str) -> Table:
+def read_table(control: Kernel, name: str) -> Table:
     """The table that is at work now."""
     reply = _ask(control, DM_TABLE_STATUS, name, flags=DM_STATUS_TABLE_FLAG)
     if reply.flags & DM_BUFFER_FULL_FLAG:
         raise DmError(0, f"the table of {name} does not fit into {_REPLY_BYTES} bytes")
     if not reply.flags & DM_ACTIVE_PRESENT_FLAG or not reply.flags & DM_READONLY_FLAG or reply.targets != 1:
-        raise DmError(0, f"{name} has {reply.targets} targets at work, flags {reply.flags:#x}, not a read-only one")
+        raise DmError(0, f"{name} has {reply.targets} active targets, flags {reply.flags:#x}, not a read-only one")
     start, sectors, _, _, kind = TARGET.unpack_from(reply.data)
     if start != 0:
         raise DmError(0, f"the target of {name} begins at sector {start}")
     return Table(sectors, _text(kind), _text(reply.data[TARGET.size:]))
 
 
-def remove(control: Control, name: str) -> None:
+def remove(control: Kernel, name: str) -> None:
     _ask(control, DM_DEV_REMOVE, name)
 
 
@@ -93,7 +88,7 @@ def request(command: int) -> int:
     return 3 << 30 | HEADER.size << 16 | 0xFD << 8 | command
 
 
-def _ask(control: Control, command: int, name: str, *, flags: int = 0, targets: int = 0, data: bytes = b"") -> _Reply:
+def _ask(control: Kernel, command: int, name: str, *, flags: int = 0, targets: int = 0, data: bytes = b"") -> _Reply:
     size = max(HEADER.size + len(data), _REPLY_BYTES)
     header = HEADER.pack(*VERSION, size, HEADER.size, targets, 0, flags, 0, 0, name.encode("ascii"), b"")
     reply = control.ioctl(CONTROL, request(command), (header + data).ljust(size, b"\0"))

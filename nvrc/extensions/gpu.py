@@ -8,8 +8,9 @@ one for base and extension together; the base image's is taken, else the extensi
 from __future__ import annotations
 
 from nvrc.machine.linux import MS_BIND
+from nvrc.machine.privileges import LDCONFIG
 from nvrc.machine.program import Program
-from nvrc.machine.system import System
+from nvrc.machine.system import Files, System
 from nvrc.machine.wait import ChildEnded, Events, OverdueError
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
@@ -29,7 +30,8 @@ def _write_cache(system: System, root: str, patience_s: float) -> None:
     found = [path for path in (paths.LDCONFIG, f"{root}{paths.LDCONFIG}") if system.exists(path, executable=True)]
     if not found:
         raise NvrcError("E_EXTENSION_LIBS", f"{paths.LDCONFIG} is neither in the image nor in the GPU extension")
-    program = Program(path=found[0], args=("-X", "-f", CONFIGURATION, "-C", CACHE), log_as="ldconfig")
+    program = Program(path=found[0], args=("-X", "-f", CONFIGURATION, "-C", CACHE), log_as="ldconfig",
+                      privileges=LDCONFIG)
     lines = ["include /etc/ld.so.conf.d/*.conf", *_library_folders(system, root)]
     try:
         system.publish(CONFIGURATION, ("\n".join(lines) + "\n").encode())
@@ -40,17 +42,17 @@ def _write_cache(system: System, root: str, patience_s: float) -> None:
         raise NvrcError("E_EXTENSION_LIBS", f"{found[0]} made no {CACHE}")
 
 
-def _library_folders(system: System, root: str) -> list[str]:
+def _library_folders(system: Files, root: str) -> list[str]:
     """`usr/lib/<triplet>` of the extension, one in practice."""
     try:
         names = system.list_dir(f"{root}/usr/lib")
     except OSError as err:
         raise NvrcError("E_EXTENSION_LIBS", f"{root}/usr/lib: {err.strerror}",
-                        "the GPU extension is incomplete") from err
+                        "build the GPU extension again: it is incomplete") from err
     found = [f"{root}/usr/lib/{name}" for name in names if name.endswith("-linux-gnu")]
     if not found:
         raise NvrcError("E_EXTENSION_LIBS", f"{root}/usr/lib has no folder <machine>-linux-gnu",
-                        "the GPU extension is incomplete")
+                        "build the GPU extension again: it is incomplete")
     return found
 
 

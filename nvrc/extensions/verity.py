@@ -13,11 +13,10 @@ from __future__ import annotations
 import errno
 import stat
 
-from guest_cdi.lean.light import Iterator, Protocol
 from nvrc.extensions import dm
 from nvrc.extensions.disks import SECTOR, Pair
 from nvrc.hardware.module_failure import kernel_words
-from nvrc.machine.system import Node
+from nvrc.machine.system import Files, Kernel, Node, System
 from nvrc.params.values import Corruption
 from nvrc.vocabulary.errors import NvrcError
 
@@ -30,18 +29,6 @@ _OPTIONS = {
 }
 
 
-class VeritySystem(Protocol):
-    """The part of System that opening needs."""
-
-    def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
-    def exists(self, path: str, *, executable: bool = False) -> bool: ...
-    def make_dir(self, path: str, mode: int = 0o755) -> None: ...
-    def find_node(self, path: str) -> Node | None: ...
-    def make_node(self, path: str, node: Node) -> None: ...
-    def ioctl(self, path: str, request: int, data: bytes) -> bytes: ...
-    def kernel_records(self) -> Iterator[bytes]: ...
-
-
 def make_table(pair: Pair, corruption: Corruption) -> dm.Table:
     """As the kernel prints it back, so that the two can be compared."""
     verity = pair.extension.verity
@@ -51,7 +38,7 @@ def make_table(pair: Pair, corruption: Corruption) -> dm.Table:
                 f"{verity.data_blocks} 0 sha256 {verity.root_hash} {verity.salt}{_OPTIONS[corruption]}"))
 
 
-def open_verity(system: VeritySystem, pair: Pair, corruption: Corruption) -> bytes:
+def open_verity(system: System, pair: Pair, corruption: Corruption) -> bytes:
     """Have /dev/mapper/extension-<name> show verified data only; its first bytes. On failure nothing is left behind."""
     name = device_name(pair)
     numbers = _create(system, pair)
@@ -74,19 +61,19 @@ def device_name(pair: Pair) -> str:
     return f"extension-{pair.extension.name}"
 
 
-def _create(system: VeritySystem, pair: Pair) -> tuple[int, int]:
+def _create(system: Kernel, pair: Pair) -> tuple[int, int]:
     try:
         return dm.create(system, device_name(pair))
     except OSError as err:
         if err.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
             raise _failed(pair, f"{dm.CONTROL} does not work: {err.strerror}",
-                          "the guest kernel needs CONFIG_BLK_DEV_DM and CONFIG_DM_VERITY, or the modules"
+                          "build the guest kernel with CONFIG_BLK_DEV_DM and CONFIG_DM_VERITY, or add the modules"
                           ) from err
         raise _failed(pair, f"the device {device_name(pair)} cannot be created: {err.strerror}",
-                      "somebody made a device of that name before, or the device-mapper is out of order") from err
+                      "another program made a device of that name before, or the device-mapper is damaged") from err
 
 
-def _use_table(system: VeritySystem, pair: Pair, corruption: Corruption) -> None:
+def _use_table(system: Kernel, pair: Pair, corruption: Corruption) -> None:
     """Load a table, put it to work, and see that it is the one at work."""
     table = make_table(pair, corruption)
     try:
@@ -97,13 +84,13 @@ def _use_table(system: VeritySystem, pair: Pair, corruption: Corruption) -> None
         said = kernel_words(system, "device-mapper: table")
         words = f'; the kernel says "{said[-1][:160]}"' if said else ""
         raise _failed(pair, f"dm-verity was refused: {err.strerror}{words}",
-                      "the guest kernel needs CONFIG_DM_VERITY and SHA-256, and block sizes up to a page") from err
+                      "build the guest kernel with CONFIG_DM_VERITY and SHA-256; use block sizes up to a page") from err
     if found != table:
-        raise _failed(pair, f'the table at work is "{found.sectors} {found.target} {found.params[:400]}", not '
+        raise _failed(pair, f'the active table is "{found.sectors} {found.target} {found.params[:400]}", not '
                             f'"{table.sectors} {table.target} {table.params}"')
 
 
-def _make_node(system: VeritySystem, pair: Pair, numbers: tuple[int, int]) -> None:
+def _make_node(system: System, pair: Pair, numbers: tuple[int, int]) -> None:
     """Without udev there is /dev/dm-<N> only; the name below /dev/mapper is ours to make."""
     path = f"{FOLDER}/{device_name(pair)}"
     try:
@@ -117,7 +104,7 @@ def _make_node(system: VeritySystem, pair: Pair, numbers: tuple[int, int]) -> No
         raise _failed(pair, f"{path} is not the block device {numbers[0]}:{numbers[1]}")
 
 
-def _read_first(system: VeritySystem, pair: Pair) -> bytes:
+def _read_first(system: Files, pair: Pair) -> bytes:
     path = f"{FOLDER}/{device_name(pair)}"
     try:
         first = system.read(path, _PROBE_BYTES)

@@ -27,7 +27,7 @@ def check_version_1(system: System) -> None:
         listed = enabled(system.read(paths.CGROUPS))
     except FileNotFoundError as err:
         raise NvrcError("E_CGROUP", f"kata-agent mounts cgroups, and the kernel has no {paths.CGROUPS}",
-                        "the guest kernel needs CONFIG_CGROUPS") from err
+                        "build the guest kernel with CONFIG_CGROUPS") from err
     wanted = tuple(name for name in CONTROLLERS if name in listed)
     try:
         refused = system.refused_options("cgroup", wanted)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import stat
 
-from guest_cdi.lean.light import Callable, Mapping, NamedTuple, Protocol
-from nvrc.machine.system import Node
+from guest_cdi.lean.light import Callable, Mapping, NamedTuple
+from nvrc.machine.system import Files, Node, System
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 
@@ -29,17 +29,6 @@ _LAST_ID = (1 << 32) - 2
 _DEEPEST = 8         # gpu0/mig/gi0/ci0/access needs five
 
 
-class NodeSystem(Protocol):
-    """The part of System that this needs."""
-
-    def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
-    def list_dir(self, path: str) -> tuple[str, ...]: ...
-    def exists(self, path: str, *, executable: bool = False) -> bool: ...
-    def make_dir(self, path: str, mode: int = 0o755) -> None: ...
-    def find_node(self, path: str) -> Node | None: ...
-    def make_node(self, path: str, node: Node) -> None: ...
-
-
 class Wanted(NamedTuple):
     path: str
     node: Node
@@ -51,15 +40,15 @@ class Fixed(NamedTuple):
     path: str
     majors: tuple[str, ...]
     minor: int
-    when: Callable[[NodeSystem, Mapping[str, int]], bool]
+    when: Callable[[Files, Mapping[str, int]], bool]
     owner: str = PARAMS
 
 
-def _always(_system: NodeSystem, _majors: Mapping[str, int]) -> bool:
+def _always(_system: Files, _majors: Mapping[str, int]) -> bool:
     return True
 
 
-def _registered(name: str) -> Callable[[NodeSystem, Mapping[str, int]], bool]:
+def _registered(name: str) -> Callable[[Files, Mapping[str, int]], bool]:
     return lambda _system, majors: name in majors
 
 
@@ -79,7 +68,7 @@ FIXED = (
 )
 
 
-def make_nodes(system: NodeSystem, gpus: tuple[str, ...]) -> tuple[str, ...]:
+def make_nodes(system: System, gpus: tuple[str, ...]) -> tuple[str, ...]:
     """Every node that the loaded driver has numbers for; `gpus` are the bus ids that must be among them."""
     driver = _Driver(system)
     wanted = [*(driver.node(row.path, row.majors, row.minor, row.owner) for row in FIXED
@@ -88,7 +77,7 @@ def make_nodes(system: NodeSystem, gpus: tuple[str, ...]) -> tuple[str, ...]:
     return _make(system, wanted)
 
 
-def make_capability_nodes(system: NodeSystem) -> tuple[str, ...]:
+def make_capability_nodes(system: System) -> tuple[str, ...]:
     """The nodes of capabilities alone: to be called again when the MIG layout has changed.
 
     Nodes of instances that are gone stay: the driver refuses them, and their numbers are never another instance's.
@@ -96,7 +85,7 @@ def make_capability_nodes(system: NodeSystem) -> tuple[str, ...]:
     return _make(system, _capability_nodes(_Driver(system)))
 
 
-def read_majors(system: NodeSystem) -> Mapping[str, int]:
+def read_majors(system: Files) -> Mapping[str, int]:
     """Name to major of the character devices; the first of several equal names."""
     characters, _, _ = _text(system, paths.PROC_DEVICES).partition("Block devices:")
     found: dict[str, int] = {}
@@ -110,7 +99,7 @@ def read_majors(system: NodeSystem) -> Mapping[str, int]:
 class _Driver:
     """What the driver registered, and what its files say of modes and owners, each of them read once."""
 
-    def __init__(self, system: NodeSystem) -> None:
+    def __init__(self, system: Files) -> None:
         self.system = system
         self.majors = read_majors(system)
         self._owners: dict[str, tuple[int, int, int]] = {}
@@ -167,11 +156,11 @@ def _capability(driver: _Driver, path: str) -> Wanted:
     return Wanted(f"{CAPS_FOLDER}/nvidia-cap{minor}", Node(stat.S_IFCHR | mode, major, minor))
 
 
-def _switches(system: NodeSystem) -> tuple[str, ...]:
+def _switches(system: Files) -> tuple[str, ...]:
     return _names(system, f"{SWITCHES}/devices")
 
 
-def _make(system: NodeSystem, wanted: list[Wanted]) -> tuple[str, ...]:
+def _make(system: System, wanted: list[Wanted]) -> tuple[str, ...]:
     """All or nothing, as far as looking first can make it so."""
     wrong = [trouble for want in wanted if (trouble := _in_the_way(system, want))]
     if wrong:
@@ -184,16 +173,16 @@ def _make(system: NodeSystem, wanted: list[Wanted]) -> tuple[str, ...]:
             system.make_node(path, node)
         except OSError as err:
             raise NvrcError("E_DEVICE_NODES", f"cannot make {path} ({node.major}:{node.minor}): {err.strerror}",
-                            "/dev must be a writable file system without the option nodev") from err
+                            "make /dev a writable file system without the option nodev") from err
     return tuple(want.path for want in wanted)
 
 
-def _in_the_way(system: NodeSystem, want: Wanted) -> str:
+def _in_the_way(system: Files, want: Wanted) -> str:
     found = system.find_node(want.path)
     if found is None:
         return ""
     if not stat.S_ISCHR(found.mode):
-        return f"{want.path} exists and is no character device"
+        return f"{want.path} exists and is not a character device"
     if found[1:3] == want.node[1:3]:
         return ""
     return (f"{want.path} exists with numbers {found.major}:{found.minor}, "
@@ -211,20 +200,20 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 10
 
 
-def _values(system: NodeSystem, path: str) -> Mapping[str, str]:
+def _values(system: Files, path: str) -> Mapping[str, str]:
     """`Name: value` lines of one of the driver's files."""
     pairs = (line.partition(":") for line in _text(system, path).splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _text(system: NodeSystem, path: str) -> str:
+def _text(system: Files, path: str) -> str:
     try:
         return system.read(path, 1 << 16).decode("utf-8", "replace")
     except OSError as err:
         raise NvrcError("E_DEVICE_NODES", f"{path}: {err.strerror}") from err
 
 
-def _names(system: NodeSystem, folder: str) -> tuple[str, ...]:
+def _names(system: Files, folder: str) -> tuple[str, ...]:
     try:
         return system.list_dir(folder)
     except FileNotFoundError:
@@ -233,7 +222,7 @@ def _names(system: NodeSystem, folder: str) -> tuple[str, ...]:
         raise NvrcError("E_DEVICE_NODES", f"{folder}: {err.strerror}") from err
 
 
-def _files_below(system: NodeSystem, folder: str, depth: int = 0) -> list[str]:
+def _files_below(system: Files, folder: str, depth: int = 0) -> list[str]:
     try:
         names = system.list_dir(folder)
     except NotADirectoryError:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from guest_cdi.lean.light import Iterable, NamedTuple
-from nvrc.machine.system import System
+from nvrc.machine.system import Files
 from nvrc.vocabulary import paths
 
 INFORMATION_LIMIT = 1 << 16
@@ -17,13 +17,13 @@ class Told(NamedTuple):
     minor: str
 
 
-def read_driver(system: System, bdfs: Iterable[str]) -> dict[str, Told]:
+def read_driver(system: Files, bdfs: Iterable[str]) -> dict[str, Told]:
     rows = {bdf: read_information(system, bdf) for bdf in bdfs}
     return {bdf: Told("" if "?" in row.get("GPU UUID", "?") else row["GPU UUID"], row.get("Device Minor", ""))
             for bdf, row in rows.items()}
 
 
-def read_information(system: System, bdf: str) -> dict[str, str]:
+def read_information(system: Files, bdf: str) -> dict[str, str]:
     """The items of a GPU's file below /proc, without those of a driver that has none."""
     try:
         text = system.read(f"{paths.GPU_PROC}/{bdf}/information", INFORMATION_LIMIT).decode("utf-8", "replace")

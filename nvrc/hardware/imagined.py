@@ -47,7 +47,7 @@ def imagine(text: str) -> ImaginedBus:
         number = _count(count) if star else 1
         if known is None:
             near = closest(name, (known.lower() for known in _names()))
-            mistakes.append(f"{name!a} is no product" + (f", did you mean {_known(near)}?" if near else
+            mistakes.append(f"{name!a} is not a product" + (f", did you mean {_known(near)}?" if near else
                             f"; known are {', '.join(_names())}"))
         elif number is None:
             mistakes.append(f"{item.strip()!a}: a count is a number from 1 to {MOST}")

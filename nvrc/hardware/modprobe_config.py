@@ -12,7 +12,8 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from guest_cdi.lean.light import Mapping, NamedTuple
-from nvrc.hardware.module_tree import Softdep, TreeReader, canonical, read_softdeps
+from nvrc.hardware.module_tree import Softdep, canonical, read_softdeps
+from nvrc.machine.system import Files
 from nvrc.params.module_options import ModuleOption
 from nvrc.vocabulary.errors import NvrcError
 
@@ -37,7 +38,7 @@ class _Line(NamedTuple):
     text: str
 
 
-def read_config(system: TreeReader, given: tuple[ModuleOption, ...] = ()) -> ModprobeConfig:
+def read_config(system: Files, given: tuple[ModuleOption, ...] = ()) -> ModprobeConfig:
     lines = [line for path in _files(system) for line in _logical_lines(path, _read(system, path))]
     options: list[tuple[str, str]] = []
     installs: dict[str, str] = {}
@@ -55,7 +56,7 @@ def read_config(system: TreeReader, given: tuple[ModuleOption, ...] = ()) -> Mod
                           softdeps=read_softdeps(line.text for line in lines))
 
 
-def _files(system: TreeReader) -> list[str]:
+def _files(system: Files) -> list[str]:
     """The files that count, in the order of their names."""
     found: dict[str, str] = {}
     for folder in FOLDERS:
@@ -71,7 +72,7 @@ def _files(system: TreeReader) -> list[str]:
     return [path for _, path in sorted(found.items())]
 
 
-def _read(system: TreeReader, path: str) -> str:
+def _read(system: Files, path: str) -> str:
     try:
         return system.read(path).decode("utf-8", "surrogateescape")
     except OSError as err:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import errno
 
-from guest_cdi.lean.light import Iterator, NamedTuple, Protocol
+from guest_cdi.lean.light import TYPE_CHECKING, Mapping, NamedTuple
+from nvrc.machine.system import Kernel
 from nvrc.vocabulary.errors import NvrcError
+
+if TYPE_CHECKING:
+    from nvrc.vocabulary.errors import Code
 
 _SHOWN = 3
 _USER_FACILITY = 8  # priorities from here on are not the kernel's own
-
-
-class Kernel(Protocol):
-    """The part of System that an explanation needs."""
-
-    def kernel_records(self) -> Iterator[bytes]: ...
-    def exists(self, path: str, *, executable: bool = False) -> bool: ...
 
 
 class Refused(NamedTuple):
@@ -32,8 +29,8 @@ class Refused(NamedTuple):
 
 
 # What the number means for a module, and its code.
-_SIGNATURE = ("E_MODULE_SIGNATURE", "is not signed with a key that this kernel trusts")
-_MEANINGS = {
+_SIGNATURE: tuple[Code, str] = ("E_MODULE_SIGNATURE", "is not signed with a key that this kernel trusts")
+_MEANINGS: Mapping[int, tuple[Code, str]] = {
     errno.ENOKEY: _SIGNATURE, errno.EKEYREJECTED: _SIGNATURE, errno.EBADMSG: _SIGNATURE,
     errno.ENOPKG: _SIGNATURE, errno.ENODATA: _SIGNATURE,
     errno.ENOEXEC: ("E_MODULE_VERSION", "is not a module for this kernel"),
@@ -42,7 +39,7 @@ _MEANINGS = {
     errno.EINVAL: ("E_MODULE_OPTIONS", "was refused for an invalid parameter, or was built against another kernel"),
     errno.ERANGE: ("E_MODULE_OPTIONS", "was refused for a parameter out of range"),
     errno.EPERM: ("E_MODULE_LOAD", "may not be loaded: module loading is disabled or locked down"),
-    errno.EBUSY: ("E_MODULE_LOAD", "is being loaded or unloaded by somebody else"),
+    errno.EBUSY: ("E_MODULE_LOAD", "is being loaded or unloaded by another program"),
     errno.ENOMEM: ("E_MODULE_LOAD", "does not fit into the VM's memory"),
     errno.EOPNOTSUPP: ("E_MODULE_COMPRESSION", "is compressed, and this kernel cannot unpack it"),
 }
@@ -58,7 +55,7 @@ def explain(system: Kernel, refused: Refused, err: OSError) -> NvrcError:
     return NvrcError(code, what + (f'; the kernel says "{said[-1][:160]}"' if said else ""), details=said[:-1])
 
 
-def _meaning(refused: Refused, number: int, said: tuple[str, ...]) -> tuple[str, str]:
+def _meaning(refused: Refused, number: int, said: tuple[str, ...]) -> tuple[Code, str]:
     """A kernel with symbol versions takes files of other releases, so a vermagic alone explains nothing."""
     if number == errno.EINVAL and any("invalid for parameter" in line for line in said):
         return "E_MODULE_OPTIONS", "was refused for an invalid parameter"

@@ -7,21 +7,14 @@ copies of these and are not read, aliases are not needed because modules are loa
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import Iterable, Mapping, NamedTuple, Protocol
+from guest_cdi.lean.light import Iterable, Mapping, NamedTuple
+from nvrc.machine.system import Files
 from nvrc.vocabulary.errors import NvrcError
 
 MODULES = "/lib/modules"
 # What a module file's name ends with, and the kernel's name for the compression (/sys/module/compression).
 COMPRESSIONS = {".ko": "", ".ko.gz": "gzip", ".ko.xz": "xz", ".ko.zst": "zstd"}
 _INDEX_LIMIT = 16 << 20
-
-
-class TreeReader(Protocol):
-    """The part of System that reading a tree needs."""
-
-    def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
-    def list_dir(self, path: str) -> tuple[str, ...]: ...
-    def exists(self, path: str, *, executable: bool = False) -> bool: ...
 
 
 class Softdep(NamedTuple):
@@ -46,7 +39,7 @@ def canonical(name: str) -> str:
     return name.replace("-", "_")
 
 
-def read_tree(system: TreeReader, root: str, release: str) -> ModuleTree:
+def read_tree(system: Files, root: str, release: str) -> ModuleTree:
     """The tree below `root`; without a folder for this kernel, or without modules.dep, there are no files in it."""
     folder = f"{root}{MODULES}/{release}"
     files: dict[str, str] = {}
@@ -63,7 +56,7 @@ def read_tree(system: TreeReader, root: str, release: str) -> ModuleTree:
     return ModuleTree(folder, files, needs, builtin, read_softdeps(_lines(system, f"{folder}/modules.softdep")))
 
 
-def releases(system: TreeReader, root: str) -> tuple[str, ...]:
+def releases(system: Files, root: str) -> tuple[str, ...]:
     """The kernels that the tree below `root` has modules for."""
     try:
         return system.list_dir(f"{root}{MODULES}")
@@ -102,7 +95,7 @@ def module_name(path: str, index: str) -> str:
     return canonical(stem)
 
 
-def _lines(system: TreeReader, path: str) -> list[str]:
+def _lines(system: Files, path: str) -> list[str]:
     """The lines of an index with something to say; an index that is not there says nothing."""
     try:
         text = system.read(path, _INDEX_LIMIT).decode("utf-8", "surrogateescape")

@@ -5,36 +5,32 @@ NVIDIA's modules come from the GPU extension's own tree where there is one, all 
 is in the kernel already, loaded or built in, is left as it is. Files that are compressed are unpacked by the kernel
 where it can (CONFIG_MODULE_DECOMPRESS); gzip is unpacked here where it cannot, xz and zstd are refused then: the
 frozen init carries no library for them.
+
+A signature may lie beside its module (docs/kernel-modules.md): checking it is most of what loading costs, so it is
+handed over only to a kernel that has refused the module without it.
 """
 
 from __future__ import annotations
 
 import errno
 
-from guest_cdi.lean.light import Iterator, Protocol
 from nvrc.hardware.modprobe_config import read_config
 from nvrc.hardware.module_failure import Refused, explain, find_vermagic
 from nvrc.hardware.module_tree import COMPRESSIONS, ModuleTree, Softdep, canonical, read_tree, releases
+from nvrc.machine.system import Files, System
 from nvrc.params.module_options import ModuleOption
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.needs import SIGNATURE
 
 COMPRESSION = "/sys/module/compression"
-_FILE_LIMIT = 512 << 20
+# What a kernel answers that takes signed modules only: module.sig_enforce, and lockdown.
+_UNSIGNED = (errno.EKEYREJECTED, errno.EPERM)
+_FILE_LIMIT, _SIGNATURE_LIMIT = 512 << 20, 64 << 10
 _NO_SOFTDEP = Softdep()
 
 
-class ModuleSystem(Protocol):
-    """The part of System that loading needs."""
-
-    def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
-    def list_dir(self, path: str) -> tuple[str, ...]: ...
-    def exists(self, path: str, *, executable: bool = False) -> bool: ...
-    def kernel_records(self) -> Iterator[bytes]: ...
-    def load_module(self, image: str | bytes, options: str, *, compressed: bool = False) -> None: ...
-
-
-def read_release(system: ModuleSystem) -> str:
+def read_release(system: Files) -> str:
     """The kernel's own name, which is that of a folder below lib/modules."""
     try:
         release = system.read(paths.OSRELEASE, 256).decode("ascii", "replace").strip()
@@ -48,13 +44,14 @@ def read_release(system: ModuleSystem) -> str:
 class Modules:
     """What this kernel can load, and what has been said about it. `remarks` grows with what went past in silence."""
 
-    def __init__(self, system: ModuleSystem, *, gpu_root: str = "", options: tuple[ModuleOption, ...] = ()) -> None:
+    def __init__(self, system: System, *, gpu_root: str = "", options: tuple[ModuleOption, ...] = ()) -> None:
         self._system = system
         self._release = read_release(system)
         self._config = read_config(system, options)
         self._gpu_root = gpu_root
         self._image = read_tree(system, "", self._release)
         self._gpu = read_tree(system, gpu_root, self._release) if gpu_root else self._image
+        self._signed_only = False
         self.remarks: list[str] = list(self._config.remarks)
 
     def load(self, module: str, options: str = "", signs: tuple[str, ...] = ()) -> None:
@@ -130,17 +127,32 @@ class Modules:
         packed = COMPRESSIONS[".ko" + path.rpartition(".ko")[2]]
         try:
             if not packed:
-                self._system.load_module(path, given)
+                self._insert_plain(path, given)
             elif packed == self._kernel_unpacks():
                 self._system.load_module(path, given, compressed=True)
             else:
                 self._system.load_module(self._unpack(name, path, packed), given)
         except OSError as err:
             if err.errno == errno.ENOENT and not self._system.exists(path):
-                what = f"module {name}: modules.dep lists {path}, which is not there"
+                what = f"module {name}: modules.dep lists {path}, which does not exist"
                 raise NvrcError("E_MODULE_MISSING", what) from err
             if err.errno != errno.EEXIST:
                 raise explain(self._system, Refused(name, path, self._release, self._vermagic(path)), err) from err
+
+    def _insert_plain(self, path: str, given: str) -> None:
+        signature = path + SIGNATURE
+        has_one = self._system.exists(signature)
+        if not (has_one and self._signed_only):
+            try:
+                self._system.load_module(path, given)
+            except OSError as err:
+                if not has_one or err.errno not in _UNSIGNED:
+                    raise
+            else:
+                return
+        signed = self._system.read(path, _FILE_LIMIT) + self._system.read(signature, _SIGNATURE_LIMIT)
+        self._system.load_module(signed, given)
+        self._signed_only = True
 
     def _kernel_unpacks(self) -> str:
         """The one compression that the kernel knows; "" for none."""

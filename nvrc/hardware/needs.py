@@ -8,39 +8,34 @@ no matter of anybody; a confidential guest without the device that proves it is 
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import NamedTuple, Protocol
+from guest_cdi.lean.light import NamedTuple
 from nvrc.hardware.module_tree import canonical
-from nvrc.hardware.modules import Modules, ModuleSystem
+from nvrc.hardware.modules import Modules
+from nvrc.machine.system import Files
 from nvrc.params.cmdline import tokenise
 from nvrc.vocabulary import paths
-from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.errors import NvrcError, make_trouble
 from nvrc.vocabulary.needs import COMPONENTS, NAMES, NEEDS, SERVES, SNP_SIGNS, TDX_SIGNS, Need, Sign
+from nvrc.vocabulary.trouble import Trouble
 
 Signs = tuple[tuple[Sign, str], ...]
 # The flags of the first processor stand within its first lines; a large machine's file is a megabyte.
 _CPU_LIMIT = 8 << 10
 
 
-class Reader(Protocol):
-    """The part of System that recognising needs."""
-
-    def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
-    def exists(self, path: str, *, executable: bool = False) -> bool: ...
-
-
 class Guest(NamedTuple):
-    """What was found out about the machine before: vendors on its bus, mounted extensions, whether it has GPUs."""
+    """What was found out about the machine before: mounted extensions, whether it has GPUs, and NICs."""
 
-    vendors: frozenset[int] = frozenset()
     extensions: tuple[str, ...] = ()
     has_gpus: bool = False
+    has_nics: bool = False
 
 
-def is_recognised(system: Reader, signs: Signs, guest: Guest) -> bool:
+def is_recognised(system: Files, signs: Signs, guest: Guest) -> bool:
     return any(_is_there(system, kind, value, guest) for kind, value in signs)
 
 
-def _is_there(system: Reader, kind: Sign, value: str, guest: Guest) -> bool:
+def _is_there(system: Files, kind: Sign, value: str, guest: Guest) -> bool:
     if kind is Sign.PATH:
         return system.exists(value)
     if kind is Sign.CPU_FLAG:
@@ -49,14 +44,16 @@ def _is_there(system: Reader, kind: Sign, value: str, guest: Guest) -> bool:
         return any(token.key == value for token in tokenise(system.read(paths.CMDLINE)))
     if kind is Sign.EXTENSION:
         return value in guest.extensions
-    if kind is Sign.PCI_VENDOR:
-        return int(value, 16) in guest.vendors
+    if kind is Sign.NIC:
+        return guest.has_nics
+    if kind is Sign.VIRTIO:
+        return _has_virtio(system, int(value))
     if kind is Sign.TEE_GPU:
         return guest.has_gpus and is_recognised(system, SNP_SIGNS + TDX_SIGNS, guest)
     return True
 
 
-def _cpu_flags(system: Reader) -> tuple[str, ...]:
+def _cpu_flags(system: Files) -> tuple[str, ...]:
     try:
         text = system.read(paths.CPUINFO, _CPU_LIMIT).decode("ascii", "replace")
     except OSError:
@@ -65,7 +62,16 @@ def _cpu_flags(system: Reader) -> tuple[str, ...]:
     return tuple(next(found, "").split())
 
 
-def load_needs(system: ModuleSystem, modules: Modules, guest: Guest, *, before_driver: bool) -> tuple[str, ...]:
+def _has_virtio(system: Files, kind: int) -> bool:
+    """Whether such a device is attached. A kernel that shows no virtio bus does not say that there is none."""
+    try:
+        found = system.list_dir(paths.VIRTIO_DEVICES)
+    except OSError:
+        return True
+    return any(int(system.read(f"{paths.VIRTIO_DEVICES}/{name}/device", 16), 16) == kind for name in found)
+
+
+def load_needs(system: Files, modules: Modules, guest: Guest, *, before_driver: bool) -> tuple[str, ...]:
     """The modules that were loaded, of those needs whose turn it is. What the kernel refuses is a remark."""
     served = _served(system, modules)
     loaded: list[str] = []
@@ -77,7 +83,7 @@ def load_needs(system: ModuleSystem, modules: Modules, guest: Guest, *, before_d
     return tuple(loaded)
 
 
-def _served(system: ModuleSystem, modules: Modules) -> tuple[str, ...]:
+def _served(system: Files, modules: Modules) -> tuple[str, ...]:
     path = f"{modules.folder}/{SERVES}"
     if not system.exists(path):
         return NAMES
@@ -96,13 +102,13 @@ def _load(modules: Modules, name: str) -> bool:
         return False
 
 
-def missing_device(system: Reader, guest: Guest) -> Need | None:
+def missing_device(system: Files, guest: Guest) -> Need | None:
     """The need whose device a confidential guest should show and does not."""
     return next((need for need in NEEDS if need.device and not system.exists(need.device)
                  and is_recognised(system, need.signs, guest)), None)
 
 
-def check_tee(system: Reader, modules: Modules, guest: Guest) -> tuple[str, ...]:
+def check_tee(system: Files, modules: Modules, guest: Guest) -> tuple[Trouble, ...]:
     """A warning; where guest components are that would attest without the device, the end of the boot."""
     need = missing_device(system, guest)
     if need is None:
@@ -112,5 +118,5 @@ def check_tee(system: Reader, modules: Modules, guest: Guest) -> tuple[str, ...]
            else f"the image has no module {module} for this kernel, or the kernel refused it")
     what = f"this is a confidential guest ({need.name}), and {need.device} is missing: {why}"
     if is_recognised(system, COMPONENTS, guest):
-        raise NvrcError("E_TEE_DRIVER", what)
-    return (f"E_TEE_DRIVER {what}",)
+        raise NvrcError("E_TEE_DRIVER", what, path=need.device)
+    return (make_trouble("E_TEE_DRIVER", what, path=need.device),)

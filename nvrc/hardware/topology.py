@@ -4,21 +4,27 @@
 A scan turns sysfs into frozen facts; a table turns counts into a mode. A machine that is in no row is refused, and so
 is a bus that cannot be read: a missing bridge or a GPU that just fell off must not make a plainer machine out of a
 bigger one. Nothing here touches a device: vendor, device and class are the kernel's cached copies, and VPD is read
-from functions of one network vendor only. Follows Documentation/ABI/testing/sysfs-bus-pci.
+from functions of one network vendor only. A network function whose VPD does not answer is never taken for one that
+manages switches, nor given to containers; the machine is refused where the answer would make another one of it.
+Follows Documentation/ABI/testing/sysfs-bus-pci.
 """
 
 from __future__ import annotations
 
 import errno
 
-from guest_cdi.lean.light import NamedTuple, Protocol, dataclass
+from guest_cdi.lean.light import TYPE_CHECKING, NamedTuple, dataclass
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.mode import Mode
 from nvrc.vocabulary.paths import PCI_DEVICES
 
+if TYPE_CHECKING:
+    from nvrc.machine.system import Readable
+
 NVIDIA, MELLANOX = 0x10DE, 0x15B3
 DISPLAY = 0x03        # base class; a GPU's audio function is 0x0403 and does not count
 NVSWITCH = 0x0680     # "other bridge"
+NETWORK = (0x0200, 0x0207)  # Ethernet, InfiniBand
 # On an NVL5 board the switches are managed through network functions, told from ordinary NICs only by this word.
 VPD_MARK = b"SW_MNG"
 VPD_LIMIT = 64 << 10
@@ -29,19 +35,14 @@ _GONE = (errno.ENOENT, errno.ENODEV)
 PRODUCTS = {
     0x1AF1: "A100 NVSwitch", 0x1DB1: "V100 SXM2 16GB", 0x1DB4: "V100 PCIe 16GB", 0x1DB5: "V100 SXM2 32GB",
     0x1DB6: "V100 PCIe 32GB", 0x1EB8: "T4", 0x20B0: "A100 SXM4 40GB", 0x20B2: "A100 SXM4 80GB",
-    0x20B5: "A100 PCIe 80GB", 0x20B7: "A30", 0x20F1: "A100 PCIe 40GB", 0x2235: "A40", 0x2236: "A10",
+    0x20B5: "A100 PCIe 80GB", 0x20B7: "A30", 0x20BD: "A800 SXM4 40GB", 0x20F1: "A100 PCIe 40GB",
+    0x20F3: "A800 SXM4 80GB", 0x2235: "A40", 0x2236: "A10",
     0x22A3: "H100/H200 NVSwitch", 0x2321: "H100 NVL", 0x2322: "H800 PCIe", 0x2324: "H800 SXM5", 0x2329: "H20",
-    0x2330: "H100 SXM5", 0x2331: "H100 PCIe", 0x2335: "H200 SXM", 0x233B: "H200 NVL", 0x2342: "GH200",
+    0x232C: "H20-3e", 0x2330: "H100 SXM5", 0x2331: "H100 PCIe", 0x2335: "H200 SXM", 0x233B: "H200 NVL",
+    0x2342: "GH200",
     0x26B5: "L40", 0x26B9: "L40S", 0x27B8: "L4", 0x2901: "B200", 0x2941: "GB200", 0x29BC: "B100",
     0x2BB5: "RTX PRO 6000 Blackwell Server", 0x3182: "B300",
 }
-
-
-class PciReader(Protocol):
-    """The part of System that a scan needs."""
-
-    def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
-    def list_dir(self, path: str) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,12 @@ class PciFunction:
     device: int
     pci_class: int
     manages_switches: bool = False
+    vpd_error: str = ""  # why its VPD could not be read
+
+    @property
+    def is_nic(self) -> bool:
+        """A network function that containers may have."""
+        return self.vendor == MELLANOX and self.pci_class >> 8 in NETWORK and not self.manages_switches
 
     @property
     def is_gpu(self) -> bool:
@@ -73,6 +80,10 @@ class Topology:
     nvswitches: tuple[PciFunction, ...] = ()
     management_nics: tuple[PciFunction, ...] = ()
     others: tuple[PciFunction, ...] = ()
+
+    @property
+    def nics(self) -> tuple[PciFunction, ...]:
+        return tuple(function for function in self.others if function.is_nic)
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -109,7 +120,7 @@ TABLE: tuple[Row, ...] = (
 COLUMNS = (("NVSwitch", "NVSwitches"), ("GPU", "GPUs"), ("management NIC", "management NICs"))
 
 
-def scan(sys: PciReader) -> tuple[PciFunction, ...]:
+def scan(sys: Readable) -> tuple[PciFunction, ...]:
     """Every function on the bus, in address order. No PCI directory is a machine without PCI."""
     try:
         names = sys.list_dir(PCI_DEVICES)
@@ -131,6 +142,7 @@ def classify(functions: tuple[PciFunction, ...]) -> Topology:
 
 def decide(topology: Topology) -> Mode:
     """The mode of the one row that fits; anything else is refused with what was seen and which rows come near."""
+    _check_silent(topology)
     for row in TABLE:
         if _distance(row, topology) == 0:
             return row.mode
@@ -139,21 +151,31 @@ def decide(topology: Topology) -> Mode:
     raise NvrcError("E_TOPOLOGY", f"{counted}: no supported machine; nearest: {near}; seen: {_seen(topology)}")
 
 
+def _check_silent(topology: Topology) -> None:
+    """Refuse the machine that would be another one if functions that do not answer manage switches after all."""
+    silent = [function for function in topology.others if function.vpd_error]
+    for extra in range(1, len(silent) + 1):
+        counts = (*topology.counts[:2], topology.counts[2] + extra)
+        if any(all(count in allowed for count, allowed in zip(counts, row[:3], strict=True)) for row in TABLE):
+            raise NvrcError("E_PCI_READ", silent[0].vpd_error)
+
+
 def counting(count: int, words: tuple[str, str]) -> str:
     return f"{count} {words[0 if count == 1 else 1]}"
 
 
-def _read_function(sys: PciReader, bdf: str) -> PciFunction:
+def _read_function(sys: Readable, bdf: str) -> PciFunction:
     if not _is_bdf(bdf):
         raise NvrcError("E_PCI_READ", f"{PCI_DEVICES}: entry {bdf[:40]!a} is not a PCI address")
     vendor = _read_id(sys, bdf, "vendor", 4)
+    vpd, vpd_error = _read_vpd(sys, bdf) if vendor == MELLANOX else (b"", "")
     return PciFunction(
         bdf=bdf, vendor=vendor, device=_read_id(sys, bdf, "device", 4), pci_class=_read_id(sys, bdf, "class", 6),
-        manages_switches=vendor == MELLANOX and VPD_MARK in _read_vpd(sys, bdf),
+        manages_switches=VPD_MARK in vpd, vpd_error=vpd_error,
     )
 
 
-def _read_id(sys: PciReader, bdf: str, name: str, digits: int) -> int:
+def _read_id(sys: Readable, bdf: str, name: str, digits: int) -> int:
     try:
         data = sys.read(f"{PCI_DEVICES}/{bdf}/{name}", ATTRIBUTE_LIMIT)
     except OSError as err:
@@ -164,28 +186,29 @@ def _read_id(sys: PciReader, bdf: str, name: str, digits: int) -> int:
     return int(text, 16)
 
 
-def _read_vpd(sys: PciReader, bdf: str, tries: int = 2) -> bytes:
-    """The function's VPD; empty when it has none. A failed read is tried once more: a busy device may time out.
+def _read_vpd(sys: Readable, bdf: str, tries: int = 2) -> tuple[bytes, str]:
+    """The function's VPD, empty when it has none, and why it could not be read.
 
-    A VPD that never answers reads as an empty file on Linux 6.12, without an error; one that has content never does.
+    A failed read is tried once more: a busy device may time out. A VPD that never answers reads
+    as an empty file on Linux 6.12, without an error; one that has content never does.
     """
     try:
         if vpd := sys.read(f"{PCI_DEVICES}/{bdf}/vpd", VPD_LIMIT):
-            return vpd
+            return vpd, ""
         raise OSError(errno.ENODEV, "reads empty")
     except FileNotFoundError:
-        return b""
+        return b"", ""
     except OSError as err:
         if tries > 1:
             return _read_vpd(sys, bdf, tries - 1)
-        raise _unreadable(bdf, "vpd", err) from err
+        return b"", f"{bdf}: vpd: {err.strerror or err}"
 
 
 def _unreadable(bdf: str, name: str, err: OSError) -> NvrcError:
     what = f"{bdf}: {name}: {err.strerror or err}"
     if err.errno in _GONE:
         # A cold-plugged machine loses no function while it boots: the device died, or its VPD storage is blank.
-        return NvrcError("E_PCI_READ", what, "the function vanished or does not answer: check the device on the host")
+        return NvrcError("E_PCI_READ", what, "check the device on the host: the function vanished or does not answer")
     return NvrcError("E_PCI_READ", what)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from guest_cdi.lean.light import TYPE_CHECKING, Callable
-from nvrc.engine.executor import Executor, Record, unforeseen
+from nvrc.engine.executor import Executor, unforeseen
 from nvrc.machine.journal import Journal
 from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
@@ -19,6 +19,7 @@ from nvrc.vocabulary.verdict import Verdict
 
 if TYPE_CHECKING:
     from nvrc.report.publish import Living
+    from nvrc.vocabulary.trouble import Trouble
 
 
 class Bulletin:
@@ -34,7 +35,7 @@ class Bulletin:
         """The agent runs: what the boot cost is known."""
         self._cpu_s = time.process_time() - self._started_cpu_s
 
-    def publish(self, verdict: Verdict, journal: Journal, life: Living | None, failure: Record | None = None) -> None:
+    def publish(self, verdict: Verdict, journal: Journal, life: Living | None, failure: Trouble | None = None) -> None:
         """Report and status; the report on the console as well, where that was asked for."""
         is_news = self.verdict is not verdict
         self.verdict = verdict
@@ -78,9 +79,28 @@ class Bulletin:
 
             listener = self._system.listen_control(paths.CONTROL)
         except Exception as err:
-            self._warn(f"nobody answers on {paths.CONTROL}: {unforeseen(err)}")
+            self._warn(f"PID 1 does not answer on {paths.CONTROL}: {unforeseen(err)}")
             return
-        loop.watch(listener, lambda: control.serve(listener, answer))
+        owners = (0, *self._others())
+        loop.watch(listener, lambda: control.serve(listener, answer, owners))
+
+    def _others(self) -> tuple[int, ...]:
+        """The user that serves metrics, where the command line asks for them."""
+        parameters = self._executor.facts.parameters
+        if parameters is None or parameters.settings.metrics_port is None:
+            return ()
+        from nvrc.machine.privileges import METRICS_ACCOUNT
+
+        return (METRICS_ACCOUNT.uid,)
+
+    def serve_host(self, loop: Loop, port: int, answer: Callable[[], bytes]) -> None:
+        """The same for the host of the VM, where the command line asks for it."""
+        try:
+            from nvrc.machine.window import Window
+
+            Window(loop, self._system.listen_vsock(port), answer, self._system.now)
+        except Exception as err:
+            self._warn(f"PID 1 does not answer on vsock port {port}: {unforeseen(err)}")
 
     def live(self, journal: Journal, life: Living | None) -> bytes:
         """The status as of now; empty when it cannot be made."""

@@ -7,21 +7,22 @@ lines of our grammar are believed, and a missing verdict is a finding of its own
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from guest_cdi.lean.light import Enum
 from nvrc.report.evidence import Evidence
-from nvrc.report.report import Failure, Report
+from nvrc.report.report import Report
 from nvrc.report.status import Status
 from nvrc.report.story import ConsoleStory
-from nvrc.report.troubles import list_troubles, make_trouble, read_trouble
-from nvrc.vocabulary.console import EndLine, FatalLine, ReadyLine
+from nvrc.report.troubles import list_troubles
+from nvrc.vocabulary.console import ORDERLY, sentence
 from nvrc.vocabulary.errors import find_code
 from nvrc.vocabulary.mode import Mode
+from nvrc.vocabulary.transcript import is_forged
+from nvrc.vocabulary.trouble import AFTER_THE_BOOT, Trouble
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
-ORDERLY = "OK"
 NOTHING_SAID = "no line of this init: it never ran, or this is another log"
 UNKNOWN_CODE = "this program does not know the code; use the version that wrote the log"
 
@@ -46,12 +47,12 @@ class Diagnosis:
     sandbox: str = ""
     alike: tuple[str, ...] = ()
     mode: str = ""
-    failure: Failure | None = None
+    failure: Trouble | None = None
     cause: str = ""
     evidence: tuple[str, ...] = ()
     remedy: str = ""
     who: str = ""
-    also: tuple[Failure, ...] = ()
+    also: tuple[Trouble, ...] = ()
     finished_steps: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     more_warnings: int = 0
@@ -82,23 +83,16 @@ def _explain_by(found: Diagnosis, evidence: Evidence, mode_name: str, confidenti
                    evidence=(*found.evidence, *evidence.lines(row)))
 
 
-def diagnose_console(lines: Iterable[str]) -> Diagnosis:
-    console = ConsoleStory()
-    for text in lines:
-        console.hear(text)
-    return diagnose_story(console)
-
-
 def diagnose_report(report: Report) -> Diagnosis:
-    troubles = list_troubles(report.steps, report.gpus, news=report.warnings)
+    troubles = list_troubles(report.steps, report.gpus, told=report.troubles)
     finished = tuple(f"{step.name} {step.outcome.value}" for step in report.steps
                      if step.outcome not in (Outcome.PENDING, Outcome.RUNNING))
     if report.failure:
         evidence = Evidence()
         for line in report.log:
             evidence.hear(line)
-        checked = next((step.detail for step in report.steps if step.name == "cc-check"), "")
-        found = _explain_by(failed(report.failure), evidence, report.mode, checked)
+        confidential = report.confidential.mode if report.confidential else ""
+        found = _explain_by(failed(report.failure), evidence, report.mode, confidential)
     elif report.verdict is Verdict.BOOTING:
         running = ", ".join(step.name for step in report.steps if step.outcome is Outcome.RUNNING)
         found = Diagnosis(state=State.UNFINISHED, summary=f"no verdict yet; running: {running or 'nothing'}")
@@ -106,7 +100,7 @@ def diagnose_report(report: Report) -> Diagnosis:
         found = _degraded(f"mode {report.mode or 'not decided'}", troubles)
     else:
         found = _by_verdict(report.verdict, report.mode)
-    return replace(found, finished_steps=finished, warnings=report.warnings)
+    return _with_warnings(replace(found, finished_steps=finished), report)
 
 
 def diagnose_status(status: Status) -> Diagnosis:
@@ -117,44 +111,36 @@ def diagnose_status(status: Status) -> Diagnosis:
     else:
         found = _by_verdict(status.verdict, status.mode)
     services = tuple(f"{service.name} {service.state.value}" for service in status.services)
-    return replace(found, finished_steps=services, warnings=status.warnings)
+    return _with_warnings(replace(found, finished_steps=services), status)
+
+
+def _with_warnings(found: Diagnosis, document: Report | Status) -> Diagnosis:
+    """What was told besides, as it stands on the console."""
+    shown = (found.failure, *found.also)
+    return replace(found, warnings=(*(sentence(one) for one in document.troubles if one not in shown),
+                                    *document.notes))
 
 
 def _console_state(console: ConsoleStory) -> Diagnosis:
     found = _told_state(console)
-    if not _is_forged(console.verdicts):
+    if not is_forged(console.verdicts):
         return found
     state = State.FAILED if found.state is State.FAILED else State.DEGRADED
     return replace(found, state=state, summary=(
-        f"{len(console.verdicts)} verdicts where PID 1 gives one: one of them is forged, by whatever else writes "
+        f"{len(console.verdicts)} verdicts where PID 1 gives one: one of them is forged by a program that writes "
         f"to the console. The first says: {found.summary}"))
 
 
-def _is_forged(verdicts: Sequence[ReadyLine | FatalLine | EndLine]) -> bool:
-    """PID 1 says READY or FATAL once, after READY one END or a FATAL of `supervise`, and one of itself at worst."""
-    *told, last = verdicts or (None,)
-    if not (told and isinstance(last, FatalLine) and last.step == "pid1"):
-        told = list(verdicts)
-    if told and isinstance(told[0], ReadyLine):
-        told = told[1:]
-        return len(told) > 1 or any(isinstance(one, ReadyLine) or not _is_way_down(one) for one in told)
-    return len(told) > 1
-
-
-def _is_way_down(line: FatalLine | EndLine) -> bool:
-    return isinstance(line, EndLine) or line.step in ("supervise", "pid1")
-
-
 def _told_state(console: ConsoleStory) -> Diagnosis:
-    if isinstance(console.end, FatalLine):
-        return failed(Failure(**console.end._asdict()))
+    if isinstance(console.end, Trouble):
+        return failed(console.end)
     if console.end is not None and console.end.code != ORDERLY:
-        return failed(Failure(code=console.end.code, step="supervise", what=console.end.what, hint=""))
+        return failed(Trouble(code=console.end.code, step=AFTER_THE_BOOT, what=console.end.what))
     if console.last_words and console.end is None:
         return Diagnosis(state=State.FAILED, summary=console.last_words)
     troubles = tuple(_told_troubles(console)) if console.ready else ()
     if console.end is not None:
-        summary = f"the VM went down in order: {console.end.what}"
+        summary = f"the VM shut down cleanly: {console.end.what}"
         return _degraded(summary, troubles) if troubles else Diagnosis(state=State.ENDED, summary=summary)
     if console.ready is not None:
         ready = console.ready
@@ -168,16 +154,15 @@ def _told_state(console: ConsoleStory) -> Diagnosis:
     return Diagnosis(state=State.UNFINISHED, summary=NOTHING_SAID)
 
 
-def _told_troubles(console: ConsoleStory) -> Iterator[Failure]:
+def _told_troubles(console: ConsoleStory) -> Iterator[Trouble]:
     """Of steps that the boot went on without, and of what PID 1 said with a code afterwards."""
     for step in console.steps:
-        if step.outcome == Outcome.WARN.value:
-            told = read_trouble(step.detail)
-            yield make_trouble(told.code, step.name, told.what) if told else make_trouble("", step.name, step.detail)
+        if step.trouble is not None:
+            yield step.trouble
     yield from console.troubles
 
 
-def _degraded(summary: str, troubles: tuple[Failure, ...]) -> Diagnosis:
+def _degraded(summary: str, troubles: tuple[Trouble, ...]) -> Diagnosis:
     """The first trouble is explained, the others are named."""
     codes = ", ".join(dict.fromkeys(trouble.code or f"step {trouble.step}" for trouble in troubles))
     found = Diagnosis(state=State.DEGRADED, summary=f"{summary}; degraded by {codes}", also=troubles[1:])
@@ -190,12 +175,12 @@ def _by_verdict(verdict: Verdict, mode: str) -> Diagnosis:
     return Diagnosis(state=state, summary=f"{verdict.value}, mode {mode or 'not decided'}")
 
 
-def failed(failure: Failure) -> Diagnosis:
-    where = "after the boot" if failure.step == "supervise" else f"in step {failure.step}"
+def failed(failure: Trouble) -> Diagnosis:
+    where = "after the boot" if failure.step == AFTER_THE_BOOT else f"in step {failure.step}"
     return _explained(Diagnosis(state=State.FAILED, summary=f"{failure.code} {where}"), failure)
 
 
-def _explained(diagnosis: Diagnosis, failure: Failure) -> Diagnosis:
+def _explained(diagnosis: Diagnosis, failure: Trouble) -> Diagnosis:
     row = find_code(failure.code)
     if row is None:
         return replace(diagnosis, failure=failure, cause=UNKNOWN_CODE)

@@ -8,16 +8,19 @@ takes with it what needs it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nvrc.engine.conditions import always
 from nvrc.engine.facts import Facts
 from nvrc.engine.table import Step
-from nvrc.hardware.topology import PciReader, classify, scan
+from nvrc.hardware.topology import classify, scan
+from nvrc.machine.system import Readable
 from nvrc.params.parse import Parsed
-from nvrc.report.report import Failure, FunctionRecord, ParameterRecord, record_topology
+from nvrc.report.report import FunctionRecord, ParameterRecord, record_topology
 from nvrc.steps import topology
+from nvrc.vocabulary.console import sentence
 from nvrc.vocabulary.errors import CODES, NvrcError
+from nvrc.vocabulary.trouble import Trouble
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,7 @@ class PlannedProblem:
 class Plan:
     boots: bool
     mode: str
-    failures: tuple[Failure, ...]
+    failures: tuple[Trouble, ...]
     warnings: tuple[str, ...]
     problems: tuple[PlannedProblem, ...]
     steps: tuple[PlannedStep, ...]
@@ -51,24 +54,24 @@ class Plan:
     topology: tuple[FunctionRecord, ...]
 
 
-def make_plan(table: tuple[Step, ...], parsed: Parsed, bus: PciReader, policy_error: NvrcError | None = None) -> Plan:
-    failures = [_failure("parameters", policy_error)] if policy_error else []
+def make_plan(table: tuple[Step, ...], parsed: Parsed, bus: Readable, policy_error: NvrcError | None = None) -> Plan:
+    failures = [replace(policy_error.trouble, step="parameters")] if policy_error else []
     facts = Facts(parameters=parsed)
     functions: tuple[FunctionRecord, ...] = ()
     try:
         parsed.raise_on_error()
     except NvrcError as error:
-        failures.append(_failure("parameters", error))
+        failures.append(replace(error.trouble, step="parameters"))
     try:
         functions = record_topology(classify(scan(bus)))
         facts = topology.run(bus, facts)
     except NvrcError as error:
-        failures.append(_failure("topology", error))
+        failures.append(replace(error.trouble, step="topology"))
     return Plan(
         boots=not failures,
         mode=facts.mode.value if facts.mode else "",
         failures=tuple(failures),
-        warnings=facts.warnings,
+        warnings=tuple(map(sentence, facts.warnings)),
         problems=tuple(PlannedProblem(severity=p.severity.value, parameter=p.parameter, what=p.what, hint=p.hint)
                        for p in parsed.problems),
         steps=tuple(_planned(table, facts, {failure.step: failure.code for failure in failures})),
@@ -96,6 +99,3 @@ def _planned(table: tuple[Step, ...], facts: Facts, failed: dict[str, str]) -> I
                           deadline_s=step.load().deadline_s(facts) if runs else None,
                           codes=tuple(row.code for row in CODES if row.step == step.name))
 
-
-def _failure(step: str, error: NvrcError) -> Failure:
-    return Failure(code=error.code, step=step, what=error.what, hint=error.hint)

@@ -9,14 +9,15 @@ from nvrc.engine.executor import Executor, Record
 from nvrc.engine.facts import Facts
 from nvrc.engine.ledger import ledger_of
 from nvrc.machine.journal import Journal
-from nvrc.machine.system import System
-from nvrc.report import report, status
-from nvrc.report.report import Failure, ParameterRecord, Report, SpanRecord, StepRecord
-from nvrc.report.status import ServiceRecord, Status
+from nvrc.machine.system import Files, Kernel, System
+from nvrc.report import findings, links, networks, report, status
+from nvrc.report.report import ParameterRecord, Report, SpanRecord, StepRecord
+from nvrc.report.status import ServiceRecord, Status, XidRecord
 from nvrc.report.troubles import list_troubles
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.ending import Ending
 from nvrc.vocabulary.gpu import GpuRecord
+from nvrc.vocabulary.trouble import Trouble
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
 LIBRARY_SCAN = "library scan"
@@ -38,11 +39,15 @@ class Living(Protocol):
     @property
     def gpus(self) -> tuple[GpuRecord, ...]: ...
     @property
-    def news(self) -> tuple[str, ...]: ...
+    def xids(self) -> tuple[XidRecord, ...]: ...
+    @property
+    def ready(self) -> str: ...
+    @property
+    def news(self) -> tuple[Trouble, ...]: ...
 
 
 def describe(system: System, executor: Executor, *, started_s: float, verdict: Verdict, journal: Journal,
-             failure: Record | None = None, cpu_s: float | None = None) -> Report:
+             failure: Trouble | None = None, cpu_s: float | None = None) -> Report:
     """The boot as things stand now."""
     return describe_boot(executor.facts, executor.records, verdict=verdict, started_s=started_s,
                          log_tail=journal.tail(report.LOG_TAIL_LINES), failure=failure,
@@ -70,7 +75,7 @@ def live_status(system: System, executor: Executor, *, verdict: Verdict, journal
     return status.to_json(describe_life(boot, journal, life, system.now()))
 
 
-def read_resident_kib(system: System) -> int | None:
+def read_resident_kib(system: Files) -> int | None:
     """Resident memory of this process; None where /proc does not tell."""
     try:
         lines = system.read(paths.OWN_STATUS).decode("ascii", "replace").splitlines()
@@ -80,14 +85,17 @@ def read_resident_kib(system: System) -> int | None:
 
 
 def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict, started_s: float,
-                  interpreter_s: float | None, log_tail: tuple[str, ...], failure: Record | None = None,
+                  interpreter_s: float | None, log_tail: tuple[str, ...], failure: Trouble | None = None,
                   cpu_s: float | None = None, resident_kib: int | None = None) -> Report:
-    failed = failure or next((record for record in records if record.outcome == Outcome.FAIL.value), None)
+    failed = next((record.trouble for record in records if record.outcome == Outcome.FAIL.value), None)
+    degraded = tuple(record.trouble for record in records
+                     if record.outcome == Outcome.WARN.value and record.trouble is not None)
+    troubles, notes = _sort(facts.warnings)
     return Report(
         program=f"nvrc {__version__}",
         verdict=verdict,
         mode=facts.mode.value if facts.mode else "",
-        failure=Failure(code=failed.code, step=failed.name, what=failed.detail, hint=failed.hint) if failed else None,
+        failure=failure or failed,
         started_s=started_s,
         interpreter_s=interpreter_s,
         cpu_s=cpu_s,
@@ -95,16 +103,28 @@ def describe_boot(facts: Facts, records: tuple[Record, ...], *, verdict: Verdict
         ended_s=max((record.end_s for record in records), default=None),
         steps=tuple(_step(record) for record in records),
         beside=_beside(facts),
+        policy=facts.policy or "",
         parameters=_parameters(facts),
         topology=report.record_topology(facts.topology) if facts.topology else (),
         gpus=ledger_of(facts) or (),
-        warnings=facts.warnings,
+        settings=findings.record_settings(facts),
+        mig=findings.record_mig(facts),
+        confidential=findings.record_confidential(facts),
+        nics=networks.record_nics(facts),
+        fabric=networks.record_fabric(facts),
+        places=links.record_places(facts),
+        pairs=links.record_pairs(facts),
+        cdi=findings.record_cdi(facts),
+        ready=findings.record_ready(facts),
+        troubles=degraded + troubles,
+        notes=notes,
         log=log_tail,
     )
 
 
 def describe_life(boot: Report, journal: Journal, life: Living | None, now: float) -> Status:
     gpus = (life.gpus if life else ()) or boot.gpus
+    troubles, notes = _sort(life.news if life else ())
     return Status(
         program=boot.program,
         verdict=boot.verdict,
@@ -112,28 +132,34 @@ def describe_life(boot: Report, journal: Journal, life: Living | None, now: floa
         updated_s=now,
         resident_kib=boot.resident_kib,
         failure=_failure_of_life(life) or boot.failure,
-        degraded_by=list_troubles(boot.steps, gpus, life.services, boot.warnings + life.news) if life else (),
+        degraded_by=list_troubles(boot.steps, gpus, life.services, boot.troubles + troubles) if life else (),
         services=(life.agent, *life.services) if life else (),
         gpus=gpus,
+        xids=life.xids if life else (),
+        ready=life.ready if life else "",
         orphans_reaped=life.orphans_reaped if life else 0,
         log_messages=journal.serial,
         log_dropped=journal.file_losses,
-        warnings=boot.warnings + (life.news if life else ()),
+        troubles=boot.troubles + troubles,
+        notes=boot.notes + notes,
     )
 
 
-def _failure_of_life(life: Living | None) -> Failure | None:
+def _sort(told: tuple[Trouble, ...]) -> tuple[tuple[Trouble, ...], tuple[str, ...]]:
+    """What has a code, and what is worth knowing only."""
+    return tuple(one for one in told if one.code), tuple(one.what for one in told if not one.code)
+
+
+def _failure_of_life(life: Living | None) -> Trouble | None:
     ending = life.ending if life else None
-    if ending is None or ending.is_orderly:
-        return None
-    return Failure(code=ending.code, step=ending.step, what=ending.what, hint=ending.advice)
+    return ending if isinstance(ending, Trouble) else None
 
 
 def _step(record: Record) -> StepRecord:
     begun = record.outcome != Outcome.PENDING.value
     return StepRecord(name=record.name, outcome=Outcome(record.outcome), start_s=record.start_s if begun else None,
                       end_s=record.end_s if begun else None, waited_s=record.waited_s if begun else None,
-                      detail=record.detail, code=record.code)
+                      detail=record.detail, code=record.trouble.code if record.trouble else "")
 
 
 def _beside(facts: Facts) -> tuple[SpanRecord, ...]:
@@ -149,7 +175,7 @@ def _parameters(facts: Facts) -> tuple[ParameterRecord, ...]:
                  for name, value, source in facts.parameters.described())
 
 
-def _interpreter_s(system: System, records: tuple[Record, ...], started_s: float) -> float | None:
+def _interpreter_s(system: Kernel, records: tuple[Record, ...], started_s: float) -> float | None:
     first = records[0]
     return interpreter_seconds(system.kernel_records(), started_s=started_s, anchor=f"nvrc: step {first.name} ",
                                anchor_s=first.end_s)

@@ -11,16 +11,20 @@ from __future__ import annotations
 
 from guest_cdi.lean.light import Enum, dataclass
 from nvrc.hardware.topology import Topology
+from nvrc.report.findings import CdiRecord, ConfidentialRecord, MigRecord, ReadyRecord, SettingRecord
+from nvrc.report.links import PairRecord, PlaceRecord
+from nvrc.report.networks import FabricRecord, NicRecord
 from nvrc.vocabulary.gpu import GpuRecord
 from nvrc.vocabulary.jsontext import encode
+from nvrc.vocabulary.trouble import Trouble
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
 __all__ = [
-    "LOG_TAIL_LINES", "SCHEMA", "Failure", "FunctionRecord", "Outcome", "ParameterRecord",
+    "LOG_TAIL_LINES", "SCHEMA", "FunctionRecord", "Outcome", "ParameterRecord",
     "Report", "Role", "SpanRecord", "StepRecord", "Verdict", "from_json", "record_topology", "to_json",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 LOG_TAIL_LINES = 200
 
 
@@ -28,6 +32,7 @@ class Role(Enum):
     GPU = "gpu"
     NVSWITCH = "nvswitch"
     MANAGEMENT_NIC = "management-nic"
+    NIC = "nic"
     OTHER = "other"
 
 
@@ -65,20 +70,12 @@ class FunctionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    code: str
-    step: str
-    what: str
-    hint: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     schema: int = SCHEMA
     program: str
     verdict: Verdict = Verdict.BOOTING
     mode: str = ""
-    failure: Failure | None = None
+    failure: Trouble | None = None
     started_s: float
     interpreter_s: float | None = None
     ended_s: float | None = None
@@ -86,11 +83,21 @@ class Report:
     resident_kib: int | None = None
     steps: tuple[StepRecord, ...] = ()
     beside: tuple[SpanRecord, ...] = ()
+    policy: str = ""
     parameters: tuple[ParameterRecord, ...] = ()
     topology: tuple[FunctionRecord, ...] = ()
     gpus: tuple[GpuRecord, ...] = ()
+    settings: tuple[SettingRecord, ...] = ()
+    mig: tuple[MigRecord, ...] = ()
+    confidential: ConfidentialRecord | None = None
+    nics: tuple[NicRecord, ...] = ()
+    fabric: tuple[FabricRecord, ...] = ()
+    places: tuple[PlaceRecord, ...] = ()
+    pairs: tuple[PairRecord, ...] = ()
+    cdi: CdiRecord | None = None
+    ready: ReadyRecord | None = None
+    troubles: tuple[Trouble, ...] = ()
     notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
 
 
@@ -99,14 +106,17 @@ def to_json(report: Report) -> bytes:
 
 
 def from_json(data: bytes) -> Report:
-    """Strict: every problem of the document at once, as jsonread.FormatError."""
+    """Strict: every problem of the document at once, as jsonread.FormatError. Reads schema 1 as well."""
+    from nvrc.report.schema1 import raise_report
     from nvrc.vocabulary.jsonread import decode
 
-    return decode(Report, data, SCHEMA)
+    return decode(Report, data, SCHEMA, {1: raise_report})
 
 
 def record_topology(topology: Topology) -> tuple[FunctionRecord, ...]:
+    rest = tuple(function for function in topology.others if not function.is_nic)
     groups = ((Role.GPU, topology.gpus), (Role.NVSWITCH, topology.nvswitches),
-              (Role.MANAGEMENT_NIC, topology.management_nics), (Role.OTHER, topology.others))
+              (Role.MANAGEMENT_NIC, topology.management_nics), (Role.NIC, topology.nics),
+              (Role.OTHER, rest))
     return tuple(FunctionRecord(bdf=f.bdf, ids=f"{f.vendor:04x}:{f.device:04x}", pci_class=f"{f.pci_class:06x}",
                                 role=role) for role, functions in groups for f in functions)

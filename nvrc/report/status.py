@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from guest_cdi.lean.light import Enum, dataclass
-from nvrc.report.report import Failure, Verdict
 from nvrc.vocabulary.gpu import GpuRecord
 from nvrc.vocabulary.jsontext import encode
+from nvrc.vocabulary.trouble import Trouble
+from nvrc.vocabulary.verdict import Verdict
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class ServiceState(Enum):
@@ -30,6 +31,15 @@ class ServiceRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class XidRecord:
+    """How often the driver has told this number of a GPU, named by its bus id."""
+
+    gpu: str
+    number: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     schema: int = SCHEMA
     program: str
@@ -37,14 +47,17 @@ class Status:
     mode: str = ""
     updated_s: float
     resident_kib: int | None = None
-    failure: Failure | None = None
-    degraded_by: tuple[Failure, ...] = ()
+    failure: Trouble | None = None
+    degraded_by: tuple[Trouble, ...] = ()
     services: tuple[ServiceRecord, ...] = ()
     gpus: tuple[GpuRecord, ...] = ()
+    xids: tuple[XidRecord, ...] = ()
+    ready: str = ""
     orphans_reaped: int = 0
     log_messages: int = 0
     log_dropped: int = 0
-    warnings: tuple[str, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def to_json(status: Status) -> bytes:
@@ -52,7 +65,8 @@ def to_json(status: Status) -> bytes:
 
 
 def from_json(data: bytes) -> Status:
-    """Strict: every problem of the document at once, as jsonread.FormatError."""
+    """Strict: every problem of the document at once, as jsonread.FormatError. Reads schema 1 as well."""
+    from nvrc.report.schema1 import raise_status
     from nvrc.vocabulary.jsonread import decode
 
-    return decode(Status, data, SCHEMA)
+    return decode(Status, data, SCHEMA, {1: raise_status})

@@ -6,9 +6,8 @@ from __future__ import annotations
 import re
 
 from nvrc.report.evidence import LINE_LIMIT, Evidence
-from nvrc.report.report import Failure
-from nvrc.report.troubles import read_trouble
-from nvrc.vocabulary.console import EndLine, FatalLine, ReadyLine, StepLine, WarningLine, parse_line
+from nvrc.vocabulary.transcript import EndLine, ReadyLine, StepLine, WarningLine, parse_line, read_trouble
+from nvrc.vocabulary.trouble import Trouble
 
 MOST_STEPS, MOST_WARNINGS, MOST_VERDICTS = 64, 100, 64
 _BOOT_STARTS = re.compile(r"(?:\[ *0\.000000\](?:\[ *[TC][0-9]+\])? )?Linux version [0-9]")
@@ -17,7 +16,7 @@ _BOOT_STARTS = re.compile(r"(?:\[ *0\.000000\](?:\[ *[TC][0-9]+\])? )?Linux vers
 _KERNEL = re.compile(r"(?:<[0-9]{1,3}>)?\[ *[0-9]+\.[0-9]{6}\]")
 _LAST_WORDS = re.compile(r"Fatal Python error: .*|NVRC panic: .*|Kernel panic - not syncing: .*")
 
-Verdict = ReadyLine | FatalLine | EndLine
+Verdict = ReadyLine | Trouble | EndLine
 
 
 class ConsoleStory:
@@ -30,11 +29,11 @@ class ConsoleStory:
     def _restart(self) -> None:
         self.steps: list[StepLine] = []
         self.warnings: list[str] = []
-        self.troubles: list[Failure] = []
+        self.troubles: list[Trouble] = []
         self.more_warnings = 0
         self.verdicts: list[Verdict] = []
         self.ready: ReadyLine | None = None
-        self.end: EndLine | FatalLine | None = None
+        self.end: EndLine | Trouble | None = None
         self.last_words = ""
         self.agent_words = ""
         self.evidence = Evidence()
@@ -57,7 +56,7 @@ class ConsoleStory:
             case ReadyLine() as ready:
                 self.ready = self.ready or (None if self.verdicts else ready)
                 self._note(ready)
-            case EndLine() | FatalLine() as end:
+            case EndLine() | Trouble() as end:
                 # The first verdict counts: what comes after a fatal line is the way down.
                 self.end = self.end or end
                 self._note(end)
@@ -73,7 +72,7 @@ class ConsoleStory:
         self.agent_words = text[:LINE_LIMIT]
 
     def _warn(self, warning: str) -> None:
-        if (trouble := read_trouble(warning)) and len(self.troubles) < MOST_WARNINGS:
+        if (trouble := read_trouble(warning)).code and len(self.troubles) < MOST_WARNINGS:
             self.troubles.append(trouble)
         if len(self.warnings) < MOST_WARNINGS:
             self.warnings.append(warning)

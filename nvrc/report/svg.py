@@ -14,7 +14,7 @@ from math import floor, log10
 from typing import NamedTuple
 
 from nvrc.report.report import Report, SpanRecord, StepRecord
-from nvrc.vocabulary.console import printable
+from nvrc.vocabulary.console import headline, printable, sentence
 from nvrc.vocabulary.gpu import GpuState
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
@@ -27,7 +27,7 @@ COLOURS = {
     Outcome.OK: OWN, Outcome.SKIP: "#b4bcc7", Outcome.WARN: "#d88a00", Outcome.FAIL: "#c62f1d",
     Outcome.RUNNING: "#7fb0e3", Outcome.PENDING: "#b4bcc7",
 }
-_FONT = "'DejaVu Sans', 'Segoe UI', Helvetica, Arial, sans-serif"
+FONT = "'DejaVu Sans', 'Segoe UI', Helvetica, Arial, sans-serif"
 _SMALLEST_SPAN_S, _LONGEST_S = 1e-6, 1e9
 _CHAR = 7.6  # width of a character at the usual size, a little too much
 _LINE_CHARS, _NAME_CHARS, _LABEL_CHARS = 140, 19, 60
@@ -65,16 +65,17 @@ def render_svg(report: Report) -> str:
     below = list(enumerate(report.beside, start=len(report.steps)))
     return "\n".join((
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
-        f'role="img" font-family="{_FONT}" font-size="13" fill="{TEXT}">',
-        f"<title>{_xml(_headline(report))}</title>",
+        f'role="img" font-family="{FONT}" font-size="13" fill="{TEXT}">',
+        f"<title>{escape(_headline(report))}</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        _text(MARGIN, 38, _headline(report), size=19, weight="bold"),
+        draw_text(MARGIN, 38, _headline(report), size=19, weight="bold"),
         *_overview(report, own),
         *_grid(own, bottom),
         *_verdict_mark(report, own, bottom),
         *(part for index, step in lanes for part in _lane(step, own, LANES_TOP + LANE * index, ended_s)),
         *(part for index, span in below for part in _span(span, own, LANES_TOP + LANE * index)),
-        *(_text(MARGIN, bottom + 58 + 20 * index, line, fill=colour) for index, (line, colour) in enumerate(remarks)),
+        *(draw_text(MARGIN, bottom + 58 + 20 * index, line, fill=colour)
+          for index, (line, colour) in enumerate(remarks)),
         "</svg>", ""))
 
 
@@ -111,24 +112,24 @@ def _overview(report: Report, own: Axis) -> Iterator[str]:
         left, right = whole.x(start_s), whole.x(end_s)
         yield _bar(left, 92, right - left, 24, colour=colour, tip=label)
         yield _bar(legend_x, 63, 12, 12, colour=colour, tip=label)
-        yield _text(legend_x + 18, 74, label)
+        yield draw_text(legend_x + 18, 74, label)
         legend_x += 46 + _CHAR * len(label)
-    yield _text(WIDTH - MARGIN, 74, f"{_duration(own.end_s)} since the kernel started", fill=FAINT, anchor="end")
+    yield draw_text(WIDTH - MARGIN, 74, f"{_duration(own.end_s)} since the kernel started", fill=FAINT, anchor="end")
     left, right = whole.x(report.started_s), whole.x(own.end_s)
     yield (f'<path d="M{left:.1f} 116 L{own.left:.1f} 160 H{own.right:.1f} L{right:.1f} 116 Z" '
            f'fill="{OWN}" fill-opacity="0.09"/>')
 
 
 def _grid(axis: Axis, bottom: int) -> Iterator[str]:
-    yield _text(MARGIN, LANES_TOP - 16, "step", fill=FAINT)
+    yield draw_text(MARGIN, LANES_TOP - 16, "step", fill=FAINT)
     yield _bar(MARGIN + 40, LANES_TOP - 20, 26, WAIT_BAR, colour=WAITED, tip="")
-    yield _text(MARGIN + 71, LANES_TOP - 16, "waited", fill=FAINT, size=12)
+    yield draw_text(MARGIN + 71, LANES_TOP - 16, "waited", fill=FAINT, size=12)
     for moment_s in axis.ticks():
         x = axis.x(moment_s)
         yield f'<line x1="{x:.1f}" y1="{LANES_TOP - 8}" x2="{x:.1f}" y2="{bottom + 4}" stroke="{GRID}"/>'
         offset_s = moment_s - axis.start_s
         label = f"{offset_s * 1000:g} ms" if axis.end_s - axis.start_s < 1 else f"{offset_s:g} s"
-        yield _text(x, LANES_TOP - 16, label, fill=FAINT, anchor="middle", size=12)
+        yield draw_text(x, LANES_TOP - 16, label, fill=FAINT, anchor="middle", size=12)
 
 
 def _lane(step: StepRecord, axis: Axis, top: int, ended_s: float) -> Iterator[str]:
@@ -136,15 +137,15 @@ def _lane(step: StepRecord, axis: Axis, top: int, ended_s: float) -> Iterator[st
     weight = "bold" if trouble else "normal"
     if step.start_s is None or step.outcome in (Outcome.SKIP, Outcome.PENDING):
         at = axis.left if step.start_s is None else axis.x(step.start_s)
-        yield _text(MARGIN, top + 18, printable(step.name, _NAME_CHARS), fill=FAINT)
-        yield _text(at + 6, top + 18, "skipped" if step.outcome is Outcome.SKIP else "not reached", fill=FAINT, size=12,
-                    halo=True)
+        yield draw_text(MARGIN, top + 18, printable(step.name, _NAME_CHARS), fill=FAINT)
+        word = "skipped" if step.outcome is Outcome.SKIP else "not reached"
+        yield draw_text(at + 6, top + 18, word, fill=FAINT, size=12, halo=True)
         return
     end_s = ended_s if step.end_s is None or step.outcome is Outcome.RUNNING else step.end_s
     took = _duration(max(0.0, end_s - step.start_s))
     label = f"{took}, not finished" if step.outcome is Outcome.RUNNING else f"{took} {step.code}".rstrip()
     left, width = axis.x(step.start_s), max(2.5, axis.x(end_s) - axis.x(step.start_s))
-    yield _text(MARGIN, top + 18, printable(step.name, _NAME_CHARS), weight=weight)
+    yield draw_text(MARGIN, top + 18, printable(step.name, _NAME_CHARS), weight=weight)
     yield _bar(left, top + 5, width, BAR, colour=COLOURS[step.outcome],
                tip=f"{step.name}: {label} {step.detail}".rstrip())
     if step.waited_s and end_s > step.start_s:
@@ -159,7 +160,7 @@ def _span(span: SpanRecord, axis: Axis, top: int) -> Iterator[str]:
     """What another process did meanwhile."""
     label = _duration(max(0.0, span.end_s - span.start_s))
     left, width = axis.x(span.start_s), max(2.5, axis.x(span.end_s) - axis.x(span.start_s))
-    yield _text(MARGIN, top + 18, printable(span.name, _NAME_CHARS), fill=FAINT)
+    yield draw_text(MARGIN, top + 18, printable(span.name, _NAME_CHARS), fill=FAINT)
     yield _bar(left, top + 5, width, BAR, colour=BESIDE, tip=f"{span.name}, in the worker: {label}")
     yield _bar_label(left, left + width, top + 18, label, weight="normal", colour=TEXT)
 
@@ -168,10 +169,10 @@ def _bar_label(left: float, right: float, y: int, label: str, *, weight: str, co
     """To the right of the bar; where the picture ends there, in the bar, or to its left when it is short."""
     needed = _CHAR * len(label) + 14
     if right + needed <= WIDTH:
-        return _text(right + 7, y, label, size=12, weight=weight, fill=colour, halo=True)
+        return draw_text(right + 7, y, label, size=12, weight=weight, fill=colour, halo=True)
     if right - left >= needed:
-        return _text(right - 7, y, label, size=12, weight=weight, fill="#ffffff", anchor="end")
-    return _text(left - 7, y, label, size=12, weight=weight, fill=colour, anchor="end", halo=True)
+        return draw_text(right - 7, y, label, size=12, weight=weight, fill="#ffffff", anchor="end")
+    return draw_text(left - 7, y, label, size=12, weight=weight, fill=colour, anchor="end", halo=True)
 
 
 def _verdict_mark(report: Report, axis: Axis, bottom: int) -> Iterator[str]:
@@ -182,22 +183,36 @@ def _verdict_mark(report: Report, axis: Axis, bottom: int) -> Iterator[str]:
     yield (f'<line x1="{x:.1f}" y1="{LANES_TOP - 8}" x2="{x:.1f}" y2="{bottom + 8}" stroke="{colour}" '
            'stroke-width="1.5" stroke-dasharray="4 3"/>')
     word = report.failure.code if report.failure else report.verdict.value
-    yield _text(x, bottom + 24, f"{word} after {_duration(report.ended_s - report.started_s)}", fill=colour,
+    yield draw_text(x, bottom + 24, f"{word} after {_duration(report.ended_s - report.started_s)}", fill=colour,
                 anchor="middle", weight="bold")
 
 
 def _remarks(report: Report) -> Iterator[tuple[str, str]]:
     red, amber = COLOURS[Outcome.FAIL], COLOURS[Outcome.WARN]
     if report.failure:
-        yield from ((line, red) for line in _wrapped(
-            f"{report.failure.code} in step {report.failure.step}: {report.failure.what}"))
+        yield from ((line, red) for line in _wrapped(headline(report.failure)))
         yield from ((line, TEXT) for line in _wrapped(report.failure.hint))
-    for text in report.warnings:
-        yield from ((line, amber) for line in _wrapped(f"warning: {text}"))
+    for trouble in report.troubles:
+        yield from ((line, amber) for line in _wrapped(sentence(trouble)))
     for gpu in report.gpus:
         took = "" if gpu.seconds is None else f" in {_duration(gpu.seconds)}"
         lost = gpu.state in (GpuState.FAILED, GpuState.LOST)
         yield f"{gpu.bdf} {gpu.state.value}{took} {gpu.uuid} {gpu.code}".rstrip(), red if lost else TEXT
+    if found := _found(report):
+        yield from ((line, TEXT) for line in _wrapped(found))
+    for text in report.notes:
+        yield from ((line, FAINT) for line in _wrapped(f"note: {text}"))
+
+
+def _found(report: Report) -> str:
+    """What containers find, in one sentence."""
+    settings = dict.fromkeys(f"{row.name}={row.asked}" for row in report.settings)
+    cut = sum(bool(row.profiles) for row in report.mig)
+    parts = (*settings, *([f"MIG on {cut} GPUs"] if cut else []),
+             *([f"confidential mode {report.confidential.mode}"] if report.confidential else []),
+             *([f"{report.cdi.devices} CDI devices, driver {report.cdi.driver}"] if report.cdi else []),
+             *([f"ready state {report.ready.outcome}"] if report.ready else []))
+    return "; ".join(parts)
 
 
 def _wrapped(text: str) -> list[str]:
@@ -212,15 +227,15 @@ def _duration(value_s: float) -> str:
 
 def _bar(x: float, y: float, width: float, height: float, *, colour: str, tip: str) -> str:
     return (f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="2" fill="{colour}">'
-            f"<title>{_xml(tip)}</title></rect>")
+            f"<title>{escape(tip)}</title></rect>")
 
 
-def _text(x: float, y: float, text: str, *, size: int = 13, weight: str = "normal", fill: str = TEXT,
+def draw_text(x: float, y: float, text: str, *, size: int = 13, weight: str = "normal", fill: str = TEXT,
           anchor: str = "start", halo: bool = False) -> str:
     outline = ' stroke="#ffffff" stroke-width="4" paint-order="stroke"' if halo else ""
     return (f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" fill="{fill}" '
-            f'text-anchor="{anchor}"{outline}>{_xml(text)}</text>')
+            f'text-anchor="{anchor}"{outline}>{escape(text)}</text>')
 
 
-def _xml(text: str) -> str:
+def escape(text: str) -> str:
     return printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")

@@ -59,12 +59,12 @@ def test_a_machine_without_disks_has_none(guest: ExtensionGuest) -> None:
      'extension "coco": no disk has the serial extension-coco'),
     ((disk(), disk(block="vdb")), (GPU,), "E_EXTENSION_DEVICE", 'extension "gpu": disks vda, vdb all have its serial'),
     ((disk(data=Partition("252:1", 200 * 4096 - 512)),), (GPU,), "E_EXTENSION_LAYOUT",
-     'extension "gpu": device vda: the parameters speak of 819200 bytes, partition 1 has 818688'),
+     'extension "gpu": device vda: the parameters describe 819200 bytes, partition 1 has 818688'),
     ((disk(data=Partition("252:1", 200 * 4096)),), (GPU,), "", ""),
     ((disk(hashes=Partition("252:2", 3 * 4096 - 512)),), (GPU,), "E_EXTENSION_LAYOUT",
      'extension "gpu": device vda: the hash tree takes 12288 bytes, partition 2 has 11776'),
     ((disk(),), (Extension("gpu", params(data_blocks=1 << 48)),), "E_EXTENSION_LAYOUT",
-     f'extension "gpu": device vda: the parameters speak of {1 << 60} bytes, partition 1 has 1048576'),
+     f'extension "gpu": device vda: the parameters describe {1 << 60} bytes, partition 1 has 1048576'),
 ])
 def test_one_to_one_or_not_at_all(disks: tuple[Disk, ...], wanted: tuple[Extension, ...], code: str, what: str) -> None:
     if not code:

@@ -84,7 +84,7 @@ def test_an_empty_device_is_refused(guest: ExtensionGuest) -> None:
 ], ids=["root-hash", "partition", "length", "target", "policy", "bytes"])
 def test_a_table_that_reads_back_differently_is_refused(guest: ExtensionGuest, shown: object) -> None:
     guest.mapper.shown = shown  # type: ignore[assignment]
-    assert 'the table at work is "' in refusal(guest).what
+    assert 'the active table is "' in refusal(guest).what
     assert guest.mapper.devices == {}
 
 

@@ -15,6 +15,7 @@ from fakes.system import FakeSystem, bare_guest
 from nvrc.engine.facts import Facts
 from nvrc.hardware.device_nodes import make_capability_nodes, make_nodes, read_majors
 from nvrc.hardware.topology import PciFunction, Topology
+from nvrc.machine.processes import LinuxProcesses
 from nvrc.machine.system import Node
 from nvrc.steps import device_nodes
 from nvrc.vocabulary.errors import NvrcError
@@ -132,8 +133,8 @@ def test_what_is_wrong_is_refused_all_at_once_before_anything_is_made(system: Fa
     with pytest.raises(NvrcError) as caught:
         make_nodes(system, GPUS)
     assert caught.value.what == (
-        "/dev/nvidiactl exists and is no character device; "
-        "/dev/nvidia-uvm exists with numbers 510:0, the driver has 236:0; /dev/nvidia0 exists and is no character device")
+        "/dev/nvidiactl exists and is not a character device; "
+        "/dev/nvidia-uvm exists with numbers 510:0, the driver has 236:0; /dev/nvidia0 exists and is not a character device")
     assert caught.value.code == "E_DEVICE_NODES"
     assert system.effects == []
 
@@ -242,6 +243,7 @@ def test_any_bytes_from_the_driver_make_right_nodes_or_an_error(params: bytes,
 
 def test_the_step_makes_the_nodes_of_the_gpus_on_the_bus(system: FakeSystem) -> None:
     functions = tuple(PciFunction(bdf=bdf, vendor=0x10DE, device=0x2330, pci_class=0x30200) for bdf in (*GPUS, "0000:99:00.0"))
+    system.workers = LinuxProcesses()
     found = device_nodes.run(system, Facts(mode=Mode.GPU, topology=Topology(gpus=functions)))
     assert found.device_nodes is not None and "/dev/nvidia5" in found.device_nodes
     assert device_nodes.tell(found) == "11 nodes"

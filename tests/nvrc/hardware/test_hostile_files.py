@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from fakes.modules import RELEASE, TREE, add_module, module_guest
 from fakes.system import FakeSystem
+from fakes.trouble import told
 from nvrc.engine.facts import Facts
 from nvrc.hardware.device_nodes import make_nodes
 from nvrc.steps import modules, parameters, topology
@@ -96,7 +97,7 @@ def test_the_machine_comes_up_when_nobody_lies(root: str) -> None:
     system = Hostile(root)
     facts = bring_up(system)
     assert facts.modules == ("nvidia", "nvidia-uvm")
-    assert facts.warnings == ("nvidia.NVreg_A: goes to the driver's module as it is",)
+    assert told(facts.warnings) == ("nvidia.NVreg_A: goes to the driver's module as it is",)
     assert {"/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl", "/dev/nvidia-caps/nvidia-cap1"} <= set(system.nodes)
 
 

@@ -168,6 +168,52 @@ def test_what_may_be_built_in_is_loaded_where_it_is_a_module(system: FakeSystem)
     assert loads(system) == ["overlay.ko"]
 
 
+# signatures beside their modules
+def signed_guest(system: FakeSystem, error: int | None) -> None:
+    """Three modules, two with a signature beside them, on a kernel that refuses what is not signed."""
+    for name in ("a", "b", "c"):
+        where = add_module(system, f"{name}.ko", content=name.encode())
+        if error is not None and name != "b":  # of which no attempt without signature is to be seen
+            system.fail[f"load {where}"] = OSError(error, "Key was rejected by service")
+    for name in ("a", "b"):
+        system.put(f"{TREE}/{name}.ko.sig", f"-signature-of-{name}")
+
+
+@pytest.mark.parametrize(("error", "effects", "images"), [
+    pytest.param(None, [f"load {TREE}/a.ko x=1", f"load {TREE}/b.ko"], [], id="the-kernel-requires-none"),
+    pytest.param(EKEYREJECTED, ["load memory x=1", "load memory"],
+                 [b"a-signature-of-a", b"b-signature-of-b"], id="sig-enforce"),
+    pytest.param(EPERM, ["load memory x=1", "load memory"],
+                 [b"a-signature-of-a", b"b-signature-of-b"], id="lockdown"),
+])
+def test_a_signature_is_handed_over_where_the_kernel_requires_one(system: FakeSystem, error: int | None,
+                                                                  effects: list[str], images: list[bytes]) -> None:
+    signed_guest(system, error)
+    modules = Modules(system)
+    modules.load("a", "x=1")
+    modules.load("b")
+    assert [one for one in system.effects if one.startswith("load ")] == effects
+    assert system.images == images
+
+
+@pytest.mark.parametrize(("error", "code"), [(EKEYREJECTED, "E_MODULE_SIGNATURE"), (EPERM, "E_MODULE_LOAD")])
+def test_a_module_without_a_signature_is_refused_as_before(system: FakeSystem, error: int, code: str) -> None:
+    signed_guest(system, error)
+    assert refusal(system, "c").code == code
+    modules = Modules(system)
+    modules.load("a")
+    with pytest.raises(NvrcError) as caught:
+        modules.load("c")
+    assert (caught.value.code, system.images) == (code, [b"a-signature-of-a"])
+
+
+@pytest.mark.parametrize("error", [ENOKEY, ENOEXEC], ids=["bad-signature", "another-kernel"])
+def test_what_a_signature_cannot_cure_is_not_tried_with_it(system: FakeSystem, error: int) -> None:
+    signed_guest(system, error)
+    assert refusal(system, "a").code in ("E_MODULE_SIGNATURE", "E_MODULE_VERSION")
+    assert system.images == []
+
+
 # compression
 
 @pytest.mark.parametrize(("ending", "kernel", "effect"), [
@@ -214,7 +260,7 @@ def kernel_line(text: str, priority: int = 3) -> bytes:
     (EINVAL, "E_MODULE_OPTIONS", "was refused for an invalid parameter"),
     (ERANGE, "E_MODULE_OPTIONS", "was refused for a parameter out of range"),
     (EPERM, "E_MODULE_LOAD", "may not be loaded: module loading is disabled or locked down"),
-    (EBUSY, "E_MODULE_LOAD", "is being loaded or unloaded by somebody else"),
+    (EBUSY, "E_MODULE_LOAD", "is being loaded or unloaded by another program"),
     (ENOMEM, "E_MODULE_LOAD", "does not fit into the VM's memory"),
     (EOPNOTSUPP, "E_MODULE_COMPRESSION", "is compressed, and this kernel cannot unpack it"),
     (EXDEV, "E_MODULE_LOAD", "was refused by the kernel (EXDEV, "),
@@ -280,7 +326,7 @@ def test_a_file_that_is_listed_and_not_there_is_missing(system: FakeSystem, tmp_
     system.fail[f"load {where}"] = OSError(ENOENT, "x")
     (tmp_path / where[1:]).unlink()
     err = refusal(system, "a")
-    assert (err.code, err.what) == ("E_MODULE_MISSING", f"module a: modules.dep lists {where}, which is not there")
+    assert (err.code, err.what) == ("E_MODULE_MISSING", f"module a: modules.dep lists {where}, which does not exist")
 
 
 def test_a_file_that_cannot_be_read_is_told_without_its_vermagic(system: FakeSystem) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -166,6 +167,37 @@ def test_scan_of_a_mixed_bus(tmp_path: Path) -> None:
     assert topology.counts == (0, 2, 1)
 
 
+@pytest.mark.parametrize("bdf", ["0000:00:1f.7", "12345678:ff:00.0"])
+def test_addresses_of_the_shortest_and_the_longest_domain(bdf: str) -> None:
+    reader = FailingReader({f"{bdf}/vendor": b"0x8086\n", f"{bdf}/device": b"0x1237\n", f"{bdf}/class": b"0x060000\n"})
+    assert [function.bdf for function in scan(reader)] == [bdf]
+
+
+def test_what_is_read_of_a_function_is_bounded() -> None:
+    """An attribute is a line; VPD has 32 KiB by PCI's own addressing, so twice that is all there can be."""
+    reader = nic_with_vpd(b"x")
+    scan(reader)
+    assert dict(reader.reads) == {"0000:01:00.0/vendor": 64, "0000:01:00.0/device": 64, "0000:01:00.0/class": 64,
+                                  "0000:01:00.0/vpd": 65536}
+
+
+def test_a_strange_entry_is_quoted_up_to_a_line() -> None:
+    name = "x" * 100
+    assert failure(scan, FailingReader({f"{name}/vendor": b""})).what == (
+        f"{PCI_DEVICES}: entry '{'x' * 40}' is not a PCI address")
+
+
+def test_a_strange_id_is_quoted_up_to_a_line() -> None:
+    error = failure(scan, FailingReader({"0000:01:00.0/vendor": b"y" * 60}))
+    assert error.what == f"0000:01:00.0: vendor reads '{'y' * 16}', expected 0x and 4 hex digits"
+
+
+def test_a_bus_has_as_many_gpus_as_it_has_addresses() -> None:
+    gpu = PciFunction(bdf="0000:01:00.0", vendor=0x10DE, device=0x2330, pci_class=0x030200)
+    assert decide(Topology(gpus=(gpu,) * 0xFFFF)) is Mode.GPU
+    assert failure(decide, Topology(gpus=(gpu,) * 0x10000)).code == "E_TOPOLOGY"
+
+
 def test_no_pci_directory_is_a_machine_without_devices(tmp_path: Path) -> None:
     assert scan(LinuxSystem(str(tmp_path))) == ()
     assert decide(classify(())) is Mode.CPU
@@ -193,7 +225,7 @@ def test_malformed_ids_are_errors(name: str, content: bytes) -> None:
 
 @pytest.mark.parametrize("bdf", [
     "", "41:00.0", "0000:41:00.8", "0000:41:0.0", "0000:4g:00.0", "0000:41:00", "0000:41:00.0 ", "../../etc",
-    "000000000:41:00.0", "0000:41:00.0\n", "0000-41-00.0", "\udcff",
+    "000000000:41:00.0", "000:41:00.0", "0000:41-00.0", "0000:41:00:0", "0000:41:0g.0", "0000:41:00.0\n", "0000-41-00.0", "\udcff",
 ], ids=repr)
 def test_entries_that_are_no_address_are_errors(bdf: str) -> None:
     error = failure(scan, FailingReader({f"{bdf}/vendor": b"0x10de\n"}))
@@ -218,20 +250,47 @@ def test_vpd_is_read_once_more_after_a_failure() -> None:
     assert scan(reader)[0].manages_switches
 
 
-def test_vpd_that_fails_twice_is_an_error_not_an_ordinary_nic() -> None:
-    reader = nic_with_vpd(OSError(errno.EIO, "Input/output error"), OSError(errno.ETIMEDOUT, "timed out"), b"SW_MNG")
-    error = failure(scan, reader)
-    assert (error.code, error.what) == ("E_PCI_READ", "0000:01:00.0: vpd: timed out")
+@pytest.mark.parametrize(("answers", "why"), [
+    pytest.param((OSError(errno.EIO, "EIO"), OSError(errno.ETIMEDOUT, "timed out"), b"SW_MNG"), "timed out", id="fails-twice"),
+    pytest.param((OSError(errno.ENODEV, "No such device"),) * 2, "No such device", id="blank-storage"),
+    pytest.param((b"", b""), "reads empty", id="never-answers"),
+])
+def test_a_vpd_that_does_not_answer_is_kept_in_mind(answers: tuple[bytes | OSError, ...], why: str) -> None:
+    topology = classify(scan(nic_with_vpd(*answers)))
+    assert (topology.management_nics, [nic.vpd_error for nic in topology.nics]) == ((), [f"0000:01:00.0: vpd: {why}"])
+    assert decide(topology) is Mode.CPU
 
 
-def test_blank_vpd_storage_is_an_error_with_its_own_hint() -> None:
-    gone = OSError(errno.ENODEV, "No such device")
-    assert "does not answer" in failure(scan, nic_with_vpd(gone, gone)).hint
+@pytest.mark.parametrize(("gpus", "managers", "silent", "mode"), [
+    pytest.param(1, 0, 2, Mode.GPU, id="two-silent-nics-make-no-board"),
+    pytest.param(8, 0, 3, Mode.GPU, id="three-do-not-either"),
+    pytest.param(8, 0, 4, None, id="four-would"),
+    pytest.param(8, 3, 1, None, id="the-fourth-of-a-board"),
+    pytest.param(8, 4, 1, Mode.GPU_NVL5, id="a-fifth-is-an-ordinary-one"),
+    pytest.param(0, 0, 4, None, id="a-service-vm-or-four-nics"),
+    pytest.param(0, 2, 3, None, id="some-of-them-may-be"),
+])
+def test_a_silent_function_is_refused_only_where_it_could_make_another_machine(gpus: int, managers: int, silent: int,
+                                                                               mode: Mode | None) -> None:
+    known = machine(gpus=gpus, nics=managers)
+    nics = tuple(PciFunction(bdf=f"0000:c{i}:00.0", vendor=0x15B3, device=0x1021, pci_class=0x020000, vpd_error="silent")
+                 for i in range(silent))
+    topology = replace(known, others=nics)
+    if mode is not None:
+        assert decide(topology) is mode
+        return
+    error = failure(decide, topology)
+    assert (error.code, error.what) == ("E_PCI_READ", "silent")
 
 
-def test_a_vpd_that_never_answers_is_an_error_not_an_ordinary_nic() -> None:
-    error = failure(scan, nic_with_vpd(b"", b""))
-    assert (error.code, error.what) == ("E_PCI_READ", "0000:01:00.0: vpd: reads empty")
+@pytest.mark.parametrize(("vendor", "pci_class", "vpd", "expected"), [
+    (0x15B3, 0x020000, b"", True), (0x15B3, 0x020700, b"", True), (0x15B3, 0x020700, b"SW_MNG", False),
+    (0x15B3, 0x080100, b"", False), (0x15B3, 0x010802, b"", False), (0x8086, 0x020000, b"", False), (0x10DE, 0x030200, b"", False),
+])
+def test_nics_are_network_functions_of_one_vendor(vendor: int, pci_class: int, vpd: bytes, expected: bool) -> None:
+    function = PciFunction(bdf="0000:01:00.0", vendor=vendor, device=0x1021, pci_class=pci_class, manages_switches=vpd == b"SW_MNG")
+    assert function.is_nic is expected
+    assert classify((function,)).nics == ((function,) if expected else ())
 
 
 def test_missing_vpd_is_an_ordinary_nic() -> None:
@@ -254,7 +313,7 @@ def test_vpd_of_other_vendors_is_not_read() -> None:
 def test_unreadable_vpd_on_a_real_file_system(tmp_path: Path) -> None:
     add_function(tmp_path, "0000:01:00.0", NIC)
     os.mkdir(tmp_path / PCI_DEVICES.lstrip("/") / "0000:01:00.0" / "vpd")
-    assert failure(scan, LinuxSystem(str(tmp_path))).what == "0000:01:00.0: vpd: Is a directory"
+    assert scan(LinuxSystem(str(tmp_path)))[0].vpd_error == "0000:01:00.0: vpd: Is a directory"
 
 
 @given(st.dictionaries(

@@ -19,7 +19,7 @@ from nvrc.machine.loop import Loop
 from nvrc.report.bulletin import Bulletin
 from nvrc.report.report import Report, from_json
 from nvrc.vocabulary import paths
-from nvrc.vocabulary.console import parse_report_piece
+from nvrc.vocabulary.transcript import parse_report_piece
 from nvrc.vocabulary.verdict import Verdict
 
 

@@ -46,4 +46,4 @@ def test_the_boot_table_gives_a_chain_from_first_to_last() -> None:
     steps = tuple(step(row.name, index, index + 1) for index, row in enumerate(BOOT))
     chain = [one.name for one in find_chain(steps, {row.name: row.needs for row in BOOT})]
     assert chain[0] == "filesystems"
-    assert chain[-1] == "agent"
+    assert chain[-1] == "attest"

@@ -11,11 +11,12 @@ from typing import ClassVar
 
 import pytest
 
+from fakes.steps import Doing
 from nvrc.boot import BOOT
 from nvrc.cli import main
 from nvrc.commands.recording import record
 from nvrc.engine.facts import Facts
-from nvrc.engine.table import DEGRADE, Doing, Step, seconds
+from nvrc.engine.table import DEGRADE, Step, seconds
 from nvrc.params.parse import parse
 from nvrc.report import plan as planning
 
@@ -106,7 +107,7 @@ problems of the command line:
   warning: nvrc.smi.src: unknown, did you mean nvrc.smi.srs?
 
 warnings:
-  nvrc.mode=cpu does not hold on this machine, which is gpu: gpu would be right
+  nvrc.mode=cpu does not match this machine, which is gpu: gpu would be right
 
 parameters that are set:
   nvrc.log   debug  (command line)
@@ -122,7 +123,7 @@ def test_text_form_of_a_machine_that_is_refused(tmp_path: Path) -> None:
     status, out, _ = call("--sysfs", str(tmp_path), "--cmdline", "nvrc.strict=on")
     assert status == 1
     assert out.startswith("does not boot\n")
-    assert "E_PCI_READ in step topology: 0000:41:00.0: vendor: No such file or directory\n  the function vanished" in out
+    assert "E_PCI_READ in step topology: 0000:41:00.0: vendor: No such file or directory\n  check the device on the host: the function vanished" in out
 
 
 def test_strict_claim_that_does_not_hold(tmp_path: Path) -> None:
@@ -183,12 +184,12 @@ def test_switches_are_those_of_the_product() -> None:
 
 
 @pytest.mark.parametrize(("machine", "said"), [
-    pytest.param("H10", "'H10' is no product, did you mean H100?", id="near-miss"),
-    pytest.param("voodoo", "'voodoo' is no product; known are A100, A30", id="unknown"),
-    pytest.param("H100*0,nvswitc*4", "machine 'H100*0': a count is a number from 1 to 16; machine 'nvswitc' is no product, did you mean "
+    pytest.param("H10", "'H10' is not a product, did you mean H100?", id="near-miss"),
+    pytest.param("voodoo", "'voodoo' is not a product; known are A100, A30", id="unknown"),
+    pytest.param("H100*0,nvswitc*4", "machine 'H100*0': a count is a number from 1 to 16; machine 'nvswitc' is not a product, did you mean "
                  "nvswitch?", id="all-at-once"),
     pytest.param("H100*9,H200*9", "more than 16 of one kind", id="too-many"),
-    pytest.param("H100*", "a count is a number", id="no-count"), pytest.param("", "'' is no product", id="empty")])
+    pytest.param("H100*", "a count is a number", id="no-count"), pytest.param("", "'' is not a product", id="empty")])
 def test_a_machine_that_is_none_is_a_wrong_call(machine: str, said: str) -> None:
     status, out, err = call("--machine", machine)
     assert (status, out) == (2, "")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from fakes.steps import Doing
 from fakes.system import FakeSystem, bare_guest
 from nvrc.engine.executor import BootError, Executor
 from nvrc.engine.facts import Facts
-from nvrc.engine.table import Doing, Step
+from nvrc.engine.table import Step
 from nvrc.machine.journal import Journal
 from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
@@ -18,10 +19,12 @@ from nvrc.pid1.life import agent_record
 from nvrc.pid1.supervise import Supervisor
 from nvrc.report import publish
 from nvrc.report.report import from_json, to_json
-from nvrc.report.status import ServiceRecord, ServiceState
+from nvrc.report.status import ServiceRecord, ServiceState, XidRecord
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.ending import Ending
+from nvrc.vocabulary.errors import make_trouble
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
+from nvrc.vocabulary.trouble import Trouble, remark
 from nvrc.vocabulary.verdict import Verdict
 
 KMSG = [
@@ -38,7 +41,9 @@ class Living:
     supervisor: Supervisor
     services: tuple[ServiceRecord, ...] = ()
     gpus: tuple[GpuRecord, ...] = ()
-    news: tuple[str, ...] = ()
+    news: tuple[Trouble, ...] = ()
+    xids: tuple[XidRecord, ...] = ()
+    ready: str = ""
 
     @property
     def ending(self) -> Ending | None:
@@ -85,9 +90,9 @@ def test_report_of_a_boot_reads_back(tmp_path: Path) -> None:
     assert (report.cpu_s, report.resident_kib) == (0.04, 18432)
     assert [step.name for step in report.steps] == ["parameters", "topology"]
     assert {p.name: p.value for p in report.parameters}["nvrc.smi.lgc"] == "1200"
-    assert len(report.warnings) == 1
+    assert (len(report.notes), report.troubles) == (1, ())
     status = json.loads(system.read(paths.STATUS))
-    assert status["services"] == [{"name": "agent", "state": "running", "pid": 7, "restarts": 0, "since_s": 101.0, "detail": ""}]
+    assert status["services"] == [{"name": "agent", "state": "running", "pid": 7, "restarts": 0, "since_s": 101.0, "detail": None}]
     assert status["orphans_reaped"] == 1
     assert status["resident_kib"] == 18432
     assert status["failure"] is None
@@ -115,7 +120,7 @@ def test_gpus_and_daemons_are_in_the_status_and_the_boots_ledger_in_the_report(t
     lost = replace(gpu, state=GpuState.LOST, code="E_GPU_LOST")
     daemon = ServiceRecord(name="nvidia-persistenced", state=ServiceState.RUNNING, pid=9, since_s=3.0)
     executor = finished(system, Step("persistenced", needs=("topology",), does=Doing(lambda _s, facts: replace(facts, ledger=(gpu,)))))
-    life = Living(Supervisor(agent_pid=7, own_pid_namespace=True, started_s=101.0), (daemon,), (lost,), ("news",))
+    life = Living(Supervisor(agent_pid=7, own_pid_namespace=True, started_s=101.0), (daemon,), (lost,), (remark("news"), make_trouble("E_GPU_LOST", "GPU gone", gpu=gpu.bdf, uuid=gpu.uuid)))
     write(system, executor, Verdict.READY, life)
     assert from_json(system.read(paths.REPORT)).gpus == (gpu,)
     publish.write_status(system, executor, verdict=Verdict.DEGRADED, journal=Journal(system), life=life)
@@ -123,7 +128,8 @@ def test_gpus_and_daemons_are_in_the_status_and_the_boots_ledger_in_the_report(t
     assert status["verdict"] == "degraded"
     assert [service["name"] for service in status["services"]] == ["agent", "nvidia-persistenced"]
     assert (status["gpus"][0]["state"], status["gpus"][0]["code"]) == ("lost", "E_GPU_LOST")
-    assert status["warnings"] == ["news"]
+    assert (status["notes"], [one["gpu"] for one in status["troubles"]]) == (["news"], [gpu.bdf])
+    assert status["degraded_by"] == status["troubles"]
 
 
 @pytest.mark.parametrize(("status", "state", "code"), [(2, "stopped", None), (256, "failed", "E_AGENT_EXIT")])

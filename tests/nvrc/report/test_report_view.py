@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.records import records
-from nvrc.report.report import Failure, FunctionRecord, ParameterRecord, Report, Role, SpanRecord, StepRecord
+from fakes.trouble import trouble
+from nvrc.report.findings import CdiRecord, ConfidentialRecord, MigRecord, ReadyRecord, SettingRecord
+from nvrc.report.report import FunctionRecord, ParameterRecord, Report, Role, SpanRecord, StepRecord
 from nvrc.report.status import ServiceRecord, ServiceState, Status
 from nvrc.report.svg import COLOURS, WIDTH, Axis, render_svg
 from nvrc.report.view import align, section, show_report, show_status
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
+from nvrc.vocabulary.trouble import Trouble
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -23,7 +26,7 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 BOOT = Report(
     program="nvrc 0.1.0", verdict=Verdict.FAILED, mode="gpu", started_s=2.0, interpreter_s=0.04, ended_s=6.0,
-    failure=Failure(code="E_STEP_DEADLINE", step="modules", what="did not finish", hint="raise it"),
+    failure=Trouble(code="E_STEP_DEADLINE", step="modules", what="did not finish", hint="raise it"),
     steps=(
         StepRecord(name="filesystems", outcome=Outcome.OK, start_s=2.0, end_s=2.5, detail="6 mounts"),
         StepRecord(name="loopback", outcome=Outcome.OK, start_s=2.5, end_s=4.5),
@@ -34,13 +37,22 @@ BOOT = Report(
         StepRecord(name="agent"),
     ),
     beside=(SpanRecord(name="library scan", start_s=2.6, end_s=3.1),),
+    policy="ab12",
     parameters=(ParameterRecord(name="nvrc.log", value="debug", source="command line"),
                 ParameterRecord(name="nvrc.strict", value="off", source="default")),
     topology=(FunctionRecord(bdf="0000:41:00.0", ids="10de:2330", pci_class="030200", role=Role.GPU),
               FunctionRecord(bdf="0000:00:01.0", ids="1234:1111", pci_class="030000", role=Role.OTHER)),
     gpus=(GpuRecord(bdf="0000:41:00.0", uuid="GPU-1", state=GpuState.ATTACHED, seconds=3.1),
           GpuRecord(bdf="0000:42:00.0", state=GpuState.FAILED, code="E_X")),
-    notes=("a note",), warnings=("beware",), log=("last\x1b[31m words",))
+    settings=(SettingRecord(gpu="0000:41:00.0", name="nvrc.smi.pl", asked=500, got=500),
+              SettingRecord(gpu="0000:41:00.0", name="nvrc.smi.lgc", asked=1501, got=1500)),
+    mig=(MigRecord(gpu="0000:41:00.0", profiles=("3g.40gb", "4g.40gb"), changed=True), MigRecord(gpu="0000:42:00.0")),
+    confidential=ConfidentialRecord(mode="on", why="NVML: feature on"),
+    cdi=CdiRecord(version="0.6.0", driver="595.58.03", devices=3, nodes=6, mounts=14, hooks=4, missing=("no nvscibuf",),
+                  left_out=("GPU 1: no node",)),
+    ready=ReadyRecord(outcome="left", accepts=False, why="nobody asked for it"),
+    troubles=(trouble("E_GPU_ATTACH", "persistenced", "GPU 0000:42:00.0 failed to attach", "reset it"),),
+    notes=("a note",), log=("last\x1b[31m words",))
 
 
 def test_table_of_a_whole_report() -> None:
@@ -73,8 +85,26 @@ PCI functions that decide the mode:
 parameters that were set:
   nvrc.log  debug  (command line)
 
-warnings:
-  beware
+policy of the image:
+  sha256 ab12
+
+GPU settings:
+  0000:41:00.0  nvrc.smi.pl=500
+  0000:41:00.0  nvrc.smi.lgc=1501  reads 1500
+
+MIG:
+  0000:41:00.0  made       3g.40gb, 4g.40gb
+  0000:42:00.0  as it was  off
+
+found:
+  confidential mode  on: NVML: feature on
+  CDI document       version 0.6.0, driver 595.58.03: 3 devices, 6 nodes, 14 mounts, 4 hooks
+  not in it          GPU 1: no node
+  not in it          no nvscibuf
+  ready state        left, the GPUs accept no work: nobody asked for it
+
+troubles:
+  E_GPU_ATTACH GPU 0000:42:00.0 failed to attach
 
 notes:
   a note
@@ -92,7 +122,7 @@ def test_table_of_an_empty_report() -> None:
 def test_table_of_a_status_with_a_failure() -> None:
     assert show_status(Status(
         program="nvrc 0.1.0", verdict=Verdict.DEGRADED, mode="gpu", updated_s=9.0, orphans_reaped=3, log_messages=5,
-        log_dropped=1, failure=BOOT.failure, gpus=BOOT.gpus[:1], warnings=("w",),
+        log_dropped=1, failure=BOOT.failure, gpus=BOOT.gpus[:1], troubles=BOOT.troubles, notes=("w",),
         services=(ServiceRecord(name="dcgm", state=ServiceState.FAILED, since_s=2.0, restarts=2, detail="exit 1"),))) == """\
 nvrc 0.1.0: degraded, mode gpu
 as of 9.000 s after the kernel started; 3 orphans reaped, 5 log messages, 1 dropped
@@ -106,7 +136,10 @@ services:
 GPUs:
   0000:41:00.0  attached  3.100 s  GPU-1
 
-warnings:
+troubles:
+  E_GPU_ATTACH GPU 0000:42:00.0 failed to attach
+
+notes:
   w
 """
 
@@ -192,7 +225,8 @@ def test_texts_name_failure_times_and_gpus() -> None:
     for text in ("nvrc 0.1.0: failed, mode gpu, 2 GPUs", "kernel 1.96 s", "loader and interpreter 40 ms", "init 4.00 s",
                  "6.00 s since the kernel started", "0 s", "1 s", "4 s", "500 ms", "3.50 s E_STEP_DEADLINE",
                  "3.00 s, not finished", "skipped", "not reached", "E_STEP_DEADLINE after 4.00 s",
-                 "E_STEP_DEADLINE in step modules: did not finish", "raise it", "warning: beware",
+                 "E_STEP_DEADLINE in step modules: did not finish", "raise it", "E_GPU_ATTACH GPU 0000:42:00.0 failed to attach", "note: a note",
+                 "nvrc.smi.pl=500; nvrc.smi.lgc=1501; MIG on 1 GPUs; confidential mode on; 3 CDI devices, driver 595.58.03; ready state left",
                  "0000:41:00.0 attached in 3.10 s GPU-1", "0000:42:00.0 failed  E_X"):
         assert text in texts
     assert len(texts) == len([text for text in texts if text])
@@ -235,8 +269,9 @@ HOSTILE_STEP = records(StepRecord, name=st.text(max_size=30), start_s=st.none() 
 @settings(max_examples=60)
 @given(records(
     Report, program=st.text(), mode=st.text(max_size=20), verdict=st.sampled_from(tuple(Verdict)), started_s=FLOATS,
-    interpreter_s=st.none() | FLOATS, ended_s=st.none() | FLOATS, failure=st.none() | records(Failure),
-    steps=st.lists(HOSTILE_STEP, max_size=4).map(tuple), warnings=st.lists(st.text(), max_size=2).map(tuple),
+    interpreter_s=st.none() | FLOATS, ended_s=st.none() | FLOATS, failure=st.none() | records(Trouble),
+    steps=st.lists(HOSTILE_STEP, max_size=4).map(tuple), notes=st.lists(st.text(), max_size=2).map(tuple),
+    troubles=st.lists(records(Trouble), max_size=2).map(tuple), cdi=st.none() | records(CdiRecord),
     gpus=st.lists(records(GpuRecord, seconds=st.none() | FLOATS), max_size=2).map(tuple),
     parameters=st.lists(records(ParameterRecord), max_size=2).map(tuple),
     topology=st.lists(records(FunctionRecord), max_size=2).map(tuple)))

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where GPUs and NICs are in the PCI tree: bridges above each, link, NUMA node, and what lies between two of them.
+
+Read from sysfs and, for ACS and ATS, from the configuration space that it shows (Documentation/ABI/testing/
+sysfs-bus-pci, PCI Express Base Specification 7.8.11 and 10.5.1). The ancestors of two devices are named as
+`nvidia-smi topo -m` does.
+"""
+
+from __future__ import annotations
+
+from guest_cdi.lean.light import TYPE_CHECKING, Mapping, NamedTuple
+from nvrc.vocabulary import paths
+
+if TYPE_CHECKING:
+    from nvrc.machine.system import Files
+
+ACS, ATS = 0x0D, 0x0F  # extended capabilities
+_FIRST, _SPACE = 0x100, 4096
+_MOST_CAPABILITIES = 64
+# From near to far, by nvidia-smi's names.
+SELF, SINGLE, MULTIPLE, HOST, NODE, SYSTEM = "X", "PIX", "PXB", "PHB", "NODE", "SYS"
+
+
+class Place(NamedTuple):
+    """`bridges`: bus ids from the root port down. Text is the kernel's; `numa` is -1 where it names no node."""
+
+    bdf: str
+    root: str                   # the root bus, `pci0000:00`
+    bridges: tuple[str, ...]
+    numa: int
+    speed: str
+    width: str
+    most_speed: str
+    most_width: str
+    has_acs: bool
+    has_ats: bool
+
+
+class Pair(NamedTuple):
+    """Two GPUs: what lies between by sysfs, NVLinks that both have, and peer access in words, empty if not told."""
+
+    one: str
+    other: str
+    ancestor: str
+    nvlinks: int
+    read: str
+    write: str
+
+
+class Links(NamedTuple):
+    """`nvlinks` by GPU: active ones, and how many this product has on a board with switches (0: not known).
+
+    `source`: where the file for NCCL came from.
+    """
+
+    places: tuple[Place, ...]
+    nvlinks: tuple[tuple[str, int, int], ...]
+    pairs: tuple[Pair, ...]
+    source: str
+
+
+def read_place(system: Files, bdf: str) -> Place:
+    folder = f"{paths.PCI_DEVICES}/{bdf}"
+    way = [part for part in system.resolve(folder).split("/") if part]
+    at = next((number for number, part in enumerate(way) if part.startswith("pci")), len(way))
+    bridges = tuple(way[at + 1:-1])
+    above = _capabilities(system, bridges[-1]) if bridges else frozenset()
+    own = _capabilities(system, bdf)
+    numa = _text(system, f"{folder}/numa_node")
+    return Place(bdf, way[at] if at < len(way) else "", bridges, int(numa) if numa.isdigit() else -1,
+                 _text(system, f"{folder}/current_link_speed"), _text(system, f"{folder}/current_link_width"),
+                 _text(system, f"{folder}/max_link_speed"), _text(system, f"{folder}/max_link_width"),
+                 ACS in above, ATS in own)
+
+
+def read_places(system: Files, functions: tuple[str, ...]) -> Mapping[str, Place]:
+    """Of those that the bus has."""
+    return {bdf: read_place(system, bdf) for bdf in functions if system.exists(f"{paths.PCI_DEVICES}/{bdf}")}
+
+
+def ancestor(one: Place, other: Place) -> str:
+    if one.bdf == other.bdf:
+        return SELF
+    if one.root != other.root:
+        return NODE if one.numa == other.numa else SYSTEM
+    shared = 0
+    for mine, theirs in zip(one.bridges, other.bridges, strict=False):
+        if mine != theirs:
+            break
+        shared += 1
+    if not shared:
+        return HOST
+    return SINGLE if max(len(one.bridges), len(other.bridges)) - shared <= 1 else MULTIPLE
+
+
+def _capabilities(system: Files, bdf: str) -> frozenset[int]:
+    """Extended capabilities by number; none where the space is not shown whole."""
+    try:
+        space = system.read(f"{paths.PCI_DEVICES}/{bdf}/config", _SPACE)
+    except OSError:
+        return frozenset()
+    found, at = set(), _FIRST
+    for _ in range(_MOST_CAPABILITIES):
+        if at < _FIRST or at + 4 > len(space):
+            break
+        header = int.from_bytes(space[at:at + 4], "little")
+        if header in (0, 0xFFFFFFFF):
+            break
+        found.add(header & 0xFFFF)
+        at = header >> 20
+    return frozenset(found)
+
+
+def _text(system: Files, path: str) -> str:
+    """Empty where the kernel does not say, as for a device without a PCIe link."""
+    try:
+        return system.read(path, 64).decode("ascii", "replace").strip()
+    except OSError:
+        return ""

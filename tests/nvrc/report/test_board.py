@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The picture of the machine, parsed: which boxes it has, what hangs below what, and what is red."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes.records import records
+from nvrc.commands import report as command
+from nvrc.report.board import MISSING, place_boxes, render_board
+from nvrc.report.links import PairRecord, PlaceRecord
+from nvrc.report.networks import FabricRecord, NicRecord
+from nvrc.report.report import FunctionRecord, Report, Role, to_json
+from nvrc.vocabulary.gpu import GpuRecord, GpuState
+from nvrc.vocabulary.verdict import Verdict
+
+SVG = "{http://www.w3.org/2000/svg}"
+FAST = {"speed": "32.0 GT/s PCIe", "width": "16", "most_speed": "32.0 GT/s PCIe", "most_width": "16"}
+PORT, UP = "0001:10:00.0", "0001:11:00.0"
+GPU, NIC, FAR = "0001:13:00.0", "0001:14:00.0", "0001:55:00.0"
+GOOD = Report(
+    program="nvrc 1", verdict=Verdict.READY, mode="gpu", started_s=1.0,
+    topology=(FunctionRecord(bdf=GPU, ids="10de:2330", pci_class="030200", role=Role.GPU),
+              FunctionRecord(bdf=NIC, ids="15b3:101e", pci_class="020000", role=Role.NIC),
+              FunctionRecord(bdf=FAR, ids="10de:2330", pci_class="030200", role=Role.GPU)),
+    gpus=(GpuRecord(bdf=GPU, state=GpuState.ATTACHED), GpuRecord(bdf=FAR, state=GpuState.ATTACHED)),
+    nics=(NicRecord(bdf=NIC, kind="RoCE VF"),),
+    fabric=(FabricRecord(gpu=GPU, state="completed", status="success", clique=1),),
+    places=(PlaceRecord(bdf=GPU, root="pci0001:10", bridges=(PORT, UP, "0001:12:00.0"), numa=0, nvlinks=18, required=18, **FAST),
+            PlaceRecord(bdf=NIC, root="pci0001:10", bridges=(PORT, UP, "0001:12:01.0"), numa=0, **FAST),
+            PlaceRecord(bdf=FAR, root="pci0001:50", bridges=("0001:50:00.0",), numa=1, nvlinks=18, required=18, **FAST)),
+    pairs=(PairRecord(one=GPU, other=FAR, ancestor="SYS", nvlinks=18),))
+
+
+def texts(picture: str, fill: str = "") -> list[str]:
+    root = ElementTree.fromstring(picture)
+    return [one.text or "" for one in root.iter(f"{SVG}text") if not fill or one.get("fill") == fill]
+
+
+def test_boxes_stand_in_the_tree_as_the_bus_has_them() -> None:
+    boxes = place_boxes(GOOD)
+    assert [box.key[-1] for box in boxes] == ["pci0001:10", "pci0001:50", PORT, "0001:50:00.0", UP, FAR, "0001:12:00.0",
+                                              "0001:12:01.0", GPU, NIC]
+    assert {box.key[-1]: box.row for box in boxes if box.key[-1] in (GPU, NIC, FAR, UP)} == {GPU: 0, NIC: 1, FAR: 2, UP: 0.5}
+    assert [box.note for box in boxes[:2]] == ["NUMA node 0", "NUMA node 1"]
+
+
+def test_a_whole_machine_has_nothing_red() -> None:
+    picture = render_board(GOOD)
+    assert MISSING not in picture
+    assert {"gpu: 2 GPUs, 1 NIC", f"GPU0  {GPU}", f"NIC0  {NIC}", f"GPU1  {FAR}", "NVLink", "18", "nothing is missing"} <= set(texts(picture))
+
+
+@pytest.mark.parametrize(("broken", "line"), [
+    (replace(GOOD, places=(replace(GOOD.places[0], nvlinks=17), *GOOD.places[1:])), f"GPU0 {GPU}: 17 of 18 NVLinks are active"),
+    (replace(GOOD, places=(replace(GOOD.places[0], width="8"), *GOOD.places[1:])),
+     f"GPU0 {GPU}: its link is 32.0 GT/s PCIe x8 and can be 32.0 GT/s PCIe x16"),
+    (replace(GOOD, gpus=(GpuRecord(bdf=GPU, state=GpuState.FAILED),)), f"GPU0 {GPU}: it is failed"),
+    (replace(GOOD, nics=(NicRecord(bdf=NIC, kind="RoCE VF", code="E_NIC_GID"),)), f"NIC0 {NIC}: withheld from containers (E_NIC_GID)"),
+    (replace(GOOD, fabric=(FabricRecord(gpu=GPU, state="in progress", status="success", clique=0),)),
+     f"GPU0 {GPU}: its registration with the NVLink fabric is in progress, success"),
+    (replace(GOOD, places=GOOD.places[:2]), f"gpu {FAR} (10de:2330): its place is not in the report"),
+])
+def test_what_is_missing_is_red_and_a_line_of_its_own(broken: Report, line: str) -> None:
+    assert line in texts(render_board(broken), MISSING)
+    assert "nothing is missing" not in texts(render_board(broken))
+
+
+def test_a_machine_without_places_is_a_picture_too() -> None:
+    assert "cpu: 0 GPUs, 0 NICs" in texts(render_board(Report(program="nvrc 1", mode="cpu", started_s=1.0)))
+
+
+def test_the_command_draws_into_a_file_and_to_its_output(tmp_path: Path) -> None:
+    (tmp_path / "boot.json").write_bytes(to_json(GOOD))
+    out = io.StringIO()
+    for target in ("-", str(tmp_path / "board.svg")):
+        asked = argparse.Namespace(file=str(tmp_path / "boot.json"), json=False, svg=None, board=target)
+        assert command.run(asked, out) == 0
+    assert out.getvalue() == (tmp_path / "board.svg").read_text() == render_board(GOOD)
+
+
+@settings(deadline=None, max_examples=60)
+@given(records(Report))
+def test_any_report_is_drawn(report: Report) -> None:
+    ElementTree.fromstring(render_board(report))
+
+
+@given(st.text(max_size=40))
+def test_no_text_of_a_report_is_markup(text: str) -> None:
+    ElementTree.fromstring(render_board(replace(GOOD, mode=text, places=(replace(GOOD.places[0], root=text, speed=text), *GOOD.places[1:]))))
