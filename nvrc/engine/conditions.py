@@ -28,12 +28,22 @@ def has_fabric(facts: Facts) -> bool:
     return facts.mode is not None and facts.mode.nvlink is not None
 
 
+def has_nics(facts: Facts) -> bool:
+    """Network functions that containers may have."""
+    return facts.topology is not None and bool(facts.topology.nics)
+
+
 def names_extensions(facts: Facts) -> bool:
     return facts.parameters is not None and bool(facts.parameters.settings.extensions)
 
 
 def wants_dcgm(facts: Facts) -> bool:
     return has_gpus(facts) and facts.parameters is not None and facts.parameters.settings.dcgm
+
+
+def awaits_attestation(facts: Facts) -> bool:
+    """Whether GPUs are held back until evidence of them was accepted."""
+    return has_gpus(facts) and facts.parameters is not None and facts.parameters.settings.is_attested
 
 
 def is_strict(facts: Facts) -> bool:

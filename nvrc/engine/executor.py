@@ -17,6 +17,7 @@ from nvrc.engine.table import OnFailure, Step
 from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.trouble import Trouble, remark
 
 if TYPE_CHECKING:
     from nvrc.engine.table import StepModule
@@ -34,8 +35,7 @@ class Record:
     end_s: float = 0.0
     waited_s: float = 0.0
     detail: str = ""
-    code: str = ""
-    hint: str = ""
+    trouble: Trouble | None = None
 
     @property
     def seconds(self) -> float:
@@ -45,9 +45,9 @@ class Record:
 class BootError(Exception):
     """A critical step failed; nothing after it was started."""
 
-    def __init__(self, record: Record) -> None:
-        super().__init__(record.detail)
-        self.record = record
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.what)
+        self.trouble = trouble
 
 
 class DeadlineError(Exception):
@@ -66,7 +66,7 @@ class Executor:
         self._alarm = alarm
         self._records = {step.name: Record(name=step.name) for step in table}
         self._facts = Facts()
-        self._failure: Record | None = None
+        self._failure: Trouble | None = None
         self._results: list[tuple[Step, Facts, Facts | Exception, float]] = []
 
     @property
@@ -79,7 +79,7 @@ class Executor:
 
     def warn(self, text: str) -> None:
         """A warning that belongs to no step."""
-        self._facts = replace(self._facts, warnings=(*self._facts.warnings, text))
+        self._facts = replace(self._facts, warnings=(*self._facts.warnings, remark(text)))
 
     def run(self) -> Facts:
         """Every step to its outcome, or BootError."""
@@ -162,24 +162,34 @@ class Executor:
         self._records[step.name] = replace(self._records[step.name], waited_s=waited_s)
         if isinstance(returned, Exception):
             if isinstance(returned, FailedWithFacts):
-                self._facts = merge(self._facts, given, returned.facts)
+                self._facts = merge(self._facts, given, _placed(step, given, returned.facts))
             self._fail(step, describe(returned, step, given))
             return
-        self._facts = merge(self._facts, given, returned)
+        self._facts = merge(self._facts, given, _placed(step, given, returned))
         self._settle(step, OK, step.load().tell(returned))
 
     def _fail(self, step: Step, error: NvrcError) -> None:
         critical = step.on_failure is OnFailure.POWER_OFF or is_strict(self._facts)
-        self._facts = replace(self._facts, warnings=self._facts.warnings + error.details)
-        self._settle(step, FAILED if critical else DEGRADED, error.what, error.code, error.hint)
+        told = tuple(replace(remark(text), step=step.name) for text in error.details)
+        self._facts = replace(self._facts, warnings=self._facts.warnings + told)
+        trouble = replace(error.trouble, step=step.name)
+        self._settle(step, FAILED if critical else DEGRADED, trouble.what, trouble)
         if critical:
-            self._failure = self._records[step.name]
+            self._failure = trouble
 
-    def _settle(self, step: Step, outcome: str, detail: str = "", code: str = "", hint: str = "") -> None:
-        record = replace(self._records[step.name], outcome=outcome, end_s=self._system.now(),
-                         detail=detail, code=code, hint=hint)
+    def _settle(self, step: Step, outcome: str, detail: str = "", trouble: Trouble | None = None) -> None:
+        record = replace(self._records[step.name], outcome=outcome, end_s=self._system.now(), detail=detail,
+                         trouble=trouble)
         self._records[step.name] = record
         self._finished(record, self._facts)
+
+
+def _placed(step: Step, given: Facts, returned: Facts) -> Facts:
+    """What a step returned, with its name in the warnings that it gave."""
+    old, new = returned.warnings[:len(given.warnings)], returned.warnings[len(given.warnings):]
+    if not new:
+        return returned
+    return replace(returned, warnings=old + tuple(replace(one, step=step.name) for one in new))
 
 
 def describe(error: Exception, step: Step, facts: Facts) -> NvrcError:

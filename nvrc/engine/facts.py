@@ -12,17 +12,21 @@ from guest_cdi.lean.light import TYPE_CHECKING, TypeVar, dataclass, replace
 from nvrc.vocabulary.errors import NvrcError
 
 if TYPE_CHECKING:
+    from nvrc.hardware.links import Links
+    from nvrc.hardware.nics import Nic
     from nvrc.hardware.topology import Topology
     from nvrc.machine.journal import Journal
     from nvrc.nvml.answers import Applied, CdiMade, MigMade, NvmlGpu
     from nvrc.nvml.judge import Confidential
     from nvrc.nvml.readiness import Ready
+    from nvrc.nvml.registration import Registration
     from nvrc.nvml.worker import Worker
     from nvrc.params.parse import Parsed
     from nvrc.params.settings import Settings
     from nvrc.services.table import Running
     from nvrc.vocabulary.gpu import GpuRecord
     from nvrc.vocabulary.mode import Mode
+    from nvrc.vocabulary.trouble import Trouble
 
 __all__ = ["Facts", "FailedWithFacts", "merge", "replace"]
 
@@ -33,6 +37,10 @@ T = TypeVar("T")
 class Facts:
     journal: Journal | None = None
     unhardened: tuple[str, ...] | None = None
+    policy: str | None = None
+    initdata: str | None = None
+    pod_topology: str | None = None
+    verifier: str | None = None
     parameters: Parsed | None = None
     topology: Topology | None = None
     mode: Mode | None = None
@@ -42,6 +50,7 @@ class Facts:
     modules: tuple[str, ...] | None = None
     agent_modules: tuple[str, ...] | None = None
     device_nodes: tuple[str, ...] | None = None
+    nics: tuple[Nic, ...] | None = None
     ledger: tuple[GpuRecord, ...] | None = None
     worker: Worker | None = None
     gpus: tuple[NvmlGpu, ...] | None = None
@@ -49,10 +58,13 @@ class Facts:
     mig: tuple[MigMade, ...] | None = None
     confidential: Confidential | None = None
     cc_checked: tuple[str, ...] | None = None
+    fabric: tuple[Registration, ...] | None = None
+    links: Links | None = None
     cdi: CdiMade | None = None
+    keys: str | None = None
     ready: Ready | None = None
     services: tuple[Running, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Trouble, ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -96,6 +108,7 @@ class FailedWithFacts(NvrcError):  # noqa: N818 - says what it is
 
     def __init__(self, error: NvrcError, facts: Facts) -> None:
         super().__init__(error.code, error.what, error.hint, error.details)
+        self.trouble = error.trouble
         self.facts = facts
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from guest_cdi.lean.light import TYPE_CHECKING, Callable, Enum, NamedTuple, dataclass
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, Enum, dataclass
 from nvrc.engine.conditions import always, never
 from nvrc.engine.facts import Facts
 from nvrc.machine.system import System
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
         def deadline_s(self, facts: Facts, /) -> float: ...
         def tell(self, facts: Facts, /) -> str: ...
 
-Action = Callable[[System, Facts], Facts]
 Condition = Callable[[Facts], bool]
 Deadline = Callable[[Facts], float]
-Telling = Callable[[Facts], str]
 
 
 class OnFailure(Enum):
@@ -53,14 +51,6 @@ SHORT, LONG = seconds(10), seconds(30)
 PATIENT = seconds(120)
 
 
-class Doing(NamedTuple):
-    """A step that is no module, in a table of a test's own."""
-
-    run: Action
-    deadline_s: Deadline = SHORT
-    tell: Telling = nothing
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """One row. `blocks`: the action waits and runs on a worker thread. `does`: instead of the module of its name."""
@@ -81,7 +71,7 @@ class Step:
         if self.does is not None:
             return self.does
         __import__(self.module)
-        return sys.modules[self.module]  # nvrc.boot has mypy check every module
+        return sys.modules[self.module]  # a test holds every module to it
 
 
 Table = tuple[Step, ...]

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import posixpath
 
-from guest_cdi.lean.light import Mapping, Protocol
+from guest_cdi.lean.light import Mapping
+from nvrc.machine.system import Files
 from nvrc.params.values import FabricMode, RailPolicy
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
@@ -26,15 +27,6 @@ WRITTEN = {
 }
 # The daemon makes these itself as well; wherever they are set to, their folder has to be there.
 ALSO_WRITTEN = ("UNIX_SOCKET_PATH", "PID_FILE_PATH", "FM_SM_IPC_INTERFACE")
-
-
-class Files(Protocol):
-    """The part of System that this needs."""
-
-    def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
-    def publish(self, path: str, data: bytes, mode: int = 0o644) -> None: ...
-    def exists(self, path: str, *, executable: bool = False) -> bool: ...
-    def make_dir(self, path: str, mode: int = 0o755) -> None: ...
 
 
 def write_config(system: Files, root: str, mode: FabricMode, rail: RailPolicy) -> None:
@@ -63,7 +55,7 @@ def _read_stock(system: Files, path: str) -> str:
         return system.read(path, LIMIT).decode("utf-8", "surrogateescape")
     except OSError as err:
         raise NvrcError("E_FABRIC_CONFIG", f"cannot read {path}: {err.strerror}",
-                        "the file comes with the fabric manager's package") from err
+                        "install the fabric manager's package, which has the file") from err
 
 
 def edit(text: str, changes: Mapping[str, str]) -> str:

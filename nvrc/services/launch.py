@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from guest_cdi.lean.light import Mapping
 from nvrc.machine.journal import Journal
-from nvrc.machine.system import System
+from nvrc.machine.privileges import hand_out
+from nvrc.machine.system import Files, System
 from nvrc.machine.wait import ChildEnded, Events, OverdueError
-from nvrc.services.lineage import Speaker, speaks_for
+from nvrc.services.lineage import Speaker, introduce, speaks_for
 from nvrc.services.signatures import enrich, explain
 from nvrc.services.table import Running, Service, read_pid, start
 from nvrc.vocabulary.errors import NvrcError
 
-KILLED = ("SIGKILL before the agent runs is the kernel's, for want of memory: give the VM more memory; a GPU that the "
-          "daemon was at work on may need a reset from the host")
+KILLED = ("give the VM more memory: the kernel killed it, probably out of memory; reset the GPU that the daemon worked "
+          "on from the host if it does not attach")
 LAST_WORDS_S = 0.3  # for lines that were sent before a process ended and are read after
 
 
@@ -28,15 +29,16 @@ def launch(system: System, service: Service, limit_s: float, *, root: str, journ
         program, pid = start(system, service, root, events.ended, values)
         said: list[str] = []
         try:
-            wait_until_ready(system, Speaker(service, program, pid, events.started_s), events, said)
+            wait_until_ready(system, introduce(system, service, program, pid, events.started_s), events, said)
         except OverdueError as overdue:
             if not has_ready_path(system, service):
                 raise _overdue(service, overdue, said) from overdue
+    hand_out(system, service.privileges, service.code)
     daemon = read_pid(system, service) if service.pid_file else pid
     return Running(service=service, program=program, started_pid=pid, pid=daemon, since_s=events.started_s)
 
 
-def wait_until_ready(system: System, speaker: Speaker, events: Events, said: list[str]) -> None:
+def wait_until_ready(system: Files, speaker: Speaker, events: Events, said: list[str]) -> None:
     service = speaker.service
     while True:
         event = events.take()
@@ -50,7 +52,7 @@ def wait_until_ready(system: System, speaker: Speaker, events: Events, said: lis
             return
 
 
-def has_ready_path(system: System, service: Service) -> bool:
+def has_ready_path(system: Files, service: Service) -> bool:
     return bool(service.ready_path) and system.exists(service.ready_path)
 
 
@@ -58,16 +60,18 @@ def ended_early(service: Service, end: ChildEnded, events: Events, said: list[st
     """Why the daemon ended before it was ready, with the words that are still under way."""
     said += [event.text for event in events.within(LAST_WORDS_S) if not isinstance(event, ChildEnded)]
     what = f"{service.name} {end.text()} {events.waited_s:.1f} s after its start, before it was ready"
-    return enrich(NvrcError(service.code, what + quote(service, said), KILLED if end.is_killed else ""), said)
+    return enrich(NvrcError(service.code, what + quote(service, said), KILLED if end.is_killed else "",
+                            service=service.name), said)
 
 
 def _overdue(service: Service, overdue: OverdueError, said: list[str]) -> NvrcError:
     found = explain(said)
     what = f"{service.name} was not ready {overdue.waited_s:.1f} s after its start"
-    return NvrcError(service.stall_code, what + quote(service, said), found.advice if found else "")
+    return NvrcError(service.stall_code, what + quote(service, said), found.advice if found else "",
+                     service=service.name)
 
 
 def quote(service: Service, said: list[str]) -> str:
     """The daemon's newest own line, for the end of a message."""
     own = [text.partition(service.name)[2].partition(": ")[2] for text in said if service.name in text]
-    return f"; it last said: {own[-1]}" if own else "; it said nothing"
+    return f"; its last message: {own[-1]}" if own else "; it printed nothing"

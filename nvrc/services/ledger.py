@@ -8,14 +8,17 @@ sources (nvidia-persistenced.c): `device 0000:40:00.0 - registered`, then `persi
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import Iterable, replace
+from guest_cdi.lean.light import TYPE_CHECKING, Iterable, replace
 from nvrc.machine.journal import Line
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
+
+if TYPE_CHECKING:
+    from nvrc.vocabulary.errors import Code
 
 TAG = "nvidia-persistenced"
 ATTACHED = ("persistence mode enabled.", "already in requested persistence mode.")
 FAILED = ("failed to open.", "requested invalid mode")
-CODE = "E_GPU_ATTACH"
+CODE: Code = "E_GPU_ATTACH"
 
 
 class Ledger:
@@ -46,7 +49,7 @@ class Ledger:
         """Whether the line, which the daemon itself must have said, got a GPU further."""
         bdf, said = read_device_line(line.text)
         record = self._records.get(bdf)
-        if line.uid != 0 or record is None:  # its process is root, and so it says
+        if record is None:
             return False
         state = self._state_after(record, said)
         if state is record.state:
@@ -77,7 +80,11 @@ class Ledger:
     def tell(self, now: float) -> str:
         """`5 of 8 GPUs attached, last 4.1 s ago`."""
         last = "none yet" if self.last_attached_s is None else f"last {now - self.last_attached_s:.1f} s ago"
-        return f"{len(self.attached)} of {len(self._records)} GPUs attached, {last}"
+        return f"{self.count()}, {last}"
+
+    def count(self) -> str:
+        """`5 of 8 GPUs attached`."""
+        return f"{len(self.attached)} of {len(self._records)} GPUs attached"
 
 
 def read_device_line(text: str) -> tuple[str, str]:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a line was said by a daemon itself: by its own pipe, or by a process that comes from the one started for it.
 
-The kernel tells the sender's pid and uid with each datagram on /dev/log. Root alone is not enough: every daemon is
-root, and so are many containers. A daemon that went into the background by forking twice has PID 1 as its parent; then
-its PID file names it, or before there is one, its command line and a start that was not before the service's. Follows
-proc(5) and unix(7).
+The kernel tells the sender's pid and uid with each datagram on /dev/log. The right user alone is not enough: some
+daemons are root, and so are many containers. A daemon that went into the background by forking twice has PID 1 as its
+parent; then its PID file names it, or before there is one, its command line and a start that was not before the
+service's. Follows proc(5) and unix(7).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from guest_cdi.lean.light import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from nvrc.machine.journal import Line
     from nvrc.machine.program import Program
-    from nvrc.machine.system import System
+    from nvrc.machine.system import Files
     from nvrc.services.table import Service
 
 DEEPEST = 8
@@ -23,12 +23,16 @@ SLACK_S = 0.05      # between the clock of a service's start and the kernel's, w
 
 
 class Speaker(NamedTuple):
-    """Who may speak as a service: what was started of it, and when."""
+    """Who may speak as a service: what was started of it, and when. `born_s`: of that very process, as the kernel says.
+
+    A pid alone is not enough: that of a process which was reaped is given to others.
+    """
 
     service: Service
     program: Program
     started_pid: int
     since_s: float
+    born_s: float | None
 
 
 class _Process(NamedTuple):
@@ -36,16 +40,31 @@ class _Process(NamedTuple):
     started_s: float
 
 
-def speaks_for(system: System, line: Line, speaker: Speaker) -> bool:
+def introduce(system: Files, service: Service, program: Program, pid: int, since_s: float) -> Speaker:
+    """Of what has just been started and not been reaped: so long its pid is nobody else's."""
+    found = _read(system, pid)
+    return Speaker(service, program, pid, since_s, found.started_s if found else None)
+
+
+def speaks_for(system: Files, line: Line, speaker: Speaker) -> bool:
     """Asked when a line is used, because then the process that said it is there, and written down if it is ours."""
     if line.source:
         return line.source == speaker.service.name
-    if line.uid != 0 or line.pid <= 0:
+    owner = speaker.program.privileges.account.uid if speaker.program.privileges else 0
+    if line.uid != owner or line.pid <= 0:
         return False
-    return line.pid == speaker.started_pid or _is_descendant(system, line.pid, speaker)
+    if line.pid == speaker.started_pid and _is_started(system, speaker):
+        return True
+    return _is_descendant(system, line.pid, speaker)
 
 
-def _is_descendant(system: System, pid: int, speaker: Speaker) -> bool:
+def _is_started(system: Files, speaker: Speaker) -> bool:
+    """Whether the process that was started is still what has its pid."""
+    found = _read(system, speaker.started_pid)
+    return found is not None and found.started_s == speaker.born_s
+
+
+def _is_descendant(system: Files, pid: int, speaker: Speaker) -> bool:
     from nvrc.services.table import read_pid
 
     found = _read(system, pid)
@@ -54,7 +73,7 @@ def _is_descendant(system: System, pid: int, speaker: Speaker) -> bool:
     process = found
     for _ in range(DEEPEST):
         if process.parent == speaker.started_pid:
-            return True
+            return _is_started(system, speaker)
         above = _read(system, process.parent) if process.parent > 1 else None
         if above is None:
             break
@@ -65,7 +84,7 @@ def _is_descendant(system: System, pid: int, speaker: Speaker) -> bool:
     return is_named or _command(system, pid) == speaker.program.path
 
 
-def _read(system: System, pid: int) -> _Process | None:
+def _read(system: Files, pid: int) -> _Process | None:
     """From /proc/PID/stat; the name in it may hold anything, so fields count from behind its last bracket."""
     try:
         fields = system.read(f"/proc/{pid}/stat", 4096).rpartition(b")")[2].split()
@@ -74,7 +93,7 @@ def _read(system: System, pid: int) -> _Process | None:
         return None
 
 
-def _command(system: System, pid: int) -> str:
+def _command(system: Files, pid: int) -> str:
     try:
         return system.read(f"/proc/{pid}/cmdline", 4096).partition(b"\0")[0].decode("utf-8", "replace")
     except OSError:

@@ -8,23 +8,28 @@ device say which GPUs are; the deadline starts anew with each of them.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, Callable, Collection, Iterable, NamedTuple, partial, replace
+from types import MappingProxyType
+
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, Collection, Iterable, Mapping, NamedTuple, replace
 from nvrc.hardware.gpu_files import read_information
 from nvrc.machine.journal import Journal
-from nvrc.machine.system import System
+from nvrc.machine.privileges import hand_out
+from nvrc.machine.rights import Account
+from nvrc.machine.system import Files, Kernel, System
 from nvrc.machine.wait import ChildEnded, Events, OverdueError
 from nvrc.params.values import GpuCount
 from nvrc.services.launch import ended_early
-from nvrc.services.ledger import Ledger, lines_about
-from nvrc.services.lineage import Speaker, speaks_for
+from nvrc.services.ledger import CODE, Ledger, lines_about
+from nvrc.services.lineage import Speaker, introduce, speaks_for
 from nvrc.services.signatures import explain
-from nvrc.services.table import PERSISTENCED, Running, read_pid, start
+from nvrc.services.table import PERSISTENCED, Running, Service, read_pid, start
 from nvrc.vocabulary import paths
-from nvrc.vocabulary.errors import NvrcError
-from nvrc.vocabulary.gpu import GpuRecord, GpuState
+from nvrc.vocabulary.errors import NvrcError, make_trouble
+from nvrc.vocabulary.gpu import GpuRecord, GpuState, name_place
 
 if TYPE_CHECKING:
     from nvrc.machine.journal import Line
+    from nvrc.vocabulary.trouble import Trouble
 
     Hear = Callable[[Line], bool]
 
@@ -36,7 +41,7 @@ class Attached(NamedTuple):
 
     running: Running
     ledger: tuple[GpuRecord, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Trouble, ...]
 
 
 class AttachError(NvrcError):
@@ -44,6 +49,7 @@ class AttachError(NvrcError):
 
     def __init__(self, error: NvrcError, ledger: tuple[GpuRecord, ...]) -> None:
         super().__init__(error.code, error.what, error.hint, error.details)
+        self.trouble = error.trouble
         self.ledger = ledger
 
 
@@ -55,7 +61,8 @@ def attach(system: System, on_bus: Iterable[str], wanted: GpuCount, *, patience_
         running, said = _run_daemon(system, ledger, patience_s=patience_s, uvm=uvm, root=root, journal=journal)
         excluded = {record.bdf for record in ledger.pending
                     if _information(system, record.bdf, "GPU Excluded") == "Yes"}
-        warnings = judge(ledger, said, wanted, system.now(), excluded)
+        uuids = {record.bdf: record.uuid for record in _records(system, ledger)}
+        warnings = judge(ledger, said, wanted, excluded, uuids)
     except NvrcError as err:
         raise AttachError(err, _records(system, ledger)) from err
     return Attached(running, _records(system, ledger), warnings)
@@ -64,38 +71,60 @@ def attach(system: System, on_bus: Iterable[str], wanted: GpuCount, *, patience_
 def _run_daemon(system: System, ledger: Ledger, *, patience_s: float, uvm: bool, root: str,
                 journal: Journal | None) -> tuple[Running, list[str]]:
     """The daemon once it has tried every GPU, and what was said meanwhile."""
-    _make_folder(system)
-    said: list[str] = []
     with Events(system, patience_s, journal) as events:
-        program, pid = start(system, PERSISTENCED, root, events.ended, {"uvm": "on" if uvm else ""})
-        hear = partial(_hear, system, ledger, said, Speaker(PERSISTENCED, program, pid, events.started_s))
-        _follow(events, system, ledger, said, hear)
-        _hear_the_rest(events, ledger, hear)
+        program, pid = start(system, as_whom(system, PERSISTENCED), root, events.ended, {"uvm": "on" if uvm else ""})
+        listener = _Listener(system, ledger, introduce(system, PERSISTENCED, program, pid, events.started_s))
+        said = listener.said
+        _follow(events, system, ledger, said, listener.hear)
+        listener.ask_again()
+        _hear_the_rest(events, ledger, listener.hear)
     daemon = read_pid(system, PERSISTENCED)
     if daemon is None:
-        raise NvrcError("E_PERSISTENCED_START", f"nvidia-persistenced left no pid in {paths.PERSISTENCED_PID}")
+        raise NvrcError("E_PERSISTENCED_START",
+                        f"nvidia-persistenced left no pid in its folder, {paths.PERSISTENCED_HOME}")
+    hand_out(system, PERSISTENCED.privileges, PERSISTENCED.code)
     return Running(service=PERSISTENCED, program=program, started_pid=pid, pid=daemon, since_s=events.started_s), said
 
 
-def _records(system: System, ledger: Ledger) -> tuple[GpuRecord, ...]:
+def _records(system: Files, ledger: Ledger) -> tuple[GpuRecord, ...]:
     return tuple(_with_uuid(system, record) for record in ledger.records)
 
 
-def _make_folder(system: System) -> None:
-    try:
-        system.make_dir(paths.PERSISTENCED_RUN)
-    except OSError as err:
-        raise NvrcError("E_PERSISTENCED_START", f"cannot create {paths.PERSISTENCED_RUN}: {err.strerror}",
-                        "make /var/run a link to /run in the image") from err
+def as_whom(system: Files, service: Service) -> Service:
+    """A daemon as its own user; as root where the driver's node lets no other in (its parameter DeviceFileMode)."""
+    node = system.find_node(paths.NVIDIA_CONTROL)
+    if node is None or node.mode & 0o006 == 0o006:
+        return service
+    row = replace(service.privileges, account=Account(0, service.privileges.account.gid))
+    return replace(service, privileges=row)
 
 
-def _hear(system: System, ledger: Ledger, said: list[str], speaker: Speaker, line: Line) -> bool:
-    """Whether a GPU got further. What others say may explain a failure; for the daemon speaks only the daemon."""
-    said.append(line.text)
-    return speaks_for(system, line, speaker) and ledger.hear(line, system.now())
+class _Listener:
+    """For the daemon speaks only the daemon. What others say may explain a failure."""
+
+    def __init__(self, system: System, ledger: Ledger, speaker: Speaker) -> None:
+        self._system, self._ledger, self._speaker = system, ledger, speaker
+        self.said: list[str] = []
+        self._doubted: list[Line] = []
+
+    def hear(self, line: Line) -> bool:
+        """Whether a GPU got further."""
+        self.said.append(line.text)
+        if speaks_for(self._system, line, self._speaker):
+            return self._ledger.hear(line, self._system.now())
+        self._doubted.append(line)
+        return False
+
+    def ask_again(self) -> None:
+        """Whose the lines were that nobody was known to have said: while a daemon goes into the background, a process
+        above it may end between two looks. Now it is there for good.
+        """
+        for line in self._doubted:
+            if speaks_for(self._system, line, self._speaker):
+                self._ledger.hear(line, self._system.now())
 
 
-def _follow(events: Events, system: System, ledger: Ledger, said: list[str], hear: Hear) -> None:
+def _follow(events: Events, system: Kernel, ledger: Ledger, said: list[str], hear: Hear) -> None:
     """Until the process that was started has ended well; it does so when the daemon has tried every GPU."""
     try:
         while True:
@@ -122,43 +151,49 @@ def _hear_the_rest(events: Events, ledger: Ledger, hear: Hear) -> None:
 
 def _stalled(ledger: Ledger, overdue: OverdueError, said: list[str], now: float) -> NvrcError:
     wedged = next((record.bdf for record in ledger.pending if record.state is GpuState.REGISTERED), "")
-    where = f"{wedged} does not come up" if wedged else "the daemon is at work on none"
+    where = f"{wedged} does not come up" if wedged else "nvidia-persistenced is not working on any GPU"
     found = explain(lines_about(wedged, said, (record.bdf for record in ledger.records))) if wedged else None
     return NvrcError("E_PERSISTENCED_STALL",
                      f"{ledger.tell(now)}, no progress for {overdue.silent_s:.1f} s; {where}",
-                     found.advice if found else "")
+                     found.advice if found else "", gpu=wedged, service=PERSISTENCED.name)
 
 
-def judge(ledger: Ledger, said: list[str], wanted: GpuCount, now: float,
-          excluded: Collection[str] = ()) -> tuple[str, ...]:
-    """A sentence per GPU that is not attached, as warnings if enough are; else the failure that they are."""
+def judge(ledger: Ledger, said: list[str], wanted: GpuCount, excluded: Collection[str] = (),
+          uuids: Mapping[str, str] = MappingProxyType({})) -> tuple[Trouble, ...]:
+    """One per GPU that is not attached, as warnings if enough are; else the failure that they are."""
     silent = {record.bdf for record in ledger.pending}
     ledger.close()
     failed = [record for record in ledger.records if record.state is GpuState.FAILED]
     bdfs = [record.bdf for record in ledger.records]
     about = {record.bdf: explain(lines_about(record.bdf, said, bdfs)) for record in failed}
-    sentences = tuple(
-        f"GPU {bdf} {'was never tried' if bdf in silent else 'failed to attach'}"
-        + (": the driver's own options exclude it" if bdf in excluded else f": {why.cause}" if why else "")
+    troubles = tuple(
+        make_trouble(CODE, _sentence(name_place(bdf, uuids.get(bdf, "")), was_tried=bdf not in silent)
+                     + (": the driver's own options exclude it" if bdf in excluded else
+                        f": {why.cause}" if why else ""),
+                     gpu=bdf, uuid=uuids.get(bdf, ""))
         for bdf, why in about.items())
     if wanted.holds(len(ledger.attached), len(bdfs)):
-        return tuple(f"E_GPU_ATTACH {sentence}" for sentence in sentences)
+        return troubles
     if not failed:
-        raise NvrcError("E_GPU_COUNT", f"{len(bdfs)} GPUs are there and attached, and nvrc.gpus={wanted.text()} wants "
-                                       "otherwise", "correct nvrc.gpus, or the devices that are passed to the VM")
-    what = "; ".join((f"{ledger.tell(now)}, and nvrc.gpus={wanted.text()} wants otherwise", *sentences))
+        raise NvrcError("E_GPU_COUNT", f"{len(bdfs)} of {len(bdfs)} GPUs attached; {wanted.required(len(bdfs))}",
+                        "correct nvrc.gpus, or the devices that are passed to the VM")
+    what = "; ".join((f"{ledger.count()}; {wanted.required(len(bdfs))}", *(trouble.what for trouble in troubles)))
     reason = next((why for why in about.values() if why), None)
-    raise NvrcError((reason and reason.code) or "E_GPU_ATTACH", what, reason.advice if reason else "")
+    lone = troubles[0] if len(troubles) == 1 else None
+    raise NvrcError((reason and reason.code) or CODE, what, reason.advice if reason else "",
+                    gpu=lone.gpu if lone else "", uuid=lone.uuid if lone else "")
 
 
-def _with_uuid(system: System, record: GpuRecord) -> GpuRecord:
-    """The driver knows a GPU's UUID once it is attached; before that the file says only question marks."""
-    if record.state is not GpuState.ATTACHED:
-        return record
+def _sentence(place: str, *, was_tried: bool) -> str:
+    return f"GPU {place} failed to attach" if was_tried else f"nvidia-persistenced never tried GPU {place}"
+
+
+def _with_uuid(system: Files, record: GpuRecord) -> GpuRecord:
+    """The driver knows a GPU's UUID once it was attached; before that the file says only question marks."""
     uuid = _information(system, record.bdf, "GPU UUID")
     return replace(record, uuid="" if "?" in uuid else uuid)
 
 
-def _information(system: System, bdf: str, item: str) -> str:
+def _information(system: Files, bdf: str, item: str) -> str:
     """What the driver's own file says of a GPU; "" where it says nothing."""
     return read_information(system, bdf).get(item, "")

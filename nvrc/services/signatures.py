@@ -8,8 +8,13 @@ docs/failure-signatures.md is generated from this table.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import Iterable, NamedTuple, Sequence
-from nvrc.vocabulary.errors import AUTHOR, BY_CODE, HOST, PLATFORM, NvrcError
+from guest_cdi.lean.light import TYPE_CHECKING, Iterable, NamedTuple, Sequence
+from nvrc.vocabulary.errors import AUTHOR, HOST, PLATFORM, NvrcError
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from nvrc.vocabulary.errors import Code
 
 KERNEL, PERSISTENCED, FABRIC, LOADER = "kernel", "nvidia-persistenced", "fabric manager", "any program"
 DCGM, AGENT, WORKLOAD = "DCGM", "kata-agent", "workload"
@@ -21,7 +26,7 @@ class Signature(NamedTuple):
     name: str
     source: str
     words: tuple[str, ...]
-    code: str
+    code: Code | Literal[""]
     cause: str
     remedy: str
     who: str
@@ -57,6 +62,9 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature("fsp-boot", KERNEL, ("Timeout while polling for FSP boot complete",), "E_GPU_ATTACH",
               "the GPU's own security processor did not finish its start",
               "power-cycle the GPU; if it stays, its firmware or the GPU is broken", HOST),
+    Signature("cc-fatal", KERNEL, ("ConfCompute: Fatal error hit!",), "E_READY_REVOKED",
+              "the driver lost the secure session with a GPU and revoked the ready state of all",
+              "replace the VM: the driver does not set the state again before its modules are loaded again", HOST),
     Signature("off-the-bus", KERNEL, ("has fallen off the bus",), "", "the GPU no longer answers on PCIe",
               "check power, link and the host's AER log; the host has to reset or replace it", HOST),
     Signature("gsp-timeout", KERNEL, ("waiting for RPC response from GPU", "GSP"), "",
@@ -72,7 +80,7 @@ SIGNATURES: tuple[Signature, ...] = (
               "the NVLinks of the GPU could not be trained",
               "set PPCIE mode, and pass all GPUs and all NVSwitches of the board to this VM", HOST),
     Signature("gsp-unsupported", KERNEL, ("GSP offload -- GPU not supported",), "E_GPU_ATTACH",
-              f"follows from a failed attach and is no driver mismatch; {SPENT}", RESET, HOST),
+              f"follows from a failed attach and is not a driver mismatch; {SPENT}", RESET, HOST),
     Signature("attach-refused", KERNEL, ("Cannot attach gpu",), "E_GPU_ATTACH", SPENT, RESET, HOST),
     Signature("bar-missing", KERNEL, ("BAR", "is 0M @ 0x0"), "",
               "the GPU's memory has no room in the guest's address space", APERTURE, HOST),
@@ -123,7 +131,8 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature("persistenced-pid-file", PERSISTENCED, ("Failed to open PID file",), "E_PERSISTENCED_START",
               "the daemon cannot write its PID file", "make /var/run a link to /run in the image", PLATFORM),
     Signature("uvm-fabric", PERSISTENCED, ("Could not Enable UVM Persistence mode because", "NVLink fabric is no"), "",
-              "the NVLink fabric was not up when the GPU attached", "the fabric manager has to be ready first",
+              "the NVLink fabric was not up when the GPU attached",
+              "start the fabric manager before nvidia-persistenced",
               PLATFORM),
 
     Signature("fabric-topology", FABRIC, ("failed to open fabric topology file",), "E_FABRIC_CONFIG",
@@ -184,10 +193,6 @@ def enrich(error: NvrcError, lines: Sequence[str]) -> NvrcError:
     found = explain(lines)
     if found is None:
         return error
-    return NvrcError(found.code or error.code, error.what, found.advice, error.details)
-
-
-def who_acts(code: str, lines: Iterable[str]) -> str:
-    """Whose turn it is: what the lines say, else what the code says."""
-    found = explain(lines)
-    return found.who if found else BY_CODE[code].who
+    at = error.trouble
+    return NvrcError(found.code or error.code, error.what, found.advice, error.details, gpu=at.gpu, uuid=at.uuid,
+                     service=at.service, path=at.path)

@@ -8,7 +8,8 @@ those of Documentation/ABI/stable/sysfs-class-infiniband.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import NamedTuple, Protocol
+from guest_cdi.lean.light import NamedTuple
+from nvrc.machine.system import Files
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 
@@ -16,13 +17,6 @@ SM_DISABLED = 1 << 10  # IB_PORT_SM_DISABLED in the port's capability mask
 ACTIVE = "4: ACTIVE"
 ATTRIBUTE_LIMIT = 256
 DIGITS = "0123456789"
-
-
-class Files(Protocol):
-    """The part of System that this needs."""
-
-    def read(self, path: str, limit: int = 1 << 20) -> bytes: ...
-    def list_dir(self, path: str) -> tuple[str, ...]: ...
 
 
 class Port(NamedTuple):
@@ -37,7 +31,7 @@ def find_port(system: Files, management: tuple[str, ...]) -> str:
         devices = system.list_dir(paths.INFINIBAND)
     except OSError as err:
         raise NvrcError("E_NVLSM", f"{paths.INFINIBAND}: {err.strerror}",
-                        "the mlx5_ib driver has to be in the guest kernel or loaded before") from err
+                        "build the mlx5_ib driver into the guest kernel, or load it before") from err
     owners = {device: bdf for bdf in management for device in devices_of(system, bdf)}
     ports = [look_at(system, device, owners.get(device, "")) for device in sorted(devices, key=natural)]
     for port in ports:

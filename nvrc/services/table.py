@@ -7,13 +7,19 @@ the journal. How long to wait for it and what to make of its lines is the busine
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import Enum, Mapping, NamedTuple, dataclass
+from guest_cdi.lean.light import TYPE_CHECKING, Enum, Mapping, NamedTuple, dataclass
+from nvrc.machine import privileges as rows
 from nvrc.machine.children import Ended
+from nvrc.machine.privileges import prepare
 from nvrc.machine.program import Program
-from nvrc.machine.system import System
+from nvrc.machine.rights import Privileges
+from nvrc.machine.system import Files, System
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.signals import signal
+
+if TYPE_CHECKING:
+    from nvrc.vocabulary.errors import Code
 
 
 class Importance(Enum):
@@ -25,6 +31,21 @@ class Restart(Enum):
     NEVER = "never"
     UNLESS_CONFIDENTIAL = "once, never with confidential GPUs"
     BOUNDED = "a few times, more and more slowly"
+
+
+class Rule(NamedTuple):
+    """`most` restarts, after `first_s` and twice as long each time; all is forgiven after `steady_s` without an end."""
+
+    most: int
+    first_s: float = 1.0
+    steady_s: float | None = None
+
+
+RULES: Mapping[Restart, Rule] = {
+    Restart.NEVER: Rule(0), Restart.UNLESS_CONFIDENTIAL: Rule(1), Restart.BOUNDED: Rule(5, steady_s=600.0),
+}
+# Who goes first when memory is short is what the machine can do without: -1000 is never, 1000 always.
+KEPT, SPARED = -900, 500
 
 
 class Words(NamedTuple):
@@ -39,52 +60,64 @@ class Service:
     """One daemon. `pid_file`: it puts itself into the background, and its pid is there.
 
     `marker`: what its line says when it is ready; `ready_path`: what it makes then. `code` and `stall_code` are those
-    of a failed start and of one that takes too long.
+    of a failed start and of one that takes too long, `lost_code` that of one that ended for good.
     """
 
     name: str
     step: str
     path: str
     args: tuple[Words, ...]
-    code: str
-    stall_code: str
+    privileges: Privileges
+    code: Code
+    stall_code: Code
     importance: Importance
     restart: Restart
     marker: str = ""
     ready_path: str = ""
     pid_file: str = ""
-    account: str = ""
+    oom_score_adj: int = 0
+    lost_code: Code = "E_SERVICE_LOST"
     stop: signal.Signals = signal.SIGTERM
 
 
 # The fabric manager is never restarted: it would meet GPUs that another one has set up, and those need a reset first.
 FABRIC_MANAGER = Service(
-    name="nv-fabricmanager", step="fabric", path="/bin/nv-fabricmanager",
+    name="nv-fabricmanager", step="fabric", path="/bin/nv-fabricmanager", privileges=rows.FABRIC_MANAGER,
     code="E_FABRIC_START", stall_code="E_FABRIC_STALL",
     args=(Words(("-c", paths.FABRIC_CONFIG)), Words(("-g", "{guid}"), only_with="guid")),
-    importance=Importance.CRITICAL, restart=Restart.NEVER, marker="FM starting NvLink Inband")
+    importance=Importance.CRITICAL, oom_score_adj=KEPT, restart=Restart.NEVER, marker="FM starting NvLink Inband")
 SUBNET_MANAGER = Service(
-    name="nvlsm", step="fabric", path="/sbin/nvlsm", code="E_NVLSM", stall_code="E_NVLSM",
+    name="nvlsm", step="fabric", path="/sbin/nvlsm", privileges=rows.SUBNET_MANAGER,
+    code="E_NVLSM", stall_code="E_NVLSM",
     args=(Words(("-F", "{root}/usr/share/nvidia/nvlsm/nvlsm.conf")), Words(("-g", "{guid}")), Words(("-f", "stdout"))),
-    importance=Importance.CRITICAL, restart=Restart.NEVER, marker="SUBNET UP",
+    importance=Importance.CRITICAL, oom_score_adj=KEPT, restart=Restart.NEVER, marker="SUBNET UP",
     ready_path=paths.SUBNET_SOCKET)
 # It holds the only attach that a confidential GPU has. Verbose, because only its lines per device tell the truth.
 PERSISTENCED = Service(
     name="nvidia-persistenced", step="persistenced", path="/bin/nvidia-persistenced",
+    privileges=rows.PERSISTENCED,
     code="E_PERSISTENCED_START", stall_code="E_PERSISTENCED_STALL",
     args=(Words(("--verbose",)), Words(("--uvm-persistence-mode",), only_with="uvm")),
-    importance=Importance.CRITICAL, restart=Restart.UNLESS_CONFIDENTIAL, pid_file=paths.PERSISTENCED_PID)
+    importance=Importance.CRITICAL, oom_score_adj=KEPT, restart=Restart.UNLESS_CONFIDENTIAL,
+    pid_file=paths.PERSISTENCED_PID)
 HOST_ENGINE = Service(
-    name="nv-hostengine", step="dcgm", path="/bin/nv-hostengine", code="E_DCGM", stall_code="E_DCGM",
-    args=(Words(("--service-account", "nvidia-dcgm")), Words(("--home-dir", "/tmp"))),  # noqa: S108 - the guest's own
-    importance=Importance.HELPER, restart=Restart.BOUNDED, pid_file=paths.HOSTENGINE_PID, account="nvidia-dcgm")
+    name="nv-hostengine", step="dcgm", path="/bin/nv-hostengine", privileges=rows.HOST_ENGINE,
+    code="E_DCGM", stall_code="E_DCGM",
+    args=(Words(("--pid", paths.HOSTENGINE_PID)), Words(("--home-dir", "/tmp"))),  # noqa: S108 - the guest's own
+    importance=Importance.HELPER, oom_score_adj=SPARED, restart=Restart.BOUNDED, pid_file=paths.HOSTENGINE_PID)
 EXPORTER = Service(
-    name="dcgm-exporter", step="dcgm", path="/bin/dcgm-exporter", code="E_DCGM", stall_code="E_DCGM",
+    name="dcgm-exporter", step="dcgm", path="/bin/dcgm-exporter", privileges=rows.EXPORTER,
+    code="E_DCGM", stall_code="E_DCGM",
     args=(Words(("-k",)), Words(("-f", paths.DCGM_COUNTERS))),
-    importance=Importance.HELPER, restart=Restart.BOUNDED, marker="Starting webserver")
+    importance=Importance.HELPER, oom_score_adj=SPARED, restart=Restart.BOUNDED, marker="Starting webserver")
 
-# In the order of their start; they are stopped in the reverse order.
-SERVICES = (SUBNET_MANAGER, FABRIC_MANAGER, PERSISTENCED, HOST_ENGINE, EXPORTER)
+# Ours, and no part of the boot: PID 1 starts it when the machine is ready.
+METRICS = Service(
+    name="nvrc-metrics", step="supervise", path=paths.METRICS, privileges=rows.METRICS,
+    code="E_METRICS", stall_code="E_METRICS",
+    args=(Words(("--port", "{port}")), Words(("--driver-root", "{driver_root}"), only_with="driver_root"),
+          Words(("--gpus",), only_with="gpus")),
+    importance=Importance.HELPER, oom_score_adj=SPARED, restart=Restart.BOUNDED, lost_code="E_METRICS")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +140,7 @@ def describe(service: Service, root: str, values: Mapping[str, str] | None = Non
     filled = {"root": root, **(values or {})}
     return Program(
         path=f"{root}{service.path}", log_as=service.name,
+        privileges=service.privileges, oom_score_adj=service.oom_score_adj or None,
         args=tuple(word.format_map(filled) for words in service.args
                    if not words.only_with or filled.get(words.only_with) for word in words.words))
 
@@ -116,19 +150,21 @@ def start(system: System, service: Service, root: str, ended: Ended,
     """Start the daemon from below `root`; what it starts with, and the pid of what was started."""
     program = describe(service, root, values)
     if not system.exists(program.path, executable=True):
-        raise NvrcError(service.code, f"{program.path} is not there or not executable",
-                        "build the image or the GPU extension with it")
+        raise NvrcError(service.code, f"{program.path} is missing or not executable",
+                        "build the image or the GPU extension with it", service=service.name, path=program.path)
+    prepare(system, service.privileges, service.code)
     try:
         return program, system.start(program, ended)
     except OSError as err:
         raise NvrcError(service.code, f"cannot start {program.path}: {err.strerror}",
-                        "check the file's loader and architecture in the image") from err
+                        "check the file's loader and architecture in the image", service=service.name,
+                        path=program.path) from err
 
 
-def read_pid(system: System, service: Service) -> int | None:
+def read_pid(system: Files, service: Service) -> int | None:
     """The pid in the daemon's PID file; None while there is none that makes sense."""
     try:
-        text = system.read(service.pid_file, 64).decode("ascii", "replace").strip()
+        text = system.read_plain(service.pid_file, 64).decode("ascii", "replace").strip()
     except OSError:
         return None
     return int(text) if text.isdigit() and len(text) < 10 and int(text) > 1 else None

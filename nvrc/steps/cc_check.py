@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step `cc-check`: the confidential mode of the machine and of each GPU, against what the command line demands."""
+"""Step `cc-check`: the confidential mode of the machine, of each GPU and NVSwitch, against what the line requires."""
 
 from __future__ import annotations
 
 from nvrc.engine.asking import client_of
-from nvrc.engine.facts import Facts, replace
+from nvrc.engine.facts import Facts, known, replace
 from nvrc.machine.system import System
-from nvrc.nvml.client import SPARE_S
-from nvrc.nvml.judge import Mode, judge
+from nvrc.nvml.client import SPARE_S, Client
+from nvrc.nvml.judge import Confidential, Mode, judge
+from nvrc.nvml.switches import check_alone, check_switches
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.trouble import remark
 
 
 def run(_system: System, facts: Facts) -> Facts:
@@ -19,15 +21,28 @@ def run(_system: System, facts: Facts) -> Facts:
         raise NvrcError("E_CC_UNKNOWN", f"asked for the mode of GPU {_listed(facts.usable)}, the worker answered for "
                                         f"{_listed(answered)}")
     labels = {gpu.number: gpu.label for gpu in facts.gpus or ()}
-    found = judge(answer.system, answer.gpus, labels, facts.settings.cc)
-    remarks = ("the GPUs are in developer tools mode: nothing in them is confidential",
+    found = _ask_switches(facts, client, judge(answer.system, answer.gpus, labels, facts.settings.cc))
+    remarks = (remark("the GPUs are in developer tools mode: nothing in them is confidential"),
                ) if found.mode is Mode.DEVTOOLS else ()
     checked = tuple(gpu.bdf for gpu in facts.gpus or () if gpu.number in answered)
     return replace(facts, confidential=found, cc_checked=checked, warnings=facts.warnings + remarks)
 
 
+def _ask_switches(facts: Facts, client: Client, found: Confidential) -> Confidential:
+    """Protected PCIe is a promise of the switches as well, and those have a library of their own."""
+    if found.mode is not Mode.PPCIE:
+        return found
+    on_bus = tuple(function.bdf for function in known(facts.topology, "topology").nvswitches)
+    if not on_bus:
+        check_alone(len(facts.on_bus))
+        return found
+    check_switches(client.switches(), on_bus)
+    return found._replace(why=f"{found.why}; NSCQ: {len(on_bus)} NVSwitches protected and locked")
+
+
 def deadline_s(facts: Facts) -> float:
-    return facts.nvml_patience_s + SPARE_S
+    """Two requests: GPUs, switches."""
+    return 2 * facts.nvml_patience_s + SPARE_S
 
 
 def tell(facts: Facts) -> str:

@@ -2,13 +2,13 @@
 """Step `dcgm`: DCGM's host engine and exporter, if the command line asks for them and the image has them.
 
 Never worth the VM: without them the boot is degraded, not over. Stock images have neither the exporter nor its
-counters file nor the host engine's account, so each is asked for before a program is started that could only fail.
+counters file, so each is asked for before a program is started that could only fail.
 """
 
 from __future__ import annotations
 
 from nvrc.engine.facts import Facts, FailedWithFacts, replace
-from nvrc.machine.system import System
+from nvrc.machine.system import Files, System
 from nvrc.services.launch import launch
 from nvrc.services.table import EXPORTER, HOST_ENGINE, Service
 from nvrc.vocabulary import paths
@@ -45,21 +45,11 @@ def tell(facts: Facts) -> str:
     return ", ".join(running.service.name for running in facts.services if running.service.step == "dcgm")
 
 
-def _what_is_missing(system: System, root: str, service: Service) -> str:
+def _what_is_missing(system: Files, root: str, service: Service) -> str:
     """What the image lacks for this program, empty if nothing."""
     path = root + service.path
     if not system.exists(path, executable=True):
         return f"{path} is not in the image"
     if service is EXPORTER and not system.exists(paths.DCGM_COUNTERS):
         return f"{paths.DCGM_COUNTERS} is not in the image"
-    if service.account and not _has_account(system, service.account):
-        return f"{paths.ACCOUNTS} has no account {service.account}"
     return ""
-
-
-def _has_account(system: System, name: str) -> bool:
-    try:
-        lines = system.read(paths.ACCOUNTS).split(b"\n")
-    except OSError:
-        return False
-    return any(line.startswith(name.encode() + b":") for line in lines)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from guest_cdi.lean.light import TYPE_CHECKING
 from nvrc.engine.facts import Facts, replace
-from nvrc.extensions.disks import absent, find_disks, reconcile
+from nvrc.extensions.disks import BLOCK_DEVICES, absent, find_disks, has_controller, reconcile
 from nvrc.hardware.modules import Modules
 from nvrc.machine.linux import MS_NODEV, MS_NOSUID, MS_RDONLY
 from nvrc.machine.system import System
 from nvrc.machine.uevents import wait_until_complete
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.trouble import remark
 
 if TYPE_CHECKING:
     from nvrc.extensions.disks import Pair
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 # What a kernel needs for extensions and may have as modules; one that has it built in leaves no trace of some of it.
 STORAGE = ("virtio_blk", "dm_verity", "erofs")
-VIRTIO, BLOCK_DEVICES = "0x1af4", ("0x1001", "0x1042")  # transitional and modern, as virtio's specification has them
 FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV  # programs are run from there, so not MS_NOEXEC
 EROFS_MAGIC_AT, EROFS_MAGIC = 1024, bytes.fromhex("e2e1f5e0")
 GPU = "gpu"
@@ -31,7 +31,7 @@ GPU = "gpu"
 
 def run(system: System, facts: Facts) -> Facts:
     settings = facts.settings
-    remarks = _await_disks(system, settings) if settings.extensions or _has_disk_controller(system) else ()
+    remarks = _await_disks(system, settings) if settings.extensions or has_controller(system, BLOCK_DEVICES) else ()
     pairs = reconcile(find_disks(system), settings.extensions)
     roots = {pair.extension.name: _mount(system, pair, settings) for pair in pairs}
     gpu_root = roots.get(GPU, "")
@@ -39,7 +39,8 @@ def run(system: System, facts: Facts) -> Facts:
         from nvrc.extensions.gpu import join  # what most boots go without
 
         join(system, gpu_root, settings.timeout_command_s)
-    return replace(facts, extensions=tuple(roots), gpu_root=gpu_root, warnings=facts.warnings + remarks)
+    return replace(facts, extensions=tuple(roots), gpu_root=gpu_root,
+                   warnings=facts.warnings + tuple(map(remark, remarks)))
 
 
 def deadline_s(facts: Facts) -> float:
@@ -61,20 +62,6 @@ def _await_disks(system: System, settings: Settings) -> tuple[str, ...]:
     return tuple(modules.remarks)
 
 
-def _has_disk_controller(system: System) -> bool:
-    """Whether there may be a disk that no driver has shown yet: nobody may take one that is not spoken of for none."""
-    try:
-        functions = system.list_dir(paths.PCI_DEVICES)
-        return any(_attribute(system, one, "vendor") == VIRTIO and _attribute(system, one, "device") in BLOCK_DEVICES
-                   for one in functions)
-    except OSError:
-        return False
-
-
-def _attribute(system: System, function: str, name: str) -> str:
-    return system.read(f"{paths.PCI_DEVICES}/{function}/{name}", 16).decode("ascii", "replace").strip()
-
-
 def _mount(system: System, pair: Pair, settings: Settings) -> str:
     """Where the extension is mounted."""
     from nvrc.extensions.verity import FOLDER, device_name, open_verity  # what most boots go without
@@ -82,7 +69,7 @@ def _mount(system: System, pair: Pair, settings: Settings) -> str:
     name = pair.extension.name
     first = open_verity(system, pair, settings.verity_corruption)
     if first[EROFS_MAGIC_AT:EROFS_MAGIC_AT + len(EROFS_MAGIC)] != EROFS_MAGIC:
-        raise NvrcError("E_EXTENSION_MOUNT", f'extension "{name}": its verified data are no EROFS file system')
+        raise NvrcError("E_EXTENSION_MOUNT", f'extension "{name}": its verified data are not an EROFS file system')
     target = f"{paths.EXTENSIONS}/{name}"
     try:
         system.make_dir(target)

@@ -6,10 +6,8 @@ The subnet manager where the switches need one, then the fabric manager.
 
 from __future__ import annotations
 
-import posixpath
-
 from nvrc.engine.facts import Facts, FailedWithFacts, known, replace
-from nvrc.machine.system import System
+from nvrc.machine.system import Files, System
 from nvrc.params.claims import fabric_mode, rail_policy
 from nvrc.services.fabric_config import write_config
 from nvrc.services.launch import launch
@@ -51,9 +49,9 @@ def tell(facts: Facts) -> str:
     return ", ".join(running.service.name for running in facts.services if running.service.step == "fabric")
 
 
-def _make_folder(system: System) -> None:
+def _make_folder(system: Files) -> None:
     """Where the subnet manager puts the socket that the fabric manager talks to it by."""
-    folder = posixpath.dirname(paths.SUBNET_SOCKET)
+    folder = paths.FABRIC_FOLDER
     try:
         system.make_dir(folder)
     except OSError as err:

@@ -11,7 +11,7 @@ from guest_cdi.lean.light import NamedTuple
 from nvrc.engine.facts import Facts
 from nvrc.engine.table import SHORT, nothing
 from nvrc.machine.linux import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RELATIME
-from nvrc.machine.system import System
+from nvrc.machine.system import Files, System
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 
@@ -92,13 +92,13 @@ def _mount(system: System, row: Row) -> None:
         raise NvrcError("E_MOUNT", f"cannot mount {row.fstype} on {row.target}: {err.strerror}") from err
 
 
-def _link(system: System) -> None:
+def _link(system: Files) -> None:
     for path, target in LINKS:
         try:
             system.make_link(path, target)
         except OSError as err:
             raise NvrcError("E_MOUNT", f"cannot link {path} to {target}: {err.strerror}",
-                            "/dev must be writable: it is a devtmpfs of the guest kernel") from err
+                            "make /dev writable: it is a devtmpfs of the guest kernel") from err
     try:
         system.make_dir(paths.RUN, 0o700)
     except OSError as err:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from guest_cdi.lean.light import NamedTuple
 from nvrc.engine.facts import Facts, replace
 from nvrc.engine.table import SHORT
-from nvrc.machine.system import System
+from nvrc.machine.system import Files
 from nvrc.vocabulary.errors import NvrcError
 
 FOLDER = "/proc/sys"
@@ -52,8 +52,8 @@ HARDENING: tuple[Row, ...] = (
     Row("kernel.io_uring_disabled", "2", "an interface with many flaws behind it, which neither agent nor driver uses"),
     Row("vm.unprivileged_userfaultfd", "0", "no faults of the kernel handled by a process without CAP_SYS_PTRACE"),
     Row("vm.mmap_min_addr", "65536", "a null pointer of the kernel leads to nothing of a process", at_least=True),
-    Row("dev.tty.ldisc_autoload", "0", "no line disciplines loaded by whoever has a terminal"),
-    Row("dev.tty.legacy_tiocsti", "0", "no typing into somebody else's terminal"),
+    Row("dev.tty.ldisc_autoload", "0", "no line disciplines loaded by users of a terminal"),
+    Row("dev.tty.legacy_tiocsti", "0", "no typing into the terminal of another user"),
     Row("fs.suid_dumpable", "0", "no dump and no tracing of a program that changed its user", required=True),
     Row("fs.protected_symlinks", "1", "no following of others' links in folders like /tmp", required=True),
     Row("fs.protected_hardlinks", "1", "no hard links to files that the maker may not write", required=True),
@@ -67,7 +67,7 @@ HARDENING: tuple[Row, ...] = (
 deadline_s = SHORT
 
 
-def run(system: System, facts: Facts) -> Facts:
+def run(system: Files, facts: Facts) -> Facts:
     missing = tuple(row.name for row in HARDENING if not _apply(system, row))
     return replace(facts, unhardened=missing)
 
@@ -78,7 +78,7 @@ def tell(facts: Facts) -> str:
     return f"{kept}; not in this kernel: {' '.join(missing)}" if missing else kept
 
 
-def _apply(system: System, row: Row) -> bool:
+def _apply(system: Files, row: Row) -> bool:
     """Whether the kernel has it; it is as the row says then."""
     try:
         found = system.read(row.path, 256).decode(errors="replace").strip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from nvrc.engine.facts import Facts
 from nvrc.engine.table import SHORT, nothing
-from nvrc.machine.system import System
+from nvrc.machine.system import Files, System
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 
@@ -33,7 +33,7 @@ def run(system: System, facts: Facts) -> Facts:
     return facts
 
 
-def _first_word(system: System) -> str:
+def _first_word(system: Files) -> str:
     try:
         words = system.read(paths.HOSTNAME, 4096).decode("ascii", "replace").split()
     except FileNotFoundError:
@@ -43,7 +43,7 @@ def _first_word(system: System) -> str:
     return words[0] if words else ""
 
 
-def _check_agent(system: System) -> None:
+def _check_agent(system: Files) -> None:
     if not system.exists(paths.AGENT):
         raise NvrcError("E_AGENT_MISSING", f"{paths.AGENT} does not exist")
     if not system.exists(paths.AGENT, executable=True):

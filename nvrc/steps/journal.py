@@ -8,9 +8,10 @@ from errno import EINVAL
 from nvrc.engine.facts import Facts, replace
 from nvrc.engine.table import SHORT, nothing
 from nvrc.machine.journal import Journal
-from nvrc.machine.system import System
+from nvrc.machine.system import Files, System
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.trouble import Trouble, remark
 
 # The socket sizes are those of the reference init. The queue length is ours: a Unix datagram socket is bounded by
 # the number of queued datagrams (10 by default), and a daemon blocks in syslog(3) when the queue is full.
@@ -27,15 +28,25 @@ SYSCTLS = (
 deadline_s, tell = SHORT, nothing
 
 
+def _decided(system: Files) -> tuple[Trouble, ...]:
+    """A word of the command line decided for good what programs may write to the kernel's log; `on` is no limit."""
+    found = system.read(paths.PRINTK_DEVKMSG, 64).decode(errors="replace").strip()
+    if found != "on":
+        return ()
+    return (remark("printk.devkmsg=on on the kernel command line lets containers fill the kernel's log and hide "
+                   "messages of the driver"),)
+
+
 def run(system: System, facts: Facts) -> Facts:
     for path, value in SYSCTLS:
         try:
             system.write(path, value.encode())
         except OSError as err:
             if path == paths.PRINTK_DEVKMSG and err.errno == EINVAL:
-                continue  # printk.devkmsg= on the command line decided it for good
+                facts = replace(facts, warnings=facts.warnings + _decided(system))
+                continue
             raise NvrcError("E_JOURNAL", f"cannot write {value.strip()} to {path}: {err.strerror}",
-                            "the guest kernel needs CONFIG_NET, CONFIG_UNIX and CONFIG_PRINTK") from err
+                            "build the guest kernel with CONFIG_NET, CONFIG_UNIX and CONFIG_PRINTK") from err
     try:
         log_socket = system.bind_log(paths.DEV_LOG)
     except OSError as err:

@@ -14,24 +14,25 @@ from nvrc.engine.facts import Facts, replace
 from nvrc.hardware.modules import Modules
 from nvrc.hardware.needs import check_tee, load_needs
 from nvrc.machine.linux import MS_RDONLY, MS_REMOUNT
-from nvrc.machine.system import System
+from nvrc.machine.system import Files, Kernel, System
 from nvrc.steps.filesystems import mount_optional
 from nvrc.steps.modules import read_guest
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.trouble import Trouble, remark
 
 _SHOWN = 6
 
 
 def run(system: System, facts: Facts) -> Facts:
     settings = facts.settings
-    loaded, remarks = _load_needs(system, facts)
+    loaded, warnings = _load_needs(system, facts)
     if settings.lockdown_kexec:
         _write_one(system, paths.KEXEC_DISABLED)
     if settings.lockdown_root:
         _make_root_read_only(system)
     _write_one(system, paths.MODULES_DISABLED)
-    return replace(facts, agent_modules=loaded, warnings=facts.warnings + remarks)
+    return replace(facts, agent_modules=loaded, warnings=facts.warnings + warnings)
 
 
 def deadline_s(facts: Facts) -> float:
@@ -44,18 +45,21 @@ def tell(facts: Facts) -> str:
     return " ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _load_needs(system: System, facts: Facts) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those that were loaded, and remarks. The agent may do without one; if not, its own message comes later."""
+def _load_needs(system: System, facts: Facts) -> tuple[tuple[str, ...], tuple[Trouble, ...]]:
+    """Those that were loaded, and what there is to warn of.
+
+    The agent may do without one; if not, its own message comes later.
+    """
     guest = read_guest(facts)
     modules = Modules(system, options=facts.settings.module_options)
     loaded = load_needs(system, modules, guest, before_driver=False)
     if loaded:
         mount_optional(system)
-    remarks = check_tee(system, modules, guest)
-    return loaded, (*modules.remarks, *remarks)
+    doubts = check_tee(system, modules, guest)
+    return loaded, (*map(remark, modules.remarks), *doubts)
 
 
-def _write_one(system: System, path: str) -> None:
+def _write_one(system: Files, path: str) -> None:
     if not system.exists(path):
         raise NvrcError("E_LOCK_MODULES", f"{path} does not exist")
     try:
@@ -67,7 +71,7 @@ def _write_one(system: System, path: str) -> None:
         raise NvrcError("E_LOCK_MODULES", f"{path} does not read back as 1")
 
 
-def _make_root_read_only(system: System) -> None:
+def _make_root_read_only(system: Kernel) -> None:
     try:
         system.mount("", "/", "", MS_REMOUNT | MS_RDONLY)
     except OSError as err:

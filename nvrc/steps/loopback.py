@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from nvrc.engine.facts import Facts
 from nvrc.engine.table import SHORT, nothing
-from nvrc.machine.system import System
+from nvrc.machine.system import Kernel
 from nvrc.vocabulary.errors import NvrcError
 
 deadline_s, tell = SHORT, nothing
 
 
-def run(system: System, facts: Facts) -> Facts:
+def run(system: Kernel, facts: Facts) -> Facts:
     try:
         system.raise_loopback()
     except OSError as err:

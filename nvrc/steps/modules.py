@@ -15,11 +15,12 @@ from nvrc.engine.facts import Facts, replace
 from nvrc.hardware.module_failure import kernel_words
 from nvrc.hardware.modules import Modules
 from nvrc.hardware.needs import Guest, load_needs
-from nvrc.machine.system import System
+from nvrc.machine.system import Files, Kernel, System
 from nvrc.machine.uevents import wait_until_complete
 from nvrc.vocabulary import paths
-from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.errors import NvrcError, make_trouble
 from nvrc.vocabulary.mode import Mode
+from nvrc.vocabulary.trouble import Trouble, remark
 
 GPUS = f"{paths.NVIDIA_PROC}/gpus"
 
@@ -67,13 +68,12 @@ def run(system: System, facts: Facts) -> Facts:
         modules.load(row.module, row.options(facts), row.signs)
     absent = _wait_for_gpus(system, facts)
     return replace(facts, modules=tuple(row.module for row in rows),
-                   warnings=facts.warnings + tuple(modules.remarks) + absent)
+                   warnings=facts.warnings + tuple(map(remark, modules.remarks)) + absent)
 
 
 def read_guest(facts: Facts) -> Guest:
     """What needs are recognised by, of what is known of the machine."""
-    functions = (*facts.topology.others, *facts.topology.management_nics) if facts.topology else ()
-    return Guest(frozenset(one.vendor for one in functions), facts.extensions or (), bool(facts.on_bus))
+    return Guest(facts.extensions or (), bool(facts.on_bus), bool(facts.topology and facts.topology.nics))
 
 
 def patience_s(facts: Facts) -> float:
@@ -90,7 +90,7 @@ def tell(facts: Facts) -> str:
     return " ".join(facts.modules or ())
 
 
-def _wait_for_gpus(system: System, facts: Facts) -> tuple[str, ...]:
+def _wait_for_gpus(system: System, facts: Facts) -> tuple[Trouble, ...]:
     """What to warn about when not every GPU came, and `nvrc.gpus` is content with those that did."""
     on_bus = facts.on_bus
 
@@ -106,10 +106,10 @@ def _wait_for_gpus(system: System, facts: Facts) -> tuple[str, ...]:
             f"progress; missing: {seen}")
     if not facts.settings.gpus.holds(len(on_bus) - len(left), len(on_bus)):
         raise NvrcError("E_GPU_PROBE", what, details=_kernel_words(system))
-    return (f"E_GPU_PROBE {what}",)
+    return (make_trouble("E_GPU_PROBE", what, gpu=left[0] if len(left) == 1 else ""),)
 
 
-def _listed(system: System) -> tuple[str, ...]:
+def _listed(system: Files) -> tuple[str, ...]:
     try:
         return system.list_dir(GPUS)
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def _listed(system: System) -> tuple[str, ...]:
         raise NvrcError("E_GPU_PROBE", f"the driver's list of GPUs, {GPUS}: {err.strerror}") from err
 
 
-def _state(system: System, bdf: str) -> str:
+def _state(system: Files, bdf: str) -> str:
     if not system.exists(f"{paths.PCI_DEVICES}/{bdf}"):
         return "gone from the bus"
     if system.exists(f"/sys/bus/pci/drivers/nvidia/{bdf}"):
@@ -126,5 +126,5 @@ def _state(system: System, bdf: str) -> str:
     return "bound to another driver" if system.exists(f"{paths.PCI_DEVICES}/{bdf}/driver") else "its probe failed"
 
 
-def _kernel_words(system: System) -> tuple[str, ...]:
+def _kernel_words(system: Kernel) -> tuple[str, ...]:
     return kernel_words(system, "nvidia")

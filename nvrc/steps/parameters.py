@@ -1,37 +1,75 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the kernel command line once, under the policy that the image owner baked in. Nobody reads it again."""
+"""Reads the kernel command line once, under the policy that the image owner baked in. Nobody reads it again.
+
+Where a disk, a TEE or the policy says that the pod may have given initdata, what that adds is read first.
+"""
 
 from __future__ import annotations
 
 import stat
 
-from nvrc.engine.facts import Facts, replace
-from nvrc.engine.table import PATIENT, nothing
-from nvrc.machine.system import System
-from nvrc.params.parse import Parsed, parse
+from guest_cdi.lean.light import TYPE_CHECKING
+from nvrc.engine.facts import Facts, FailedWithFacts, replace
+from nvrc.engine.table import PATIENT
+from nvrc.extensions.disks import BLOCK_DEVICES, SCSI_DEVICES, disk_names, has_controller
+from nvrc.hardware.needs import Guest, is_recognised
+from nvrc.machine.system import Files, System
+from nvrc.params.parse import Parsed, Problem, Severity, parse
 from nvrc.params.policy import NO_POLICY, Policy, load_policy
+from nvrc.steps.filesystems import mount_optional
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.needs import CCA_SIGNS, SNP_SIGNS, TDX_SIGNS
+from nvrc.vocabulary.trouble import remark
 
-deadline_s, tell = PATIENT, nothing
+if TYPE_CHECKING:
+    from nvrc.params.initdata import Initdata
+
+deadline_s = PATIENT
 
 
 def run(system: System, facts: Facts) -> Facts:
-    parsed = parse(_read_cmdline(system), _read_policy(system))
+    policy, line = _read_policy(system), _read_cmdline(system)
+    parsed, found = parse(line, policy), replace(facts, policy=policy.sha256, verifier=policy.verifier)
+    if may_have_initdata(system, policy):
+        from nvrc.confidential.initdata import find_initdata  # what most boots go without
+
+        pod, remarks = find_initdata(system, policy, parsed.settings.module_options, mount_optional)
+        found = replace(found, initdata=pod.told() if pod else "", pod_topology=pod.topology if pod else "",
+                        warnings=facts.warnings + remarks)
+        parsed = _add_initdata(parsed, parse(line, policy, pod.initdata.tokens), pod.initdata) if pod else parsed
     problems = tuple(str(problem) for problem in parsed.problems)
     try:
         parsed.raise_on_error()
     except NvrcError as err:
-        raise NvrcError(err.code, err.what, err.hint, problems) from err
-    return replace(facts, parameters=parsed, warnings=facts.warnings + problems)
+        raise FailedWithFacts(NvrcError(err.code, err.what, err.hint, problems), found) from err
+    return replace(found, parameters=parsed, warnings=found.warnings + tuple(map(remark, problems)))
 
 
-def read(system: System) -> Parsed:
+def tell(facts: Facts) -> str:
+    """Which policy the line was read under: its hash is in the manifest of the image, too. And which initdata."""
+    return "; ".join(filter(None, (f"policy sha256={facts.policy}" if facts.policy else "", facts.initdata)))
+
+
+def may_have_initdata(system: Files, policy: Policy) -> bool:
+    """Asked at every boot, so it loads nothing that a boot does not load anyway."""
+    return (policy.requires_initdata or bool(disk_names(system))
+            or has_controller(system, (*BLOCK_DEVICES, *SCSI_DEVICES))
+            or is_recognised(system, SNP_SIGNS + TDX_SIGNS + CCA_SIGNS, Guest()))
+
+
+def _add_initdata(line: Parsed, both: Parsed, pod: Initdata) -> Parsed:
+    """The agent leaves aside what it does not know of initdata; here it is a problem like one of the line."""
+    severity = Severity.ERROR if both.settings.strict or line.settings.strict else Severity.WARNING
+    return both._replace(problems=(*both.problems, *(Problem(severity, "initdata", what) for what in pod.remarks)))
+
+
+def read(system: Files) -> Parsed:
     """The line as it is, with every mistake in it."""
     return parse(_read_cmdline(system), _read_policy(system))
 
 
-def _read_cmdline(system: System) -> bytes:
+def _read_cmdline(system: Files) -> bytes:
     try:
         return system.read(paths.CMDLINE)
     except OSError as err:
@@ -39,17 +77,17 @@ def _read_cmdline(system: System) -> bytes:
                         "check that /proc is mounted") from err
 
 
-def _read_policy(system: System) -> Policy:
+def _read_policy(system: Files) -> Policy:
     """A policy that is lost is not one that is absent: whatever has its name must be a file, and be read as one."""
     try:
         if not _is_there(system):
             return NO_POLICY
         return load_policy(system.read(paths.POLICY))
     except OSError as err:
-        raise NvrcError("E_POLICY", f"cannot read {paths.POLICY}: {err.strerror}") from err
+        raise NvrcError("E_POLICY", f"cannot read {paths.POLICY}: {err.strerror}", path=paths.POLICY) from err
 
 
-def _is_there(system: System) -> bool:
+def _is_there(system: Files) -> bool:
     """Links are not followed: one that leads nowhere, or to a FIFO, would be found out too late."""
     folder = system.find_node(paths.POLICY_FOLDER)
     if folder is not None and not stat.S_ISDIR(folder.mode):

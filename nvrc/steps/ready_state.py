@@ -7,30 +7,65 @@ all of that was about the same GPUs is asked here once more, because the state i
 
 from __future__ import annotations
 
-from nvrc.engine.asking import client_of
+from nvrc.engine.asking import client_of, dismiss_worker
 from nvrc.engine.facts import Facts, known, replace
 from nvrc.engine.ledger import collect
 from nvrc.machine.system import System
 from nvrc.nvml.client import SPARE_S
 from nvrc.nvml.identity import check_sets
-from nvrc.nvml.judge import Mode
+from nvrc.nvml.judge import Confidential, Mode
 from nvrc.nvml.readiness import Outcome, Ready, Wish, decide
 from nvrc.params.settings import Settings
+from nvrc.params.table import asked
 from nvrc.params.values import ReadyRule
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.trouble import remark
 
 
-def run(_system: System, facts: Facts) -> Facts:
+def run(system: System, facts: Facts) -> Facts:
     settings, found = facts.settings, known(facts.confidential, "cc-check")
+    if settings.key_rotation_bits is not None:
+        facts = _rotate_keys(facts, settings.key_rotation_bits, found)
+    if settings.is_attested:
+        return _hold(facts, found)
     if found.mode is Mode.OFF:
         facts = replace(facts, ready=_not_applicable(settings))
     else:
         sets = collect(facts)
-        check_sets(sets, settings.gpus)
+        check_sets(sets, settings.gpus, {record.bdf: record.uuid for record in facts.ledger or ()})
         wish = decide(settings, found, sets.unchecked)
-        facts = replace(facts, ready=_make(facts, wish), warnings=facts.warnings + wish.remarks)
-    if facts.worker:
-        facts.worker.stop()
+        facts = replace(facts, ready=_make(system, facts, wish),
+                        warnings=facts.warnings + tuple(map(remark, wish.remarks)))
+    dismiss_worker(facts)
+    return facts
+
+
+def _rotate_keys(facts: Facts, advantage: int, found: Confidential) -> Facts:
+    if found.mode is Mode.OFF:
+        what = (f"{asked('key_rotation_bits', advantage)} is asked for, but there is no confidential mode, "
+                "no key to rotate")
+        if facts.settings.strict:
+            raise NvrcError("E_KEY_ROTATION", f"{what}, under nvrc.strict",
+                            "put the GPUs into confidential mode, or drop the parameter")
+        return replace(facts, warnings=(*facts.warnings, remark(what)))
+    got = client_of(facts).rotate_keys(advantage)
+    if got != advantage:
+        raise NvrcError("E_KEY_ROTATION", f"set to {advantage}, but "
+                                          f"nvmlSystemGetConfComputeKeyRotationThresholdInfo says {got}")
+    return replace(facts, keys=f"key rotation at {advantage} bits")
+
+
+def _hold(facts: Facts, found: Confidential) -> Facts:
+    """The step `attest` sets the state, of all GPUs of the VM at once; the worker stays for it."""
+    if not found.mode.is_trusted:
+        raise NvrcError("E_READY_STATE", f"{asked('ready', facts.settings.ready)} requires confidential GPUs; "
+                        f"mode is {found.mode.value}",
+                        "put the GPUs into confidential mode on the host, or drop nvrc.ready")
+    sets = collect(facts)
+    check_sets(sets, facts.settings.gpus, {record.bdf: record.uuid for record in facts.ledger or ()})
+    if sets.unchecked:
+        raise NvrcError("E_READY_STATE", f"{', '.join(sets.unchecked)} was not checked, and the state covers every GPU "
+                        "of the VM", "replace the GPU, or pass fewer to the VM")
     return facts
 
 
@@ -39,26 +74,29 @@ def deadline_s(facts: Facts) -> float:
 
 
 def tell(facts: Facts) -> str:
-    return f"{facts.ready.outcome.value}: {facts.ready.why}" if facts.ready else ""
+    if facts.ready is None:
+        return "held until attested" if facts.confidential else ""
+    return f"{facts.ready.outcome.value}: {facts.ready.why}"
 
 
 def _not_applicable(settings: Settings) -> Ready:
     """Other programs of this kind power the VM off here, although runtimes ask for the state by default."""
     why = "no confidential mode, no ready state"
-    asked = settings.ready_rule is not ReadyRule.NEVER or (
+    is_asked = settings.ready_rule is not ReadyRule.NEVER or (
         settings.ready is ReadyRule.SRS and settings.ready_state is not None)
-    if asked and settings.strict:
+    if is_asked and settings.strict:
         raise NvrcError("E_READY_STATE", f"a ready state is asked for under nvrc.strict, but {why}",
                         "drop nvrc.ready and nvrc.smi.srs, or put the GPUs into confidential mode")
-    return Ready(Outcome.NOT_APPLICABLE, True, f"asked for, but {why}" if asked else why)
+    return Ready(Outcome.NOT_APPLICABLE, True, f"asked for, but {why}" if is_asked else why)
 
 
-def _make(facts: Facts, wish: Wish) -> Ready:
+def _make(system: System, facts: Facts, wish: Wish) -> Ready:
     before, now = client_of(facts).settle_ready(wish.state)
     if wish.state is not None and now is not wish.state:
         raise NvrcError("E_READY_STATE", f"set to {int(wish.state)}, but nvmlSystemGetConfComputeGpusReadyState says "
                                          f"{int(now)}")
     state = "ready" if now else "not ready"
+    why = f"{wish.why}; {facts.keys}" if facts.keys else wish.why
     if before is now:
-        return Ready(Outcome.LEFT, now, f"{wish.why}; the GPUs are {state}")
-    return Ready(Outcome.SET, now, f"{wish.why}; read back: {state}")
+        return Ready(Outcome.LEFT, now, f"{why}; the GPUs are {state}")
+    return Ready(Outcome.SET, now, f"{why}; at {system.now():.1f} s; read back: {state}")

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 from nvrc.engine.facts import Facts, replace
 from nvrc.engine.table import PATIENT
-from nvrc.hardware.topology import COLUMNS, PciReader, classify, counting, decide, scan
+from nvrc.hardware.topology import COLUMNS, classify, counting, decide, scan
+from nvrc.machine.system import Readable
 from nvrc.params.claims import check_claims
+from nvrc.vocabulary.trouble import remark
 
 deadline_s = PATIENT
 
 
-def run(sys: PciReader, facts: Facts) -> Facts:
+def run(sys: Readable, facts: Facts) -> Facts:
     topology = classify(scan(sys))
     mode = decide(topology)
     claims = check_claims(facts.parameters.settings, mode) if facts.parameters else ()
-    return replace(facts, topology=topology, mode=mode, warnings=facts.warnings + claims)
+    return replace(facts, topology=topology, mode=mode, warnings=facts.warnings + tuple(map(remark, claims)))
 
 
 def tell(facts: Facts) -> str:

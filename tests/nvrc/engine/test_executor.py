@@ -3,23 +3,29 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from fakes.steps import Action, Doing
 from fakes.system import FakeSystem
+from fakes.trouble import trouble
 from nvrc.boot import BOOT
 from nvrc.engine.conditions import always
 from nvrc.engine.executor import BootError, DeadlineError, Executor, Record
 from nvrc.engine.facts import Facts, FailedWithFacts, merge, replace
-from nvrc.engine.table import DEGRADE, Action, Doing, Step, order, seconds
+from nvrc.engine.table import DEGRADE, Step, order, seconds
 from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
 from nvrc.params.parse import parse
-from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.errors import NvrcError, make_trouble
 from nvrc.vocabulary.mode import Mode
+from nvrc.vocabulary.trouble import Trouble, remark
 
 
 @pytest.fixture
@@ -71,10 +77,73 @@ def test_a_record_says_how_long_the_step_waited_for_others(system: FakeSystem, l
     assert [(record.name, record.waited_s) for record in run.records] == [("waits", 2.0), ("quick", 0.0)]
 
 
-def test_the_boot_in_the_order_in_which_it_runs() -> None:
-    assert order(BOOT) == (
-        "filesystems", "journal", "hardening", "parameters", "extensions", "identity", "loopback", "topology", "modules", "device-nodes",
-        "lock-modules", "fabric", "persistenced", "gpu-settings", "cc-check", "cdi", "dcgm", "ready-state", "agent")
+def test_a_record_says_when_the_step_ran_and_how_long(system: FakeSystem, loop: Loop) -> None:
+    def work(given: System, facts: Facts) -> Facts:
+        system.clock += 2.5
+        return facts
+
+    system.clock = 10.0
+    run = executor(system, loop, step("a", work), step("b", needs=("a",)))
+    run.run()
+    assert [(record.start_s, record.end_s, record.seconds) for record in run.records] == [
+        (10.0, 12.5, 2.5), (12.5, 12.5, 0.0)]
+
+
+def test_a_step_that_does_not_apply_took_no_time(system: FakeSystem, loop: Loop) -> None:
+    system.clock = 10.0
+    run = executor(system, loop, step("a", when=lambda _facts: False))
+    run.run()
+    assert [(record.start_s, record.end_s) for record in run.records] == [(10.0, 10.0)]
+
+
+def test_a_warning_of_no_step_stands_beside_those_of_steps(system: FakeSystem, loop: Loop) -> None:
+    run = executor(system, loop, step("a"))
+    run.warn("one")
+    run.warn("two")
+    assert [(one.step, one.what) for one in run.run().warnings] == [("", "one"), ("", "two")]
+
+
+def test_nothing_of_a_blocking_step_stays_open(system: FakeSystem, loop: Loop) -> None:
+    def opened() -> set[str]:
+        return {os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")
+                if os.path.exists(f"/proc/self/fd/{name}")}
+
+    before = opened()
+    executor(system, loop, step("a", blocks=always), step("b", blocks=always)).run()
+    loop.turn()
+    assert not {name for name in opened() - before if name.startswith("pipe:")}
+
+
+@pytest.mark.parametrize(("first", "later"), [
+    pytest.param("filesystems", "journal", id="dev is mounted before the log is bound in it"),
+    pytest.param("parameters", "topology", id="claims are read before the machine is compared with them"),
+    pytest.param("hardening", "extensions", id="protections are set before a foreign disk is read"),
+    pytest.param("extensions", "modules", id="the driver may come with an extension"),
+    pytest.param("modules", "lock-modules", id="what is needed is loaded before loading is locked"),
+    pytest.param("fabric", "persistenced", id="links are trained before a GPU attaches"),
+    pytest.param("persistenced", "gpu-settings", id="nvidia-persistenced is the first client of the GPUs"),
+    pytest.param("cc-check", "cdi", id="containers get no GPU whose mode was not checked"),
+    pytest.param("cdi", "ready-state", id="the ready state covers what the document describes"),
+    *(pytest.param(row.name, "agent", id=f"{row.name} is over when the agent starts") for row in BOOT if row.name not in ("agent", "attest")),
+    pytest.param("agent", "attest", id="the agent starts what attests"),
+])
+def test_the_order_of_the_boot(first: str, later: str) -> None:
+    names = order(BOOT)
+    assert names.index(first) < names.index(later)
+    assert first in all_needs(later)
+
+
+def all_needs(name: str) -> set[str]:
+    """What has to be over before a step, directly or by way of others: the order of rows proves nothing."""
+    row = next(row for row in BOOT if row.name == name)
+    return set(row.needs).union(*(all_needs(need) for need in row.needs))
+
+
+@pytest.mark.parametrize("row", BOOT, ids=lambda row: row.name)
+def test_a_row_is_carried_out_by_the_module_of_its_name(row: Step) -> None:
+    module = row.load()
+    for name, arguments in (("run", 2), ("deadline_s", 1), ("tell", 1)):
+        assert len(inspect.signature(getattr(module, name)).parameters) == arguments, name
 
 
 @pytest.mark.parametrize(("table", "text"), [
@@ -117,18 +186,28 @@ def test_a_critical_failure_stops_what_comes_later(system: FakeSystem, loop: Loo
     run = executor(system, loop, *table)
     with pytest.raises(BootError) as caught:
         run.run()
-    assert (caught.value.record.name, caught.value.record.code, caught.value.record.hint) == (NAMES[bad], "E_MOUNT", "do")
+    assert (caught.value.trouble.step, caught.value.trouble.code, caught.value.trouble.hint) == (NAMES[bad], "E_MOUNT", "do")
     assert system.said == list(NAMES[:bad])
     assert [record.outcome for record in run.records] == ["ok"] * bad + ["fail"] + ["pending"] * (3 - bad)
+    assert {(one.start_s, one.end_s, one.waited_s) for one in run.records[bad + 1:]} <= {(0.0, 0.0, 0.0)}
 
 
 def test_details_of_a_failure_become_warnings_before_it_is_told(system: FakeSystem, loop: Loop) -> None:
-    told: list[tuple[str, tuple[str, ...]]] = []
+    heard: list[tuple[str, tuple[Trouble, ...]]] = []
     error = NvrcError("E_PARAMETERS", "2 mistakes", "fix", ("one", "two"))
     with pytest.raises(BootError):
         executor(system, loop, step("a", failing(error)),
-                 finished=lambda record, facts: told.append((record.detail, facts.warnings))).run()
-    assert told == [("2 mistakes", ("one", "two"))]
+                 finished=lambda record, facts: heard.append((record.detail, facts.warnings))).run()
+    assert heard == [("2 mistakes", (trouble("", "a", "one"), trouble("", "a", "two")))]
+
+
+def test_a_warning_says_which_step_gave_it(system: FakeSystem, loop: Loop) -> None:
+    def warn(_system: System, facts: Facts) -> Facts:
+        return replace(facts, warnings=(*facts.warnings, make_trouble("E_GPU_PROBE", "one is missing", gpu="0000:40:00.0")))
+
+    run = executor(system, loop, step("a", warn), step("b", warn, needs=("a",)))
+    assert [(one.step, one.code, one.gpu, bool(one.hint)) for one in run.run().warnings] == [
+        ("a", "E_GPU_PROBE", "0000:40:00.0", True), ("b", "E_GPU_PROBE", "0000:40:00.0", True)]
 
 
 def test_what_a_failing_step_found_is_kept(system: FakeSystem, loop: Loop) -> None:
@@ -157,9 +236,9 @@ def test_under_strict_no_failure_is_passed_over(system: FakeSystem, loop: Loop) 
 def test_an_unforeseen_exception_names_its_place(system: FakeSystem, loop: Loop) -> None:
     with pytest.raises(BootError) as caught:
         executor(system, loop, step("a", failing(ZeroDivisionError("oops")))).run()
-    assert caught.value.record.code == "E_INTERNAL"
-    assert "ZeroDivisionError: oops at " in caught.value.record.detail
-    assert "test_executor.py:" in caught.value.record.detail
+    assert caught.value.trouble.code == "E_INTERNAL"
+    assert "ZeroDivisionError: oops at " in caught.value.trouble.what
+    assert "test_executor.py:" in caught.value.trouble.what
 
 
 def test_a_quick_step_that_overruns_fails_with_its_limit(system: FakeSystem, loop: Loop) -> None:
@@ -167,7 +246,7 @@ def test_a_quick_step_that_overruns_fails_with_its_limit(system: FakeSystem, loo
     run = Executor(system, loop, (step("a", failing(DeadlineError())),), finished=lambda _r, _f: None, alarm=limits.append)
     with pytest.raises(BootError, match="a did not finish within 10 s") as caught:
         run.run()
-    assert caught.value.record.code == "E_STEP_DEADLINE"
+    assert caught.value.trouble.code == "E_STEP_DEADLINE"
     assert limits == [10, 0], "the alarm is set for the step and taken back"
 
 
@@ -218,10 +297,59 @@ def test_a_blocking_step_that_overruns_is_left_behind(system: FakeSystem, loop: 
         ended.set()
         return facts
 
+    run = executor(system, loop, Step("a", does=Doing(hang, seconds(0)), blocks=always))
     with pytest.raises(BootError, match="a did not finish within 0 s"):
-        executor(system, loop, Step("a", does=Doing(hang, seconds(0)), blocks=always)).run()
+        run.run()
+    assert run.records[0].waited_s == 0.0
     release.set()
     assert ended.wait(5)
+
+
+def test_a_result_that_lies_there_at_the_deadline_counts(system: FakeSystem, loop: Loop) -> None:
+    def work(_system: System, facts: Facts) -> Facts:
+        return replace(facts, gpu_root="in time")
+
+    def meanwhile(_system: System, facts: Facts) -> Facts:
+        wait_until(lambda: bool(run._results))
+        system.clock += 60
+        return facts
+
+    run = executor(system, loop, Step("a", does=Doing(work, seconds(5)), blocks=always), step("b", meanwhile))
+    assert run.run().gpu_root == "in time"
+    assert outcomes(run.records) == {"a": "ok", "b": "ok"}
+
+
+def test_results_count_in_the_order_in_which_they_came(system: FakeSystem, loop: Loop) -> None:
+    came: list[str] = []
+    counted: list[str] = []
+
+    def meanwhile(_system: System, facts: Facts) -> Facts:
+        wait_until(lambda: len(run._results) == 3)
+        came.extend(row[0].name for row in run._results)
+        return facts
+
+    run = executor(system, loop, *(step(name, blocks=always) for name in "abc"), step("d", meanwhile),
+                   finished=lambda record, _facts: counted.append(record.name))
+    run.run()
+    assert counted == ["d", *came]
+
+
+def test_a_step_that_ended_in_time_does_not_fail_when_its_limit_passes(system: FakeSystem, loop: Loop) -> None:
+    def late(_system: System, facts: Facts) -> Facts:
+        system.clock += 60
+        return facts
+
+    run = executor(system, loop, Step("a", does=Doing(lambda _s, facts: facts, seconds(5)), blocks=always),
+                   step("b", late, needs=("a",)), step("c", needs=("b",)))
+    run.run()
+    assert outcomes(run.records) == {"a": "ok", "b": "ok", "c": "ok"}
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.001)
 
 
 def test_a_late_result_of_an_overrun_step_changes_nothing(system: FakeSystem, loop: Loop) -> None:
@@ -255,9 +383,10 @@ def test_merge_refuses_two_writers() -> None:
 
 
 def test_merge_appends_warnings_of_steps_that_ran_side_by_side() -> None:
-    start = Facts(warnings=("w",))
-    first = merge(start, start, replace(start, warnings=("w", "a")))
-    assert merge(first, start, replace(start, warnings=("w", "b"))).warnings == ("w", "a", "b")
+    was, one, other = remark("w"), remark("a"), remark("b")
+    start = Facts(warnings=(was,))
+    first = merge(start, start, replace(start, warnings=(was, one)))
+    assert merge(first, start, replace(start, warnings=(was, other))).warnings == (was, one, other)
 
 
 AFTER_PERSISTENCED = ("gpu-settings", "cc-check", "cdi", "dcgm", "ready-state", "agent")

@@ -202,13 +202,13 @@ def test_what_the_lines_explain_is_better_than_the_signal_alone(stage: Stage) ->
 
 
 @pytest.mark.parametrize(("status", "how"), [
-    (0, "ended with status 0"), (exited(1), "ended with status 1"), (int(signal.SIGSEGV), "was killed by SIGSEGV")])
+    (0, "exited with status 0"), (exited(1), "exited with status 1"), (int(signal.SIGSEGV), "was killed by SIGSEGV")])
 def test_an_end_before_the_marker_is_a_failure_whatever_the_status(stage: Stage, status: int, how: str) -> None:
     stage.ends(2, status)
     with pytest.raises(NvrcError) as caught:
         step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
     assert caught.value.code == "E_FABRIC_START"
-    assert caught.value.what == f"nv-fabricmanager {how} 2.3 s after its start, before it was ready; it said nothing"
+    assert caught.value.what == f"nv-fabricmanager {how} 2.3 s after its start, before it was ready; it printed nothing"
 
 
 def test_last_words_that_come_after_the_end_explain_it(stage: Stage) -> None:
@@ -217,7 +217,7 @@ def test_last_words_that_come_after_the_end_explain_it(stage: Stage) -> None:
     with pytest.raises(NvrcError) as caught:
         step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8))
     assert caught.value.code == "E_FABRIC_CONFIG"
-    assert caught.value.what.endswith("it last said: fabric manager config file item: LOG_FILE_NAME has an invalid value")
+    assert caught.value.what.endswith("its last message: fabric manager config file item: LOG_FILE_NAME has an invalid value")
 
 
 @pytest.mark.parametrize(("cmdline", "limit_s"), [("", 380), ("nvrc.timeout.fabric=20 nvrc.timeout.per_gpu=1", 28)])
@@ -226,7 +226,7 @@ def test_a_fabric_manager_that_never_gets_ready_runs_out_of_time(stage: Stage, c
     with pytest.raises(NvrcError) as caught:
         step.run(stage.system, stage.facts(Mode.GPU_NVL4, gpus=8, cmdline=cmdline))
     assert caught.value.code == "E_FABRIC_STALL"
-    assert caught.value.what == (f"nv-fabricmanager was not ready {limit_s}.0 s after its start; it last said: request to "
+    assert caught.value.what == (f"nv-fabricmanager was not ready {limit_s}.0 s after its start; its last message: request to "
                                  "query NVSwitch device information: WARNING [NV_WARN_NOTHING_TO_DO]")
     assert caught.value.hint.startswith("no NVSwitch is visible")
     assert step.deadline_s(stage.facts(Mode.GPU_NVL4, gpus=8, cmdline=cmdline)) > limit_s
@@ -264,7 +264,7 @@ def test_a_subnet_manager_that_is_up_is_known_when_the_fabric_manager_fails(stag
 def test_the_subnet_managers_socket_is_as_good_as_its_word(stage: Stage) -> None:
     stage.program("/sbin/nvlsm")
     put_port(stage, "mlx5_0", management(0).bdf)
-    stage.system.later(1, lambda: stage.system.put("/var/run/nvidia-fabricmanager/fm_sm_ipc.socket"))
+    stage.system.later(1, lambda: stage.system.put("/run/nvrc/nvidia-fabricmanager/fm_sm_ipc.socket"))
     stage.says(2, "nvlsm: Using default GUID")
     stage.says(9, MARKER)
     assert step.run(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8)).services[1].since_s == 102
@@ -273,13 +273,13 @@ def test_the_subnet_managers_socket_is_as_good_as_its_word(stage: Stage) -> None
 def test_a_silent_subnet_manager_is_good_if_its_socket_is_there_in_the_end(stage: Stage) -> None:
     stage.program("/sbin/nvlsm")
     put_port(stage, "mlx5_0", management(0).bdf)
-    stage.system.later(1, lambda: stage.system.put("/var/run/nvidia-fabricmanager/fm_sm_ipc.socket"))
+    stage.system.later(1, lambda: stage.system.put("/run/nvrc/nvidia-fabricmanager/fm_sm_ipc.socket"))
     stage.says(70, MARKER)
     assert step.run(stage.system, stage.facts(Mode.GPU_NVL5, gpus=8)).services[1].since_s == 160
 
 
 @pytest.mark.parametrize(("happens", "what"), [
-    pytest.param(lambda stage: stage.ends(1, exited(1)), "nvlsm ended with status 1", id="ends"),
+    pytest.param(lambda stage: stage.ends(1, exited(1)), "nvlsm exited with status 1", id="ends"),
     pytest.param(lambda stage: None, "nvlsm was not ready 60.0 s after its start", id="silent"),
     pytest.param(lambda stage: stage.system.fail.update({"mkdir /var/run/nvidia-fabricmanager": OSError(30, "Read-only file system")}),
                  "cannot create /var/run/nvidia-fabricmanager: Read-only file system", id="read-only"),

@@ -15,7 +15,8 @@ from fakes.daemons import FIRST_PID, Stage, gpu
 from fakes.system import FakeSystem, bare_guest
 from nvrc.machine.journal import Journal, Line
 from nvrc.machine.linux_system import LinuxSystem
-from nvrc.services.lineage import Speaker, speaks_for
+from nvrc.machine.privileges import PERSISTENCED_ACCOUNT
+from nvrc.services.lineage import Speaker, introduce, speaks_for
 from nvrc.services.table import FABRIC_MANAGER, PERSISTENCED, describe
 from nvrc.steps import persistenced
 from nvrc.vocabulary import paths
@@ -23,7 +24,7 @@ from nvrc.vocabulary.errors import NvrcError
 
 PROGRAM = describe(PERSISTENCED, "")
 STARTED = 40
-SPEAKER = Speaker(PERSISTENCED, PROGRAM, STARTED, since_s=100.0)
+SPEAKER = Speaker(PERSISTENCED, PROGRAM, STARTED, since_s=100.0, born_s=100.5)
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def process(system: FakeSystem, pid: int, parent: int, *, started_s: float = 100
     system.put(f"/proc/{pid}/cmdline", f"{command}\0--verbose\0")
 
 
-def said(uid: int = 0, pid: int = 0, source: str = "") -> Line:
+def said(uid: int = PERSISTENCED_ACCOUNT.uid, pid: int = 0, source: str = "") -> Line:
     return Line(1, uid, "nvidia-persistenced: device 0000:40:00.0 - persistence mode enabled.", pid, source)
 
 
@@ -54,7 +55,8 @@ def said(uid: int = 0, pid: int = 0, source: str = "") -> Line:
     pytest.param(said(pid=61), False, id="the same command line below another daemon"),
     pytest.param(said(pid=99), False, id="a process that is gone"),
     pytest.param(said(pid=0), False, id="no process"),
-    pytest.param(said(uid=1000, pid=STARTED), False, id="not root"),
+    pytest.param(said(uid=1000, pid=STARTED), False, id="another user"),
+    pytest.param(said(uid=0, pid=STARTED), False, id="root"),
     pytest.param(said(source="nv-fabricmanager", pid=STARTED), False, id="another daemon's pipe"),
     pytest.param(said(pid=70), False, id="a circle"),
     pytest.param(said(pid=71), False, id="no numbers"),
@@ -74,6 +76,25 @@ def test_who_speaks(system: FakeSystem, line: Line, is_own: bool) -> None:
     process(system, 70, 70)
     system.put("/proc/71/stat", b"71 (x) S \xff\xff")
     assert speaks_for(system, line, SPEAKER) is is_own
+
+
+@pytest.mark.parametrize("pid", [pytest.param(STARTED, id="itself"), pytest.param(41, id="its child")])
+def test_a_pid_that_was_given_to_another_process_is_not_believed(system: FakeSystem, pid: int) -> None:
+    """A container goes through the pids until it has that of a daemon which was reaped."""
+    process(system, STARTED, 1)
+    speaker = introduce(system, PERSISTENCED, PROGRAM, STARTED, 100.0)
+    process(system, 41, STARTED)
+    assert speaks_for(system, said(pid=pid), speaker)
+    process(system, STARTED, 30, started_s=130.0)
+    process(system, 41, STARTED, started_s=131.0)
+    assert not speaks_for(system, said(pid=pid), speaker)
+
+
+def test_what_was_gone_before_it_could_be_looked_at_is_nobody(system: FakeSystem) -> None:
+    speaker = introduce(system, PERSISTENCED, PROGRAM, STARTED, 100.0)
+    assert not speaks_for(system, said(pid=STARTED), speaker)
+    process(system, STARTED, 1)
+    assert not speaks_for(system, said(pid=STARTED), speaker)
 
 
 @given(st.binary(max_size=60))
@@ -98,7 +119,7 @@ def test_a_real_socket_tells_the_senders_process(system: FakeSystem) -> None:
     journal.drain()
     os.close(descriptor)
     assert [(line.text, line.uid, line.pid) for line in heard] == [("one", os.getuid(), os.getpid()), ("two", os.getuid(), child)]
-    own = Speaker(PERSISTENCED, PROGRAM, os.getppid(), since_s=0.0)
+    own = introduce(LinuxSystem(), FABRIC_MANAGER, describe(FABRIC_MANAGER, ""), os.getppid(), since_s=0.0)
     assert os.getuid() != 0 or speaks_for(LinuxSystem(), heard[0], own)
 
 
@@ -114,13 +135,6 @@ def test_attached_is_what_the_daemon_says_and_no_other_root(tmp_path: Path) -> N
 
 
 def test_another_daemons_pipe_is_no_marker(system: FakeSystem) -> None:
-    speaker = Speaker(FABRIC_MANAGER, describe(FABRIC_MANAGER, ""), STARTED, 100.0)
+    speaker = introduce(system, FABRIC_MANAGER, describe(FABRIC_MANAGER, ""), STARTED, 100.0)
     assert not speaks_for(system, Line(1, 0, FABRIC_MANAGER.marker, source="nvidia-persistenced"), speaker)
     assert speaks_for(system, Line(1, 0, FABRIC_MANAGER.marker, source="nv-fabricmanager"), speaker)
-
-
-def test_the_socket_is_left_to_root_at_the_hand_over(system: FakeSystem) -> None:
-    os.close(system.bind_log(paths.DEV_LOG))
-    assert os.stat(system.real_path(paths.DEV_LOG)).st_mode & 0o777 == 0o666
-    system.close_to_others(paths.DEV_LOG)
-    assert os.stat(system.real_path(paths.DEV_LOG)).st_mode & 0o777 == 0o600

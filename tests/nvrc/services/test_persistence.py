@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.daemons import Stage, exited, gpu
+from fakes.trouble import told
 from nvrc.machine.journal import Line
 from nvrc.services.ledger import Ledger, lines_about, read_device_line
 from nvrc.steps import persistenced as step
@@ -18,7 +19,7 @@ from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.gpu import GpuState
 
 PROGRAM = "/bin/nvidia-persistenced"
-PID_FILE = "/var/run/nvidia-persistenced/nvidia-persistenced.pid"
+PID_FILE = "/run/nvrc/nvidia-persistenced/nvidia-persistenced.pid"
 TAG = "Nov 21 10:00:00 nvidia-persistenced:"
 BDFS = [gpu(index).bdf for index in range(8)]
 
@@ -72,7 +73,7 @@ def test_the_command_line(stage: Stage, cmdline: str, command: str) -> None:
     stage.ends(all_attach(stage, 1))
     step.run(stage.system, stage.facts(cmdline=cmdline))
     assert stage.commands == [command]
-    assert "mkdir /var/run/nvidia-persistenced" in stage.system.effects
+    assert "own /run/nvrc/nvidia-persistenced 64900:64900 755" in stage.system.effects
 
 
 def test_lines_that_are_read_after_the_end_count(stage: Stage) -> None:
@@ -82,6 +83,17 @@ def test_lines_that_are_read_after_the_end_count(stage: Stage) -> None:
     assert facts.ledger is not None
     assert facts.ledger[0].state is GpuState.ATTACHED
     assert stage.system.clock == pytest.approx(104.3)
+
+
+def test_a_line_whose_speaker_could_not_be_seen_at_first_counts_when_it_can(stage: Stage) -> None:
+    """Seen in 1 of 167 boots on a busy host: all lines of one of two GPUs were there, and it was never tried."""
+    stage.says(1, f"{TAG} device {BDFS[0]} - registered", pid=5120)
+    stage.says(1.2, f"{TAG} device {BDFS[0]} - persistence mode enabled.", pid=5120)
+    stage.system.later(2, lambda: stage.system.put("/proc/5120/stat", f"5120 (nvidia-persiste) S 1 {'0 ' * 17}10100 0\n"))
+    stage.ends(3)
+    facts = step.run(stage.system, stage.facts())
+    assert facts.ledger is not None
+    assert facts.ledger[0].state is GpuState.ATTACHED
 
 
 def test_slow_gpus_may_take_longer_together_than_one_alone_is_given(stage: Stage) -> None:
@@ -109,7 +121,7 @@ def test_noise_is_no_progress(stage: Stage) -> None:
     for second in range(1, 400):
         stage.says(second, "somebody: noise")
         stage.kernel_says(second, "NVRM: noise")
-    with pytest.raises(NvrcError, match=r"0 of 1 GPUs attached, none yet, no progress for 130\.0 s; the daemon is at work on none"):
+    with pytest.raises(NvrcError, match=r"0 of 1 GPUs attached, none yet, no progress for 130\.0 s; nvidia-persistenced is not working on any GPU"):
         step.run(stage.system, stage.facts())
 
 
@@ -141,7 +153,7 @@ def test_success_with_a_gpu_that_failed_is_a_failure_that_says_why(stage: Stage)
         step.run(stage.system, stage.facts(gpus=2))
     assert caught.value.code == "E_GPU_ATTACH"
     assert caught.value.what == (
-        f"1 of 2 GPUs attached, last 0.0 s ago, and nvrc.gpus=all wants otherwise; GPU {BDFS[0]} failed to attach: a "
+        f"1 of 2 GPUs attached; nvrc.gpus=all requires 2; GPU {BDFS[0]} failed to attach: a "
         "confidential GPU attaches once between two resets, and this one had its attach or lost its secure session")
     assert "reset it from the host" in caught.value.hint
 
@@ -162,7 +174,7 @@ def test_how_many_gpus_are_enough_is_the_command_lines_to_say(stage: Stage, want
     fail_one_of_two(stage)
     facts = stage.facts(gpus=2, cmdline=f"nvrc.gpus={wanted}")
     if not holds:
-        with pytest.raises(NvrcError, match=f"nvrc.gpus={wanted} wants"):
+        with pytest.raises(NvrcError, match=f"nvrc.gpus={wanted} requires"):
             step.run(stage.system, facts)
         return
     found = step.run(stage.system, facts)
@@ -170,13 +182,13 @@ def test_how_many_gpus_are_enough_is_the_command_lines_to_say(stage: Stage, want
     assert [(record.state, record.code) for record in found.ledger] == [
         (GpuState.FAILED, "E_GPU_ATTACH"), (GpuState.ATTACHED, "")]
     assert len(found.warnings) == 1
-    assert found.warnings[0].startswith(f"E_GPU_ATTACH GPU {BDFS[0]} failed to attach: a confidential GPU")
+    assert told(found.warnings)[0].startswith(f"E_GPU_ATTACH GPU {BDFS[0]} failed to attach: a confidential GPU")
     assert step.tell(found) == "1 of 2 GPUs attached, slowest 3.0 s"
 
 
 def test_more_gpus_than_wanted_are_told_as_such(stage: Stage) -> None:
     stage.ends(all_attach(stage, 2))
-    with pytest.raises(NvrcError, match=r"2 GPUs are there and attached, and nvrc\.gpus=1 wants otherwise") as caught:
+    with pytest.raises(NvrcError, match=r"2 of 2 GPUs attached; nvrc\.gpus=1 requires 1") as caught:
         step.run(stage.system, stage.facts(gpus=2, cmdline="nvrc.gpus=1"))
     assert caught.value.code == "E_GPU_COUNT"
 
@@ -186,7 +198,7 @@ def test_a_gpu_that_the_daemon_never_mentions_has_failed(stage: Stage) -> None:
     with pytest.raises(NvrcError) as caught:
         step.run(stage.system, stage.facts(gpus=2))
     assert caught.value.code == "E_GPU_ATTACH"
-    assert f"GPU {BDFS[1]} was never tried" in caught.value.what
+    assert f"nvidia-persistenced never tried GPU {BDFS[1]}" in caught.value.what
     assert stage.system.clock == 105, "one second for lines that are still under way"
 
 
@@ -207,8 +219,8 @@ def test_every_way_in_which_the_daemon_does_not_come_up(stage: Stage, line: str,
     with pytest.raises(NvrcError) as caught:
         step.run(stage.system, stage.facts())
     assert caught.value.code == "E_PERSISTENCED_START"
-    assert caught.value.what.startswith("nvidia-persistenced ended with status 1 ")
-    assert caught.value.what.endswith(f"it last said: {line}")
+    assert caught.value.what.startswith("nvidia-persistenced exited with status 1 ")
+    assert caught.value.what.endswith(f"its last message: {line}")
     assert caught.value.hint.startswith(hint)
 
 
@@ -222,13 +234,13 @@ def test_a_crash_of_the_daemon_is_a_failed_start(stage: Stage) -> None:
 def test_a_daemon_that_left_no_pid_cannot_be_looked_after(stage: Stage) -> None:
     stage.system.put(PID_FILE, "")
     stage.ends(all_attach(stage, 1))
-    with pytest.raises(NvrcError, match=r"nvidia-persistenced left no pid in /var/run/nvidia-persistenced/"):
+    with pytest.raises(NvrcError, match=r"nvidia-persistenced left no pid in its folder, /run/nvidia-persistenced"):
         step.run(stage.system, stage.facts())
 
 
 def test_a_read_only_var_run_is_told(stage: Stage) -> None:
-    stage.system.fail["mkdir /var/run/nvidia-persistenced"] = OSError(30, "Read-only file system")
-    with pytest.raises(NvrcError, match="cannot create /var/run/nvidia-persistenced: Read-only file system"):
+    stage.system.fail["mkdir /run/nvidia-persistenced"] = OSError(30, "Read-only file system")
+    with pytest.raises(NvrcError, match="cannot make /run/nvidia-persistenced: Read-only file system"):
         step.run(stage.system, stage.facts())
 
 
@@ -256,13 +268,12 @@ def test_any_text_is_read_without_an_error(text: str) -> None:
     assert ledger.records[0].bdf == BDFS[0]
 
 
-def hear(ledger: Ledger, said: str, now: float, *, bdf: str = BDFS[0], uid: int = 0) -> bool:
-    return ledger.hear(Line(1, uid, f"{TAG} device {bdf} - {said}"), now)
+def hear(ledger: Ledger, said: str, now: float, *, bdf: str = BDFS[0]) -> bool:
+    return ledger.hear(Line(1, 0, f"{TAG} device {bdf} - {said}"), now)
 
 
-def test_only_root_and_only_known_gpus_count() -> None:
+def test_only_known_gpus_count() -> None:
     ledger = Ledger(BDFS[:1])
-    assert not hear(ledger, "registered", 1, uid=1000)
     assert not hear(ledger, "registered", 1, bdf="0000:99:00.0")
     assert hear(ledger, "registered", 1)
     assert not hear(ledger, "registered", 2), "said twice is no progress"
@@ -305,4 +316,4 @@ def test_a_gpu_that_the_driver_excludes_is_told_as_such(stage: Stage, said: str,
     stage.system.put(f"/proc/driver/nvidia/gpus/{BDFS[1]}/information", f"Model: \t H100\nGPU Excluded:\t {said}\n")
     stage.ends(all_attach(stage, 1))
     facts = step.run(stage.system, stage.facts(gpus=2, cmdline="nvrc.gpus=min:1"))
-    assert facts.warnings == (f"E_GPU_ATTACH GPU {BDFS[1]} was never tried{why}",)
+    assert told(facts.warnings) == (f"E_GPU_ATTACH nvidia-persistenced never tried GPU {BDFS[1]}{why}",)

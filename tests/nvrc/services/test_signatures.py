@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from guest_cdi.lean.coded import AUTHOR, HOST, PLATFORM
-from nvrc.services.signatures import SIGNATURES, enrich, explain, who_acts
+from nvrc.services.signatures import SIGNATURES, enrich, explain
 from nvrc.vocabulary.errors import BY_CODE, NvrcError
 
 BDF = "0000:41:00.0"
@@ -18,6 +18,7 @@ MET = {
     "cc-gpu": ["NVRM: GPU does not support confidential compute."],
     "no-firmware": ["NVRM: RmFetchGspRmImages: No firmware image found", f"NVRM: GPU {BDF}: RmInitAdapter failed! (0x61:0x56:1705)"],
     "fsp-boot": ["NVRM: Xid (PCI:0000:41:00): 143, pid=1, Timeout while polling for FSP boot complete, 0xdead, 0x4"],
+    "cc-fatal": ["NVRM: ConfCompute: Fatal error hit!"],
     "off-the-bus": [f"NVRM: GPU {BDF}: GPU has fallen off the bus."],
     "gsp-timeout": ["NVRM: Xid (PCI:0000:41:00): 119, pid=9, Timeout after 6s of waiting for RPC response from GPU0 GSP! Expected function 76"],
     "attach-spent": ["NVRM: gpumgrCheckRmFirmwarePolicy: Disabling GSP offload -- GPU not supported",
@@ -104,8 +105,3 @@ def test_a_row_without_a_code_leaves_the_step_its_own() -> None:
     found = enrich(NvrcError("E_NVLSM", "it ended"), MET["library-missing"])
     assert found.code == "E_NVLSM"
     assert found.hint.startswith("a library that the program needs is not in the image")
-
-
-def test_who_acts_comes_from_the_line_and_else_from_the_code() -> None:
-    assert who_acts("E_GPU_ATTACH", MET["kernel-crypto"]) == PLATFORM
-    assert who_acts("E_GPU_ATTACH", ["unknown"]) == HOST

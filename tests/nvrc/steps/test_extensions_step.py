@@ -10,6 +10,7 @@ import pytest
 
 from fakes.device_mapper import EROFS, ExtensionGuest, extension_guest, params
 from fakes.modules import add_module, loads
+from fakes.trouble import told
 from nvrc.engine.facts import Facts
 from nvrc.params.parse import parse
 from nvrc.steps import extensions
@@ -134,7 +135,7 @@ def test_drivers_of_disks_are_loaded_first_where_they_are_modules(guest: Extensi
     guest.add_disk("vda", "extension-coco", 1, 2)
     found = extensions.run(guest, facts("coco"))
     assert loads(guest) == ["virtio_blk.ko", "dm-mod.ko", "dm-verity.ko", "erofs.ko"]
-    assert found.warnings == ("/etc/modprobe.d/a.conf:1: 'nonsense' is not understood and changes nothing",)
+    assert told(found.warnings) == ("/etc/modprobe.d/a.conf:1: 'nonsense' is not understood and changes nothing",)
     guest.fail[f"load {where}"] = OSError(ENOENT, "x")
     guest.put("/sys/module/dm_verity/initstate", "going\n")
     with pytest.raises(NvrcError, match="module dm_verity needs a symbol"):
@@ -180,7 +181,7 @@ def test_the_policy_of_the_command_line_reaches_the_table(guest: ExtensionGuest)
 def test_verified_data_that_are_no_erofs_are_not_mounted(guest: ExtensionGuest) -> None:
     guest.images[HASHES["coco"]] = bytes(4096)
     guest.add_disk("vda", "extension-coco", 1, 2)
-    with pytest.raises(NvrcError, match="its verified data are no EROFS file system") as caught:
+    with pytest.raises(NvrcError, match="its verified data are not an EROFS file system") as caught:
         extensions.run(guest, facts("coco"))
     assert caught.value.code == "E_EXTENSION_MOUNT"
     assert mounts(guest) == []
@@ -226,7 +227,7 @@ def test_what_the_gpu_extension_needs_and_lacks_is_told(guest: ExtensionGuest, f
 
 
 @pytest.mark.parametrize(("status", "writes", "what"), [
-    (256, True, "'/sbin/ldconfig -X -f /run/ld.so.conf -C /run/ld.so.cache' ended with status 1"),
+    (256, True, "'/sbin/ldconfig -X -f /run/ld.so.conf -C /run/ld.so.cache' exited with status 1"),
     (11, True, "was killed by SIGSEGV"),
     (0, False, "/sbin/ldconfig made no /run/ld.so.cache"),
 ])

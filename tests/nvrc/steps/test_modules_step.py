@@ -11,12 +11,14 @@ import pytest
 
 from fakes.modules import TREE, add_module, loads, module_guest
 from fakes.system import FakeSystem
+from fakes.trouble import told
 from nvrc.engine.facts import Facts
 from nvrc.hardware.topology import PciFunction, Topology
 from nvrc.params.parse import parse
 from nvrc.steps import lock_modules, modules
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.mode import Mode
+from nvrc.vocabulary.trouble import remark
 
 GPUS = "/proc/driver/nvidia/gpus"
 
@@ -138,7 +140,7 @@ def test_how_many_gpus_are_enough_is_the_command_lines_to_say(system: FakeSystem
         with pytest.raises(NvrcError, match="lists 1 of 2 GPUs"):
             modules.run(system, given)
         return
-    assert modules.run(system, given).warnings == (
+    assert told(modules.run(system, given).warnings) == (
         "E_GPU_PROBE the driver lists 1 of 2 GPUs after 50 s without progress; missing: 0000:40:00.0 (gone from the bus)",)
 
 
@@ -154,8 +156,8 @@ def test_a_driver_without_a_gpu_fails_at_once_in_its_own_words(system: FakeSyste
 def test_what_went_past_in_silence_is_a_warning(system: FakeSystem) -> None:
     list_gpu(system, 0)
     system.put("/sys/module/nvidia/initstate", "live\n")
-    found = modules.run(system, replace(facts(Mode.GPU, 1), warnings=("before",)))
-    assert found.warnings == (
+    found = modules.run(system, replace(facts(Mode.GPU, 1), warnings=(remark("before"),)))
+    assert told(found.warnings) == (
         "before", "module nvidia was in the kernel before: NVreg_NvLinkDisable=1 was not given to it")
 
 
@@ -230,4 +232,4 @@ def test_a_module_of_the_agents_that_is_refused_is_a_remark(system: FakeSystem) 
     system.put("/proc/sys/kernel/modules_disabled", "0")
     found = lock_modules.run(system, facts(Mode.CPU))
     assert system.text("/proc/sys/kernel/modules_disabled") == "1" and loads(system) == []
-    assert [text for text in found.warnings if "module overlay is to be loaded by a shell command" in text]
+    assert [text for text in told(found.warnings) if "module overlay is to be loaded by a shell command" in text]

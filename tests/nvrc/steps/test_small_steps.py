@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from errno import EACCES, EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENOEXEC, ENOSYS, EPERM, EROFS
@@ -11,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from fakes.system import FakeSystem, bare_guest
-from nvrc.engine.facts import Facts
+from fakes.trouble import told
+from nvrc.engine.facts import Facts, FailedWithFacts
 from nvrc.hardware.cgroups import CONTROLLERS
 from nvrc.steps import agent, identity, journal, lock_modules, loopback, parameters
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.trouble import remark
 
 
 @pytest.fixture
@@ -38,10 +41,15 @@ def test_journal_sets_sysctls_and_opens_both_logs(system: FakeSystem) -> None:
     os.close(facts.journal.kernel_log)
 
 
-def test_a_devkmsg_that_the_command_line_locked_stays_as_it_is(system: FakeSystem) -> None:
+@pytest.mark.parametrize(("decided", "words"), [
+    ("on", ("printk.devkmsg=on on the kernel command line lets containers fill the kernel's log and hide messages of the driver",)),
+    ("ratelimit", ()), ("off", ())])
+def test_a_devkmsg_that_the_command_line_locked_stays_as_it_is(system: FakeSystem, decided: str, words: tuple[str, ...]) -> None:
+    system.put("/proc/sys/kernel/printk_devkmsg", f"{decided}\n")
     system.fail["write /proc/sys/kernel/printk_devkmsg"] = error(EINVAL)
     facts = journal.run(system, Facts())
     assert facts.journal is not None
+    assert tuple(one.what for one in facts.warnings) == words
     os.close(facts.journal.log_socket)
     os.close(facts.journal.kernel_log)
 
@@ -63,10 +71,10 @@ def test_journal_failures_have_one_code(system: FakeSystem, effect: str, text: s
 
 def test_parameters_are_read_once_and_warnings_collected(system: FakeSystem) -> None:
     system.put("/proc/cmdline", "quiet nvrc.smi.lgc=1200 nvrc.smi.src=1\n")
-    facts = parameters.run(system, Facts(warnings=("earlier",)))
+    facts = parameters.run(system, Facts(warnings=(remark("earlier"),)))
     assert facts.parameters is not None
-    assert facts.warnings[0] == "earlier"
-    assert "did you mean nvrc.smi.srs" in facts.warnings[1]
+    assert told(facts.warnings)[0] == "earlier"
+    assert "did you mean nvrc.smi.srs" in told(facts.warnings)[1]
 
 
 def test_every_mistake_of_the_line_is_in_one_message(system: FakeSystem) -> None:
@@ -80,8 +88,14 @@ def test_every_mistake_of_the_line_is_in_one_message(system: FakeSystem) -> None
 def test_policy_of_the_image_is_applied(system: FakeSystem) -> None:
     system.put("/etc/nvrc/policy.toml", 'deny = ["nvrc.dcgm"]\n')
     system.put("/proc/cmdline", "nvrc.dcgm=on\n")
-    with pytest.raises(NvrcError, match=r"nvrc\.dcgm"):
+    with pytest.raises(FailedWithFacts, match=r"nvrc\.dcgm") as caught:
         parameters.run(system, Facts())
+    assert caught.value.facts.policy == hashlib.sha256(b'deny = ["nvrc.dcgm"]\n').hexdigest()
+
+
+def test_the_line_of_the_step_names_the_policy(system: FakeSystem) -> None:
+    system.put("/etc/nvrc/policy.toml", "")
+    assert parameters.tell(parameters.run(system, Facts())) == f"policy sha256={hashlib.sha256(b'').hexdigest()}"
 
 
 @pytest.mark.parametrize("content", [None, "pin = 3\n"])
@@ -118,7 +132,9 @@ def test_a_policy_that_is_lost_is_not_one_that_is_absent(system: FakeSystem, kin
 
 def test_an_image_without_a_policy_boots(system: FakeSystem) -> None:
     shutil.rmtree(system.real_path("/etc/nvrc"), ignore_errors=True)
-    assert parameters.run(system, Facts()).parameters is not None
+    facts = parameters.run(system, Facts())
+    assert facts.parameters is not None
+    assert (facts.policy, parameters.tell(facts)) == ("", "")
 
 
 def test_steps_that_only_need_the_processor_have_time_on_a_busy_host() -> None:
@@ -310,7 +326,7 @@ def test_a_kernel_without_cgroups_is_told_so(system: FakeSystem) -> None:
     os.unlink(system.real_path("/proc/cgroups"))
     with pytest.raises(NvrcError, match="the kernel has no /proc/cgroups") as caught:
         started(system, "quiet\n")
-    assert (caught.value.code, caught.value.hint) == ("E_CGROUP", "the guest kernel needs CONFIG_CGROUPS")
+    assert (caught.value.code, caught.value.hint) == ("E_CGROUP", "build the guest kernel with CONFIG_CGROUPS")
 
 
 def test_the_gpu_extension_selects_the_attester(system: FakeSystem) -> None:
@@ -319,7 +335,7 @@ def test_the_gpu_extension_selects_the_attester(system: FakeSystem) -> None:
 
 
 @pytest.mark.parametrize(("number", "hint"), [
-    (ENOENT, "loader or interpreter is missing"), (ENOEXEC, "no program for this machine"),
+    (ENOENT, "loader or interpreter is missing"), (ENOEXEC, "not a program for this machine"),
     (EINVAL, "CONFIG_PID_NS"), (EPERM, "CONFIG_PID_NS"), (EACCES, "check the agent's file"),
 ])
 def test_a_failed_exec_says_why(system: FakeSystem, number: int, hint: str) -> None:
