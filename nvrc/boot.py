@@ -8,8 +8,16 @@ the GPUs until it is up, which is why everything that asks a GPU needs it.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING
-from nvrc.engine.conditions import always, has_devices, has_fabric, has_gpus, names_extensions, wants_dcgm
+from nvrc.engine.conditions import (
+    always,
+    awaits_attestation,
+    has_devices,
+    has_fabric,
+    has_gpus,
+    has_nics,
+    names_extensions,
+    wants_dcgm,
+)
 from nvrc.engine.table import DEGRADE, Step, Table
 
 BOOT: Table = (
@@ -24,43 +32,20 @@ BOOT: Table = (
     Step("modules",      needs=("topology", "extensions"),                blocks=always),
     Step("device-nodes", needs=("modules",),                              when=has_devices),
     Step("lock-modules", needs=("modules", "device-nodes"),               blocks=always),
+    Step("nics",         needs=("lock-modules", "journal"),               when=has_nics, blocks=always,
+         on_failure=DEGRADE),
     Step("fabric",       needs=("device-nodes", "journal", "loopback"),   when=has_fabric, blocks=always),
     Step("persistenced", needs=("device-nodes", "journal", "fabric"),     when=has_gpus, blocks=always),
     Step("gpu-settings", needs=("persistenced",),                         when=has_gpus, blocks=always),
     Step("cc-check",     needs=("gpu-settings",),                         when=has_gpus, blocks=always),
-    Step("cdi",          needs=("cc-check",),                             when=has_gpus, blocks=always),
+    Step("fabric-check", needs=("gpu-settings",),                         when=has_gpus, blocks=always),
+    Step("links",        needs=("fabric-check",),                         when=has_gpus, blocks=always,
+         on_failure=DEGRADE),
+    Step("cdi",          needs=("cc-check", "links"),                    when=has_gpus, blocks=always),
     Step("dcgm",         needs=("gpu-settings",),                         when=wants_dcgm, blocks=always,
          on_failure=DEGRADE),
-    Step("ready-state",  needs=("cdi",),                                  when=has_gpus, blocks=always),
-    Step("agent",        needs=("journal", "identity", "loopback", "lock-modules", "fabric", "ready-state", "dcgm")),
+    Step("ready-state",  needs=("cdi", "fabric-check"),                   when=has_gpus, blocks=always),
+    Step("agent",        needs=("journal", "identity", "loopback", "lock-modules", "nics", "fabric",
+                                "ready-state", "dcgm")),
+    Step("attest",       needs=("agent",),                                when=awaits_attestation, blocks=always),
 )
-
-if TYPE_CHECKING:
-    from nvrc.engine.table import StepModule
-    from nvrc.steps import (
-        agent,
-        cc_check,
-        cdi,
-        dcgm,
-        device_nodes,
-        extensions,
-        fabric,
-        filesystems,
-        gpu_settings,
-        hardening,
-        identity,
-        journal,
-        lock_modules,
-        loopback,
-        modules,
-        parameters,
-        persistenced,
-        ready_state,
-        topology,
-    )
-
-    # Each module of a row, checked against what a row wants of it.
-    STEPS: tuple[StepModule, ...] = (
-        agent, cc_check, cdi, dcgm, device_nodes, extensions, fabric,
-        filesystems, gpu_settings, hardening, identity, journal, lock_modules, loopback,
-        modules, parameters, persistenced, ready_state, topology)

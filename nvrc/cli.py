@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, TextIO
@@ -18,9 +17,10 @@ from typing import NoReturn, Protocol, TextIO
 from nvrc.vocabulary.console import printable
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.jsonread import FormatError
+from nvrc.vocabulary.manners import Speaker, give_up, name_choice
 from nvrc.vocabulary.nearmiss import closest
 
-COMMANDS = ("plan", "params", "explain", "report", "status", "doctor", "version")
+COMMANDS = ("plan", "params", "policy", "initdata", "explain", "report", "topology", "status", "doctor", "version")
 FINDING, USAGE, INTERRUPTED = 1, 2, 130
 
 
@@ -41,22 +41,24 @@ def main(argv: Sequence[str], out: TextIO = sys.stdout, err: TextIO = sys.stderr
         name = "version"
     as_json = "--json" in rest
     try:
-        if name not in COMMANDS:
+        try:
+            if name not in COMMANDS:
+                with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                    _refuse(name, argv, as_json=as_json)
+            command = load_command(name)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                _refuse(name, argv, as_json=as_json)
-        command = load_command(name)
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            args = _parser(command, as_json=as_json).parse_args(rest)
-        status = command.run(args, out)
+                args = make_parser(command, as_json=as_json).parse_args(rest)
+            status = command.run(args, out)
+        except SystemExit as stop:  # argparse has said why
+            status = stop.code if isinstance(stop.code, int) else USAGE
         out.flush()
-    except SystemExit as stop:  # argparse has said why
-        return stop.code if isinstance(stop.code, int) else USAGE
     except (NvrcError, FormatError) as error:
         return _complain(err, name, error, as_json=as_json)
     except BrokenPipeError:
-        _close_output(out)
+        give_up(out)
         return FINDING  # whoever read the output has seen enough
     except OSError as error:
+        give_up(out)
         return _complain(err, name, f"{error.filename or 'output'}: {error.strerror or error}", as_json=as_json)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -72,12 +74,21 @@ def load_command(name: str) -> Command:
         case "params":
             from nvrc.commands import params
             return params
+        case "policy":
+            from nvrc.commands import policy
+            return policy
+        case "initdata":
+            from nvrc.commands import initdata
+            return initdata
         case "explain":
             from nvrc.commands import explain
             return explain
         case "report":
             from nvrc.commands import report
             return report
+        case "topology":
+            from nvrc.commands import topology
+            return topology
         case "status":
             from nvrc.commands import status
             return status
@@ -89,19 +100,18 @@ def load_command(name: str) -> Command:
             return version
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(Speaker):
     """With --json on the line, what is wrong with the line is a document, too."""
 
-    as_json = False
-
     def error(self, message: str) -> NoReturn:
+        message = name_choice(message)
         if not self.as_json:
             super().error(message)
         _complain(sys.stderr, self.prog.removeprefix("nvrc").strip(), message, as_json=True)
         raise SystemExit(USAGE)
 
 
-def _parser(command: Command, *, as_json: bool) -> argparse.ArgumentParser:
+def make_parser(command: Command, *, as_json: bool) -> argparse.ArgumentParser:
     parser = Parser(prog=f"nvrc {command.NAME}", description=command.HELP, epilog=command.EPILOG,
                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     command.add_arguments(parser)
@@ -139,15 +149,9 @@ def _complain(err: TextIO, name: str, what: str | Exception, *, as_json: bool) -
     if not as_json:
         print(f"nvrc {name}: {what}", file=err)
         return USAGE
-    from nvrc.commands.output import write_document
+    from nvrc.vocabulary.output import write_document
 
     known = what if isinstance(what, NvrcError) else None
     write_document(err, {"command": name, "code": known.code if known else None,
                          "what": known.what if known else str(what), "hint": known.hint if known else None})
     return USAGE
-
-
-def _close_output(out: TextIO) -> None:
-    """What is left must not be tried again by the interpreter on its way out."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), out.fileno())

@@ -11,7 +11,7 @@ from guest_cdi.lean.light import Iterable
 from nvrc.engine.executor import unforeseen
 from nvrc.engine.facts import Facts
 from nvrc.machine.loop import Loop
-from nvrc.machine.system import System
+from nvrc.machine.system import Kernel, System
 from nvrc.pid1.daemons import Daemons
 from nvrc.vocabulary import console
 
@@ -32,7 +32,7 @@ def stop_daemons(system: System, loop: Loop, daemons: Daemons, limit_s: float) -
         system.say(console.warning_line(f"supervision: {unforeseen(err)}"))
 
 
-def _wait(system: System, loop: Loop, daemons: Daemons, limit_s: float) -> None:
+def _wait(system: Kernel, loop: Loop, daemons: Daemons, limit_s: float) -> None:
     until_s = system.now() + limit_s
     loop.at(until_s, lambda: None)
     loop.run(lambda: not daemons.is_any_alive or system.now() >= until_s)
@@ -41,7 +41,7 @@ def _wait(system: System, loop: Loop, daemons: Daemons, limit_s: float) -> None:
 def daemons_of(system: System, facts: Facts, ended: Iterable[tuple[int, int]]) -> Daemons:
     """Those that a boot had brought up when it failed, less those that `ended` meanwhile. They are only stopped."""
     daemons = Daemons(system, facts.services, is_confidential=True, is_strict=False,
-                      later=lambda _after_s, _act: None, changed=lambda _sentence: None)
+                      later=lambda _after_s, _act: None, changed=lambda _news: None)
     for child in ended:
         daemons.child_ended(*child)
     return daemons

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from guest_cdi.lean.light import TYPE_CHECKING
 from nvrc.engine.executor import unforeseen
-from nvrc.machine.system import System
+from nvrc.machine.system import Console
 from nvrc.vocabulary import console
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def hold_standard_descriptors() -> None:
     os.close(descriptor)
 
 
-def tell_uncaught(system: System) -> None:
+def tell_uncaught(system: Console) -> None:
     """Errors that Python would print to standard error, and programs would miss, become lines of the console."""
     import faulthandler
 

@@ -9,17 +9,17 @@ started again either; elsewhere it is, once. Helpers come back a few times, each
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import Callable, Iterable, dataclass
+from guest_cdi.lean.light import Callable, Iterable, dataclass, replace
+from nvrc.machine.privileges import hand_out
 from nvrc.machine.system import System
 from nvrc.machine.wait import ChildEnded
 from nvrc.report.status import ServiceRecord, ServiceState
-from nvrc.services.lineage import Speaker
-from nvrc.services.table import Importance, Restart, Running, read_pid
-from nvrc.vocabulary.ending import Ending
+from nvrc.services.lineage import Speaker, introduce
+from nvrc.services.table import RULES, Importance, Restart, Rule, Running, read_pid
+from nvrc.vocabulary.errors import NvrcError, make_trouble
 from nvrc.vocabulary.signals import signal
+from nvrc.vocabulary.trouble import AFTER_THE_BOOT, Trouble, remark
 
-MOST_RESTARTS = {Restart.NEVER: 0, Restart.UNLESS_CONFIDENTIAL: 1, Restart.BOUNDED: 5}
-FIRST_PAUSE_S = 1.0
 ALIVE = (ServiceState.RUNNING, ServiceState.STARTING)
 
 Later = Callable[[float, Callable[[], None]], None]
@@ -35,7 +35,9 @@ class Watched:
     since_s: float
     state: ServiceState = ServiceState.RUNNING
     restarts: int = 0
+    tries: int = 0  # since it last ran for long
     detail: str = ""
+    speaker: Speaker | None = None  # who speaks for it, since it was started again
     stale_pid: int | None = None  # of the one before, which its PID file may still name
 
     @property
@@ -45,7 +47,7 @@ class Watched:
 
 class Daemons:
     def __init__(self, system: System, running: Iterable[Running], *, is_confidential: bool, is_strict: bool,
-                 later: Later, changed: Callable[[str], None],
+                 later: Later, changed: Callable[[Trouble | None], None],
                  restarted: Callable[[str, bool], None] = lambda _name, _is_up: None) -> None:
         self._system = system
         self._is_confidential = is_confidential
@@ -54,7 +56,7 @@ class Daemons:
         self._changed = changed
         self._restarted = restarted  # called when a daemon is started again, and when that one is up
         self._stopping = False
-        self.ending: Ending | None = None
+        self.ending: Trouble | None = None
         self._all = [Watched(one, one.started_pid, one.pid, one.since_s) for one in running]
 
     @property
@@ -72,17 +74,18 @@ class Daemons:
         return any(one.state in ALIVE for one in self._all)
 
     def speaker(self, name: str) -> Speaker | None:
-        """Who speaks as the daemon of this name; None while none of it runs."""
-        for one in self._all:
-            pid = one.starter or one.pid
-            if one.name == name and pid is not None:
-                return Speaker(one.running.service, one.running.program, pid, one.since_s)
-        return None
+        """Who speaks as the daemon of this name, which was started again; None while none of it runs."""
+        return next((one.speaker for one in self._all
+                     if one.name == name and (one.starter is not None or one.pid is not None)), None)
+
+    def add(self, running: Running) -> None:
+        """One more, started after the boot."""
+        self._all.append(Watched(running, running.started_pid, running.pid, running.since_s))
 
     # The end of a process
 
     def child_ended(self, pid: int, status: int) -> bool:
-        """A child was reaped; False when it is none of ours."""
+        """A child was reaped; False when it is not one of ours."""
         one = self._find(pid)
         if one is None:
             return False
@@ -110,25 +113,29 @@ class Daemons:
         one.pid, one.stale_pid = None, end.pid
         if self._stopping:
             one.state = ServiceState.STOPPED
-            self._changed("")
-        elif one.restarts < self._most_restarts(one):
+            self._changed(None)
+            return
+        rule = self._rule(one)
+        if rule.steady_s is not None and self._system.now() - one.since_s >= rule.steady_s:
+            one.tries = 0
+        if one.tries < rule.most:
             one.state = ServiceState.RESTARTING
-            pause_s = FIRST_PAUSE_S * 2 ** one.restarts
+            pause_s = rule.first_s * 2 ** one.tries
             self._later(pause_s, lambda: self._restart(one))
-            self._changed(f"{one.name} {one.detail}; it is started again in {pause_s:g} s")
+            self._changed(_news(one, f"{one.detail}; it is restarted in {pause_s:g} s"))
         else:
             self._give_up(one)
 
-    def _most_restarts(self, one: Watched) -> int:
+    def _rule(self, one: Watched) -> Rule:
         rule = one.running.service.restart
-        return 0 if rule is Restart.UNLESS_CONFIDENTIAL and self._is_confidential else MOST_RESTARTS[rule]
+        return RULES[Restart.NEVER if rule is Restart.UNLESS_CONFIDENTIAL and self._is_confidential else rule]
 
     def _give_up(self, one: Watched) -> None:
         one.state = ServiceState.FAILED
         what = f"{one.name} {one.detail}"
         if one.running.service.importance is Importance.CRITICAL and self._is_strict:
-            self.ending = Ending(code="E_SERVICE_LOST", what=f"{what}, and nvrc.strict is on")
-        self._changed(f"E_SERVICE_LOST {what}; it stays away")
+            self.ending = _lost(one, f"{what}, and nvrc.strict is on")
+        self._changed(_lost(one, f"{what}; it will not be restarted"))
 
     # Starting again
 
@@ -137,22 +144,28 @@ class Daemons:
             one.state = ServiceState.STOPPED
             return
         one.restarts += 1
+        one.tries += 1
         one.since_s = self._system.now()
         self._restarted(one.name, False)
         try:
             one.starter = self._system.start(one.running.program)
         except OSError as err:
-            one.detail = f"cannot be started again: {err.strerror}"
+            one.detail = f"cannot be restarted: {err.strerror}"
             self._give_up(one)
             return
         one.state = ServiceState.STARTING
+        one.speaker = introduce(self._system, one.running.service, one.running.program, one.starter, one.since_s)
         if not one.running.service.pid_file:
             self._is_up(one, one.starter)
 
     def _is_up(self, one: Watched, pid: int | None) -> None:
         one.pid = None if pid == one.stale_pid else pid
         one.state = ServiceState.RUNNING
-        self._changed(f"{one.name} runs again")
+        self._changed(_news(one, "was restarted"))
+        try:
+            hand_out(self._system, one.running.service.privileges, one.running.service.code)
+        except NvrcError as err:
+            self._changed(_news(one, f"has nothing for other programs: {err.what}"))
         self._restarted(one.name, True)
 
     # Stopping
@@ -181,3 +194,11 @@ class Daemons:
             self._system.signal(one.pid, number)
         except OSError:
             one.state = ServiceState.STOPPED
+
+
+def _news(one: Watched, what: str) -> Trouble:
+    return replace(remark(f"{one.name} {what}"), step=AFTER_THE_BOOT, service=one.name)
+
+
+def _lost(one: Watched, what: str) -> Trouble:
+    return make_trouble(one.running.service.lost_code, what, step=AFTER_THE_BOOT, service=one.name)

@@ -12,19 +12,20 @@ import stat
 import time
 
 from guest_cdi.lean.light import TYPE_CHECKING, Callable, NamedTuple, NoReturn, dataclass
-from nvrc.engine.executor import FAILED, DeadlineError, Record
-from nvrc.machine.system import KERN_DEBUG, Node, System
+from nvrc.engine.executor import DeadlineError
+from nvrc.machine.system import KERN_DEBUG, Files, Node, System
 from nvrc.params.settings import Settings
 from nvrc.pid1.alarm import set_alarm
 from nvrc.pid1.crash import tell
 from nvrc.pid1.supervise import STOP_OVERDUE
 from nvrc.vocabulary import console, paths
-from nvrc.vocabulary.ending import Ending
+from nvrc.vocabulary.ending import Orderly
 from nvrc.vocabulary.signals import signal
 from nvrc.vocabulary.verdict import Verdict
 
 if TYPE_CHECKING:
     from nvrc.pid1.init import Init
+    from nvrc.vocabulary.ending import Ending
 
 TRANSPORT = "vmw_vsock_virtio_transport"
 MISC = 10  # the major number of its node
@@ -59,35 +60,34 @@ def _say_log(stage: Stage) -> None:
     journal = stage.init.journal
     if journal.log_socket >= 0:
         journal.drain()  # the last words are often the ones that matter
-    for line in () if stage.ending.is_orderly else journal.tail():
+    for line in () if isinstance(stage.ending, Orderly) else journal.tail():
         stage.system.say(console.warning_line(line))
 
 
 def _say_verdict(stage: Stage) -> None:
     one = stage.ending
-    stage.system.say(console.end_line(one.code, one.what) if one.is_orderly else
-                     console.verdict_fatal(one.code, one.step, one.what, one.advice))
+    stage.system.say(console.end_line(console.ORDERLY, one.what) if isinstance(one, Orderly) else
+                     console.verdict_fatal(one))
 
 
 def _publish(stage: Stage) -> None:
     init, one = stage.init, stage.ending
     if init is None:
         return
-    is_told = one.is_orderly or (init.life is not None and init.life.ending is not None)
-    failure = None if is_told else Record(name=one.step, outcome=FAILED, code=one.code, detail=one.what,
-                                          hint=one.advice)
-    verdict = init.bulletin.verdict if one.is_orderly else Verdict.FAILED
+    is_told = init.life is not None and init.life.ending is not None
+    failure = None if isinstance(one, Orderly) or is_told else one
+    verdict = init.bulletin.verdict if isinstance(one, Orderly) else Verdict.FAILED
     init.bulletin.publish(verdict, init.journal, init.life, failure)
 
 
 def _leave_message(stage: Stage) -> None:
     """What ends with the agent is lost: its root is gone, and the runtime ends the VM when it sees that."""
     agent = _living_agent(stage)
-    if stage.ending.is_orderly or agent is None or not _had_sandbox(stage) or not _settings(stage).farewell:
+    if isinstance(stage.ending, Orderly) or agent is None or not _had_sandbox(stage) or not _settings(stage).farewell:
         return
-    from nvrc.pid1 import farewell, termination
+    from nvrc.pid1 import termination
 
-    written = termination.leave(stage.system, agent, farewell.describe(stage.ending))
+    written = termination.leave(stage.system, agent, console.refusal(stage.ending))
     _note(stage, f"termination messages: {'no answer' if written is None else f'{written} written'}")
 
 
@@ -111,9 +111,9 @@ def _stop_daemons(stage: Stage) -> None:
 
 def _say_farewell(stage: Stage) -> None:
     """To a runtime that waits for its first sandbox. Whoever asked the VM to stop knows why it ends."""
-    settings = _settings(stage)
-    if (stage.ending.is_orderly or stage.ending.code == STOP_OVERDUE or _had_sandbox(stage)
-            or not settings.farewell or not settings.timeout_farewell_s):
+    settings, why = _settings(stage), stage.ending
+    if (isinstance(why, Orderly) or why.code == STOP_OVERDUE or _had_sandbox(stage) or not settings.farewell
+            or not settings.timeout_farewell_s):
         return
     _end_agent(stage)  # it has the port
     from nvrc.machine.loop import Loop
@@ -122,13 +122,13 @@ def _say_farewell(stage: Stage) -> None:
     try:
         listener = _listen(stage, farewell.PORT, settings)
     except Exception as err:
-        _note(stage, f"farewell: nobody can ask: {tell(err)}")
+        _note(stage, f"farewell: no runtime can ask: {tell(err)}")
         return
     loop = Loop(stage.system.now)  # of its own: PID 1's may be what failed
     init = stage.init
     if init is not None and init.signals >= 0:
         loop.watch(init.signals, init.take_signals)
-    guest = farewell.Farewell(loop, stage.system.now, listener, farewell.describe(stage.ending))
+    guest = farewell.Farewell(loop, stage.system.now, listener, console.refusal(why))
     answers = guest.serve(settings.timeout_farewell_s, lambda: init is not None and init.is_hurried)
     _note(stage, f"farewell: answers={answers}")
 
@@ -136,6 +136,17 @@ def _say_farewell(stage: Stage) -> None:
 def _write_back(stage: Stage) -> None:
     stage.last()
     stage.sync()
+
+
+def _await_host(stage: Stage) -> None:
+    """The runtime has the answer to its last request and ends the VM itself. One that is quicker makes it fail."""
+    init, limit_s = stage.init, _settings(stage).timeout_host_end_s
+    if (init is None or init.life is None or not isinstance(stage.ending, Orderly)
+            or init.life.supervisor.is_stopping or not limit_s):
+        return
+    until_s = stage.system.now() + limit_s
+    init.loop.at(until_s, lambda: None)
+    init.loop.run(lambda: init.is_hurried or stage.system.now() >= until_s)
 
 
 def _switch_off(stage: Stage) -> None:
@@ -152,17 +163,19 @@ ENDING: tuple[Row, ...] = (
     Row("log", _say_log, 0.0,
         "the last lines of daemons and kernel on the console, when something failed"),
     Row("verdict", _say_verdict, 0.0,
-        "the verdict on the console: FATAL, or END when somebody asked for it"),
+        "the verdict on the console: FATAL, or END after a requested stop"),
     Row("report", _publish, 0.0,
         "/run/nvrc/boot.json and status.json; the report on the console with nvrc.report=console"),
     Row("message", _leave_message, 10.0,
         "a failure that PID 1 decides while containers run: their termination messages, where they are empty"),
     Row("daemons", _stop_daemons, 0.0,
-        "those that run stop in order, the last one first; nvrc.timeout.services_stop"),
+        "those that run are stopped one by one, the last one first; nvrc.timeout.services_stop"),
     Row("farewell", _say_farewell, 0.0,
         "a failure before the first sandbox: the runtime is answered in the agent's place; nvrc.timeout.farewell"),
     Row("sync", _write_back, 10.0,
         "what is dirty is written back"),
+    Row("host", _await_host, 0.0,
+        "an agent that powered off: time for the runtime to end the VM itself; nvrc.timeout.host_end"),
     Row("power", _switch_off, 0.0,
         "power off; where the kernel refuses that, restart, then crash"),
 )
@@ -245,7 +258,7 @@ def _make_node(system: System) -> None:
                 system.make_node(paths.VSOCK, Node(stat.S_IFCHR | 0o600, MISC, int(minor)))
 
 
-def _may_load(system: System) -> bool:
+def _may_load(system: Files) -> bool:
     try:
         return system.read(paths.MODULES_DISABLED, 8).strip() == b"0"
     except OSError:

@@ -16,14 +16,11 @@ import struct
 
 from guest_cdi.lean.light import Callable
 from nvrc.machine.loop import Loop
-from nvrc.vocabulary import console
-from nvrc.vocabulary.ending import Ending
 
 PORT = 1024  # of kata-agent
 HEADER = struct.Struct(">IIBB")  # length of the body, stream, type, flags
 REQUEST, RESPONSE = 1, 2
 FAILED_PRECONDITION = 9
-TEXT_LIMIT = 1024
 LARGEST_BODY = 4 << 20  # as in every implementation of the protocol
 MOST_PEERS = 8
 MOST_ANSWERS = 64  # to one peer: the runtime asks once
@@ -33,18 +30,6 @@ GRACE_S = 0.5  # after the runtime has gone, for one that dials again
 
 class GarbageError(ValueError):
     """What a peer sent is no frame of the protocol, or is one that no runtime sends."""
-
-
-def describe(ending: Ending) -> str:
-    """The verdict in one line of printable ASCII; what happened is cut last."""
-    head = f"guest init: {console.printable(ending.code, 64)} in step {console.printable(ending.step, 64)}: "
-    tail = " (hint: )"
-    what, hint = console.fit(_one_line(ending.what), _one_line(ending.advice), TEXT_LIMIT - len(head) - len(tail))
-    return f"{head}{what} (hint: {hint})" if hint else head + what
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def refuse(stream: int, text: str) -> bytes:

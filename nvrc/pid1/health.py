@@ -12,12 +12,19 @@ from __future__ import annotations
 
 import re
 
-from guest_cdi.lean.light import Callable, replace
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, replace
 from nvrc.machine.journal import KERNEL, KERNEL_LOST, Line
-from nvrc.vocabulary.gpu import GpuRecord, GpuState
+from nvrc.services.ledger import CODE as ATTACH
+from nvrc.vocabulary.errors import make_trouble
+from nvrc.vocabulary.gpu import GpuRecord, GpuState, name_place
+from nvrc.vocabulary.trouble import AFTER_THE_BOOT, Trouble, remark
 
-LOST = "E_GPU_LOST"
-FAULT = "E_GPU_FAULT"
+if TYPE_CHECKING:
+    from nvrc.report.status import XidRecord
+    from nvrc.vocabulary.errors import Code
+
+LOST: Code = "E_GPU_LOST"
+FAULT: Code = "E_GPU_FAULT"
 
 # Xids after which a GPU gives no reliable service before a reset or a repair.
 FAULTS = {
@@ -38,13 +45,20 @@ _SWITCH = re.compile(r"(nvidia-nvswitch[0-9]{1,3}): SXid \(PCI:([0-9a-fA-F:.]{7,
 
 
 class GpuHealth:
-    """State of each GPU. `changed` is called with a sentence for each piece of news."""
+    """State of each GPU. `changed` is called with each piece of news."""
 
-    def __init__(self, gpus: tuple[GpuRecord, ...], changed: Callable[[str], None]) -> None:
+    def __init__(self, gpus: tuple[GpuRecord, ...], changed: Callable[[Trouble], None]) -> None:
         self._records = {record.bdf: record for record in gpus}
         self._changed = changed
         self._told: dict[str, set[tuple[str, int]]] = {}  # by GPU; "" for all other places
+        self._xids: dict[tuple[str, int], int] = {}
         self._gaps = 0
+
+    @property
+    def xids(self) -> tuple[XidRecord, ...]:
+        from nvrc.report.status import XidRecord
+
+        return tuple(XidRecord(gpu=bdf, number=number, count=count) for (bdf, number), count in self._xids.items())
 
     @property
     def records(self) -> tuple[GpuRecord, ...]:
@@ -64,7 +78,8 @@ class GpuHealth:
         elif found := _GONE.match(line.text):
             self._note_xid(self._name(found[1]), OFF_THE_BUS, "")
         elif found := _SWITCH.match(line.text):
-            self._tell(found[2], int(found[3]), f"NVSwitch {found[1]} at {found[2]}: SXid {found[3]}: {found[4]}")
+            what = f"NVSwitch {found[1]} at {found[2]}: SXid {found[3]}: {found[4]}"
+            self._tell(found[2], int(found[3]), remark(what))
 
     def attached_again(self, heard: tuple[GpuRecord, ...]) -> None:
         """What nvidia-persistenced said of the GPUs that it held before it had to be started again."""
@@ -74,8 +89,10 @@ class GpuHealth:
                 self._records[record.bdf] = replace(known, state=GpuState.FAILED, code=record.code)
         lost = [record for record in heard if record.code]
         for record in lost:
-            self._changed(f"{record.code} GPU {record.bdf}: not attached again by nvidia-persistenced")
-        self._changed(f"nvidia-persistenced has attached {len(heard) - len(lost)} of {len(heard)} GPUs again")
+            known = self._records[record.bdf]
+            self._changed(make_trouble(ATTACH, f"GPU {known.place}: not attached again by nvidia-persistenced",
+                                       step=AFTER_THE_BOOT, gpu=known.bdf, uuid=known.uuid))
+        self._changed(remark(f"nvidia-persistenced has attached {len(heard) - len(lost)} of {len(heard)} GPUs again"))
 
     def _name(self, place: str) -> str:
         """The bus id as the ledger has it: Xid lines leave the function out."""
@@ -84,22 +101,27 @@ class GpuHealth:
 
     def _note_xid(self, bdf: str, number: int, text: str) -> None:
         record, meaning = self._records.get(bdf), FAULTS.get(number)
-        code = LOST if number == OFF_THE_BUS else FAULT
+        if record and ((bdf, number) in self._xids or len(self._xids) < MOST_KINDS * len(self._records)):
+            self._xids[bdf, number] = self._xids.get((bdf, number), 0) + 1
+        code: Code = LOST if number == OFF_THE_BUS else FAULT
         if record and meaning and record.state is not GpuState.LOST:
             state = GpuState.LOST if number == OFF_THE_BUS else GpuState.FAILED
             self._records[bdf] = replace(record, state=state, code=code)
-        told = f"{code} GPU {bdf}: Xid {number}, {meaning}" if meaning else f"GPU {bdf}: Xid {number}"
-        self._tell(bdf, number, told + (f": {text}" if text else ""))
+        uuid = record.uuid if record else ""
+        what = (f"GPU {name_place(bdf, uuid)}: Xid {number}" + (f", {meaning}" if meaning else "")
+                + (f": {text}" if text else ""))
+        self._tell(bdf, number, make_trouble(code, what, step=AFTER_THE_BOOT, gpu=bdf, uuid=uuid) if meaning else
+                   replace(remark(what), gpu=bdf, uuid=uuid))
 
     def _note_gap(self, text: str) -> None:
         """Told at the first, the second, the fourth..., because a flood makes one after another."""
         self._gaps += 1
         if self._gaps & (self._gaps - 1) == 0:
-            self._changed(f"{text} ({self._gaps} times): a fault of a GPU may be among them; ask nvidia-smi")
+            self._changed(remark(f"{text} ({self._gaps} times): a fault of a GPU may be among them; ask nvidia-smi"))
 
-    def _tell(self, place: str, number: int, sentence: str) -> None:
+    def _tell(self, place: str, number: int, news: Trouble) -> None:
         """Once for each place and number; a driver that repeats itself is no news."""
         told = self._told.setdefault(place if place in self._records else "", set())
         if (place, number) not in told and len(told) < MOST_KINDS:
             told.add((place, number))
-            self._changed(sentence)
+            self._changed(news)

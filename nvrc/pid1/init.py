@@ -10,7 +10,7 @@ import os
 import sys
 
 from guest_cdi.lean.light import TYPE_CHECKING
-from nvrc.engine.executor import DEGRADED, FAILED, RUNNING, BootError, Executor, Record
+from nvrc.engine.executor import DEGRADED, RUNNING, BootError, Executor, Record
 from nvrc.engine.facts import Facts
 from nvrc.engine.table import Table
 from nvrc.machine import linux
@@ -23,7 +23,8 @@ from nvrc.pid1.alarm import expire, set_alarm
 from nvrc.pid1.supervise import STOP_SIGNALS
 from nvrc.report.bulletin import Bulletin
 from nvrc.vocabulary import console, paths
-from nvrc.vocabulary.ending import ORDERLY, Ending
+from nvrc.vocabulary.ending import Ending, Orderly
+from nvrc.vocabulary.errors import make_trouble
 from nvrc.vocabulary.signals import signal, signal_name
 from nvrc.vocabulary.verdict import Verdict
 
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
 WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
 # Nothing runs yet that could go on, unlike when a daemon is lost later.
-LOST_EARLY = ("read its last lines above; a SIGKILL that nobody sent is the kernel's, for want of memory; start the VM "
-              "again with its GPUs reset")
+LOST_EARLY = ("read its last lines above; after a SIGKILL give the VM more memory, the kernel was probably out of it; "
+              "reset the GPUs before the next start")
 FORWARDED = {LogLevel.OFF: -1, LogLevel.ERROR: 3, LogLevel.WARN: 4, LogLevel.INFO: 6, LogLevel.DEBUG: 7,
              LogLevel.TRACE: 7}
 
@@ -61,6 +62,7 @@ class Init:
         self.signals = -1
         self.ended_early: list[tuple[int, int]] = []
         self._stopped_early: list[int] = []
+        self._are_others_limited = False
         # Once there is a verdict.
         self.is_over = self.is_hurried = False
         self.closing: Daemons | None = None
@@ -71,19 +73,18 @@ class Init:
         try:
             return self._boot_and_live()
         except BootError as failed:
-            one = failed.record
-            return Ending(code=one.code, step=one.name, what=one.detail, hint=one.hint)
+            return failed.trouble
         except StopError as stop:
-            return Ending(code=ORDERLY, what=f"stopped by {stop} during boot")
+            return Orderly(f"stopped by {stop} during boot")
         finally:
             self.is_over = True
 
     def _boot_and_live(self) -> Ending:
         self._watch_signals()
         life = self._hand_over(self.executor.run())
-        self.loop.run(lambda: life.ending is not None)
-        assert life.ending is not None  # noqa: S101 - what the loop above waited for
-        return life.ending
+        while (ending := life.ending) is None:
+            self.loop.serve()
+        return ending
 
     # Boot
 
@@ -96,14 +97,15 @@ class Init:
     def _step_finished(self, record: Record, facts: Facts) -> None:
         if self.is_over:
             return  # a step that overran: the boot has had its verdict
-        detail = f"{record.code}: {record.detail}" if record.outcome == DEGRADED else record.detail
-        self.system.say(console.step_line(record.name, record.outcome, record.seconds, detail))
-        for text in facts.warnings[self.warnings_told:]:
-            self.system.say(console.warning_line(text))
+        self.system.say(console.step_line(record.name, record.outcome, record.seconds, record.detail, record.trouble))
+        for trouble in facts.warnings[self.warnings_told:]:
+            self.system.say(console.trouble_line(trouble))
         self.warnings_told = len(facts.warnings)
         self._open_logs(facts)
         self._time_boot(facts)
         self._miss_daemons(facts)
+        if facts.agent_pid is not None and not self._are_others_limited:
+            self._limit_others()  # containers may come before the last step has ended
 
     def _open_logs(self, facts: Facts) -> None:
         """Serve the journal once its step has opened it, and show what the command line wants to see of it."""
@@ -128,7 +130,8 @@ class Init:
             now = self.system.now()
             running = ", ".join(f"{record.name} for {now - record.start_s:.1f} s" for record in self.executor.records
                                 if record.outcome == RUNNING)
-            text = f"no agent after {limit_s} s (nvrc.timeout.boot); running: {running or 'nothing'}"
+            missing = "no agent" if self.executor.facts.agent_pid is None else "not ready"  # it attests beside it
+            text = f"{missing} after {limit_s} s (nvrc.timeout.boot); running: {running or 'nothing'}"
             self.executor.warn(text)
             self.warnings_told += 1
             self.system.say(console.warning_line(text))
@@ -166,11 +169,14 @@ class Init:
         devices = facts.cdi.devices if facts.cdi else 0
         self.system.say(console.verdict_ready(self.system.now() - self.started_s, mode, count_gpus(facts), devices,
                                               life.supervisor.agent_pid))
-        self._limit_others()
         if facts.settings.log is LogLevel.TRACE:
             console.tell_imports(self.system.say, sys.modules)
         self.bulletin.publish(life.verdict, self.journal, life)
         self.bulletin.serve(self.loop, lambda: self.bulletin.live(self.journal, self.life))
+        life.watch_memory()
+        life.start_metrics(facts)
+        if (port := facts.settings.status_port) is not None:
+            self.bulletin.serve_host(self.loop, port, lambda: self.bulletin.live(self.journal, self.life))
         for pid, status in self.ended_early:
             life.child_ended(pid, status)
         for number in self._stopped_early:
@@ -179,16 +185,18 @@ class Init:
 
     def _limit_others(self) -> None:
         """Containers come from here on. What they write to the kernel's log must not drown what the driver says there;
-        and a pod that mounts /dev/log of the machine gets none that it could fill, unless it is root.
+        and a pod that mounts /dev/log of the machine gets none that it could fill, unless it is root. A daemon that is
+        started again has to be heard, and some are not root.
         """
+        self._are_others_limited = True
         try:
-            self.system.close_to_others(paths.DEV_LOG)
+            self.system.set_owner(paths.DEV_LOG, 0, paths.DEV_LOG_GROUP, 0o660)
         except OSError:
             pass  # there is none in this table
         try:
             self.system.write(paths.PRINTK_DEVKMSG, b"ratelimit\n")  # the kernel wants the newline
         except OSError:
-            pass  # printk.devkmsg= on the command line decided it for good
+            pass  # printk.devkmsg= on the command line decided it for good, and the step `journal` has said so
 
     # Events
 
@@ -215,8 +223,8 @@ class Init:
             for pid, status in self.ended_early:
                 if running.is_critical and pid == running.pid:
                     what = f"{running.service.name} {ChildEnded(pid, status).text()} during the boot"
-                    raise BootError(Record(name=running.service.step, outcome=FAILED, code="E_SERVICE_LOST",
-                                           detail=what, hint=LOST_EARLY))
+                    raise BootError(make_trouble("E_SERVICE_LOST", what, LOST_EARLY, step=running.service.step,
+                                                 service=running.service.name))
 
     def _stop(self, number: int) -> None:
         if self.is_over:

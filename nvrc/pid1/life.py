@@ -15,19 +15,23 @@ from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
 from nvrc.pid1.supervise import Supervisor, is_deaf_to
 from nvrc.vocabulary import console, paths
-from nvrc.vocabulary.ending import Ending
+from nvrc.vocabulary.ending import Orderly
+from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.signals import signal
 from nvrc.vocabulary.verdict import Verdict
 
 if TYPE_CHECKING:
     from nvrc.pid1.agent_output import AgentOutput
-    from nvrc.report.status import ServiceRecord
+    from nvrc.pid1.lease import Lease
+    from nvrc.report.status import ServiceRecord, XidRecord
     from nvrc.services.ledger import Ledger
+    from nvrc.vocabulary.ending import Ending
     from nvrc.vocabulary.gpu import GpuRecord
+    from nvrc.vocabulary.trouble import Trouble
 
 KILL_DEADLINE_S = 5.0
 LAST_WORDS_S = 1.0  # lines that were sent before a process ended are read after
-MOST_NEWS = 100  # kept for the status; the console has all
+MOST_NEWS, MOST_OF_A_CODE = 100, 24  # kept for the status; the console has all
 
 
 class Life:
@@ -40,12 +44,12 @@ class Life:
         self._has_gpus = bool(facts.on_bus)
         self.supervisor = Supervisor(agent_pid=known(facts.agent_pid, "agent"),
                                      own_pid_namespace=self._settings.agent_pidns, started_s=system.now())
-        self.news: tuple[str, ...] = ()
+        self.news: tuple[Trouble, ...] = ()
         self._watch_gpus(facts)
         self._watch_daemons(facts)
 
     def _watch_gpus(self, facts: Facts) -> None:
-        self._health = None
+        self._health = self._fabric = None
         self._again: Ledger | None = None
         if facts.ledger is not None:
             from nvrc.engine.ledger import ledger_of
@@ -53,15 +57,61 @@ class Life:
 
             self._health = GpuHealth(ledger_of(facts) or (), self._changed)
             self._journal.listen(self._heard)
+        if facts.fabric and facts.worker is not None:
+            from nvrc.pid1.fabric_watch import FabricWatch
+
+            places = {gpu.number: (gpu.bdf, gpu.uuid) for gpu in facts.gpus or () if not gpu.error}
+            self._fabric = FabricWatch(facts.worker, self._loop, facts.fabric, places, later=self._later,
+                                       changed=self._changed, patience_s=facts.nvml_patience_s)
+
+        self._lease: Lease | None = None
+        if facts.ready is not None and is_confidential(facts):
+            self._lease = self._make_lease(facts)
+
+    def _make_lease(self, facts: Facts) -> Lease:
+        """Of the ready state, which only confidential GPUs have."""
+        from nvrc.nvml.client import prepare_worker
+        from nvrc.pid1.lease import Lease
+
+        return Lease(self._settings.ready_revoke, accepts=facts.ready is not None and facts.ready.accepts,
+                     loop=self._loop, patience_s=facts.nvml_patience_s, now=self._system.now, changed=self._changed,
+                     start=lambda: prepare_worker(self._system, facts.driver_root),
+                     kill=lambda pid: self._system.signal(pid, signal.SIGKILL))
 
     def _watch_daemons(self, facts: Facts) -> None:
         self._daemons = None
-        if facts.services:
+        if facts.services or self._settings.metrics_port is not None:
             from nvrc.pid1.daemons import Daemons
 
             self._daemons = Daemons(self._system, facts.services, is_confidential=is_confidential(facts),
                                     is_strict=self._settings.strict, later=self._later, changed=self._changed,
                                     restarted=self._restarted)
+
+    def start_metrics(self, facts: Facts) -> None:
+        """Once the machine is ready, and only if it was asked for; a failure is told, and degrades."""
+        if self._settings.metrics_port is None or self._daemons is None:
+            return
+        try:
+            from nvrc.pid1.beside import start_metrics
+
+            self._daemons.add(start_metrics(self._system, facts))
+        except NvrcError as err:
+            self._is_degraded = True
+            self._changed(err.trouble)
+        except Exception as err:
+            self._is_degraded = True
+            self._say(f"no metrics: {unforeseen(err)}")
+
+    def watch_memory(self) -> None:
+        """Once the machine is ready: a warning before the kernel kills."""
+        try:
+            from nvrc.pid1.pressure import Memory
+
+            memory = Memory(self._loop, self._system.now, self._changed)
+            memory.watch()
+            self._journal.listen(memory.hear)
+        except Exception as err:
+            self._say(f"memory is not watched: {unforeseen(err)}")
 
     # What is known
 
@@ -82,13 +132,23 @@ class Life:
         return self._health.records if self._health else ()
 
     @property
+    def xids(self) -> tuple[XidRecord, ...]:
+        return self._health.xids if self._health else ()
+
+    @property
+    def ready(self) -> str:
+        if self._lease is None:
+            return ""
+        return "revoked" if self._lease.is_revoked else "accepting" if self._lease.is_held else "waiting"
+
+    @property
     def services(self) -> tuple[ServiceRecord, ...]:
         return self._daemons.records if self._daemons else ()
 
     @property
     def verdict(self) -> Verdict:
-        whole = (self._health is None or self._health.is_whole) and (self._daemons is None or self._daemons.is_whole)
-        if self._is_degraded or not whole:
+        whole = all(part is None or part.is_whole for part in (self._health, self._daemons, self._fabric))
+        if self._is_degraded or not whole or (self._lease is not None and self._lease.is_revoked):
             return Verdict.DEGRADED
         return Verdict.READY if self._has_gpus else Verdict.NO_GPU
 
@@ -142,6 +202,8 @@ class Life:
         try:
             if self._health is not None:
                 self._health.hear(line)
+            if self._lease is not None:
+                self._lease.hear(line)
             if self._again is not None and self._is_persistenced(line):
                 self._again.hear(line, self._system.now())
         except Exception as err:
@@ -180,10 +242,12 @@ class Life:
 
         self._loop.at(self._system.now() + after_s, expired)
 
-    def _changed(self, sentence: str) -> None:
-        if sentence:
-            self._say(sentence)
-            self.news = (*self.news, sentence)[-MOST_NEWS:]
+    def _changed(self, news: Trouble | None) -> None:
+        if news is not None:
+            self._system.say(console.trouble_line(news))
+            self.news = remember(self.news, news)
+            if self._lease is not None:
+                self._lease.note(news)
         self._publish(self.verdict)
 
     def _say(self, sentence: str) -> None:
@@ -199,12 +263,19 @@ class Life:
             stop_daemons(self._system, self._loop, self._daemons, self._settings.timeout_services_stop_s)
 
 
+def remember(news: tuple[Trouble, ...], latest: Trouble) -> tuple[Trouble, ...]:
+    """What is told every minute, as memory that is short, pushes nothing out but what is like it."""
+    same = [one for one in news if latest.code and one.code == latest.code]
+    oldest = same[0] if len(same) >= MOST_OF_A_CODE else None
+    return (*(one for one in news if one is not oldest), latest)[-MOST_NEWS:]
+
+
 def agent_record(supervisor: Supervisor) -> ServiceRecord:
     """The agent as the status tells of it."""
     from nvrc.report.status import ServiceRecord, ServiceState
 
     ending = supervisor.ending
-    ended = ServiceState.STOPPED if ending and ending.is_orderly else ServiceState.FAILED
+    ended = ServiceState.STOPPED if isinstance(ending, Orderly) else ServiceState.FAILED
     return ServiceRecord(name="agent", state=ended if ending else ServiceState.RUNNING, pid=supervisor.agent_pid,
                          since_s=supervisor.started_s, detail=ending.what if ending else "")
 

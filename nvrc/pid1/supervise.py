@@ -10,10 +10,17 @@ from __future__ import annotations
 
 import os
 
-from nvrc.vocabulary.ending import ORDERLY, Ending
+from guest_cdi.lean.light import TYPE_CHECKING, replace
+from nvrc.vocabulary.ending import Ending, Orderly
+from nvrc.vocabulary.errors import make_trouble
 from nvrc.vocabulary.signals import signal, signal_name
+from nvrc.vocabulary.trouble import AFTER_THE_BOOT, Trouble
 
-STOP_OVERDUE = "E_AGENT_STOP"
+if TYPE_CHECKING:
+    from nvrc.vocabulary.errors import Code
+
+STOP_OVERDUE: Code = "E_AGENT_STOP"
+AGENT_EXIT: Code = "E_AGENT_EXIT"
 GAVE_UP = "it gave up: check the agent.* parameters and guest components; agent.log=debug shows how far it got"
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGPWR})
 
@@ -36,7 +43,7 @@ class Supervisor:
             self.orphans_reaped += 1
         elif self.ending is None:
             self.ending = self._agent_ended(status, now, had_sandbox=had_sandbox)
-            if complaint and self.ending.code == "E_AGENT_EXIT":
+            if complaint and isinstance(self.ending, Trouble) and self.ending.code == AGENT_EXIT:
                 self.ending = explained(self.ending, complaint)
 
     def stop_requested(self, number: int) -> bool:
@@ -44,6 +51,11 @@ class Supervisor:
         first = not self._stop_reason
         self._stop_reason = self._stop_reason or f"{signal_name(number)} to PID 1"
         return first and self.ending is None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether somebody asked PID 1 to stop, and so waits for the machine's own end."""
+        return bool(self._stop_reason)
 
     def stop_overdue(self) -> bool:
         """The agent had its time after a stop request; True when it has to be killed."""
@@ -53,35 +65,35 @@ class Supervisor:
     def give_up(self) -> None:
         """Even a kill did not end the agent in time: the VM ends without it."""
         if self.ending is None:
-            self.ending = Ending(code=STOP_OVERDUE, what="the agent did not end after SIGKILL")
+            self.ending = make_trouble(STOP_OVERDUE, "the agent did not end after SIGKILL", step=AFTER_THE_BOOT)
 
     def _agent_ended(self, status: int, now: float, *, had_sandbox: bool) -> Ending:
         after = f"{now - self.started_s:.1f} s after its start"
         if self._killed:
             what = f"the agent ignored the request to stop ({self._stop_reason}) and was killed"
-            return Ending(code=STOP_OVERDUE, what=what)
+            return make_trouble(STOP_OVERDUE, what, step=AFTER_THE_BOOT)
         if self._stop_reason:
-            return Ending(code=ORDERLY, what=f"stopped by {self._stop_reason}; {tell_status(status)}")
+            return Orderly(f"stopped by {self._stop_reason}; {tell_status(status)}")
         if os.WIFSIGNALED(status) and self._own_pid_namespace and os.WTERMSIG(status) == signal.SIGINT:
             if not had_sandbox:
                 # kata-agent also powers off when it cannot start, and says nothing of the reason.
                 what = f"the agent powered off {after}, without ever having had a sandbox"
-                return Ending(code="E_AGENT_EXIT", what=what, hint=GAVE_UP)
-            return Ending(code=ORDERLY, what="the agent powered off")
+                return make_trouble(AGENT_EXIT, what, GAVE_UP, step=AFTER_THE_BOOT)
+            return Orderly("the agent powered off")
         if os.WIFSIGNALED(status) and self._own_pid_namespace and os.WTERMSIG(status) == signal.SIGHUP:
-            return Ending(code=ORDERLY, what="the agent asked for a restart; the VM powers off")
+            return Orderly("the agent asked for a restart; the VM powers off")
         if not self._own_pid_namespace and status == 0:
-            return Ending(code=ORDERLY, what="the agent exited with status 0")
-        return Ending(code="E_AGENT_EXIT", what=f"{tell_status(status)} {after}")
+            return Orderly("the agent exited with status 0")
+        return make_trouble(AGENT_EXIT, f"{tell_status(status)} {after}", step=AFTER_THE_BOOT)
 
 
-def explained(ending: Ending, complaint: str) -> Ending:
+def explained(trouble: Trouble, complaint: str) -> Trouble:
     """With the agent's own last error, and what is known about it."""
     from nvrc.services.signatures import explain
 
     found = explain([complaint])
-    return Ending(code=found.code or ending.code if found else ending.code,
-                  what=f"{ending.what}; its last error: {complaint}", hint=found.advice if found else ending.hint)
+    told = replace(trouble, what=f"{trouble.what}; its last error: {complaint}")
+    return replace(told, code=found.code or trouble.code, hint=found.advice) if found else told
 
 
 def is_deaf_to(number: int, status: bytes) -> bool:

@@ -15,6 +15,7 @@ import stat
 
 from guest_cdi.lean.light import Iterator
 from guest_cdi.lean.linux import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from nvrc.machine.privileges import LAST_WORDS
 from nvrc.machine.system import System
 from nvrc.vocabulary.signals import signal
 
@@ -30,7 +31,7 @@ def leave(system: System, agent_pid: int, text: str, limit_s: float = LIMIT_S) -
     def work(talking: int) -> None:
         os.write(talking, b"%d" % fill_all(system.open_root(agent_pid), text.encode("ascii", "replace")))
 
-    pid, answer = system.fork(work)
+    pid, answer = system.fork(work, LAST_WORDS)
     try:
         poll = select.poll()
         poll.register(answer, select.POLLIN)

@@ -3,6 +3,7 @@
  * It does what the words in /etc/behaviour say, one after the other, and prints what it was given. Built static. */
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -61,6 +63,30 @@ static void report(void)
 		closedir(dir);
 	snprintf(path, sizeof(path), "/proc/%d", getpid());
 	printf("agent: own /proc %s\n", access(path, F_OK) ? "no" : "yes");
+}
+
+/* What a container of ours would be given: every device node, with its numbers and whether it opens. */
+static void list_nodes(const char *folder)
+{
+	struct dirent *entry;
+	struct stat node;
+	char path[PATH_MAX];
+	DIR *dir = opendir(folder);
+
+	while (dir && (entry = readdir(dir))) {
+		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+		if (stat(path, &node) || !S_ISCHR(node.st_mode))
+			continue;
+		int descriptor = open(path, O_RDWR);
+
+		printf("agent: node %s %u:%u %o %s\n", entry->d_name, major(node.st_rdev), minor(node.st_rdev),
+		       node.st_mode & 07777, descriptor < 0 ? "shut" : "open");
+		if (descriptor >= 0)
+			close(descriptor);
+	}
+	if (dir)
+		closedir(dir);
+	printf("agent: nodes listed\n");
 }
 
 static void orphans(int count)
@@ -132,6 +158,8 @@ int main(int argc, char **argv)
 			exit(atoi(word + 5));
 		else if (!strncmp(word, "sleep:", 6))
 			usleep(1000 * atoi(word + 6));
+		else if (!strcmp(word, "infiniband"))
+			list_nodes("/dev/infiniband");
 		else if (!strcmp(word, "complain"))
 			printf("{\"msg\":\"cannot \\\"serve\\\"\",\"level\":\"ERRO\",\"error\":\"no address\",\"source\":\"agent\"}\n");
 		else if (!strcmp(word, "panic"))

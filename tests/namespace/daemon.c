@@ -5,6 +5,7 @@
  *   persistenced-dies  ... 300 ms after it is up
  *   slow-engine        the host engine takes a second to go into the background
  *   exporter-ends      the exporter ends the first time it is started
+ *   metrics-flood      the agent beside the pod prints and logs without end
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -101,6 +102,16 @@ static void go_to_background(void)
 	close(ends[1]);
 }
 
+/* To its own output, which PID 1 reads, and to the log, as fast as it gets rid of it. */
+static void flood(void)
+{
+	for (unsigned long i = 0;; i++) {
+		printf("metrics: flood %lu\n", i);
+		fflush(stdout);
+		syslog(LOG_INFO, "flood %lu", i);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const char *name = strrchr(argv[0], '/') + 1;
@@ -114,17 +125,21 @@ int main(int argc, char **argv)
 		go_to_background();
 		stay(strstr(words, "persistenced-dies") ? 300 : 0);
 	} else if (!strcmp(name, "nv-hostengine")) {
-		pid_file = "/var/run/nv-hostengine.pid";
+		pid_file = "/run/nv-hostengine/nv-hostengine.pid";
 		go_to_background();
 		stay(0);
 	} else if (!strcmp(name, "dcgm-exporter")) {
 		printf("level=INFO msg=\"Starting webserver\"\n");
 		fflush(stdout);
-		first = open("/run/exporter-started", O_CREAT | O_EXCL | O_WRONLY, 0600) >= 0;
+		first = open("/run/dcgm-exporter/started", O_CREAT | O_EXCL | O_WRONLY, 0600) >= 0;
 		if (first && strstr(words, "exporter-ends")) {
 			usleep(300000);
 			return 1;
 		}
+		stay(0);
+	} else if (!strcmp(name, "nvrc-metrics")) {
+		if (strstr(words, "metrics-flood"))
+			flood();
 		stay(0);
 	}
 	return 64;

@@ -19,8 +19,9 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 
+from fakes.steps import Doing
 from nvrc.boot import BOOT
-from nvrc.engine.table import Doing, Step, Table, seconds
+from nvrc.engine.table import Step, Table, seconds
 from nvrc.machine import linux
 from nvrc.machine.children import Ended, nobody
 from nvrc.machine.linux_system import LinuxSystem
@@ -115,6 +116,13 @@ class Guest:
         self.lines += rest.decode(errors="replace").splitlines()
         return self.process.returncode
 
+    def end(self) -> None:
+        """Whatever it is doing."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
     def children(self) -> list[int]:
         """PID 1 of the guest, as the machine outside numbers it: the only child of `unshare`."""
         with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as file:
@@ -136,11 +144,16 @@ def boot(root: str, *, table: str = "") -> Guest:
                                   env=environment))
 
 
+def with_agent(**changes: object) -> Table:
+    """The row of the agent changed. What comes behind it (`attest`) has a condition of its own, and is skipped in here."""
+    return tuple(replace(step, **changes) if step.name == "agent" else step for step in BOOT)  # type: ignore[arg-type]
+
+
 def broken_step() -> Table:
     def explode(_system: object, _facts: object) -> object:
         raise RuntimeError("on purpose")
 
-    return (*BOOT[:-1], replace(BOOT[-1], does=Doing(explode)))  # type: ignore[arg-type]
+    return with_agent(does=Doing(explode))
 
 
 def hanging_step() -> Table:
@@ -148,7 +161,7 @@ def hanging_step() -> Table:
         time.sleep(30)
         return None
 
-    return (*BOOT[:-1], replace(BOOT[-1], does=Doing(hang, seconds(0.3))))  # type: ignore[arg-type]
+    return with_agent(does=Doing(hang, seconds(0.3)))
 
 
 def faulting_step() -> Table:
@@ -157,7 +170,7 @@ def faulting_step() -> Table:
 
         return ctypes.string_at(8)
 
-    return (*BOOT[:-1], replace(BOOT[-1], does=Doing(fault)))  # type: ignore[arg-type]
+    return with_agent(does=Doing(fault))
 
 
 def slow_thread() -> Table:
@@ -167,8 +180,20 @@ def slow_thread() -> Table:
         return facts
 
     from nvrc.engine.conditions import always
-    return (*BOOT[:-1], Step("linger", needs=("parameters",), blocks=always, does=Doing(linger)),  # type: ignore[arg-type]
-            replace(BOOT[-1], needs=(*BOOT[-1].needs, "linger")))
+    agent = next(step for step in BOOT if step.name == "agent")
+    return (Step("linger", needs=("parameters",), blocks=always, does=Doing(linger)),  # type: ignore[arg-type]
+            *with_agent(needs=(*agent.needs, "linger")))
+
+
+def slow_attest() -> Table:
+    """The step that runs beside the agent takes longer than the whole boot may."""
+    def linger(_system: object, facts: object) -> object:
+        time.sleep(1.5)
+        return facts
+
+    from nvrc.engine.conditions import always
+    return tuple(replace(step, when=always, blocks=always, does=Doing(linger)) if step.name == "attest" else step  # type: ignore[arg-type]
+                 for step in BOOT)
 
 
 def slow_step() -> Table:
@@ -183,7 +208,7 @@ def slow_step() -> Table:
 def flooded_boot() -> Table:
     """Something logs without end while the boot goes on."""
     def flood(system: NamespaceSystem, facts: object) -> object:
-        system.start(Program(path="/usr/bin/kata-agent", args=("flood:100000",)))
+        system.start(Program(path="/usr/bin/kata-agent", privileges=None, args=("flood:100000",)))
         return facts
 
     return (*BOOT[:2], Step("flood", needs=("journal",), does=Doing(flood)), *BOOT[2:])  # type: ignore[arg-type]
@@ -197,8 +222,15 @@ def gpu_daemons() -> Table:
                  for step in BOOT if step.name in kept)
 
 
-TABLES = {"": lambda: BOOT, "broken_step": broken_step, "hanging_step": hanging_step, "slow_step": slow_step,
-          "faulting_step": faulting_step, "slow_thread": slow_thread,
+def known_nics() -> Table:
+    """NICs are looked at; their documents, which a worker makes of the whole machine, have a test of their own."""
+    from nvrc.steps import nics
+
+    return tuple(replace(step, does=Doing(nics.look)) if step.name == "nics" else step for step in BOOT)  # type: ignore[arg-type]
+
+
+TABLES = {"": lambda: BOOT, "known_nics": known_nics, "broken_step": broken_step, "hanging_step": hanging_step, "slow_step": slow_step,
+          "faulting_step": faulting_step, "slow_thread": slow_thread, "slow_attest": slow_attest,
           "flooded_boot": flooded_boot, "gpu_daemons": gpu_daemons}
 
 
@@ -208,6 +240,8 @@ def main(root: str, table: str) -> None:
     if os.getpid() != 1:
         sys.exit("this is the inside of a namespace tier guest; call boot()")
     system = NamespaceSystem(root)
+    linux.mount(system.real_path("/"), system.real_path("/"), "", linux.MS_BIND)  # what a confined daemon has as its root
+    os.chmod(system.real_path("/"), 0o755)
     if system.exists("/etc/read-only-root"):
         make_read_only(system)
     if system.exists("/etc/full-run"):

@@ -38,7 +38,8 @@ def root(tmp_path: Path, programs: dict[str, bytes]) -> FakeSystem:
     system.put("/proc/self/oom_score_adj")
     system.put("/usr/bin/kata-agent", programs["agent"], 0o755)
     system.put("/bin/nvidia-persistenced", programs["daemon"], 0o755)
-    os.makedirs(system.real_path("/var/run"))
+    os.makedirs(system.real_path("/var"))
+    os.symlink("../run", system.real_path("/var/run"))
     return system
 
 
@@ -50,7 +51,7 @@ class Machine:
     def boot(self, behaviour: str, cmdline: str = "", table: str = "", daemons: str = "") -> Guest:
         self.root.put("/etc/behaviour", behaviour)
         self.root.put("/etc/daemons", daemons)
-        self.root.put("/proc/cmdline", f"quiet nvrc.timeout.farewell=300 {cmdline}\n")
+        self.root.put("/proc/cmdline", f"quiet nvrc.timeout.host_end=0 nvrc.timeout.farewell=300 {cmdline}\n")
         if table == "gpu_daemons":
             for attribute, text in (("vendor", "0x10de\n"), ("device", "0x2330\n"), ("class", "0x030200\n")):
                 self.root.put(f"/sys/bus/pci/devices/0000:40:00.0/{attribute}", text)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from nvrc.vocabulary import console
 from nvrc.vocabulary.errors import BY_CODE
+from nvrc.vocabulary.transcript import parse_line
+from nvrc.vocabulary.trouble import Trouble
 from nvrc_build.supply.compile import FREESTANDING
 from nvrc_build.tree.elf import read_needs
 
@@ -104,10 +105,10 @@ FAILURES = {
 def test_an_init_that_cannot_be_executed_is_one_fatal_line(root: Path, what: str | None, number: int) -> None:
     spoil(root / INIT, what)
     done = start(root)
-    line = console.parse_line(done.stderr.removesuffix("\n"))
+    line = parse_line(done.stderr.removesuffix("\n"))
     row = BY_CODE["E_INIT_EXEC"]
-    assert line == console.FatalLine(code=row.code, step=row.step, hint=row.remedy,
-                                     what=f"cannot execute /{INIT}: errno {number}")
+    assert line == Trouble(code=row.code, step=row.step, hint=row.remedy,
+                           what=f"cannot execute /{INIT}: errno {number}")
     assert (done.stdout, done.returncode) == ("", 1)
 
 

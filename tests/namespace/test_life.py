@@ -25,6 +25,7 @@ from nvrc.engine.conditions import always
 from nvrc.machine.control import ask
 from nvrc.report.status import ServiceState, from_json
 from nvrc.steps.agent import OOM_SCORE_ADJ, OPEN_FILES
+from nvrc.vocabulary import paths
 from nvrc.vocabulary.verdict import Verdict
 
 pytestmark = [
@@ -60,7 +61,7 @@ def run(guest_root: FakeSystem) -> Iterator[Run]:
 
     def start(behaviour: str, cmdline: str = "quiet", table: str = "") -> Guest:
         guest_root.put("/etc/behaviour", behaviour)
-        guest_root.put("/proc/cmdline", cmdline + "\n")
+        guest_root.put("/proc/cmdline", f"nvrc.timeout.host_end=0 nvrc.timeout.farewell=1 {cmdline}\n")
         if guest_root.exists("/dev/log"):
             os.unlink(guest_root.real_path("/dev/log"))  # of an earlier guest on this root
         guests.append(boot(guest_root.root, table=table))
@@ -68,10 +69,7 @@ def run(guest_root: FakeSystem) -> Iterator[Run]:
 
     yield start
     for guest in guests:
-        guest.process.kill()
-        guest.process.wait()
-        if guest.process.stdout:
-            guest.process.stdout.close()
+        guest.end()
 
 
 def test_the_agent_believes_it_is_pid_1_and_gets_what_it_needs(run: Run) -> None:
@@ -97,13 +95,22 @@ def test_one_line_a_step_then_ready_then_the_end(run: Run) -> None:
     said = [line.split()[1:4] for line in guest.found("nvrc: ")]
     count = len(BOOT)
     for_gpus = {row.name for row in BOOT if row.when is not always}
-    # A step on a thread of its own ends when it ends; the agent is last, whatever was beside what.
+    # A step on a thread of its own ends when it ends; the agent is last, whatever was beside what. What attests needs
+    # the agent, and is skipped behind it, with a line like any other.
     assert sorted(words[:3] for words in said[:count]) == sorted(
         ["step", row.name, "skip" if row.name in for_gpus else "ok"] for row in BOOT)
-    assert [said[0][1], said[count - 1][1]] == ["filesystems", "agent"]
+    assert [said[0][1], *(words[1] for words in said[count - 2:count])] == ["filesystems", "agent", "attest"]
     assert said[count][0] == "READY"
     assert said[count + 1][:2] == ["END", "code=OK"]
     assert len(said) == count + 2
+
+
+def test_after_the_hand_over_the_logs_are_closed_to_containers(run: Run, guest_root: FakeSystem) -> None:
+    """While it boots every daemon may log, and the kernel's log takes what it gets."""
+    run("power-off").finish()
+    found = os.stat(guest_root.real_path(paths.DEV_LOG))
+    assert (found.st_mode & 0o777, found.st_uid, found.st_gid) == (0o660, 0, paths.DEV_LOG_GROUP)
+    assert guest_root.read(paths.PRINTK_DEVKMSG) == b"ratelimit\n"
 
 
 def test_the_report_and_the_status_are_published(run: Run, guest_root: FakeSystem) -> None:
@@ -164,6 +171,18 @@ def test_every_end_of_the_agent_has_its_line(run: Run, behaviour: str, cmdline: 
     assert verdicts[0].startswith("nvrc: READY in ")
     assert len(verdicts) == 2
     assert line in verdicts[1]
+
+
+@pytest.mark.parametrize(("number", "seconds"), [
+    pytest.param(None, (2.0, 10.0), id="2 s for a host that ends the VM"), pytest.param(signal.SIGTERM, (0.0, 2.0), id="which a stop signal ends")])
+def test_a_machine_whose_agent_powered_off_leaves_the_host_time(run: Run, number: signal.Signals | None, seconds: tuple[float, float]) -> None:
+    guest = run("power-off", "nvrc.timeout.host_end=2" if number is None else "nvrc.timeout.host_end=30")
+    guest.read_until("nvrc: END code=OK")
+    began = time.monotonic()
+    if number is not None:
+        guest.signal(number)
+    guest.finish()
+    assert seconds[0] <= time.monotonic() - began + 0.1 < seconds[1]
 
 
 def test_an_ordinary_child_is_not_pid_1(run: Run) -> None:
@@ -375,4 +394,12 @@ def test_a_boot_that_takes_long_is_told_and_goes_on(run: Run, guest_root: FakeSy
     (line,) = guest.found("nvrc: warn")
     assert line.startswith("nvrc: warn no agent after 1 s (nvrc.timeout.boot); running: linger for ")
     assert guest.found("READY")
-    assert json.loads(guest_root.read("/run/nvrc/boot.json"))["warnings"] == [line.removeprefix("nvrc: warn ")]
+    assert json.loads(guest_root.read("/run/nvrc/boot.json"))["notes"] == [line.removeprefix("nvrc: warn ")]
+
+
+def test_a_boot_that_waits_beside_its_agent_does_not_miss_it(run: Run) -> None:
+    guest = run("sleep:3 power-off", "nvrc.timeout.boot=1", table="slow_attest")
+    guest.finish()
+    (line,) = guest.found("nvrc: warn")
+    assert line.startswith("nvrc: warn not ready after 1 s (nvrc.timeout.boot); running: attest for ")
+    assert guest.found("READY")

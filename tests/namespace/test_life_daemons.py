@@ -49,8 +49,8 @@ def root(tmp_path: Path, programs: dict[str, Path]) -> FakeSystem:
         for attribute, text in (("vendor", "0x10de\n"), ("device", "0x2330\n"), ("class", "0x030200\n")):
             system.put(f"/sys/bus/pci/devices/{bdf}/{attribute}", text)
     system.put("/etc/dcgm-exporter/default-counters.csv")
-    system.put("/etc/passwd", "nvidia-dcgm:x:980:980::/:/bin/false\n")
-    os.makedirs(system.real_path("/var/run"))
+    os.makedirs(system.real_path("/var"))
+    os.symlink("../run", system.real_path("/var/run"))
     return system
 
 
@@ -61,16 +61,13 @@ def run(root: FakeSystem) -> Iterator[Run]:
     def start(behaviour: str, cmdline: str = "", daemons: str = "") -> Guest:
         root.put("/etc/behaviour", behaviour)
         root.put("/etc/daemons", daemons)
-        root.put("/proc/cmdline", f"quiet {cmdline}\n")
+        root.put("/proc/cmdline", f"quiet nvrc.timeout.host_end=0 nvrc.timeout.farewell=1 {cmdline}\n")
         guests.append(boot(root.root, table="gpu_daemons"))
         return guests[-1]
 
     yield start
     for guest in guests:
-        guest.process.kill()
-        guest.process.wait()
-        if guest.process.stdout:
-            guest.process.stdout.close()
+        guest.end()
 
 
 def status(root: FakeSystem) -> dict[str, object]:
@@ -117,8 +114,8 @@ def test_fewer_gpus_than_there_are_degrade_where_that_is_wanted(run: Run, root: 
 
 def test_a_helper_that_ends_is_started_again(run: Run, root: FakeSystem) -> None:
     guest = run("end-on-term hold", "nvrc.dcgm=on", "exporter-ends")
-    guest.read_until("dcgm-exporter runs again")
-    assert guest.found("it is started again in 1 s")
+    guest.read_until("dcgm-exporter was restarted")
+    assert guest.found("it is restarted in 1 s")
     guest.signal(signal.SIGTERM)
     guest.finish()
     assert guest.found("END code=OK")
@@ -147,7 +144,7 @@ def test_a_critical_daemon_that_dies_while_the_boot_goes_on_ends_it(run: Run) ->
     guest.finish()
     (line,) = guest.found("FATAL")
     assert 'code=E_SERVICE_LOST step=persistenced what="nvidia-persistenced was killed by SIGKILL during the boot"' in line
-    assert "start the VM again with its GPUs reset" in line
+    assert "reset the GPUs before the next start" in line
     assert not guest.found("READY")
 
 

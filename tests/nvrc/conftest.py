@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,16 +13,7 @@ import pytest
 import guest_cdi.cli
 import guest_cdi.prove  # noqa: F401
 import nvrc.nvml.requests  # noqa: F401
-from fakes import nvml
 from fakes.gpu_guest import GpuGuest, MakeGuest
-
-
-@pytest.fixture(scope="session")
-def nvml_standin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None:
-        pytest.skip("the stand-in libnvidia-ml.so.1 is compiled with gcc, which is not installed")
-    cache = getattr(request.config, "cache", None)  # not there under -p no:cacheprovider
-    return nvml.build(cache.mkdir("nvml-standin") if cache else tmp_path_factory.mktemp("nvml-standin"))
 
 
 @pytest.fixture

@@ -48,8 +48,8 @@ def test_what_the_end_needs_is_loaded_at_the_end() -> None:
     code = f"import sys; sys.path.insert(0, {str(root)!r}); import nvrc.pid1.main, nvrc.pid1.life; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert AT_THE_END & set(loaded.stdout.split()) == set()
-# What runs in the worker, which makes the CDI document, and the dispatch of commands.
-MAY_GENERATE = ("nvrc/nvml/", "nvrc/__main__.py")
+# What runs in the worker, which makes the CDI document, the dispatch of commands, and the page about them.
+MAY_GENERATE = ("nvrc/nvml/", "nvrc/beside/", "nvrc/__main__.py", "nvrc/pages/manual.py")
 
 
 def test_pid1_takes_nothing_of_guest_cdi_but_its_ground_floor() -> None:

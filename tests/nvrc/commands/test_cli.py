@@ -22,11 +22,13 @@ import nvrc
 from nvrc.cli import COMMANDS, load_command, main
 from nvrc.commands import doctor, version
 from nvrc.report import report, status
-from nvrc.report.report import Failure, Report, StepRecord
+from nvrc.report.diagnosis import Diagnosis
+from nvrc.report.report import Report, StepRecord
 from nvrc.report.status import ServiceRecord, ServiceState, Status
 from nvrc.vocabulary.console import report_lines
 from nvrc.vocabulary.document import read_input
 from nvrc.vocabulary.identity import UNKNOWN, identity_line, program_hash
+from nvrc.vocabulary.trouble import Trouble
 from nvrc.vocabulary.verdict import Outcome, Verdict
 
 ROOT = Path(__file__).parents[3]
@@ -269,7 +271,7 @@ def test_arguments_are_the_commands_own() -> None:
 READY = Report(program="nvrc 0.1.0", verdict=Verdict.READY, mode="gpu", started_s=1.5, interpreter_s=0.04, ended_s=1.8,
                steps=(StepRecord(name="filesystems", outcome=Outcome.OK, start_s=1.5, end_s=1.6),))
 FAILED = Report(program="nvrc 0.1.0", verdict=Verdict.FAILED, started_s=1.5, ended_s=1.8,
-                failure=Failure(code="E_TOPOLOGY", step="topology", what="3 GPUs", hint="pass four"))
+                failure=Trouble(code="E_TOPOLOGY", step="topology", what="3 GPUs", hint="pass four"))
 LIVE = Status(program="nvrc 0.1.0", verdict=Verdict.READY, mode="gpu", updated_s=9.0,
               services=(ServiceRecord(name="agent", state=ServiceState.RUNNING, pid=87, since_s=1.8),))
 
@@ -324,7 +326,7 @@ def test_log_without_a_report_says_how_to_get_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("argv", "data", "said"), [
     (["report"], b"{}", "schema: missing"), (["status", "--file"], b"[]", "document: expected an object, not []"),
-    (["doctor"], b'{"services": 1}', "services: expected a list, not 1"), (["doctor"], b"{", "not JSON: "),
+    (["doctor"], b'{"services": 1}', "services: expected a list, not 1"), (["doctor"], b'{"schema": 2', "not JSON: "),
 ], ids=["report", "status", "doctor-status", "doctor-report"])
 def test_documents_that_are_none(tmp_path: Path, argv: list[str], data: bytes, said: str) -> None:
     file = stored(tmp_path, data)
@@ -382,10 +384,15 @@ def test_doctor_explains_by_the_table_of_codes(tmp_path: Path) -> None:
     assert (document["state"], document["failure"]["code"], document["who"]) == ("failed", "E_TOPOLOGY", "node operator")
 
 
+def diagnose_bytes(data: bytes) -> Diagnosis:
+    (found,) = doctor.diagnose_stream("x", io.BytesIO(data))
+    return found
+
+
 def test_doctor_does_not_repeat_a_hint_that_is_the_remedy() -> None:
-    remedy = doctor.diagnose_bytes("x", report.to_json(FAILED)).remedy
+    remedy = diagnose_bytes(report.to_json(FAILED)).remedy
     log = f'nvrc: FATAL code=E_TOPOLOGY step=topology what="3 GPUs" hint="{remedy}"\n'
-    lines = list(doctor.show(doctor.diagnose_bytes("x", log.encode())))
+    lines = list(doctor.show(diagnose_bytes(log.encode())))
     assert sum(remedy in line for line in lines) == 1
 
 
@@ -394,7 +401,7 @@ def test_doctor_in_a_vm_knows_what_has_happened_since_the_boot(tmp_path: Path) -
     assert doctor.diagnose_vm(boot, nobody, str(live)).state.value == "ready", "without a status the boot's word stands"
     live.write_bytes(status.to_json(LIVE))
     assert doctor.diagnose_vm(boot, nobody, str(live)).summary == "ready, mode gpu"
-    lost = replace(LIVE, verdict=Verdict.DEGRADED, degraded_by=(Failure(
+    lost = replace(LIVE, verdict=Verdict.DEGRADED, degraded_by=(Trouble(
         code="E_GPU_LOST", step="supervise", what="GPU 0000:41:00.0: Xid 79", hint="check it"),))
     live.write_bytes(status.to_json(lost))
     found = doctor.diagnose_vm(boot, nobody, str(live))
@@ -404,7 +411,7 @@ def test_doctor_in_a_vm_knows_what_has_happened_since_the_boot(tmp_path: Path) -
 
 
 def test_doctor_names_further_troubles(tmp_path: Path) -> None:
-    troubles = tuple(Failure(code=code, step="supervise", what=f"{code} what", hint="do") for code in ("E_GPU_LOST", "E_SERVICE_LOST"))
+    troubles = tuple(Trouble(code=code, step="supervise", what=f"{code} what", hint="do") for code in ("E_GPU_LOST", "E_SERVICE_LOST"))
     live = replace(LIVE, verdict=Verdict.DEGRADED, degraded_by=troubles)
     code, out, _ = call("doctor", stored(tmp_path, status.to_json(live)))
     assert code == 1
@@ -416,4 +423,4 @@ def test_doctor_names_further_troubles(tmp_path: Path) -> None:
 
 def test_a_form_feed_does_not_begin_a_line() -> None:
     log = b"[    0.100000] container: \x0cnvrc: READY in 1.000s mode=gpu gpus=8 cdi=9 agent=87\n"
-    assert doctor.diagnose_bytes("x", log).state.value == "unfinished"
+    assert diagnose_bytes(log).state.value == "unfinished"

@@ -8,13 +8,13 @@ import json
 
 import pytest
 
+from fakes.trouble import fatal_line
 from nvrc.boot import BOOT
 from nvrc.cli import main
 from nvrc.commands.explain import explain
 from nvrc.params.table import PARAMS
 from nvrc.pid1.health import FAULTS
 from nvrc.services.signatures import SIGNATURES
-from nvrc.vocabulary.console import verdict_fatal
 from nvrc.vocabulary.errors import CODES
 from nvrc.vocabulary.jsonread import FormatError
 
@@ -47,7 +47,7 @@ def test_every_row_of_every_table_is_explained() -> None:
     pytest.param("Xid 79", "xid", "79", id="xid"), pytest.param("xid:13", "xid", "13", id="harmless-xid"),
     pytest.param("[ 9.1] NVRM: Xid (PCI:0000:41:00): 48, pid=7", "xid", "48", id="xid-line"),
     pytest.param("NVRM: RmInitAdapter failed! (0x25:0x65:1)", "signature", "adapter-failed", id="driver-line"),
-    pytest.param(verdict_fatal("E_TOPOLOGY", "topology", "3 GPUs", "do"), "line", "E_TOPOLOGY in step topology", id="verdict"),
+    pytest.param(fatal_line("E_TOPOLOGY", "topology", "3 GPUs", "do"), "line", "E_TOPOLOGY in step topology", id="verdict"),
     pytest.param("... desc = guest init: E_MIG in step gpu-settings: x (hint: y)", "line", "E_MIG in step gpu-settings", id="event"),
     pytest.param("0/3 nodes are available: 3 Insufficient nvidia.com/pgpu.", "line",
                  "no node has as many free GPUs as the pod asks for", id="scheduler"),

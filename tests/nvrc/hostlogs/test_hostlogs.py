@@ -14,25 +14,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.trouble import fatal_line, trouble
 from nvrc.commands.doctor import show
-from nvrc.commands.terminal import fold, width_of
 from nvrc.hostlogs import collect as collecting
 from nvrc.hostlogs.collect import collect
-from nvrc.hostlogs.events import FAREWELL, HOST_SIGNS, find_sign, read_farewell
+from nvrc.hostlogs.events import HOST_SIGNS, find_sign
 from nvrc.hostlogs.lines import CHUNK, LINE_LIMIT, split_lines, unfold
 from nvrc.hostlogs.unwrap import Said, Speaker, unwrap
-from nvrc.pid1.farewell import describe
 from nvrc.report.diagnosis import State, diagnose_report
-from nvrc.report.report import Failure, Report
+from nvrc.report.report import Report
 from nvrc.report.story import MOST_WARNINGS
-from nvrc.vocabulary.console import step_line, verdict_fatal, verdict_ready, warning_line
-from nvrc.vocabulary.ending import Ending
-from nvrc.vocabulary.errors import BY_CODE, CODES, FailureCode
+from nvrc.vocabulary.console import refusal, step_line, verdict_ready, warning_line
+from nvrc.vocabulary.errors import BY_CODE, CODES, FailureCode, make_trouble
+from nvrc.vocabulary.terminal import fold, width_of
+from nvrc.vocabulary.transcript import read_refusal
+from nvrc.vocabulary.trouble import AFTER_THE_BOOT, Trouble
 from nvrc.vocabulary.verdict import Verdict
 
 ID = "ab" * 32
 READY = verdict_ready(1.2, "gpu", 8, 9, 87)
-FATAL = verdict_fatal("E_TOPOLOGY", "topology", 'a "quoted" \\ cause', "do")
+FATAL = fatal_line("E_TOPOLOGY", "topology", 'a "quoted" \\ cause', "do")
 
 
 def shim(text: str, sandbox: str = ID) -> str:
@@ -84,19 +85,19 @@ def test_a_guest_cannot_speak_for_the_host() -> None:
 
 @pytest.mark.parametrize(("text", "expected"), [
     pytest.param("desc = guest init: E_GPU_ATTACH in step persistenced: 1 of 2 (a) (hint: reset (it) now): unknown",
-                 Failure(code="E_GPU_ATTACH", step="persistenced", what="1 of 2 (a)", hint="reset (it) now"), id="whole"),
+                 Trouble(code="E_GPU_ATTACH", step="persistenced", what="1 of 2 (a)", hint="reset (it) now"), id="whole"),
     pytest.param("guest init: E_AGENT_EXIT: powered off: unknown",
-                 Failure(code="E_AGENT_EXIT", step="supervise", what="powered off", hint=""), id="no-step-no-hint"),
+                 Trouble(code="E_AGENT_EXIT", step="supervise", what="powered off", hint=""), id="no-step-no-hint"),
     pytest.param('Status { message: "guest init: E_MIG in step gpu-settings: x (hint: y (z) w)", details: [] })',
-                 Failure(code="E_MIG", step="gpu-settings", what="x", hint="y (z) w"), id="rust"),
+                 Trouble(code="E_MIG", step="gpu-settings", what="x", hint="y (z) w"), id="rust"),
     pytest.param('err="... guest init: E_MIG in step gpu-settings: x (hint: y): unknown" pod="a(b)"',
-                 Failure(code="E_MIG", step="gpu-settings", what="x", hint="y"), id="klog"),
+                 Trouble(code="E_MIG", step="gpu-settings", what="x", hint="y"), id="klog"),
     pytest.param("guest init: E_MIG in step gpu-settings: x (hint: cut o...",
-                 Failure(code="E_MIG", step="gpu-settings", what="x", hint="cut o..."), id="cut"),
+                 Trouble(code="E_MIG", step="gpu-settings", what="x", hint="cut o..."), id="cut"),
     pytest.param("guest init: hello", None, id="no-code"),
 ])
-def test_farewell(text: str, expected: Failure | None) -> None:
-    assert read_farewell(text) == expected
+def test_refusal(text: str, expected: Trouble | None) -> None:
+    assert read_refusal(text) == expected
 
 
 ONE_LINE = st.text(max_size=60).map(lambda text: " ".join(text.split())).filter(lambda text: text and "(hint" not in text)
@@ -104,14 +105,14 @@ ONE_LINE = st.text(max_size=60).map(lambda text: " ".join(text.split())).filter(
 
 @given(ONE_LINE, ONE_LINE)
 def test_what_pid_1_answers_is_read_as_it_was_meant(what: str, hint: str) -> None:
-    told = describe(Ending(code="E_MIG", step="gpu-settings", what=what, hint=hint))
-    expected = Failure(code="E_MIG", step="gpu-settings", what=what, hint=hint)
-    assert read_farewell(f"rpc error: desc = {told}: unknown") == expected
+    told = refusal(trouble("E_MIG", "gpu-settings", what, hint))
+    expected = Trouble(code="E_MIG", step="gpu-settings", what=what, hint=hint)
+    assert read_refusal(f"rpc error: desc = {told}: unknown") == expected
 
 
 def test_a_termination_message_is_read() -> None:
-    ending = Ending(code="E_SERVICE_LOST", what="nvidia-persistenced was killed by SIGKILL")
-    lines = ["    Last State:     Terminated", "      Reason:       Error", f"      Message:      {describe(ending)}", "Events:          <none>"]
+    ending = make_trouble("E_SERVICE_LOST", "nvidia-persistenced was killed by SIGKILL", step=AFTER_THE_BOOT)
+    lines = ["    Last State:     Terminated", "      Reason:       Error", f"      Message:      {refusal(ending)}", "Events:          <none>"]
     (found,) = collect(lines).diagnose()
     assert found.failure is not None
     assert (found.summary, found.failure.what) == ("E_SERVICE_LOST after the boot", ending.what)
@@ -119,7 +120,7 @@ def test_a_termination_message_is_read() -> None:
 
 def test_each_row_of_hosts_words_can_be_reached() -> None:
     assert [find_sign(" ... ".join(row.words)) for row in HOST_SIGNS] == list(HOST_SIGNS)
-    assert FAREWELL.search("nothing") is None
+    assert read_refusal("nothing") is None
 
 
 def test_a_verdict_of_the_console_beats_the_hosts_words() -> None:
@@ -141,7 +142,7 @@ def test_a_container_that_fails_in_a_vm_that_is_ready() -> None:
     assert (found.state, found.who) == (State.FAILED, "image owner")
 
 
-NVRM = ("NVRM: RmInitAdapter failed! (0x22:0x56:897)", verdict_fatal("E_GPU_ATTACH", "persistenced", "1 of 2", "reset"))
+NVRM = ("NVRM: RmInitAdapter failed! (0x22:0x56:897)", fatal_line("E_GPU_ATTACH", "persistenced", "1 of 2", "reset"))
 
 
 @pytest.mark.parametrize(("said", "cause"), [
@@ -155,15 +156,15 @@ def test_causes_are_hedged_by_what_the_machine_is(said: list[str], cause: str) -
 
 
 def test_a_line_of_others_does_not_explain_a_failure_of_our_own() -> None:
-    lines = ["NSCQ_RC_WARNING: RDT init failure", verdict_fatal("E_PARAMETERS", "parameters", "x", "y")]
+    lines = ["NSCQ_RC_WARNING: RDT init failure", fatal_line("E_PARAMETERS", "parameters", "x", "y")]
     (found,) = collect(lines).diagnose()
     assert (found.cause, found.evidence) == (BY_CODE["E_PARAMETERS"].meaning, ())
-    (found,) = collect([lines[0], verdict_fatal("E_SERVICE_LOST", "supervise", "x", "y")]).diagnose()
+    (found,) = collect([lines[0], fatal_line("E_SERVICE_LOST", "supervise", "x", "y")]).diagnose()
     assert found.evidence == (lines[0],)
 
 
 def test_the_last_lines_of_a_report_are_evidence_too() -> None:
-    failure = Failure(code="E_GPU_ATTACH", step="persistenced", what="0 of 1", hint="reset")
+    failure = Trouble(code="E_GPU_ATTACH", step="persistenced", what="0 of 1", hint="reset")
     report = Report(program="nvrc", started_s=1.0, verdict=Verdict.FAILED, mode="gpu", failure=failure, log=NVRM[:1])
     assert diagnose_report(report).evidence == NVRM[:1]
 
@@ -173,7 +174,7 @@ def test_the_last_lines_of_a_report_are_evidence_too() -> None:
     ("", "if the GPUs are linked by switches: ")])
 def test_causes_of_the_fabric(mode: str, cause: str) -> None:
     steps = [step_line("topology", "ok", 0.1, mode)] if mode else []
-    (found,) = collect([*steps, "NV_WARN_NOTHING_TO_DO", verdict_fatal("E_FABRIC_START", "fabric", "x", "y")]).diagnose()
+    (found,) = collect([*steps, "NV_WARN_NOTHING_TO_DO", fatal_line("E_FABRIC_START", "fabric", "x", "y")]).diagnose()
     assert found.cause.startswith(cause)
 
 
@@ -204,7 +205,7 @@ def test_every_code_is_diagnosed_from_an_event_alone(row: FailureCode) -> None:
              f'working: rpc error: code = FailedPrecondition desc = guest init: {row.code} in step {row.step}: {row.meaning} (hint: '
              f'{row.remedy}): unknown')
     (found,) = collect([event]).diagnose()
-    assert found.failure == Failure(code=row.code, step=row.step, what=row.meaning, hint=row.remedy)
+    assert found.failure == Trouble(code=row.code, step=row.step, what=row.meaning, hint=row.remedy)
     assert (found.state, found.sandbox, found.who) == (State.FAILED, ID, row.who)
     text = "\n".join(show(found))
     assert text.count(row.meaning) == 1 and text.count(row.remedy) == 1, "no sentence twice"
@@ -215,7 +216,7 @@ def test_kubelets_own_log() -> None:
             f'err="failed to \\"CreatePodSandbox\\" for \\"train-0_ml(5d1c)\\" with CreatePodSandboxError: \\"rpc error: code = Unknown desc '
             f'= failed to start sandbox \\\\\\"{ID}\\\\\\": desc = guest init: E_MIG in step gpu-settings: x (hint: y): unknown\\"" pod="ml/train-0"')
     (found,) = collect([line]).diagnose()
-    assert (found.sandbox, found.failure) == (ID, Failure(code="E_MIG", step="gpu-settings", what="x", hint="y"))
+    assert (found.sandbox, found.failure) == (ID, Trouble(code="E_MIG", step="gpu-settings", what="x", hint="y"))
 
 
 @pytest.mark.parametrize("line", [
@@ -252,7 +253,7 @@ def test_memory_does_not_grow_with_the_log() -> None:
 
 
 def test_what_is_shown_is_printable_and_fits() -> None:
-    lines = [shim("NVRM: \x1b]0;x\x07 GPU has fallen off the bus \u202e" + "y" * 900), shim(verdict_fatal("E_GPU_PROBE", "modules", "\x1b[2J", "z"))]
+    lines = [shim("NVRM: \x1b]0;x\x07 GPU has fallen off the bus \u202e" + "y" * 900), shim(fatal_line("E_GPU_PROBE", "modules", "\x1b[2J", "z"))]
     (found,) = collect(lines).diagnose()
     for width in (30, 80):
         text = list(show(found, width))

@@ -22,7 +22,7 @@ def test_a_page_is_up_to_date(name: str) -> None:
 def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
     for render in PAGES.values():
         rows = [line.replace("\\|", "").count("|") for line in render().splitlines() if line.startswith("| ")]
-        assert len(rows) > 10
+        assert len(rows) > 5
     codes = [line for line in PAGES["failure-codes.md"]().splitlines() if line.startswith("| ")]
     assert {line.replace("\\|", "").count("|") for line in codes} == {6}
 

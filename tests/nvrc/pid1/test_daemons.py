@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -12,17 +14,21 @@ import pytest
 
 from fakes.daemons import exited
 from fakes.system import FakeSystem, bare_guest
+from fakes.trouble import told
+from nvrc.machine.privileges import prepare
 from nvrc.pid1.daemons import Daemons
 from nvrc.services.table import (
     EXPORTER,
     FABRIC_MANAGER,
     HOST_ENGINE,
+    METRICS,
     PERSISTENCED,
     SUBNET_MANAGER,
     Running,
     Service,
     describe,
 )
+from nvrc.vocabulary.trouble import Trouble
 
 SEGV = int(signal.SIGSEGV)
 
@@ -39,7 +45,7 @@ ALL = (running(SUBNET_MANAGER, 51), running(FABRIC_MANAGER, 52), running(PERSIST
 class Watch:
     def __init__(self, root: str, *daemons: Running, confidential: bool = False, strict: bool = False) -> None:
         self.system: FakeSystem = bare_guest(root)
-        self.news: list[str] = []
+        self.news: list[Trouble | None] = []
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.daemons = Daemons(self.system, daemons, is_confidential=confidential, is_strict=strict,
                                later=lambda after_s, act: self.timers.append((after_s, act)), changed=self.news.append)
@@ -87,8 +93,10 @@ def test_the_fabric_never_comes_back_and_its_loss_degrades(watch: MakeWatch, pid
     assert (subject.timers, subject.started, subject.daemons.ending) == ([], [], None)
     assert not subject.daemons.is_whole
     assert subject.states[pid - 51] == "failed"
-    assert subject.news[0].startswith("E_SERVICE_LOST nv")
-    assert subject.news[0].endswith(" 10.0 s after its start; it stays away")
+    (news,) = told(subject.news)
+    assert news.startswith("E_SERVICE_LOST nv")
+    assert news.endswith(" 10.0 s after its start; it will not be restarted")
+    assert subject.news[0] is not None and subject.news[0].service == ALL[pid - 51].service.name
     assert subject.daemons.records[pid - 51].pid is None
 
 
@@ -98,7 +106,7 @@ def test_strict_ends_the_vm_over_a_critical_daemon(watch: MakeWatch) -> None:
     assert subject.daemons.ending is not None
     assert (subject.daemons.ending.code, subject.daemons.ending.what) == (
         "E_SERVICE_LOST", "nv-fabricmanager was killed by SIGSEGV 10.0 s after its start, and nvrc.strict is on")
-    assert subject.daemons.ending.advice
+    assert subject.daemons.ending.hint
 
 
 def test_persistenced_stays_away_from_confidential_gpus(watch: MakeWatch) -> None:
@@ -110,7 +118,7 @@ def test_persistenced_stays_away_from_confidential_gpus(watch: MakeWatch) -> Non
 
 def test_persistenced_comes_back_once_elsewhere(watch: MakeWatch) -> None:
     subject = watch(*ALL)
-    pid_file = "/var/run/nvidia-persistenced/nvidia-persistenced.pid"
+    pid_file = "/run/nvrc/nvidia-persistenced/nvidia-persistenced.pid"
     subject.ends(54)
     assert subject.states[2] == "restarting"
     assert subject.expire() == 1
@@ -123,9 +131,27 @@ def test_persistenced_comes_back_once_elsewhere(watch: MakeWatch) -> None:
     assert subject.daemons.is_whole
     subject.ends(90)
     assert subject.states[2] == "failed"
-    assert subject.news == ["nvidia-persistenced was killed by SIGSEGV 10.0 s after its start; it is started again in 1 s",
-                            "nvidia-persistenced runs again",
-                            "E_SERVICE_LOST nvidia-persistenced was killed by SIGSEGV 20.0 s after its start; it stays away"]
+    assert told(subject.news) == (
+        "nvidia-persistenced was killed by SIGSEGV 10.0 s after its start; it is restarted in 1 s",
+        "nvidia-persistenced was restarted",
+        "E_SERVICE_LOST nvidia-persistenced was killed by SIGSEGV 20.0 s after its start; it will not be restarted")
+
+
+@pytest.mark.parametrize(("make", "news"), [
+    (lambda path: os.mknod(path, stat.S_IFSOCK | 0o666), ()),
+    (lambda path: os.symlink("/etc/shadow", path),
+     ("nvidia-persistenced has nothing for other programs: cannot give /run/nvidia-persistenced/socket to other programs: "
+      "what is in its place is not a socket",))], ids=["a socket", "a link"])
+def test_the_socket_of_one_that_was_started_again_is_handed_out(watch: MakeWatch, make: Callable[[str], None],
+                                                                news: tuple[str, ...]) -> None:
+    subject = watch(*ALL)
+    subject.ends(54)
+    subject.expire()
+    prepare(subject.system, PERSISTENCED.privileges, "E_INTERNAL")
+    make(subject.system.real_path("/run/nvrc/nvidia-persistenced/socket"))
+    subject.ends(4711, 0)
+    assert told(subject.news)[2:] == news
+    assert os.path.lexists(subject.system.real_path("/run/nvidia-persistenced/socket")) is not bool(news)
 
 
 def test_a_restart_that_does_not_come_up_counts(watch: MakeWatch) -> None:
@@ -157,7 +183,7 @@ def test_a_helper_is_never_worth_the_vm(watch: MakeWatch) -> None:
     subject.ends(57)
     subject.expire()
     assert subject.states == ["failed"]
-    assert subject.daemons.records[0].detail == "cannot be started again: No such file or directory"
+    assert subject.daemons.records[0].detail == "cannot be restarted: No such file or directory"
     assert subject.daemons.ending is None
 
 
@@ -180,19 +206,19 @@ def test_the_end_of_the_starter_is_not_the_end_of_its_daemon(watch: MakeWatch) -
 def test_a_daemon_whose_pid_file_came_late_is_known_by_it(watch: MakeWatch) -> None:
     subject = watch(running(HOST_ENGINE, None, 55))
     assert not subject.ends(70)
-    subject.system.put("/var/run/nv-hostengine.pid", "70\n")
+    subject.system.put("/run/nv-hostengine/nv-hostengine.pid", "70\n")
     assert subject.ends(70)
     assert subject.states == ["restarting"]
 
 
 def test_the_pid_file_of_the_daemon_before_is_not_believed(watch: MakeWatch) -> None:
     subject = watch(running(HOST_ENGINE, 56, 55))
-    subject.system.put("/var/run/nv-hostengine.pid", "56\n")
+    subject.system.put("/run/nv-hostengine/nv-hostengine.pid", "56\n")
     subject.ends(56)
     subject.expire()
     subject.ends(4711, 0)
     assert subject.daemons.records[0].pid is None
-    subject.system.put("/var/run/nv-hostengine.pid", "80\n")
+    subject.system.put("/run/nv-hostengine/nv-hostengine.pid", "80\n")
     assert subject.ends(80)
 
 
@@ -239,6 +265,27 @@ def test_one_that_is_gone_or_was_never_found_needs_no_stop(watch: MakeWatch) -> 
 
 def test_one_that_is_found_in_its_file_at_last_is_stopped(watch: MakeWatch) -> None:
     subject = watch(running(HOST_ENGINE, None, 55))
-    subject.system.put("/var/run/nv-hostengine.pid", "70\n")
+    subject.system.put("/run/nv-hostengine/nv-hostengine.pid", "70\n")
     subject.daemons.stop()
     assert subject.signals == [f"signal 70 {int(signal.SIGTERM)}"]
+
+
+def test_tries_are_forgiven_once_a_helper_has_run_for_long(tmp_path: Path) -> None:
+    watch = Watch(str(tmp_path), running(EXPORTER, 57))
+    pid, pauses = 57, []
+    for _ in range(4):
+        watch.ends(pid)
+        pauses.append(watch.expire())
+        pid = watch.daemons.records[0].pid or 0
+    watch.system.clock += 600
+    watch.ends(pid)
+    pauses.append(watch.expire())
+    assert pauses == [1, 2, 4, 8, 1]
+    assert watch.daemons.records[0].restarts == 5
+    assert watch.states == ["running"]
+
+
+def test_who_goes_first_when_memory_is_short() -> None:
+    scores = {one.service.name: one.program.oom_score_adj for one in ALL}
+    assert scores == {"nvlsm": -900, "nv-fabricmanager": -900, "nvidia-persistenced": -900, "nv-hostengine": 500, "dcgm-exporter": 500}
+    assert describe(METRICS, "", {"port": "1", "gpus": "", "driver_root": ""}).oom_score_adj == 500

@@ -18,7 +18,7 @@ from nvrc.pid1.alarm import expire, set_alarm
 from nvrc.pid1.crash import tell
 from nvrc.pid1.ending import Stage, end
 from nvrc.vocabulary import paths
-from nvrc.vocabulary.ending import ORDERLY, Ending
+from nvrc.vocabulary.ending import Orderly
 
 ROOT = Path(__file__).parents[3]
 REFUSED = OSError(1, "Operation not permitted")
@@ -48,7 +48,7 @@ def system(tmp_path: Path) -> FakeSystem:
 def test_every_way_to_end_is_tried_in_turn(system: FakeSystem, refused: tuple[str, ...], effects: list[str], said: int) -> None:
     system.fail = dict.fromkeys(refused, REFUSED)
     with pytest.raises(SleptError):
-        end(Stage(system=system, ending=Ending(code=ORDERLY, what="asked for"), sync=lambda: None), asleep)
+        end(Stage(system=system, ending=Orderly("asked for"), sync=lambda: None), asleep)
     assert system.effects == effects
     assert system.said[0] == 'nvrc: END code=OK what="asked for"'
     assert len(system.said[1:]) == said

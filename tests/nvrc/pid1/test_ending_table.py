@@ -13,14 +13,18 @@ from types import SimpleNamespace
 import pytest
 
 from fakes.system import FakeSystem, bare_guest
+from fakes.trouble import trouble
 from nvrc.engine.facts import Facts
+from nvrc.machine.processes import LinuxProcesses
 from nvrc.machine.system import KERN_DEBUG
 from nvrc.pid1.ending import ENDING, Stage, end
 from nvrc.pid1.main import Init
 from nvrc.vocabulary import paths
-from nvrc.vocabulary.ending import ORDERLY, Ending
+from nvrc.vocabulary.ending import Ending, Orderly
+from nvrc.vocabulary.errors import make_trouble
+from nvrc.vocabulary.trouble import AFTER_THE_BOOT
 
-FAILED = Ending(code="E_MOUNT", step="filesystems", what="/sys: busy", hint="mend it")
+FAILED = trouble("E_MOUNT", "filesystems", "/sys: busy", "mend it")
 TRANSPORT = "/lib/modules/6.12.0-test/kernel/net/vmw_vsock/vmw_vsock_virtio_transport.ko"
 
 
@@ -61,7 +65,8 @@ def asked(system: FakeSystem) -> bool:
 
 
 def test_the_order() -> None:
-    assert [row.name for row in ENDING] == ["log", "verdict", "report", "message", "daemons", "farewell", "sync", "power"]
+    assert [row.name for row in ENDING] == ["log", "verdict", "report", "message", "daemons", "farewell", "sync", "host",
+                                         "power"]
 
 
 @pytest.mark.parametrize("number", range(len(ENDING)), ids=[row.name for row in ENDING])
@@ -89,11 +94,11 @@ def test_a_failed_boot_in_order(system: TimedSystem) -> None:
 
 @pytest.mark.parametrize(("ending", "sandbox", "cmdline", "expected"), [
     pytest.param(FAILED, False, "", True, id="a failed boot"),
-    pytest.param(Ending(code="E_INTERNAL", step="pid1", what="x"), False, "", True, id="an error in PID 1"),
-    pytest.param(Ending(code="E_AGENT_EXIT", what="x"), False, "", True, id="an agent that gives up"),
-    pytest.param(Ending(code="E_AGENT_EXIT", what="x"), True, "", False, id="there was a sandbox: the runtime hears no more"),
-    pytest.param(Ending(code=ORDERLY, what="x"), False, "", False, id="a stop signal"),
-    pytest.param(Ending(code="E_AGENT_STOP", what="x"), False, "", False, id="a stop that the agent ignored"),
+    pytest.param(trouble("E_INTERNAL", "pid1", "x"), False, "", True, id="an error in PID 1"),
+    pytest.param(make_trouble("E_AGENT_EXIT", "x", step=AFTER_THE_BOOT), False, "", True, id="an agent that gives up"),
+    pytest.param(make_trouble("E_AGENT_EXIT", "x", step=AFTER_THE_BOOT), True, "", False, id="there was a sandbox: the runtime hears no more"),
+    pytest.param(Orderly("x"), False, "", False, id="a stop signal"),
+    pytest.param(make_trouble("E_AGENT_STOP", "x", step=AFTER_THE_BOOT), False, "", False, id="a stop that the agent ignored"),
     pytest.param(FAILED, False, "nvrc.farewell=off", False, id="off"),
     pytest.param(FAILED, False, "nvrc.timeout.farewell=0", False, id="no time"),
     pytest.param(FAILED, False, "nvrc.farewell=off nvrc.dcgm=perhaps", False, id="off on a line that is refused"),
@@ -132,7 +137,7 @@ def test_a_machine_without_a_device_says_so_where_only_debugging_looks(system: T
     run(system)
     lines = [(line, level) for line, level in zip(system.said, system.levels, strict=True) if "farewell" in line]
     assert [level for _line, level in lines] == [KERN_DEBUG]
-    assert "nobody can ask: OSError: [Errno 19] the machine has no vsock device" in lines[0][0]
+    assert "no runtime can ask: OSError: [Errno 19] the machine has no vsock device" in lines[0][0]
     assert time.monotonic() - began < 5
 
 
@@ -187,12 +192,12 @@ def living_agent(system: TimedSystem, *, reaped: bool = False) -> Init:
 
 
 def test_an_agent_that_holds_the_port_is_ended_first(system: TimedSystem) -> None:
-    run(system, Ending(code="E_SERVICE_LOST", what="x"), living_agent(system))
+    run(system, make_trouble("E_SERVICE_LOST", "x", step=AFTER_THE_BOOT), living_agent(system))
     assert told(system, "signal", "vsock") == ["signal 77 9", "vsock 1024"]
 
 
 def test_a_pid_that_was_reaped_is_nobodys(system: TimedSystem) -> None:
-    run(system, Ending(code="E_SERVICE_LOST", what="x"), living_agent(system, reaped=True))
+    run(system, make_trouble("E_SERVICE_LOST", "x", step=AFTER_THE_BOOT), living_agent(system, reaped=True))
     assert [line for line in system.effects if line.startswith("signal")] == []
 
 
@@ -208,17 +213,61 @@ SHARED = "/proc/77/root/run/kata-containers/shared/containers"
 
 
 @pytest.mark.parametrize(("ending", "cmdline", "text"), [
-    pytest.param(Ending(code="E_SERVICE_LOST", what="x"), "", "guest init: E_SERVICE_LOST in step supervise: x (hint: ", id="decided by PID 1"),
-    pytest.param(Ending(code="E_SERVICE_LOST", what="x"), "nvrc.farewell=off", "", id="off"),
-    pytest.param(Ending(code=ORDERLY, what="x"), "", "", id="orderly"),
+    pytest.param(make_trouble("E_SERVICE_LOST", "x", step=AFTER_THE_BOOT), "", "guest init: E_SERVICE_LOST in step supervise: x (hint: ", id="decided by PID 1"),
+    pytest.param(make_trouble("E_SERVICE_LOST", "x", step=AFTER_THE_BOOT), "nvrc.farewell=off", "", id="off"),
+    pytest.param(Orderly("x"), "", "", id="orderly"),
 ])
 def test_containers_are_left_a_message(system: TimedSystem, ending: Ending, cmdline: str, text: str) -> None:
     system.put("/proc/cmdline", cmdline)
     system.make_dir(paths.SANDBOX)
     system.put(f"{SHARED}/abc-termination-log")
+    system.workers = LinuxProcesses()
     run(system, ending, living_agent(system))
     if text:
         reap()
     assert system.text(f"{SHARED}/abc-termination-log").startswith(text)
     assert bool(system.text(f"{SHARED}/abc-termination-log")) is bool(text)
     assert not asked(system)
+
+
+class ClockSystem(FakeSystem):
+    """Time that passes only when somebody looks."""
+
+    seconds = 0.0
+
+    def now(self) -> float:
+        self.seconds += 0.25
+        return self.seconds
+
+    def power_off(self) -> None:
+        self.effects.append(f"power off at {self.seconds:.0f}")
+
+
+BY_AGENT, FAILED_LATER = Orderly("the agent powered off"), make_trouble("E_AGENT_EXIT", "x", step=AFTER_THE_BOOT)
+
+
+@pytest.mark.parametrize(("ending", "signal", "cmdline", "waits"), [
+    pytest.param(BY_AGENT, "", "", True, id="the agent powered off"),
+    pytest.param(BY_AGENT, "", "nvrc.timeout.host_end=1", True, id="as long as is asked for"),
+    pytest.param(BY_AGENT, "", "nvrc.timeout.host_end=0", False, id="no time"),
+    pytest.param(BY_AGENT, "now", "", False, id="a stop signal meanwhile"),
+    pytest.param(BY_AGENT, "before", "", False, id="told to stop: somebody waits for the power to go"),
+    pytest.param(FAILED_LATER, "", "", False, id="a failure"),
+])
+def test_the_host_has_time_to_end_the_machine(tmp_path: Path, ending: Ending, signal: str, cmdline: str, waits: bool) -> None:
+    bare_guest(str(tmp_path))
+    system = ClockSystem(str(tmp_path))
+    system.put("/proc/cmdline", cmdline)
+    system.make_dir(paths.SANDBOX)
+    init = Init(system, ())
+    supervisor = SimpleNamespace(ending=ending, is_stopping=signal == "before")
+    init.life = SimpleNamespace(supervisor=supervisor, ending=ending, stop_daemons=lambda: None, services=(), gpus=(), news=(),  # type: ignore[assignment]
+                                agent=None)
+    init.is_hurried = signal == "now"
+    before = system.now()
+    with pytest.raises(SleptError):
+        end(Stage(system=system, ending=ending, init=init, sync=lambda: None), asleep, tuple(
+            row for row in ENDING if row.name in ("host", "power")))
+    seconds = system.seconds - before
+    limit = 1 if "host_end=1" in cmdline else 2
+    assert limit <= seconds < limit + 1 if waits else seconds < 1

@@ -26,12 +26,13 @@ from nvrc.pid1.farewell import (
     MOST_ANSWERS,
     MOST_PEERS,
     REQUEST,
-    TEXT_LIMIT,
     Farewell,
     GarbageError,
     Requests,
 )
-from nvrc.vocabulary.ending import Ending
+from nvrc.vocabulary.console import REFUSAL_LIMIT, refusal
+from nvrc.vocabulary.errors import make_trouble
+from nvrc.vocabulary.trouble import Trouble
 from nvrc_lab.agent.ttrpc import Client, RpcError, pack_request
 
 TEXT = "guest init: E_GPU_ATTACH in step persistenced: 1 of 2 GPUs attached (hint: reset it)"
@@ -252,8 +253,8 @@ def test_nothing_stays_open(guest: Guest) -> None:
 # The text
 
 
-def ending(what: str = "it broke", hint: str = "mend it", code: str = "E_MOUNT", step: str = "filesystems") -> Ending:
-    return Ending(code=code, step=step, what=what, hint=hint)
+def ending(what: str = "it broke", hint: str = "mend it", code: str = "E_MOUNT", step: str = "filesystems") -> Trouble:
+    return make_trouble(code, what, hint, step=step)  # type: ignore[arg-type]  # codes of other versions
 
 
 @pytest.mark.parametrize(("one", "text"), [
@@ -264,28 +265,28 @@ def ending(what: str = "it broke", hint: str = "mend it", code: str = "E_MOUNT",
                  "that the mount point exists in the image)", id="the code's own hint"),
     pytest.param(ending(code="E_OTHER", hint=""), "guest init: E_OTHER in step filesystems: it broke", id="no hint at all"),
 ])
-def test_the_line(one: Ending, text: str) -> None:
-    assert farewell.describe(one) == text
+def test_the_line(one: Trouble, text: str) -> None:
+    assert refusal(one) == text
 
 
 @pytest.mark.parametrize("what", ["x" * 5000, "\u2603" * 5000, "\n" * 5000, "", "\\" * 3000])
 @pytest.mark.parametrize("hint", ["y" * 5000, "\0" * 500, "short"])
 def test_the_line_is_short_printable_and_one(what: str, hint: str) -> None:
-    text = farewell.describe(ending(what, hint, code="E" * 300, step="\n" * 300))
-    assert len(text) <= TEXT_LIMIT
+    text = refusal(ending(what, hint, code="E" * 300, step="\n" * 300))
+    assert len(text) <= REFUSAL_LIMIT
     assert text.isascii()
     assert text.isprintable()
 
 
 def test_the_cause_is_cut_after_the_advice() -> None:
-    text = farewell.describe(ending("GPU 0000:41:00.0 " + "x" * 600, "y" * 2000))
+    text = refusal(ending("GPU 0000:41:00.0 " + "x" * 600, "y" * 2000))
     assert "x" * 600 in text
     assert text.endswith("...)")
 
 
 def test_a_long_answer_is_whole() -> None:
     """Lengths above 127 take two bytes on the wire."""
-    for size in (0, 1, 127, 128, 300, TEXT_LIMIT):
+    for size in (0, 1, 127, 128, 300, REFUSAL_LIMIT):
         ours, theirs = socket.socketpair()
         ours.sendall(farewell.refuse(1, "z" * size))
         with pytest.raises(RpcError) as refused:

@@ -5,17 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.trouble import told
 from nvrc.machine.journal import KERNEL, KERNEL_LOST, Line
 from nvrc.pid1.health import FAULT, LOST, MOST_KINDS, GpuHealth
 from nvrc.vocabulary.errors import BY_CODE
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
+from nvrc.vocabulary.trouble import Trouble
 
 ATTACHED = GpuState.ATTACHED
 
 
 class Watch:
     def __init__(self, count: int = 2) -> None:
-        self.news: list[str] = []
+        self.news: list[Trouble] = []
         self.health = GpuHealth(tuple(GpuRecord(bdf=f"0000:4{index}:00.0", uuid="GPU-1", state=ATTACHED, seconds=3.0)
                                       for index in range(count)), self.news.append)
 
@@ -30,15 +32,15 @@ class Watch:
 @pytest.mark.parametrize(("line", "states", "news"), [
     pytest.param("NVRM: Xid (PCI:0000:41:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
                  [("attached", ""), ("lost", LOST)],
-                 "E_GPU_LOST GPU 0000:41:00.0: Xid 79, fell off the bus: pid='<unknown>', name=<unknown>, GPU has fallen off the bus.", id="xid-79"),
+                 "E_GPU_LOST GPU 0000:41:00.0 (GPU-1): Xid 79, fell off the bus: pid='<unknown>', name=<unknown>, GPU has fallen off the bus.", id="xid-79"),
     pytest.param("NVRM: GPU 0000:40:00.0: GPU has fallen off the bus.", [("lost", LOST), ("attached", "")],
-                 "E_GPU_LOST GPU 0000:40:00.0: Xid 79, fell off the bus", id="off-the-bus"),
+                 "E_GPU_LOST GPU 0000:40:00.0 (GPU-1): Xid 79, fell off the bus", id="off-the-bus"),
     pytest.param("NVRM: Xid (PCI:0000:40:00): 119, pid=12, Timeout after 6s", [("failed", FAULT), ("attached", "")],
-                 "E_GPU_FAULT GPU 0000:40:00.0: Xid 119, GSP did not answer: pid=12, Timeout after 6s", id="xid-119"),
+                 "E_GPU_FAULT GPU 0000:40:00.0 (GPU-1): Xid 119, GSP did not answer: pid=12, Timeout after 6s", id="xid-119"),
     pytest.param("NVRM: Xid (PCI:0000:40:00.0): 48, DBE", [("failed", FAULT), ("attached", "")],
-                 "E_GPU_FAULT GPU 0000:40:00.0: Xid 48, double-bit memory error: DBE", id="with-function"),
+                 "E_GPU_FAULT GPU 0000:40:00.0 (GPU-1): Xid 48, double-bit memory error: DBE", id="with-function"),
     pytest.param("NVRM: Xid (PCI:0000:40:00): 13, pid=7, Graphics Exception", [("attached", ""), ("attached", "")],
-                 "GPU 0000:40:00.0: Xid 13: pid=7, Graphics Exception", id="the-workloads-own"),
+                 "GPU 0000:40:00.0 (GPU-1): Xid 13: pid=7, Graphics Exception", id="the-workloads-own"),
     pytest.param("NVRM: Xid (PCI:0000:99:00): 79, x", [("attached", ""), ("attached", "")],
                  "E_GPU_LOST GPU 0000:99:00: Xid 79, fell off the bus: x", id="unknown-gpu"),
     pytest.param("nvidia-nvswitch2: SXid (PCI:0000:52:00.0): 20034, Fatal, Link 03", [("attached", ""), ("attached", "")],
@@ -48,7 +50,8 @@ def test_what_the_kernel_says_becomes_health(line: str, states: list[tuple[str, 
     watch = Watch()
     watch.hear(line)
     assert watch.states == states
-    assert watch.news == [news]
+    assert told(watch.news) == (news,)
+    assert watch.news[0].uuid == ("GPU-1" if "(GPU-1)" in news else "")
     assert watch.health.is_whole is (states == [("attached", ""), ("attached", "")])
 
 
@@ -94,7 +97,7 @@ def test_a_flood_about_other_places_hides_no_fault() -> None:
         watch.hear(f"NVRM: Xid (PCI:0000:41:00): {number}, x")
     before = len(watch.news)
     watch.hear("NVRM: Xid (PCI:0000:40:00): 79, the real one")
-    assert watch.news[before:] == ["E_GPU_LOST GPU 0000:40:00.0: Xid 79, fell off the bus: the real one"]
+    assert list(told(watch.news[before:])) == ["E_GPU_LOST GPU 0000:40:00.0 (GPU-1): Xid 79, fell off the bus: the real one"]
     assert watch.states[0] == ("lost", LOST)
 
 
@@ -103,7 +106,7 @@ def test_a_gap_in_the_kernels_log_is_told_but_not_each() -> None:
     for _ in range(1000):
         watch.hear("gap", KERNEL_LOST)
     assert len(watch.news) == 10
-    assert watch.news[0] == "gap (1 times): a fault of a GPU may be among them; ask nvidia-smi"
+    assert told(watch.news)[0] == "gap (1 times): a fault of a GPU may be among them; ask nvidia-smi"
     assert watch.health.is_whole
 
 

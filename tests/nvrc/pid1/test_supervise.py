@@ -6,13 +6,21 @@ import signal
 import pytest
 
 from nvrc.pid1.supervise import Supervisor, is_deaf_to
+from nvrc.vocabulary.ending import Ending, Orderly
 from nvrc.vocabulary.signals import signal_name
+from nvrc.vocabulary.trouble import Trouble
 
 AGENT = 50
 
 
 def exited(status: int) -> int:
     return status << 8
+
+
+def code_of(ending: Ending) -> str:
+    """What has failed is told with advice."""
+    assert isinstance(ending, Orderly) or (ending.hint and ending.step == "supervise")
+    return "OK" if isinstance(ending, Orderly) else ending.code
 
 
 def supervisor(*, own_pid_namespace: bool = True) -> Supervisor:
@@ -28,14 +36,15 @@ def supervisor(*, own_pid_namespace: bool = True) -> Supervisor:
     pytest.param(True, int(signal.SIGKILL), "E_AGENT_EXIT", "killed by SIGKILL", id="kill"),
     pytest.param(False, exited(0), "OK", "exited with status 0", id="exit-0-ordinary-child"),
     pytest.param(False, int(signal.SIGINT), "E_AGENT_EXIT", "killed by SIGINT", id="sigint-ordinary-child"),
+    pytest.param(False, int(signal.SIGHUP), "E_AGENT_EXIT", "killed by SIGHUP", id="sighup-ordinary-child"),
+    pytest.param(False, exited(3), "E_AGENT_EXIT", "exited with status 3", id="exit-3-ordinary-child"),
 ])
 def test_how_the_agent_can_end(namespace: bool, status: int, code: str, what: str) -> None:
     subject = supervisor(own_pid_namespace=namespace)
     subject.child_ended(AGENT, status, 12.5)
     assert subject.ending is not None
-    assert subject.ending.code == code
+    assert code_of(subject.ending) == code
     assert what in subject.ending.what
-    assert bool(subject.ending.advice) is (code != "OK")
 
 
 def test_orphans_are_counted_and_end_nothing() -> None:
@@ -59,7 +68,7 @@ def test_a_stop_is_passed_on_once_and_ends_in_order() -> None:
     assert subject.stop_requested(signal.SIGINT) is False
     subject.child_ended(AGENT, int(signal.SIGTERM), 12.0)
     assert subject.ending is not None
-    assert subject.ending.is_orderly
+    assert isinstance(subject.ending, Orderly)
     assert subject.ending.what == "stopped by SIGTERM to PID 1; the agent was killed by SIGTERM"
 
 
@@ -68,9 +77,31 @@ def test_an_agent_that_ignores_the_request_is_killed_and_named() -> None:
     subject.stop_requested(signal.SIGTERM)
     assert subject.stop_overdue() is True
     subject.child_ended(AGENT, int(signal.SIGKILL), 22.0)
-    assert subject.ending is not None
+    assert isinstance(subject.ending, Trouble)
     assert subject.ending.code == "E_AGENT_STOP"
-    assert "ignored the request to stop (SIGTERM to PID 1)" in subject.ending.what
+    assert subject.ending.what == "the agent ignored the request to stop (SIGTERM to PID 1) and was killed"
+
+
+def test_an_agent_that_was_killed_is_not_blamed_for_an_error_it_had() -> None:
+    subject = supervisor()
+    subject.stop_requested(signal.SIGTERM)
+    subject.stop_overdue()
+    subject.child_ended(AGENT, int(signal.SIGKILL), 22.0, complaint="an error")
+    assert isinstance(subject.ending, Trouble)
+    assert subject.ending.what == "the agent ignored the request to stop (SIGTERM to PID 1) and was killed"
+
+
+def test_who_asked_to_stop_waits_for_the_end() -> None:
+    subject = supervisor()
+    assert not subject.is_stopping
+    subject.stop_requested(signal.SIGTERM)
+    assert subject.is_stopping
+
+
+def test_an_agent_that_has_ended_is_not_asked_to_stop() -> None:
+    subject = supervisor()
+    subject.child_ended(AGENT, exited(1), 11.0)
+    assert subject.stop_requested(signal.SIGTERM) is False
 
 
 @pytest.mark.parametrize(("status", "complaint", "code", "what", "hint"), [
@@ -83,10 +114,10 @@ def test_an_agent_that_ignores_the_request_is_killed_and_named() -> None:
 def test_an_agent_that_gave_up_is_quoted(status: int, complaint: str, code: str, what: str, hint: str) -> None:
     subject = supervisor()
     subject.child_ended(AGENT, status, 12.5, had_sandbox=False, complaint=complaint)
-    assert subject.ending is not None
+    assert isinstance(subject.ending, Trouble)
     assert subject.ending.code == code
     assert what in subject.ending.what
-    assert hint in subject.ending.advice
+    assert hint in subject.ending.hint
     assert ("its last error" in subject.ending.what) is bool(complaint)
 
 
@@ -102,10 +133,10 @@ def test_an_agent_that_powers_off_before_there_was_a_sandbox_has_failed() -> Non
     """kata-agent 4.1.0 with agent.server_addr=nonsense: not a word, then reboot(2)."""
     subject = supervisor()
     subject.child_ended(AGENT, int(signal.SIGINT), 11.5, had_sandbox=False)
-    assert subject.ending is not None
+    assert isinstance(subject.ending, Trouble)
     assert subject.ending.code == "E_AGENT_EXIT"
     assert subject.ending.what == "the agent powered off 1.5 s after its start, without ever having had a sandbox"
-    assert subject.ending.advice.startswith("it gave up: check the agent.* parameters")
+    assert subject.ending.hint.startswith("it gave up: check the agent.* parameters")
 
 
 def test_an_agent_that_survives_the_kill_is_given_up() -> None:
@@ -139,6 +170,10 @@ def test_who_does_not_get_sigterm(masks: dict[str, int], expected: bool) -> None
     status = "Name:\tkata-agent\n" + "".join(
         f"{name}:\t{masks.get(name, 0):016x}\n" for name in ("SigPnd", "SigBlk", "SigIgn", "SigCgt"))
     assert is_deaf_to(signal.SIGTERM, status.encode()) is expected
+
+
+def test_one_that_is_gone_is_not_said_to_be_deaf() -> None:
+    assert not is_deaf_to(signal.SIGTERM, b"")
 
 
 def test_a_status_without_masks_tells_nothing() -> None:

@@ -11,15 +11,21 @@ from pathlib import Path
 import pytest
 
 from fakes.daemons import Stage, exited
+from fakes.trouble import told
 from nvrc.engine.facts import Facts
 from nvrc.machine.loop import Loop
+from nvrc.machine.privileges import PERSISTENCED_ACCOUNT
 from nvrc.nvml.answers import NvmlGpu
 from nvrc.nvml.judge import Confidential
 from nvrc.nvml.judge import Mode as CcState
-from nvrc.pid1.life import Life, is_confidential
+from nvrc.nvml.readiness import Outcome, Ready
+from nvrc.pid1.life import MOST_NEWS, MOST_OF_A_CODE, Life, is_confidential, remember
 from nvrc.services.table import EXPORTER, FABRIC_MANAGER, PERSISTENCED, Running, describe
+from nvrc.vocabulary.ending import Orderly
+from nvrc.vocabulary.errors import make_trouble
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
 from nvrc.vocabulary.mode import Mode
+from nvrc.vocabulary.trouble import Trouble, remark
 from nvrc.vocabulary.verdict import Verdict
 
 AGENT = 40
@@ -74,14 +80,14 @@ def test_a_cpu_machine_has_nothing_to_watch_but_the_agent(world: World) -> None:
     world.system.put("/run/kata-containers/.keep")
     life.child_ended(AGENT, int(signal.SIGINT))
     assert life.ending is not None
-    assert life.ending.is_orderly
+    assert isinstance(life.ending, Orderly)
     assert world.verdicts == []
 
 
 def test_an_agent_that_never_had_a_sandbox_did_not_end_in_order(world: World) -> None:
     life = world.life(world.stage.facts(Mode.CPU, gpus=0))
     life.child_ended(AGENT, int(signal.SIGINT))
-    assert life.ending is not None
+    assert isinstance(life.ending, Trouble)
     assert life.ending.code == "E_AGENT_EXIT"
 
 
@@ -91,15 +97,15 @@ def test_a_daemon_that_dies_degrades_at_once(world: World) -> None:
     life.child_ended(52, int(signal.SIGSEGV))
     assert world.verdicts == [Verdict.DEGRADED]
     assert life.ending is None
-    assert world.warned == ["E_SERVICE_LOST nv-fabricmanager was killed by SIGSEGV 1.0 s after its start; it stays away"]
-    assert life.news == tuple(world.warned)
+    assert world.warned == ["E_SERVICE_LOST nv-fabricmanager was killed by SIGSEGV 1.0 s after its start; it will not be restarted"]
+    assert told(life.news) == tuple(world.warned)
     assert life.supervisor.orphans_reaped == 0
 
 
 def test_strict_makes_it_the_vms_end(world: World) -> None:
     life = world.life(world.gpu_facts("nvrc.strict=on", running(FABRIC_MANAGER, 52)))
     life.child_ended(52, 0)
-    assert life.ending is not None
+    assert isinstance(life.ending, Trouble)
     assert life.ending.code == "E_SERVICE_LOST"
 
 
@@ -160,7 +166,7 @@ def test_a_daemon_that_came_back_has_to_attach_again(world: World, said: tuple[s
     life.child_ended(54, exited(0))
     world.pass_time(1)
     for text in said:
-        world.stage.journal._hear(0, 6, PERSISTENCED_SAYS + text, 4711)
+        world.stage.journal._hear(PERSISTENCED_ACCOUNT.uid, 6, PERSISTENCED_SAYS + text, 4711)
     life.child_ended(4711, exited(0))
     world.pass_time(1)
     assert (life.gpus[0].state, life.gpus[0].code) == (state, code)
@@ -176,7 +182,7 @@ def test_what_others_say_of_a_gpu_meanwhile_counts_for_nothing(world: World) -> 
     life.child_ended(54, exited(0))
     world.pass_time(1)
     world.stage.journal._hear(1000, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.", 4711)
-    world.stage.journal._hear(0, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.", 666)
+    world.stage.journal._hear(PERSISTENCED_ACCOUNT.uid, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.", 666)
     world.stage.journal._hear(0, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.", source="nv-fabricmanager")
     life.child_ended(4711, exited(0))
     world.pass_time(1)
@@ -211,7 +217,7 @@ def test_an_agent_that_cannot_hear_the_question_is_not_asked(world: World) -> No
     assert world.signals == [f"{AGENT} {int(signal.SIGKILL)}"]
     life.child_ended(AGENT, int(signal.SIGKILL))
     assert life.ending is not None
-    assert (life.ending.code, life.ending.what) == ("OK", "stopped by SIGINT to PID 1; the agent was killed by SIGKILL")
+    assert life.ending == Orderly("stopped by SIGINT to PID 1; the agent was killed by SIGKILL")
 
 
 def test_outside_a_namespace_of_its_own_every_agent_hears(world: World) -> None:
@@ -226,7 +232,7 @@ def test_an_agent_that_is_gone_already_needs_no_signal(world: World) -> None:
     life.stop_requested(signal.SIGTERM)
     life.child_ended(AGENT, TERM)
     assert life.ending is not None
-    assert life.ending.is_orderly
+    assert isinstance(life.ending, Orderly)
 
 
 def test_daemons_stop_after_the_agent_in_reverse_order(world: World) -> None:
@@ -283,3 +289,32 @@ def test_whatever_goes_wrong_is_said_and_passed_over(world: World) -> None:
     life.child_ended(AGENT, int(signal.SIGINT))
     assert life.ending is not None
     assert [line.split(" at ")[0] for line in world.warned] == ["supervision: RuntimeError: on purpose"] * 4
+
+
+def test_a_confidential_vm_whose_driver_revokes_the_ready_state_is_degraded(world: World) -> None:
+    facts = replace(world.gpu_facts(), confidential=Confidential(CcState.ON, "read"),
+                    ready=Ready(Outcome.SET, True, "read back: ready"))
+    life = world.life(facts)
+    assert (life.ready, life.verdict) == ("accepting", Verdict.READY)
+    world.stage.kernel_says(1, "NVRM: ConfCompute: Fatal error hit!")
+    world.system.schedule.pop()[1]()
+    assert (life.ready, life.verdict) == ("revoked", Verdict.DEGRADED)
+    assert world.warned[-1].startswith("E_READY_REVOKED the driver revoked the ready state of the GPUs")
+
+
+def test_gpus_that_are_not_confidential_have_no_ready_state(world: World) -> None:
+    facts = replace(world.gpu_facts("nvrc.ready.revoke=any"), confidential=Confidential(CcState.OFF, "read"),
+                    ready=Ready(Outcome.NOT_APPLICABLE, True, "no confidential mode"))
+    assert world.life(facts).ready == ""
+
+
+def test_what_is_told_again_and_again_pushes_nothing_else_out() -> None:
+    lost = make_trouble("E_GPU_LOST", "GPU 0000:41:00.0: Xid 79", gpu="0000:41:00.0")
+    news = remember((), lost)
+    for number in range(1000):
+        news = remember(news, make_trouble("E_MEMORY", f"the kernel killed 'a' (pid {number})"))
+    assert news[0] is lost
+    assert [one.what for one in news[1:]] == [f"the kernel killed 'a' (pid {number})" for number in range(1000 - MOST_OF_A_CODE, 1000)]
+    for number in range(1000):
+        news = remember(news, remark(f"a note {number}"))
+    assert len(news) == MOST_NEWS

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fakes.system import FakeSystem
+from nvrc.machine.processes import LinuxProcesses
 from nvrc.pid1.termination import FOLDER, MOST_FILES, fill_all, leave
 
 TEXT = "guest init: E_SERVICE_LOST in step supervise: x"
@@ -89,14 +90,14 @@ def test_a_folder_without_end_has_an_end(tmp_path: Path, folder: Path) -> None:
 
 def test_a_child_does_it(tmp_path: Path, folder: Path) -> None:
     (folder / "a-termination-log").touch()
-    system = FakeSystem(str(tmp_path))
+    system = FakeSystem(str(tmp_path), workers=LinuxProcesses())
     assert leave(system, 77, TEXT) == 1
     assert (folder / "a-termination-log").read_text() == TEXT
     os.waitpid(-1, 0)
 
 
 def test_without_an_agent_there_is_no_answer(tmp_path: Path) -> None:
-    assert leave(FakeSystem(str(tmp_path)), 77, TEXT) is None
+    assert leave(FakeSystem(str(tmp_path), workers=LinuxProcesses()), 77, TEXT) is None
     os.waitpid(-1, 0)
 
 
@@ -113,7 +114,7 @@ class StuckSystem(FakeSystem):
 
 
 def test_a_file_system_that_never_answers_costs_its_time_and_no_more(tmp_path: Path) -> None:
-    system = StuckSystem(str(tmp_path))
+    system = StuckSystem(str(tmp_path), workers=LinuxProcesses())
     began = time.monotonic()
     assert leave(system, 77, TEXT, limit_s=0.2) is None
     assert time.monotonic() - began < 5
