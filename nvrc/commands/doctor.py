@@ -4,25 +4,28 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
-import json
+import os
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO, TextIO
 
-from nvrc.commands.output import write_document
 from nvrc.commands.status import find_status
-from nvrc.commands.terminal import UNLIMITED, fold, width_of, wrap
+from nvrc.hostlogs import documents
 from nvrc.hostlogs.collect import Collector, collect
-from nvrc.hostlogs.lines import CHUNK, split_lines, unfold
-from nvrc.hostlogs.unwrap import FORMATS, TEXT_FIELDS
+from nvrc.hostlogs.lines import CHUNK, rejoin, split_lines, unfold, unpack
+from nvrc.hostlogs.unwrap import FORMATS
 from nvrc.report import report, status
 from nvrc.report.diagnosis import Diagnosis, State, diagnose_report, diagnose_status
 from nvrc.vocabulary import paths
-from nvrc.vocabulary.console import printable
+from nvrc.vocabulary.console import printable, sentence
 from nvrc.vocabulary.document import LIMIT, STDIN, read_as, read_input
 from nvrc.vocabulary.jsonread import FormatError
+from nvrc.vocabulary.output import write_document
+from nvrc.vocabulary.terminal import UNLIMITED, fold, width_of, wrap
 
 NAME = "doctor"
 HELP = "explain why a VM failed, from what a host has: what happened, why, who must act"
@@ -30,23 +33,33 @@ EPILOG = """\
 examples:
   nvrc doctor                             this VM: its boot, and what has happened since
   kubectl describe pod p | nvrc doctor -  the pod's events
-  journalctl -t kata | nvrc doctor -      every VM that the log tells of
+  journalctl -t kata | nvrc doctor -      every VM in the log
   nvrc doctor kata.log --sandbox 4f2a     only the one whose id begins so
   nvrc doctor console.log                 what the host kept of the serial console
   nvrc doctor boot.json --json            for machines
+  nvrc doctor --host                      this host: is what pods with GPUs need there? Read-only
+  kubectl get node n -o json | nvrc doctor --host --node -     and do the node's labels say the same
+  nvrc doctor --host --root DIR           a copy of another host's /sys, /proc, /etc, /opt and /var
 
-Exit status 1 if something failed, degraded or never finished, 2 if nothing in the input is known."""
-_KEYS_OF_LOGS = frozenset({*TEXT_FIELDS, "jsonPayload", "vmconsole", "apiVersion"})
+Exit status 1 if something failed, degraded, never finished or is missing, 2 if nothing in the input is known."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", nargs="?", help="log, events, console, report or status, - for stdin "
                         f"(default: {paths.REPORT} and the live status)")
     parser.add_argument("--sandbox", metavar="ID", default="", help="only the VM whose id begins with ID")
+    parser.add_argument("--host", action="store_true", help="judge a Kata host instead, before a pod fails on it")
+    parser.add_argument("--root", metavar="DIR", default="/", help="with --host: where its files are (%(default)s)")
+    parser.add_argument("--node", metavar="FILE", help="with --host: its Node as JSON, - for stdin")
+    parser.add_argument("--export", metavar="DIR", help="with --host: leave metrics and a node condition there")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
+    if args.host:
+        return _judge_host(args, out)
+    if args.node or args.export or args.root != "/":
+        raise FormatError(("--root, --node and --export are for --host",))
     found = diagnose(args.file, only=args.sandbox) if args.file else (diagnose_vm(),)
     if args.json:
         write_document(out, {"diagnoses": found})
@@ -58,19 +71,43 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     return 0 if all(one.state in (State.READY, State.ENDED) for one in found) else 1
 
 
+def _judge_host(args: argparse.Namespace, out: TextIO) -> int:
+    if args.file or args.sandbox:
+        raise FormatError(("--host judges this machine or --root DIR, and reads no log",))
+    if not os.path.isdir(args.root):
+        raise FormatError((f"--root: {printable(args.root)} is not a folder",))
+    try:
+        from nvrc.commands import doctor_host
+    except ModuleNotFoundError as err:  # the frozen init is for guests, and goes without
+        raise FormatError(("this build of nvrc judges no hosts; install the wheel on the host",)) from err
+    return doctor_host.run(args.root, args.node, out, as_json=args.json, folder=args.export)
+
+
 def diagnose(path: str, only: str = "") -> tuple[Diagnosis, ...]:
     if path == STDIN:
-        return diagnose_stream("standard input", sys.stdin.buffer, only)
+        return _diagnose_packed("standard input", sys.stdin.buffer, only)
     with open(path, "rb") as stream:
-        return diagnose_stream(path, stream, only)
+        return _diagnose_packed(path, stream, only)
+
+
+def _diagnose_packed(path: str, stream: BinaryIO, only: str) -> tuple[Diagnosis, ...]:
+    try:
+        return diagnose_stream(path, unpack(stream) if isinstance(stream, io.BufferedReader) else stream, only)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as err:
+        raise FormatError((f"{path}: its gzip stream is damaged or cut off: {err}",)) from err
 
 
 def diagnose_stream(path: str, stream: BinaryIO, only: str = "") -> tuple[Diagnosis, ...]:
-    """A document if it begins like one, else lines."""
+    """A document of ours, or lines: as they are, or the texts of a document of others."""
     head = stream.read(CHUNK)
-    if _is_document(head):
-        return (_diagnose_document(path, head + stream.read(LIMIT)),)
-    collector = collect(unfold(split_lines(stream, head)), only)
+    lines = split_lines(stream, head)
+    if documents.may_be_one(head):
+        data = head + stream.read(LIMIT)
+        value = documents.parse(data)
+        if documents.is_ours(value, data):
+            return (_diagnose_document(path, data),)
+        lines = split_lines(io.BytesIO(data)) if value is None else documents.texts(value)
+    collector = collect(rejoin(unfold(lines)), only)
     return collector.diagnose() or _refuse(path, collector, only)
 
 
@@ -80,18 +117,6 @@ def _refuse(path: str, collector: Collector, only: str) -> tuple[Diagnosis, ...]
         there = f"; there are {names}" if names else ""
         raise FormatError((f"{path}: no line of a sandbox whose id begins with {only!a}{there}",))
     raise FormatError((f"{path}: nothing in it is known; doctor reads " + "; ".join(FORMATS),))
-
-
-def _is_document(head: bytes) -> bool:
-    """A report or a status of ours, whole or broken; an object that is one line of a log is none."""
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not text.startswith(b"{"):
-        return False
-    try:
-        value: object = json.loads(text.partition(b"\n")[0])
-    except (ValueError, RecursionError):
-        return b'"apiVersion"' not in text and b'"MESSAGE"' not in text
-    return isinstance(value, dict) and not _KEYS_OF_LOGS & value.keys()
 
 
 def _diagnose_document(path: str, data: bytes) -> Diagnosis:
@@ -110,11 +135,6 @@ def diagnose_vm(report_path: str = paths.REPORT, socket: str = paths.CONTROL,
         return booted
     lives = diagnose_status(read_as(status.from_json, path, data))
     return booted if lives.state is State.READY else replace(lives, finished_steps=booted.finished_steps)
-
-
-def diagnose_bytes(path: str, data: bytes) -> Diagnosis:
-    """The one thing that a text tells of."""
-    return diagnose_stream(path, io.BytesIO(data))[0]
 
 
 def show(diagnosis: Diagnosis, width: int = UNLIMITED) -> Iterator[str]:
@@ -138,7 +158,7 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "do", failure.hint
     yield "do", diagnosis.remedy
     yield "who", diagnosis.who
-    yield from (("also", f"{trouble.code} {trouble.what}: {trouble.hint}".strip()) for trouble in diagnosis.also)
+    yield from (("also", f"{sentence(trouble)}: {trouble.hint}".strip()) for trouble in diagnosis.also)
     yield "steps", ", ".join(diagnosis.finished_steps)
     yield from (("warning", text) for text in diagnosis.warnings)
     if diagnosis.alike:

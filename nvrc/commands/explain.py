@@ -11,8 +11,6 @@ from typing import TextIO
 
 from guest_cdi.lean.errors import CODES as CDI_CODES
 from nvrc.boot import BOOT
-from nvrc.commands.output import write_document
-from nvrc.commands.terminal import UNLIMITED, fold, width_of, wrap
 from nvrc.engine.conditions import always
 from nvrc.hostlogs.collect import collect
 from nvrc.params.table import PARAMS, find
@@ -26,13 +24,15 @@ from nvrc.vocabulary.console import printable
 from nvrc.vocabulary.errors import CODES, find_code
 from nvrc.vocabulary.jsonread import FormatError
 from nvrc.vocabulary.nearmiss import closest
+from nvrc.vocabulary.output import write_document
+from nvrc.vocabulary.terminal import UNLIMITED, fold, width_of, wrap
 
 NAME = "explain"
 HELP = "explain a word: a failure code, a parameter, a step, an Xid, a line of a log"
 EPILOG = """\
 examples:
   nvrc explain E_GPU_ATTACH           a failure code
-  nvrc explain nvrc.smi.lgc           a kernel parameter; a word of a line will do, and so will an old name
+  nvrc explain nvrc.smi.lgc           a kernel parameter; part of a line works as well, and so does an old name
   nvrc explain persistenced           a step of the boot
   nvrc explain Xid 79                 what the driver tells with a number
   nvrc explain 'NVRM: GPU 0000:41:00.0: RmInitAdapter failed! (0x22:0x56:897)'
@@ -118,7 +118,7 @@ def _explain_step(word: str) -> Explanation | None:
     about = " ".join((step.load().__doc__ or "").partition("\n\n")[0].split())
     facts = (("needs", ", ".join(step.needs)), ("when", "always" if step.when is always else step.when.__name__),
              ("fails", step.on_failure.value), ("codes", ", ".join(row.code for row in CODES if row.step == step.name)),
-             ("reads", ", ".join(row.name for row in PARAMS if row.step == step.name)))
+             ("reads", ", ".join(row.name for row in PARAMS if step.name in row.readers)))
     return Explanation(kind="step", name=step.name, meaning=about, facts=tuple(fact for fact in facts if fact[1]))
 
 

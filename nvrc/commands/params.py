@@ -11,7 +11,6 @@ import os
 import sys
 import typing
 
-from nvrc.commands.output import write_document
 from nvrc.params.parse import Parsed, Source, parse
 from nvrc.params.policy import NO_POLICY, Policy, load_policy
 from nvrc.params.table import PARAMS, Param, find
@@ -19,6 +18,8 @@ from nvrc.params.values import UNSET, text
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.jsonread import FormatError
 from nvrc.vocabulary.nearmiss import closest
+from nvrc.vocabulary.output import write_document
+from nvrc.vocabulary.terminal import lay_table, width_of, write_text
 
 NAME = "params"
 HELP = "list and explain kernel parameters, check a command line"
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--file", metavar="FILE", default=paths.CMDLINE, help="read the line from FILE (%(default)s)")
     check.add_argument("cmdline", metavar="CMDLINE", nargs="*", help="words of the line, or - for standard input")
     explain = actions.add_parser("explain", parents=[shared], help="all there is to say about one parameter")
-    explain.add_argument("name", metavar="NAME", help="its name; an old one will do")
+    explain.add_argument("name", metavar="NAME", help="its name; an old name works as well")
 
 
 def run(args: argparse.Namespace, out: typing.TextIO) -> int:
@@ -73,7 +74,7 @@ def _line(args: argparse.Namespace) -> bytes:
 
 def _policy(args: argparse.Namespace) -> Policy:
     own_line = not args.cmdline and args.file == paths.CMDLINE
-    file: str | None = args.policy or (paths.POLICY if own_line and os.path.exists(paths.POLICY) else None)
+    file: str | None = args.policy or (paths.POLICY if own_line and os.path.lexists(paths.POLICY) else None)
     if file is None:
         return NO_POLICY
     with open(file, "rb") as opened:
@@ -83,11 +84,15 @@ def _policy(args: argparse.Namespace) -> Policy:
 def _check(line: bytes, policy: Policy, *, as_json: bool, out: typing.TextIO) -> int:
     parsed = parse(line, policy)
     if as_json:
-        write_document(out, _check_document(parsed))
+        write_document(out, check_document(parsed))
     else:
-        out.writelines(f"{problem.severity.value:<8} {problem}\n" for problem in parsed.problems)
-        out.write(f"{_summary(parsed)}\n")
+        show_check(parsed, out)
     return 0 if parsed.is_clean else FINDING
+
+
+def show_check(parsed: Parsed, out: typing.TextIO) -> None:
+    lines = [*(f"{problem.severity.value:<8} {problem}" for problem in parsed.problems), _summary(parsed)]
+    write_text(out, "".join(f"{line}\n" for line in lines))
 
 
 def _summary(parsed: Parsed) -> str:
@@ -97,7 +102,7 @@ def _summary(parsed: Parsed) -> str:
     return f"boots with {' '.join(given) if given else 'every default'}"
 
 
-def _check_document(parsed: Parsed) -> Json:
+def check_document(parsed: Parsed) -> Json:
     return {
         "ok": parsed.is_clean,
         "boots": not parsed.errors,
@@ -112,9 +117,8 @@ def _list(*, as_json: bool, out: typing.TextIO) -> int:
     if as_json:
         write_document(out, {"parameters": [row_document(row) for row in PARAMS]})
         return 0
-    width = max(len(row.name) for row in PARAMS)
-    for row in PARAMS:
-        out.write(f"{row.name:<{width}}  {text(row.default):<8}  {row.help}\n")
+    table = lay_table([(row.name, text(row.default).ljust(8), row.help) for row in PARAMS], width_of(out))
+    out.writelines(f"{line}\n" for line in table)
     return 0
 
 
@@ -126,7 +130,7 @@ def _explain(name: str, *, as_json: bool, out: typing.TextIO) -> int:
     if as_json:
         write_document(out, row_document(row))
     else:
-        out.write(_explanation(row))
+        write_text(out, _explanation(row))
     return 0
 
 

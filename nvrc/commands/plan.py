@@ -5,24 +5,26 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
 from typing import TextIO
 
 from nvrc.boot import BOOT
-from nvrc.commands.output import write_document
+from nvrc.commands.initdata import read_document
 from nvrc.commands.recording import record
 from nvrc.hardware.imagined import imagine
-from nvrc.hardware.topology import PciReader
-from nvrc.machine.linux_system import LinuxSystem
+from nvrc.machine.files import LinuxFiles
+from nvrc.machine.system import Readable
+from nvrc.params.initdata import read_initdata
 from nvrc.params.parse import parse
 from nvrc.params.policy import NO_POLICY, Policy, load_policy
 from nvrc.report.plan import Plan, PlannedProblem, PlannedStep, make_plan
 from nvrc.report.report import Role
-from nvrc.report.view import align, section
+from nvrc.report.view import align, inside, section
 from nvrc.vocabulary import paths
-from nvrc.vocabulary.console import printable
+from nvrc.vocabulary.console import headline, printable
 from nvrc.vocabulary.document import read_input
 from nvrc.vocabulary.errors import NvrcError
+from nvrc.vocabulary.output import write_document
+from nvrc.vocabulary.terminal import UNLIMITED, flow, width_of, write_text
 
 NAME = "plan"
 HELP = "show what a boot would do here, without doing it"
@@ -42,17 +44,11 @@ machine, so this one's policy is not read unless --policy names it; --root has a
 Exit status 1 if that boot would not reach the agent."""
 
 
-@dataclass(frozen=True, slots=True)
-class SysfsCopy:
+class SysfsCopy(LinuxFiles):
     """A bus to read from a folder laid out like /sys."""
 
-    folder: str
-
-    def read(self, path: str, limit: int = 1 << 20) -> bytes:
-        return LinuxSystem(self.folder).read(path.removeprefix("/sys"), limit)
-
-    def list_dir(self, path: str) -> tuple[str, ...]:
-        return LinuxSystem(self.folder).list_dir(path.removeprefix("/sys"))
+    def real_path(self, path: str) -> str:
+        return super().real_path(path.removeprefix("/sys"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bus.add_argument("--sysfs", metavar="DIR", help="folder to read the PCI bus from (/sys)")
     bus.add_argument("--root", metavar="DIR", help="folder that --record made, or a root with proc/cmdline and sys")
     bus.add_argument("--record", metavar="DIR", help="make no plan; copy what one needs into this new folder")
-    parser.add_argument("--policy", metavar="FILE", help=f"policy of the image ({paths.POLICY} if it is there)")
+    parser.add_argument("--policy", metavar="FILE", help=f"policy of the image ({paths.POLICY} if it exists)")
+    parser.add_argument("--initdata", metavar="FILE", help="what the pod gives its VM, in any form of nvrc initdata")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -76,20 +73,21 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         policy = _policy(args)
     except NvrcError as error:
         policy_error = error
-    plan = make_plan(BOOT, parse(line, policy), bus, policy_error)
+    pod = read_initdata(read_document(args.initdata)).tokens if args.initdata is not None else ()
+    plan = make_plan(BOOT, parse(line, policy, pod), bus, policy_error)
     if args.json:
         write_document(out, plan)
     else:
-        out.write(show(plan))
+        out.write(show(plan, width_of(out)))
     return 0 if plan.boots else 1
 
 
 def _record(args: argparse.Namespace, out: TextIO) -> int:
-    count = record(LinuxSystem(), args.record)
+    count = record(LinuxFiles(), args.record)
     if args.json:
         write_document(out, {"folder": args.record, "functions": count})
     else:
-        out.write(f"{printable(args.record)}: {count} PCI functions, the command line, the policy if any\n")
+        write_text(out, f"{printable(args.record)}: {count} PCI functions, the command line, the policy if any\n")
     return 0
 
 
@@ -101,31 +99,33 @@ def _line(args: argparse.Namespace) -> bytes:
     return read_input(_below(args.root, paths.CMDLINE))
 
 
-def _bus(args: argparse.Namespace) -> PciReader:
+def _bus(args: argparse.Namespace) -> Readable:
     if args.machine is not None:
         return imagine(args.machine)
     if args.root is not None:
-        return LinuxSystem(_folder(args.root))
-    return LinuxSystem() if args.sysfs is None else SysfsCopy(_folder(args.sysfs))
+        return LinuxFiles(_folder(args.root))
+    return LinuxFiles() if args.sysfs is None else SysfsCopy(_folder(args.sysfs))
 
 
 def _below(root: str | None, path: str) -> str:
     return path if root is None else root + path
 
 
-def show(plan: Plan) -> str:
+def show(plan: Plan, width: int = UNLIMITED) -> str:
+    inner = inside(width)
     verdict = f"boots, mode {plan.mode}" if plan.boots else "does not boot"
-    lines = [verdict, "", *align([_STEP_HEAD, *map(_step_row, plan.steps)])]
+    lines = [verdict, "", *align([_STEP_HEAD, *map(_step_row, plan.steps)], width, has_heads=True)]
     for failure in plan.failures:
-        lines += ["", printable(f"{failure.code} in step {failure.step}: {failure.what}"),
+        lines += ["", printable(headline(failure)),
                   printable(f"  {failure.hint}")]
     lines += section("problems of the command line", map(_problem_line, plan.problems))
     lines += section("warnings", map(printable, plan.warnings))
     lines += section("parameters that are set", align(
-        [(p.name, p.value, f"({p.source})") for p in plan.parameters if p.source != "default"]))
-    lines += section("PCI functions that decide the mode", align(
-        [(f.role.value, f.bdf, f"{f.ids} class {f.pci_class}") for f in plan.topology if f.role is not Role.OTHER]))
-    return "\n".join(lines) + "\n"
+        [(p.name, p.value, f"({p.source})") for p in plan.parameters if p.source != "default"], inner))
+    lines += section("PCI functions that decide the mode", align([
+        (f.role.value, f.bdf, f"{f.ids} class {f.pci_class}")
+        for f in plan.topology if f.role is not Role.OTHER], inner))
+    return flow("\n".join(lines) + "\n", width)
 
 
 def _folder(path: str) -> str:
@@ -137,7 +137,7 @@ def _folder(path: str) -> str:
 def _policy(args: argparse.Namespace) -> Policy:
     elsewhere = args.root is None and (args.cmdline, args.sysfs, args.machine) != (None, None, None)
     own = _below(args.root, paths.POLICY)
-    if args.policy is None and (elsewhere or not os.path.exists(own)):
+    if args.policy is None and (elsewhere or not os.path.lexists(own)):
         return NO_POLICY
     return load_policy(read_input(args.policy or own))
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 
-from nvrc.hardware.topology import ATTRIBUTE_LIMIT, MELLANOX, VPD_LIMIT, VPD_MARK, PciReader
+from nvrc.hardware.topology import ATTRIBUTE_LIMIT, MELLANOX, VPD_LIMIT, VPD_MARK
+from nvrc.machine.system import Readable
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.jsonread import FormatError
 
@@ -17,7 +18,7 @@ _ATTRIBUTES = ("vendor", "device", "class")
 _OTHER_VPD = b"another VPD\n"
 
 
-def record(system: PciReader, folder: str) -> int:
+def record(system: Readable, folder: str) -> int:
     """How many PCI functions were copied. The folder must be new or empty."""
     os.makedirs(folder, exist_ok=True)
     if os.listdir(folder):
@@ -35,7 +36,7 @@ def record(system: PciReader, folder: str) -> int:
     return len(names)
 
 
-def _copy(system: PciReader, path: str, folder: str, limit: int = 1 << 20) -> bytes:
+def _copy(system: Readable, path: str, folder: str, limit: int = 1 << 20) -> bytes:
     """What cannot be read is left out, and the plan then says so as the boot would."""
     try:
         data = system.read(path, limit)
@@ -45,7 +46,7 @@ def _copy(system: PciReader, path: str, folder: str, limit: int = 1 << 20) -> by
     return data
 
 
-def _note_vpd(system: PciReader, function: str, folder: str) -> None:
+def _note_vpd(system: Readable, function: str, folder: str) -> None:
     try:
         if int(system.read(f"{function}/vendor", ATTRIBUTE_LIMIT), 16) != MELLANOX:
             return

@@ -9,8 +9,8 @@ import sys
 from typing import TextIO
 
 import nvrc
-from nvrc.commands.output import write_document
 from nvrc.vocabulary.identity import EXECUTABLE, identity_line, program_hash
+from nvrc.vocabulary.output import write_document
 
 NAME = "version"
 HELP = "say which program this is"
@@ -35,7 +35,10 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     return 0
 
 
-def own_hash(executable: str = EXECUTABLE, bundle: str | None = getattr(sys, "_MEIPASS", None)) -> str:
+FROZEN_IN = sys.prefix if getattr(sys, "frozen", False) else None
+
+
+def own_hash(executable: str = EXECUTABLE, bundle: str | None = FROZEN_IN) -> str:
     """`bundle` is where a frozen program's files lie; None in a checkout."""
     if bundle is not None:
         return program_hash(executable, bundle)

@@ -7,17 +7,18 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from nvrc.hostlogs.events import HostSign, find_sign, read_farewell
+from nvrc.hostlogs.events import HostSign, find_sign
 from nvrc.hostlogs.unwrap import Said, Speaker, read_agent, unwrap
 from nvrc.report.diagnosis import NOTHING_SAID, Diagnosis, State, diagnose_story, failed, with_evidence
 from nvrc.report.evidence import LINE_LIMIT
-from nvrc.report.report import Failure
 from nvrc.report.story import ConsoleStory
+from nvrc.vocabulary.transcript import read_cut, read_refusal
+from nvrc.vocabulary.trouble import Trouble
 
 MOST_SANDBOXES = 200
 NO_CONSOLE = ("the host's log has no line of this VM's console: it gets there only with enable_debug = true in both "
               "[hypervisor.qemu] and [runtime] of the class")
-NO_EVENT = ("no event tells of a failure that doctor knows; events are kept for an hour, and a VM that hangs has none "
+NO_EVENT = ("no event reports a failure that doctor knows; events are kept for an hour, and a VM that hangs has none "
             "before the runtime gives up")
 _BLANKS = re.compile(r"\s+")
 
@@ -25,7 +26,7 @@ _BLANKS = re.compile(r"\s+")
 @dataclass(slots=True)
 class Sandbox:
     console: ConsoleStory = field(default_factory=ConsoleStory)
-    farewell: Failure | None = None
+    farewell: Trouble | None = None
     sign: HostSign | None = None
     sign_line: str = ""
     is_wrapped: bool = False
@@ -52,6 +53,7 @@ class Sandbox:
             self.console.hear_agent(said.text)
 
     def _hear_guest(self, text: str) -> None:
+        self.farewell = read_cut(text) or self.farewell
         agents = read_agent(text)
         if agents is not None:
             self._hear_agent(agents)
@@ -60,7 +62,7 @@ class Sandbox:
 
     def _hear_host(self, text: str) -> None:
         # The last verdict: each try of the pod is a VM of its own, and events name no sandbox.
-        self.farewell = read_farewell(text) or self.farewell
+        self.farewell = read_refusal(text) or self.farewell
         if (found := find_sign(text)) is not None:
             self.sign, self.sign_line = found, _shorten(text)
         self.is_events = self.is_events or text.startswith("Events:")
@@ -136,7 +138,14 @@ class Collector:
         rest = self._sandboxes.get("")
         if rest is None or not rest.is_known or (named and not _tells(rest)):
             return named
-        return (*named, rest.diagnose(""))
+        found = rest.diagnose("")
+        is_told = found.failure is not None and any(_is_same(found.failure, one.failure) for one in named)
+        return named if is_told else (*named, found)
+
+
+def _is_same(failure: Trouble, other: Trouble | None) -> bool:
+    """An error without the sandbox's id, as of CRI-O, beside the log of that sandbox."""
+    return other is not None and (failure.code, failure.step) == (other.code, other.step)
 
 
 def _tells(sandbox: Sandbox) -> bool:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What hosts say when a pod's VM does not come up: the verdict that PID 1 gives in the agent's place, and the words of
-kubelet, containerd, the runtimes and QEMU. Data, and one reader.
+"""What hosts say when a pod's VM does not come up: words of kubelet, containerd, the runtimes and QEMU. Data, and one
+search. What PID 1 itself says in the agent's place, nvrc.vocabulary.transcript reads.
 
 The words are those that people met in events and logs; a row says which party can act on them. What explains more
 stands above what follows from it.
@@ -8,16 +8,8 @@ stands above what follows from it.
 
 from __future__ import annotations
 
-import re
-
 from guest_cdi.lean.light import NamedTuple
-from nvrc.report.report import Failure
-from nvrc.vocabulary.console import restore
 from nvrc.vocabulary.errors import AUTHOR, HOST, PLATFORM
-
-# What the runtime's error says behind its own words, when PID 1 answers in the agent's place.
-FAREWELL = re.compile(r"\bguest init: (E_[A-Z0-9_]{1,61})(?: in step ([a-z0-9-]{1,64}))?: (.*)", re.DOTALL)
-_HINT = re.compile(r"(.*?) \(hint: (.*)", re.DOTALL)
 
 
 class HostSign(NamedTuple):
@@ -37,6 +29,14 @@ HOST_SIGNS: tuple[HostSign, ...] = (
     HostSign("drop-in", ("error decoding file", "toml:"),
              "a file in the runtime's config.d folder is not TOML; the runtime reads every file in it",
              "keep only drop-ins in that folder: no Pod, no backup file", HOST),
+    HostSign("no-file", ("failed to create shim task", ".toml: file /", "does not exist"),
+             "the runtime's configuration names a file that this node does not have",
+             "copy the image's files to that path on every node of the class, or correct the path in its config.d",
+             HOST),
+    HostSign("no-syslog", ("Unix syslog delivery error",),
+             "the runtime found no syslog on the node, and does not start without one",
+             "run journald or a syslog daemon there: /dev/log, /var/run/syslog or /var/run/log must be its socket",
+             HOST),
     HostSign("no-handler", ("no runtime for", "is configured"),
              "containerd on this node does not have the runtime that the pod's class names",
              "install the runtime class on the node, or select nodes that have it", HOST),
@@ -45,7 +45,7 @@ HOST_SIGNS: tuple[HostSign, ...] = (
              "correct runtimeClassName; kubectl get runtimeclass lists what there is", AUTHOR),
     HostSign("admission", ("UnexpectedAdmissionError",),
              "kubelet could not allocate the devices that the pod asks for",
-             "delete the pod and create it anew; if it stays, read the log of the device plugin on the node", HOST),
+             "create the pod again; if that does not help, read the log of the device plugin on the node", HOST),
     HostSign("pod-resources", ("PodResources API Get method disabled",),
              "the runtime asks kubelet which devices the pod has, and kubelet does not answer that question",
              "switch kubelet's feature gate KubeletPodResourcesGet on (it is on from Kubernetes 1.34) and restart "
@@ -88,25 +88,3 @@ HOST_SIGNS: tuple[HostSign, ...] = (
 
 def find_sign(text: str) -> HostSign | None:
     return next((row for row in HOST_SIGNS if all(word in text for word in row.words)), None)
-
-
-def read_farewell(text: str) -> Failure | None:
-    """The verdict in a runtime's error, in an event or a log."""
-    found = FAREWELL.search(text)
-    if found is None:
-        return None
-    what, hint = found[3], ""
-    if with_hint := _HINT.fullmatch(what):
-        what, hint = with_hint[1], _end_of_hint(with_hint[2])
-    else:
-        what = what.removesuffix(": unknown")
-    return Failure(code=found[1], step=found[2] or "supervise", what=restore(what.strip()),
-                   hint=restore(hint.strip()))
-
-
-def _end_of_hint(text: str) -> str:
-    """The hint without what its carriers add: containerd a word, others the end of a quotation."""
-    for end in ("): unknown", ')"', ')\\"'):
-        if end in text:
-            return text[:text.index(end)]
-    return text[:text.rindex(")")] if ")" in text else text

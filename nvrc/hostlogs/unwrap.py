@@ -19,7 +19,9 @@ FORMATS = (
     "a VM's console, plain or with a time before each line", "a boot report or a status of this init",
     "logs of Kata's runtimes (logrus text or JSON, slog JSON)",
     "the journal (journalctl -o short, short-iso, json, export)",
-    "containerd's log", "log files of the CRI", "kubectl describe, and kubectl get events as text, YAML or JSON",
+    "logs of containerd, CRI-O and kubelet, log files of the CRI, errors of crictl and ctr",
+    "kubectl describe, and kubectl get events as text, YAML or JSON",
+    "what log stores print of these (Loki, Elasticsearch, CloudWatch, Google Cloud, CSV), and each packed with gzip",
 )
 
 
@@ -48,18 +50,29 @@ class _Inside(NamedTuple):
 
 # ISO 8601, and as journalctl -o short-full has it with a weekday and the zone's name.
 _STAMP = re.compile(r"(?:[A-Z][a-z]{2} )?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
-                    r"(?: ?Z| ?[+-]\d\d:?\d\d| [A-Z]{3,5}(?= ))? +(.*)", re.DOTALL)
+                    r"(?: ?Z| ?[+-]\d\d:?\d\d| [A-Z]{3,5}(?= ))?[ \t]+(.*)", re.DOTALL)
 _SHORT = re.compile(r"(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})? (.*)", re.DOTALL)
 # Syslog of RFC 5424: priority, version, time, host, program, process, message's kind, structured data.
 _SYSLOG = re.compile(r"<\d{1,3}>1 \S+ \S+ \S+ \S+ \S+ (?:-|\[.*?\]) (.*)", re.DOTALL)
-# journalctl -o short-monotonic and short-unix: without a program behind the time it is the kernel's own.
-_CLOCK = re.compile(r"(?:\[ *\d+\.\d{6}\]|\d{9,11}\.\d{6}) (.*)", re.DOTALL)
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# journalctl -o short-monotonic, short-delta and short-unix: without a program behind the time it is the kernel's own.
+_CLOCK = re.compile(r"(?:\[ *\d+\.\d{6}(?: <[ \d.]+>)?\]|\d{9,11}\.\d{6}) (.*)", re.DOTALL)
+# Colours and alphabets anywhere, and what a terminal does before it writes a line.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m|\x1b[()][0-9A-Z]|^(?:\x1b\[[0-9;?]*[A-Za-z])+")
 _CRI = re.compile(r"(?:stdout|stderr) [FP] (.*)", re.DOTALL)
-_PROGRAM = re.compile(r"[A-Za-z0-9][\w.-]* [\w.@/()-]+(?:\[\d+\])?: (.*)", re.DOTALL)
-_LOGRUS = re.compile(r'(?:time="?[\d-]{10}T|level=[a-z]+ )')
+# What a local syslog socket gets has no host; without one a process id shows that it is a program's.
+_PROGRAM = re.compile(r"(?:[A-Za-z0-9][\w.-]* [\w.@/()-]+(?:\[\d+\])?|[\w.@/()-]+\[\d+\]): (.*)", re.DOTALL)
+# The time of CRI-O has a blank; of a log that somebody cut, the first line has the end of a time.
+_LOGRUS = re.compile(r'(?:time="?[\d-]{10}[T ]|[\dT:.+Z-]{0,36}"? ?level=[a-z]+ )')
 # Begins behind a blank only: a search that may begin anywhere in a long word takes the square of its length.
-_PAIR = re.compile(r'(?<!\S)([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|[^\s"]*)')
+_PAIR = re.compile(r'(?<!\S)([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*(?:"|\\?$)|[^\s"]*)')
+# Before a time of the runtime or a record: names of pods and streams, labels of Loki, what quotes a line in a letter.
+_LABELS = re.compile(r'\{(?:[\w.]+="[^"]*"(?:, ?)?)*\} ')
+_NAMES = re.compile(r'(?:[^\s"{]+[ \t]+){1,4}((?:time="?\d{4}-|\{").*)', re.DOTALL)
+_QUOTED = re.compile(r"\s{0,8}(?:> ?)+(.*)", re.DOTALL)
+# Times that dmesg -T, terminals and people put before a line of a console.
+_BARE_TIME = re.compile(r"(?:\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]|"
+                        r"\[?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\]?|\d{10}(?:\.\d{1,9})?) (.*)", re.DOTALL)
+_RUBY = re.compile(r'\[.{0,400}?"(?:log|message|MESSAGE)"=>("(?:[^"\\]|\\.)*")')
 _EXPORT = re.compile(r"\s*MESSAGE=(.*)", re.DOTALL)
 _MEMBER = re.compile(r'\s*"?(?:message|note|MESSAGE|textPayload)"? ?: (.+)', re.DOTALL)
 # In words of containerd, and as a field of the runtimes.
@@ -73,7 +86,7 @@ _GO_SHORT = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "
 
 
 def unwrap(line: str) -> Said:
-    found = _Inside(_COLOUR.sub("", line) if "\x1b[" in line else line)
+    found = _Inside(_COLOUR.sub("", line) if "\x1b" in line else line)
     speaker, sandbox, is_error = Speaker.PLAIN, "", False
     for _ in range(DEEPEST):
         inner = next(filter(None, (reader(found.text) for reader in _READERS)), None)
@@ -98,7 +111,7 @@ def _read_stamp(text: str) -> _Inside | None:
     if of_container := _CRI.fullmatch(found[1]):
         return _Inside(of_container[1])
     program = _PROGRAM.fullmatch(found[1])
-    return _Inside(program[1], Speaker.HOST) if program else _Inside(found[1])
+    return _Inside(program[1], Speaker.HOST) if program else _Inside(_LABELS.sub("", found[1], count=1))
 
 
 def _read_logrus(text: str) -> _Inside | None:
@@ -108,7 +121,7 @@ def _read_logrus(text: str) -> _Inside | None:
 
 
 def _read_json(text: str) -> _Inside | None:
-    stripped = text.strip().removesuffix(",")
+    stripped = text.strip().removeprefix("data: ").removesuffix(",")  # as of journalctl -o json-sse
     if not (stripped.startswith("{") and stripped.endswith("}")):
         return None
     try:
@@ -117,8 +130,9 @@ def _read_json(text: str) -> _Inside | None:
         return None
     if not isinstance(document, dict):
         return None
-    inner = document.get("jsonPayload")
-    fields = inner if isinstance(inner, dict) else document
+    # Google's and Elasticsearch's records have the writer's own inside.
+    inner = next((value for name in ("jsonPayload", "_source") if isinstance(value := document.get(name), dict)), None)
+    fields = document if inner is None else inner
     return _from_fields({str(key): _plain(value) for key, value in fields.items()}, "")
 
 
@@ -135,6 +149,32 @@ def _from_fields(fields: Mapping[str, str], otherwise: str) -> _Inside | None:
         return _Inside(text, Speaker.AGENT, sandbox, is_error)
     error = next((fields[name] for name in ("error", "err") if fields.get(name)), "")
     return _Inside(f"{text}: {error}" if error and error not in text else text, Speaker.HOST, sandbox, is_error)
+
+
+def _read_bare_time(text: str) -> _Inside | None:
+    found = _BARE_TIME.fullmatch(text) or _QUOTED.fullmatch(text)
+    return _Inside(found[1]) if found else None
+
+
+def _read_named(text: str) -> _Inside | None:
+    """What a collector put names before; only a record of a log is looked for behind them."""
+    if found := _NAMES.fullmatch(text):
+        return _read_logrus(found[1]) or _read_json(found[1])
+    found = _RUBY.match(text)
+    return _Inside(_unquote(found[1]), Speaker.HOST) if found else None
+
+
+def _read_csv(text: str) -> _Inside | None:
+    """A row of a table that a log store exported; the line is the longest of its fields."""
+    if '""' not in text or not text.rstrip("\r").endswith('"'):
+        return None
+    import csv
+
+    try:
+        fields = next(csv.reader([text.rstrip("\r")], strict=True), [])
+    except csv.Error:
+        return None
+    return _Inside(max(fields, key=len)) if len(fields) > 1 else None
 
 
 def _read_export(text: str) -> _Inside | None:
@@ -156,7 +196,7 @@ def _read_member(text: str) -> _Inside | None:
 
 
 _READERS: tuple[Callable[[str], _Inside | None], ...] = (
-    _read_stamp, _read_logrus, _read_json, _read_export, _read_member)
+    _read_stamp, _read_logrus, _read_json, _read_export, _read_member, _read_bare_time, _read_named, _read_csv)
 
 
 def _plain(value: object) -> str:
@@ -168,9 +208,10 @@ def _plain(value: object) -> str:
 
 def _unquote(text: str) -> str:
     """A string as Go's %q writes it; anything else as it is."""
-    if len(text) < 2 or text[0] != '"' or text[-1] != '"':
+    if len(text) < 2 or text[0] != '"':
         return text
-    return _GO_ESCAPE.sub(_unescape, text[1:-1])
+    is_cut = text[-1] != '"' or text.endswith('\\"')
+    return _GO_ESCAPE.sub(_unescape, text[1:] if is_cut else text[1:-1])
 
 
 def _unescape(found: re.Match[str]) -> str:

@@ -7,9 +7,9 @@ import sys
 
 from guest_cdi.lean.errors import CODES as CDI_CODES
 from nvrc.pid1.ending import ENDING
-from nvrc.pid1.farewell import describe
-from nvrc.vocabulary.ending import Ending
+from nvrc.vocabulary.console import refusal
 from nvrc.vocabulary.errors import CODES, FailureCode
+from nvrc.vocabulary.trouble import Trouble
 
 EVENT, MESSAGE, NOTHING = "event", "termination message", "nothing"
 
@@ -78,8 +78,9 @@ closes:
 
 - **The agent ends or is killed under containers.** The container ends with status 255 and the runtime says that the
   connection was closed. The console's `FATAL code=E_AGENT_EXIT` may or may not be read before the VM is killed.
-- **An orderly stop.** The VM is killed some 30 ms after the sandbox was destroyed. `END`, the stop of the daemons and
-  the last report are often not seen.
+- **An orderly stop.** The runtime kills the VM some 30 ms after the sandbox was destroyed. `END`, the stop of the
+  daemons and the last report are often not seen. PID 1 leaves it `nvrc.timeout.host_end` (2 s) for that before it
+  powers off itself, because a VM that ends first makes the runtime's own clean-up fail.
 - **A kernel that panics, or an image that does not start.** No program is left to answer. The runtime waits for its
   whole `dial_timeout`: set it to 120 in the runtime's configuration. To see the console in containerd's log, set
   `enable_debug = true` in the sections `[hypervisor.qemu]` and `[runtime]` and containerd's level to debug.
@@ -88,7 +89,7 @@ closes:
 
 The farewell is on by default there, too. It tells the host nothing that the console has not told it: the same verdict
 goes to the serial console, which the host reads. A host could also withhold or invent the line; attestation does not
-rely on it. An image whose owner wants the host to learn nothing fixes it in [policy](policy.md) and leaves the
+rely on it. To let the host learn nothing, fix it in [policy](policy.md) and leave the
 console out:
 
 ```toml
@@ -119,7 +120,7 @@ def render() -> str:
 def _row(row: FailureCode) -> str:
     where, note = ELSEWHERE.get(row.code, (EVENT, ""))
     step = "<step>" if row.step == "any" else row.step
-    said = describe(Ending(code=row.code, step=step, what=f"<{row.meaning}>", hint=row.remedy))
+    said = refusal(Trouble(code=row.code, step=step, what=f"<{row.meaning}>", hint=row.remedy))
     text = note if where == NOTHING else f"`{said}`" + (f"<br>({note})" if note else "")
     return f"| `{row.code}` | {where} | {text} |"
 

@@ -14,11 +14,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from guest_cdi.lean.coded import FailureCode
 from guest_cdi.lean.errors import CODES as CDI_CODES
+from nvrc.pages.host_preflight import render_preflight
+from nvrc.pages.metrics import render_metrics
+from nvrc.pages.privileges import render_privileges
+from nvrc.pages.supervision import render_supervision
 from nvrc.params.table import PARAMS, Param, Sensitivity
 from nvrc.params.values import text
 from nvrc.steps.hardening import HARDENING
 from nvrc.vocabulary.errors import CODES
-from nvrc.vocabulary.needs import NEEDS, Sign
+from nvrc.vocabulary.needs import NAMES, NEEDS, Need, Sign
 
 _WIDTH = 120
 _NOTICE = "<!-- Written by `python -m nvrc.pages.reference`; edit the table in {source} instead. -->"
@@ -48,10 +52,11 @@ value, in `/run/nvrc/boot.json`. Before a VM boots, `nvrc params check` says wha
 - **Malformed value of a known name**: the boot ends with `E_PARAMETERS`, and the message lists every mistake.
 - **Unknown name** in `nvrc.` or `kata.extension.`, or a name that is one typing mistake away from there: a warning that
   reaches the console at any log level, with the name that was probably meant. All other names belong to the kernel and
-  to the agent and are left alone.
+  to the agent. In an image without a policy they are left alone; under a policy each ends the boot unless it is among
+  the [words](policy.md#words-that-are-not-nvrcs) that the policy allows.
 - **Old names** work and are pointed out.
 - **`nvrc.strict=on`** turns every warning into an error: such a VM boots only lines for which `check` exits 0.
-- **Bytes that are not UTF-8** are kept where they are somebody else's and are no value of any parameter here.
+- **Bytes that are not UTF-8** are kept in parameters of other programs and are not a value of any parameter here.
 - **Length.** x86-64 and arm64 kernels keep 2047 bytes. A line that long is a warning, since its end may be lost.
 - A **policy** in the image can fix, refuse or bound any of them: see [policy.md](policy.md).
 
@@ -71,7 +76,7 @@ _ALSO_READ = """\
 _SENSITIVITY: Mapping[Sensitivity, str] = {
     Sensitivity.DIAGNOSTIC: "shows more or less",
     Sensitivity.AVAILABILITY: "can end or slow the boot, or a workload",
-    Sensitivity.TRUST: "bears on what is verified or confidential: fix or bound it by policy",
+    Sensitivity.TRUST: "affects what is verified or confidential: fix or bound it by policy",
 }
 
 
@@ -83,7 +88,7 @@ def render_parameters() -> str:
         "# Kernel parameters", "", _NOTICE.format(source="nvrc/params/table.py"), "", _RULES,
         "## All of them", "",
         *_table(("name", "value", "default", "read by", "worst case", "what it does"), summary), "",
-        "Worst case, in the hands of somebody hostile:", "",
+        "Worst case, set by an attacker:", "",
         *(f"- **{kind.value}**: {meaning}" for kind, meaning in _SENSITIVITY.items()), "",
         _ALSO_READ, "## Old names", "",
         *_table(("old", "now"), ((f"`{old}`", f"`{row.name}`") for row in PARAMS for old in row.aliases)), "",
@@ -110,16 +115,16 @@ def _code_row(row: FailureCode) -> tuple[str, ...]:
 
 
 _HARDENING = """\
-The step `hardening` sets these as soon as `/proc` is there, before any program but PID 1 runs, in every machine and
+The step `hardening` sets these as soon as `/proc` is mounted, before any program but PID 1 runs, in every machine and
 without a parameter. A row that the kernel does not have is passed over and named in the step's line. Where every kernel
 has it, or where the kernel refuses the value, the boot ends with `E_HARDENING`. A value *at least* leaves a higher one.
 
 The kernel acts on `sysctl.NAME=VALUE` of its command line before any program runs. What has a row here is set back;
-other such words stay, as no program can tell what the value was before.
+other such words stay, as no program knows what the value was before.
 
 What containers cannot do because of it: dump core, use io_uring, load BPF programs or make user namespaces (Debian's
 kernels) without the capability for it, trace processes that are not their own children. kata-agent and NVIDIA's daemons
-do none of these as anybody but root. Loading of modules is locked by the step `lock-modules`.
+do none of these except as root. Loading of modules is locked by the step `lock-modules`.
 """
 
 
@@ -136,10 +141,11 @@ _NEEDS = """\
 Once the guest is up no module can be loaded any more, so what agent and containers need comes before, for each need
 that is recognised on the machine. An image says under `serves` which of these it carries the modules for. The init
 reads that list in `nvrc.serves` beside `modules.dep`; where there is none (an image of other makers), every need
-counts that has a file. A kernel that has the modules built in has no files of them, and nothing is done.
+counts that has a file. A kernel that has the modules built in has no files of them, and nothing is done. Virtio
+devices are named by their number; where the kernel shows no virtio bus, none is said to be missing.
 
 What comes with a module by dependency, soft dependency or symbol is not named. A driver that finds no device of its
-own (`aesni_intel` on a processor without AES) is passed over without a word; any other refusal is a warning. *Where
+own (`aesni_intel` on a processor without AES) is passed over silently; any other refusal is a warning. *Where
 there*: some kernels do not have it, and the image goes without. An entry of an image's `kernel_options` that the
 kernel has as a module counts when the file of its row here is in the image.
 """
@@ -151,11 +157,19 @@ def render_needs() -> str:
         *_table(("need", "what for", "recognised by", "usually built in"), (
             (f"[`{need.name}`](#{need.name})", need.why, " or ".join(map(_sign, need.signs)), need.builtin)
             for need in NEEDS)), "",
-        *(line for need in NEEDS for line in (f"## {need.name}", "", *_table(("module", "kernel option", ""), (
-            *((f"`{module}`", f"`CONFIG_{option}`", "") for module, option in need.modules.items()),
-            *((f"`{module}`", f"`CONFIG_{option}`", "where there") for module, option in need.where_there.items()),
+        *(line for name in NAMES for line in (f"## {name}", "", *_table(("module", "kernel option", ""), (
+            *((f"`{module}`", f"`CONFIG_{option}`", "")
+              for need in _rows(name) for module, option in need.modules.items()),
+            *((f"`{module}`", f"`CONFIG_{option}`", "where there")
+              for need in _rows(name) for module, option in need.where_there.items()),
+            *((f"`{module}`", f"`CONFIG_{option}`", "by mode")
+              for need in _rows(name) for module, option in need.elsewhere.items()),
         )), "")),
     ]).rstrip("\n") + "\n"
+
+
+def _rows(name: str) -> tuple[Need, ...]:
+    return tuple(need for need in NEEDS if need.name == name)
 
 
 def _sign(sign: tuple[Sign, str]) -> str:
@@ -168,6 +182,10 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "failure-codes.md": render_codes,
     "hardening.md": render_hardening,
     "kernel-needs.md": render_needs,
+    "host-preflight.md": lambda: render_preflight(_table),
+    "supervision.md": lambda: render_supervision(_table),
+    "metrics.md": lambda: render_metrics(_table),
+    "privileges.md": lambda: render_privileges(_table),
 }
 
 

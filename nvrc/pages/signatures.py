@@ -15,7 +15,7 @@ _HEAD = """\
 
 What lines of NVIDIA's driver and daemons mean. When a step fails, the lines that came since it began are searched for
 these words, the first row that fits counts, and its cause and remedy become the hint of the verdict line. A line alone
-never fails a step. All words of a row have to be there, in one line or in several. A row without a code leaves the
+never fails a step. All words of a row must occur, in one line or in several. A row without a code leaves the
 failure the code of its step, see [failure-codes.md](failure-codes.md).
 """
 

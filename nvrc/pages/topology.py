@@ -19,19 +19,22 @@ The PCI bus decides what the init does. Three kinds of functions count:
 
 - a GPU: vendor 10de, base class 03 (a GPU's audio function, class 0403, and displays of other vendors do not count);
 - an NVSwitch: vendor 10de, class 0680;
-- a management NIC: vendor 15b3 whose VPD contains `SW_MNG` (ordinary ConnectX NICs do not count).
+- a management NIC: vendor 15b3 whose VPD contains `SW_MNG` (ordinary ConnectX NICs do not count; what containers get
+  of those is in [rdma.md](rdma.md)).
 
 The counts must fit one row exactly. Any other machine ends the boot with `E_TOPOLOGY`; the message lists what was seen
-(address, ids, class) and the two nearest rows with what is missing or too many. An id, class or VPD that cannot be read
-ends it with `E_PCI_READ`: an I/O error must not make a plainer machine out of a bigger one. A VPD is read at most
-twice, and at most 64 KiB of it; no VPD at all is an ordinary NIC. A function that vanishes meanwhile is an error.
+(address, ids, class) and the two nearest rows with what is missing or extra. An id or class that cannot be read ends it
+with `E_PCI_READ`: an I/O error must not make a plainer machine out of a bigger one. So does a VPD that does not answer
+where the machine would be another row if that function were a management NIC; elsewhere it is `E_NIC_VPD`, a warning,
+and the function is withheld from containers. A VPD is read at most twice, and at most 64 KiB of it; no VPD at all is an
+ordinary NIC. A function that vanishes meanwhile is an error.
 """
 
 _CLAIMS = """\
 ## What a command line may claim
 
 `nvrc.mode`, `nvrc.fabricmanager`, `nvrc.fm.mode` and `nvrc.fm.rail.policy` do not choose anything. They are compared
-with the machine; one that does not hold is a warning, and `E_MODE_MISMATCH` under `nvrc.strict`. `nvrc.mode=gpu` holds
+with the machine; one that does not match is a warning, and `E_MODE_MISMATCH` under `nvrc.strict`. `nvrc.mode=gpu` holds
 on every machine with GPUs.
 """
 

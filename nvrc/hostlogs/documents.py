@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON that is one document and no log: what tools of hosts and log stores print. Each text in it is a line.
+
+Of that kind are the answers of Loki, Elasticsearch and CloudWatch, Grafana's and Google's exports, journalctl's lines
+in a list, and what crictl says of a container. A record of a log stays together, as its fields say whose it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from nvrc.hostlogs.unwrap import TEXT_FIELDS
+
+_BEGINS = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\{\s*["}]|\[\s*[\[{"\]])')
+_STREAMED = (b'"apiVersion"', b'"MESSAGE"')  # printed line by line, and read so, however long they are
+_RECORD = frozenset({*TEXT_FIELDS, "vmconsole"})
+_OURS = frozenset({"schema", "services"})
+
+
+def may_be_one(head: bytes) -> bool:
+    """Whether a stream that begins so may be one document; if its first line is an object of several, it is a log."""
+    if not _BEGINS.match(head):
+        return False
+    first, _, rest = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
+    if parse(first) is not None:
+        return not rest.strip()
+    return not any(word in head for word in _STREAMED)
+
+
+def parse(data: bytes) -> object:
+    """None for what is no JSON."""
+    try:
+        value: object = json.loads(data.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def is_ours(value: object, data: bytes) -> bool:
+    """A report or a status of this program, whole or broken."""
+    if value is None:
+        return any(f'"{name}"'.encode() in data for name in _OURS)
+    return isinstance(value, dict) and bool(_OURS & value.keys())
+
+
+def texts(value: object) -> Iterator[str]:
+    """Lines, in the order of the document."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield from one.split("\n")
+        elif isinstance(one, dict):
+            is_record = bool(_RECORD & one.keys())
+            if is_record:
+                yield json.dumps(one)
+            left += reversed([item for item in one.values() if not (is_record and isinstance(item, str))])
+        elif isinstance(one, list):
+            left += reversed(one)

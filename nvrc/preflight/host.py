@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host as files: the running one, or a copy of its /sys, /proc, /etc, /opt and /var below a folder. Read-only.
+
+What is absent is None or empty, never an error: half of these paths exist on half of the hosts. What exists and may not
+be read is None, too, and is remembered in `refused`, so that a row can tell the two apart. Links stay below the root.
+Programs are started on the running host only, and only to ask for their version.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import stat
+import subprocess
+from collections.abc import Mapping
+
+from nvrc.vocabulary.tomltext import parse_toml
+
+LIMIT = 4 << 20
+LINKS = 40
+VERSION_S = 10.0
+
+
+class Host:
+    def __init__(self, root: str = "/", node: bytes = b"") -> None:
+        self.root = os.path.realpath(root)
+        self.is_live = self.root == "/"
+        self.refused: set[str] = set()
+        self.node = _read_node(node)
+
+    def place(self, path: str) -> str | None:
+        """Where a path of the host lies; None where nothing is. Links are followed as the host would follow them."""
+        if self.is_live:
+            return path if self._exists(path) else None
+        parts, here = [part for part in path.split("/") if part], ""
+        for _ in range(LINKS * 8):
+            if not parts:
+                return self.root + here
+            part = parts.pop(0)
+            if part == "..":
+                here = here.rpartition("/")[0]
+                continue
+            full = f"{self.root}{here}/{part}"
+            if not os.path.lexists(full):
+                return None
+            if not os.path.islink(full):
+                here = f"{here}/{part}"
+                continue
+            target = os.readlink(full)
+            here = "" if target.startswith("/") else here
+            parts = [one for one in target.split("/") if one not in ("", ".")] + parts
+        return None
+
+    def _exists(self, path: str) -> bool:
+        try:
+            os.stat(path)
+        except PermissionError:
+            self.refused.add(path)
+            return True
+        except OSError:
+            return False
+        return True
+
+    def exists(self, path: str) -> bool:
+        return self.place(path) is not None
+
+    def read(self, path: str) -> bytes | None:
+        place = self.place(path)
+        if place is None:
+            return None
+        try:
+            with open(place, "rb", buffering=0) as stream:
+                return _read_all(stream.fileno())
+        except OSError as wrong:
+            if not isinstance(wrong, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+                self.refused.add(path)
+            return None
+
+    def text(self, path: str) -> str | None:
+        data = self.read(path)
+        return None if data is None else data.decode("utf-8", "replace").strip()
+
+    def listing(self, path: str) -> tuple[str, ...]:
+        place = self.place(path)
+        try:
+            return () if place is None else tuple(sorted(os.listdir(place)))
+        except OSError:
+            self.refused.add(path)
+            return ()
+
+    def link(self, path: str) -> str | None:
+        """The last name of what a link points to, such as a driver."""
+        folder, _, name = path.rpartition("/")
+        place = self.place(folder)
+        try:
+            return None if place is None else os.readlink(f"{place}/{name}").rpartition("/")[2]
+        except OSError:
+            return None
+
+    def is_link(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        place = self.place(folder)
+        return place is not None and os.path.islink(f"{place}/{name}")
+
+    def is_socket(self, path: str) -> bool:
+        return self._is_kind(path, stat.S_ISSOCK)
+
+    def is_file(self, path: str) -> bool:
+        return self._is_kind(path, stat.S_ISREG)
+
+    def _is_kind(self, path: str, is_kind: object) -> bool:
+        place = self.place(path)
+        try:
+            return place is not None and callable(is_kind) and bool(is_kind(os.stat(place).st_mode))
+        except OSError:
+            return False
+
+    def block(self, path: str, offset: int, size: int) -> bytes | None:
+        """A piece of a large file."""
+        place = self.place(path)
+        try:
+            if place is None:
+                return None
+            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self.refused.add(path)
+            return None
+        try:
+            return os.pread(descriptor, size, offset)
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+
+    def register(self, path: str, offset: int) -> int | None:
+        """32 bits of a PCI resource, which the kernel gives by mapping only."""
+        place = self.place(path)
+        try:
+            if place is None:
+                return None
+            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_SYNC", 0))
+        except OSError:
+            self.refused.add(path)
+            return None
+        page = mmap.ALLOCATIONGRANULARITY
+        try:
+            with mmap.mmap(descriptor, page, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset // page * page) as view:
+                return int.from_bytes(view[offset % page : offset % page + 4], "little")
+        except (OSError, ValueError):
+            return None
+        finally:
+            os.close(descriptor)
+
+    def toml(self, path: str) -> tuple[Mapping[str, object] | None, str]:
+        """The document, or None and what is wrong with it: nothing where there is no file."""
+        data = self.read(path)
+        if data is None:
+            return None, "it cannot be read" if path in self.refused else ""
+        try:
+            return parse_toml(data.decode("utf-8")), ""
+        except ValueError as wrong:
+            return None, f"cannot be read as TOML: {wrong}"
+
+    def yaml(self, path: str) -> tuple[Mapping[str, object] | None, str]:
+        """YAML, of which JSON is a part."""
+        import yaml
+
+        data = self.read(path)
+        if data is None:
+            return None, "it cannot be read" if path in self.refused else ""
+        try:
+            found: object = yaml.safe_load(data.decode("utf-8"))
+        except (yaml.YAMLError, ValueError, RecursionError) as wrong:
+            return None, f"cannot be read as YAML: {' '.join(str(wrong).split())}"
+        return (found, "") if isinstance(found, dict) else (None, "is not a mapping")
+
+    def version_of(self, program: str) -> str | None:
+        """What the program says when it is asked, on the running host."""
+        if not self.is_live or not os.access(program, os.X_OK):
+            return None
+        try:
+            done = subprocess.run(
+                [program, "--version"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=VERSION_S,
+                check=False,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.decode("utf-8", "replace")
+
+    @property
+    def labels(self) -> Mapping[str, str] | None:
+        """The node's labels, where `kubectl get node -o json` was given."""
+        return None if self.node is None else strings(dig(self.node, "metadata", "labels"))
+
+
+def _read_all(descriptor: int) -> bytes:
+    pieces, size = [], 0
+    while size < LIMIT and (piece := os.read(descriptor, 1 << 16)):
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
+
+
+def _read_node(data: bytes) -> Mapping[str, object] | None:
+    from nvrc.vocabulary.records import FormatError
+
+    if not data:
+        return None
+    try:
+        found: object = json.loads(data)
+    except (ValueError, RecursionError) as wrong:
+        raise FormatError(
+            (f"--node: not JSON: {wrong}; give the output of 'kubectl get node NAME -o json'",)
+        ) from wrong
+    if not isinstance(found, dict) or found.get("kind") != "Node":
+        raise FormatError(("--node: not a Node; give the output of 'kubectl get node NAME -o json'",))
+    return found
+
+
+def dig(value: object, *names: str) -> object:
+    """What lies below these keys; None where one is missing or is not a table."""
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def table(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def rows(value: object) -> tuple[object, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else ()
+
+
+def strings(value: object) -> Mapping[str, str]:
+    return {str(name): str(item) for name, item in table(value).items()}
