@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nvrc_build import stages
-from nvrc_build.ground.cache import digest, digest_files, hold
+from nvrc_build.ground.cache import digest, digest_files
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.exchange import exchange
+from nvrc_build.ground.holding import Patience, hold, tell_on_stderr
 from nvrc_build.ground.progress import Progress, silent
-from nvrc_build.job import CHECKOUT, ENGINE, Job, Work, default_out, open_job, open_supply
+from nvrc_build.job import CHECKOUT, ENGINE, NOTHING, Brought, Job, Work, default_out, open_job, open_supply
 from nvrc_build.supply import supply
 from nvrc_build.supply.apt import file_sha256
 
@@ -53,13 +54,19 @@ class Image:
 
 
 def build(profile: str = "lab", *, out: Path | None = None, agent: Path | str | None = None,
-          components: Path | str | None = None, policy: Path | str | None = None, cache: Path | None = None,
-          mirror: str | None = None, checkout: Path = CHECKOUT, progress: Progress = silent) -> Image:
-    """Build an image into `out`/images/`profile` and say where its parts are. The cache is in `out` by default."""
+          components: Path | str | None = None, policy: Path | str | None = None,
+          line_policy: Path | str | None = None, cache: Path | None = None, mirror: str | None = None,
+          checkout: Path = CHECKOUT, progress: Progress = silent, limit_s: float | None = None,
+          brought: Brought = NOTHING) -> Image:
+    """Build an image into `out`/images/`profile` and say where its parts are. The cache is in `out` by default.
+
+    `limit_s`: how long to wait for another build that makes the same thing.
+    """
     out = (out or default_out(checkout)).resolve()
     job = open_job(profile, cache=cache or out / "cache", agent=agent, components=components, policy=policy,
-                   mirror=mirror, checkout=checkout, progress=progress)
-    return publish(make(job), out / "images" / profile, profile, lambda line: progress(line, 0, 0))
+                   line_policy=line_policy, mirror=mirror, checkout=checkout, progress=progress, limit_s=limit_s,
+                   brought=brought)
+    return publish(make(job), out / "images" / profile, profile, Patience(tell=tell_on_stderr, limit_s=limit_s))
 
 
 def make(job: Job) -> Path:
@@ -99,14 +106,14 @@ def image_key(job: Job, work: Work) -> str:
     declared = [repr(image) + repr(job.declared.slices_of(image)) for image in images]
     files = tuple(path for path in sorted(job.files.rglob("*")) if path.is_file())
     return digest(*declared, *(f"{name} {path.name}" for name, path in sorted(work.roots.items())),
-                  supply.root(job.supply, "tools").name, digest_files(files, job.checkout),
+                  supply.root(job.supply, "tools").name, digest_files(files, job.files),
                   digest_files(tuple(sorted(ENGINE.rglob("*.py"))), ENGINE))
 
 
-def publish(made: Path, target: Path, profile: str, waiting: Callable[[str], None]) -> Image:
+def publish(made: Path, target: Path, profile: str, patience: Patience) -> Image:
     """Put the finished image where people look for it: one rename, so there is always a whole one, old or new."""
     if not _is_same(made, target):
-        with hold(target.parent / ".lock", waiting):
+        with hold(target.parent / ".lock", patience, what=f"image {profile}"):
             fresh = target.with_name(f".{target.name}.new")
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.copytree(made, fresh)

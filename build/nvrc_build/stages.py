@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from nvrc_build.declared.declared import Format, Image, Layout
@@ -20,12 +21,13 @@ from nvrc_build.output import pack as packer
 from nvrc_build.papers.manifest import write_manifest
 from nvrc_build.papers.papers import write_bills
 from nvrc_build.products import kernel as kernels
-from nvrc_build.products import products
+from nvrc_build.products import line_policy, products
 from nvrc_build.products.agent_policy import missing_policy
 from nvrc_build.products.kconfig import check_kernel, modules_in
 from nvrc_build.supply import supply
 from nvrc_build.supply.apt import file_sha256
 from nvrc_build.supply.scripts import unexplained_scripts
+from nvrc_build.supply.suggest import suggest
 from nvrc_build.tree.assemble import check_tree, close_libraries, select_tree
 from nvrc_build.tree.pool import Pool
 
@@ -37,7 +39,8 @@ def fetch(job: Job, work: Work) -> Work:
 
 
 def unpack(job: Job, work: Work) -> Work:
-    return replace(work, roots=supply.unpack_each(job.supply, work.packages))
+    """And what the caller brought in a package's place."""
+    return _make_products(job, replace(work, roots=supply.unpack_each(job.supply, work.packages)), products.GIVEN)
 
 
 def modules(job: Job, work: Work) -> Work:
@@ -56,13 +59,17 @@ def _make_products(job: Job, work: Work, makers: Mapping[str, products.Maker]) -
 def select(job: Job, work: Work) -> Work:
     """What the slices declare and take; the tree of the image below it, for an extension."""
     tree, findings = select_tree(job.slices, Pool(work.roots), job.files)
+    if line_policy.PRODUCT in work.roots:
+        line_policy.put_given(tree, work.roots[line_policy.PRODUCT])
     return replace(work, tree=tree, findings=tuple(findings))
 
 
 def assemble(job: Job, work: Work) -> Work:
     """The libraries that the selected programs need, and every check of the whole."""
-    findings = [*work.findings, *close_libraries(work.tree, Pool(work.roots), work.below)]
+    remedy = partial(suggest, apt=job.cache.root / "apt")
+    findings = [*work.findings, *close_libraries(work.tree, Pool(work.roots), work.below, remedy)]
     findings += check_tree(job.slices, work.tree, work.below) + missing_policy(work.tree)
+    findings += line_policy.wrong_policy(work.tree)
     used = {entry.origin.package for entry in work.tree}
     below = job.declared.slices_of(job.declared.image(job.image.over)) if job.image.over else ()
     findings += unexplained_scripts((*job.slices, *below), used, work.packages, job.cache.debs)
@@ -96,7 +103,8 @@ def pack(job: Job, work: Work, out: Path) -> Work:
     write_bills(job, work, out)
     signing = products.copy_signing(job, work, out)
     parts = {path.name: file_sha256(path) for path in sorted(out.iterdir())}
-    (out / "manifest.json").write_bytes(write_manifest(job.image, work, parts, signing))
+    modules = products.describe_modules(job, work)
+    (out / "manifest.json").write_bytes(write_manifest(job.image, work, parts, signing, modules))
     return work
 
 

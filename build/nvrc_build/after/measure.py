@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.errors import BuildError, WrongCallError
 
 MOST_VCPUS = 4096
 _SHAPES = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
@@ -43,12 +43,12 @@ def snp_digest(launch: Launch) -> bytes:
         from sevsnpmeasure import guest, vcpu_types  # type: ignore[import-untyped]  # noqa: PLC0415
         from sevsnpmeasure.sev_mode import SevMode  # type: ignore[import-untyped]  # noqa: PLC0415
     except ImportError as missing:
-        raise BuildError("sev-snp-measure is not installed", "run: pip install 'nvrc[build]'"
-                         ) from missing
+        raise WrongCallError("sev-snp-measure is not installed", "run: pip install 'nvrc[build]'"
+                             ) from missing
     signature = vcpu_types.CPU_SIGS.get(launch.vcpu_type)
     if signature is None:
-        raise BuildError(f"vCPU type {launch.vcpu_type!r} is unknown",
-                         f"known: {', '.join(sorted(vcpu_types.CPU_SIGS))}")
+        raise WrongCallError(f"vCPU type {launch.vcpu_type!r} is unknown",
+                             f"known: {', '.join(sorted(vcpu_types.CPU_SIGS))}")
     try:
         return bytes(guest.calc_launch_digest(
             SevMode.SEV_SNP, launch.vcpus, signature, str(launch.firmware), str(launch.kernel),
@@ -63,7 +63,7 @@ def check_launch(launch: Launch) -> None:
                                ("kernel", launch.kernel, "build the image first, or give --kernel the host's"),
                                ("initrd", launch.initrd, "build the image first")):
         if path is not None and not path.is_file():
-            raise BuildError(f"{name} {path} does not exist", remedy)
+            raise WrongCallError(f"{name} {path} does not exist", remedy)
 
 
 def measure_shapes(launch: Launch, shapes: tuple[int, ...], digest: Digest = snp_digest) -> dict[int, bytes]:
@@ -75,9 +75,11 @@ def measure_shapes(launch: Launch, shapes: tuple[int, ...], digest: Digest = snp
 def parse_shapes(text: str) -> tuple[int, ...]:
     """`4`, `1-8` or `1,2,8-12`: numbers of virtual CPUs, each once, in order."""
     if not _SHAPES.fullmatch(text):
-        raise BuildError(f"{text!r} is no number of virtual CPUs", "give one like 4, a range like 1-8, or 1,2,8-12")
+        raise WrongCallError(f"{text!r} is not a number of virtual CPUs",
+                             "give one like 4, a range like 1-8, or 1,2,8-12")
     spans = [[int(number) for number in part.split("-")] for part in text.split(",")]
     for span in spans:
         if not 1 <= span[0] <= span[-1] <= MOST_VCPUS:
-            raise BuildError(f"{text!r} is no number of virtual CPUs", f"they go from 1 to {MOST_VCPUS}, upwards")
+            raise WrongCallError(f"{text!r} is not a number of virtual CPUs",
+                                 f"give numbers from 1 to {MOST_VCPUS}, upwards")
     return tuple(sorted({vcpus for span in spans for vcpus in range(span[0], span[-1] + 1)}))

@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.errors import BuildError, WrongCallError
 from nvrc_build.output import disk, pack
 from nvrc_build.output.verity import Verity
 from nvrc_build.papers import manifest as report
@@ -36,7 +36,7 @@ class Overlaid:
 
 def overlay(image: Path, folder: Path, out: Path, *, tools: Path, epoch: int) -> Overlaid:
     if not folder.is_dir():
-        raise BuildError(f"{folder} is not a folder", "give the folder whose files shall be laid over the image")
+        raise WrongCallError(f"{folder} is not a folder", "give the folder whose files are laid over the image")
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".overlay-") as scratch:
         work = Path(scratch)
         disk.read_partition(image, 1, work / "data")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nvrc_build.after.overlay import Overlaid, overlay
-from nvrc_build.ground.errors import BuildError, reason
+from nvrc_build.ground.errors import BuildError, WrongCallError, reason
 from nvrc_build.ground.exchange import exchange
 from nvrc_build.papers import manifest as report
 from nvrc_build.papers.bill import Component
@@ -43,7 +43,8 @@ class Base:
 def overlay_image(base: Base, folder: Path, target: Path, *, tools: Path, epoch: int) -> Overlaid:
     """The finished folder takes `target`'s place in one step; on any error nothing is left of it."""
     if target.exists() and not (target / "manifest.json").is_file():
-        raise BuildError(f"{target} is there and is no image", "give -o a new folder, or that of an image to replace")
+        raise WrongCallError(f"{target} exists and is not an image",
+                             "give -o a new folder, or that of an image to replace")
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -93,8 +94,14 @@ def write_manifest(below: Row, done: Overlaid, name: str, parts: Mapping[str, st
                 if row["name"] in used or str(row["name"]).startswith("linux-image-")]
     document: dict[str, object] = {"version": report.VERSION, "image": name, "format": "disk", "parts": dict(parts),
                                    "filesystem": done.filesystem, "slices": weights, "packages": packages,
-                                   "files": files}
+                                   "files": files, **report.describe_policy(files, _policy_of(below))}
     return document | ({"module_signing": below["module_signing"]} if "module_signing" in below else {})
+
+
+def _policy_of(below: Row) -> bytes:
+    """The text of the policy of the image below; an overlay that brings another one keeps no text."""
+    row = below.get("policy", {})
+    return str(row.get("text", "")).encode() if isinstance(row, dict) else b""
 
 
 def _same_or_new(known: Row | None, row: Row) -> Row:
@@ -128,15 +135,15 @@ def _component(row: Row) -> Component:
 def _rows(document: Row, name: str) -> Sequence[Row]:
     rows = document.get(name, [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BuildError(f"{name} of the image below is no list of tables", "build the image again")
+        raise BuildError(f"{name} of the image below is not a list of tables", "build the image again")
     return rows
 
 
 def _read_json(path: Path) -> Row:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as wrong:
+    except (OSError, ValueError, RecursionError) as wrong:
         raise BuildError(f"{path} cannot be read: {reason(wrong)}", "build the image again") from wrong
     if not isinstance(document, dict):
-        raise BuildError(f"{path} is no document of an image", "build the image again")
+        raise BuildError(f"{path} is not a document of an image", "build the image again")
     return document

@@ -15,8 +15,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nvrc.vocabulary.output import SCHEMA
 from nvrc_build.after.measure import GUEST_FEATURES, Launch
-from nvrc_build.ground.errors import BuildError, reason
+from nvrc_build.after.tdx import Machine, Registers
+from nvrc_build.ground.errors import BuildError, WrongCallError, reason
 from nvrc_build.papers.inventory import Inventory
 from nvrc_build.supply.apt import file_sha256
 
@@ -25,7 +27,9 @@ RVPS_FILE = "rvps-message.json"
 # snp_guest_policy of Kata's classes: SMT allowed, and the bit that must be set.
 GUEST_POLICY = 0x30000
 _SMT_ALLOWED, _MUST_BE_SET, _MIGRATION, _DEBUG, _SINGLE_SOCKET = (1 << bit for bit in range(16, 21))
-_MEASURED = "launch_measurement"
+# What is measured for several shapes of a machine, and what each row of it is called.
+_MEASURED = {"launch_measurement": "vCPUs", "rtmr_1": "memory"}
+_SECTIONS = ("sev_snp", "tdx")
 _CLIENT = "kbs-client --url URL config --admin-token-file TOKEN"
 _NVML = re.compile(r".*/libnvidia-ml\.so\.(\d+(?:\.\d+)+)")
 
@@ -50,6 +54,10 @@ HOST_VALUES = (
     HostValue(name="snp_tsme_enabled", flags="--as-bool --as-single-value",
               where="TSME in the host's firmware setup; a report says it under platform info"),
 )
+TDX_HOST_VALUES = (
+    HostValue(name="xfam", where="features of the host's processors that the class gives to guests: nvrc-image "
+              "check-report prints it of a guest's quote"),
+)
 GPU_HOST_VALUES = (
     HostValue(name="allowed_vbios_versions", where="nvidia-smi --query-gpu=vbios_version --format=csv,noheader in a VM "
               "with the GPU; compared with the claim x-nvidia-gpu-vbios-version"),
@@ -61,9 +69,9 @@ GPU_HOST_VALUES = (
 def policy_values(policy: int) -> dict[str, object]:
     """What a report says of the guest policy it was launched with (SEV-SNP ABI, guest policy)."""
     if policy & (_DEBUG | _MIGRATION) or not policy & _MUST_BE_SET or policy >= 1 << 26:
-        raise BuildError(f"guest policy {policy:#x} cannot be used: bit 17 must be set, "
-                         "bits 18 (migration) and 19 (debug) must not",
-                         "give --guest-policy the class's snp_guest_policy")
+        raise WrongCallError(f"guest policy {policy:#x} cannot be used: bit 17 must be set, "
+                             "bits 18 (migration) and 19 (debug) must not",
+                             "give --guest-policy the class's snp_guest_policy")
     return {"snp_guest_abi_major": policy >> 8 & 0xFF, "snp_guest_abi_minor": policy & 0xFF,
             "snp_single_socket": bool(policy & _SINGLE_SOCKET), "snp_smt_allowed": bool(policy & _SMT_ALLOWED)}
 
@@ -81,18 +89,10 @@ def describe(image: str, launch: Launch, digests: Mapping[int, bytes], *, driver
              policy: int = GUEST_POLICY) -> dict[str, object]:
     values: dict[str, object] = {"snp_launch_measurement": [digest.hex() for digest in digests.values()]}
     values |= policy_values(policy)
-    values |= {"allowed_driver_versions": list(drivers)} if drivers else {}
-    return {
-        "version": VERSION,
-        "image": image,
-        "reference_values": values,
-        "only_the_host_knows": {row.name: row.where for row in host_values(drivers)},
+    return _document(image, values, HOST_VALUES, drivers) | {
         "sev_snp": {
-            _MEASURED: {str(vcpus): digest.hex() for vcpus, digest in digests.items()},
-            "firmware_sha256": file_sha256(launch.firmware),
-            "kernel_sha256": file_sha256(launch.kernel),
-            "initrd_sha256": file_sha256(launch.initrd) if launch.initrd is not None else None,
-            "cmdline": launch.cmdline,
+            "launch_measurement": {str(vcpus): digest.hex() for vcpus, digest in digests.items()},
+            **_inputs(launch),
             "vcpu_type": launch.vcpu_type,
             "guest_features": GUEST_FEATURES,
             "guest_policy": policy,
@@ -100,8 +100,45 @@ def describe(image: str, launch: Launch, digests: Mapping[int, bytes], *, driver
     }
 
 
-def host_values(drivers: tuple[str, ...]) -> tuple[HostValue, ...]:
-    return HOST_VALUES + (GPU_HOST_VALUES if drivers else ())
+def describe_tdx(image: str, machine: Machine, shapes: Mapping[str, Registers], *,
+                 drivers: tuple[str, ...] = ()) -> dict[str, object]:
+    """Names of Trustee's policy; it compares events of the log, too, each with a single value."""
+    first, *more = shapes.values()
+    values: dict[str, object] = {"mr_td": [first.mr_td.hex()], "rtmr_1": [row.rtmr_1.hex() for row in shapes.values()],
+                                 "rtmr_2": [first.rtmr_2.hex()]}
+    values |= {"tdvfkernel": first.kernel.hex()} if not more else {}
+    values |= {"tdvfkernelparams": first.cmdline.hex()} if first.cmdline is not None else {}
+    return _document(image, values, TDX_HOST_VALUES, drivers) | {
+        "tdx": {
+            "mr_td": first.mr_td.hex(),
+            "rtmr_1": {name: row.rtmr_1.hex() for name, row in shapes.items()},
+            "rtmr_2": first.rtmr_2.hex(),
+            **_inputs(machine.launch),
+            "keeps_kernel": machine.keeps_kernel,
+        },
+    }
+
+
+def _document(image: str, values: dict[str, object], hosts: tuple[HostValue, ...],
+              drivers: tuple[str, ...]) -> dict[str, object]:
+    values |= {"allowed_driver_versions": list(drivers)} if drivers else {}
+    rows = hosts + (GPU_HOST_VALUES if drivers else ())
+    return {
+        "schema": SCHEMA,  # of what commands print
+        "version": VERSION,
+        "image": image,
+        "reference_values": values,
+        "only_the_host_knows": {row.name: row.where for row in rows},
+    }
+
+
+def _inputs(launch: Launch) -> dict[str, object]:
+    return {
+        "firmware_sha256": file_sha256(launch.firmware),
+        "kernel_sha256": file_sha256(launch.kernel),
+        "initrd_sha256": file_sha256(launch.initrd) if launch.initrd is not None else None,
+        "cmdline": launch.cmdline,
+    }
 
 
 def rvps_message(document: Mapping[str, object]) -> dict[str, str]:
@@ -120,9 +157,9 @@ def registration(document: Mapping[str, object], message: Path | None) -> str:
     lines += [f"  {_CLIENT} set-sample-reference-value {_client_value(name, value)}" for name, value in values.items()
               if name not in several]
     lines += [f"  {name} has {len(values[name])} values: kbs-client sets one, the message all" for name in several]
-    lines += ["read one back:", f"  {_CLIENT} get-reference-value --id snp_launch_measurement",
+    lines += ["read one back:", f"  {_CLIENT} get-reference-value --id {next(iter(values))}",
               "register what only the host knows:"]
-    for row in (*HOST_VALUES, *GPU_HOST_VALUES):
+    for row in (*HOST_VALUES, *TDX_HOST_VALUES, *GPU_HOST_VALUES):
         if row.name in hosts:
             words = ("set-sample-reference-value", *row.flags.split(), row.name, "VALUE")
             lines += [f"  {_CLIENT} {' '.join(words)}", f"    VALUE: {row.where}"]
@@ -152,7 +189,8 @@ def compare_values(expected: Path, found: Mapping[str, object]) -> tuple[str, ..
     The file may know more numbers of virtual CPUs than were measured now."""
     try:
         known = json.loads(expected.read_text(encoding="utf-8"))
-        before, after, version = known["sev_snp"], found["sev_snp"], known["version"]
+        section = next(name for name in _SECTIONS if name in found)
+        before, after, version = known[section], found[section], known["version"]
     except (OSError, ValueError, KeyError, TypeError) as wrong:
         raise BuildError(f"{expected} has no reference values: {reason(wrong)}",
                          "write it with: nvrc-image measure -o FILE") from wrong
@@ -160,13 +198,21 @@ def compare_values(expected: Path, found: Mapping[str, object]) -> tuple[str, ..
         raise BuildError(f"{expected} has no reference values of version {VERSION}",
                          "write it again with: nvrc-image measure -o FILE")
     before, after = _flat(before), _flat(after)
-    names = sorted(after.keys() | {name for name in before if not name.startswith(_MEASURED)})
+    shaped = tuple(f"{name} with " for name in _MEASURED)
+    names = sorted(after.keys() | {name for name in before if not name.startswith(shaped)})
     return tuple(f"{name}: expected {before.get(name)}, found {after.get(name)}"
                  for name in names if before.get(name) != after.get(name))
 
 
 def _flat(fields: Mapping[str, object]) -> dict[str, object]:
-    measured = fields.get(_MEASURED)
-    rows = measured if isinstance(measured, dict) else {}
-    return {name: value for name, value in fields.items() if name != _MEASURED} | {
-        f"{_MEASURED} with {vcpus} vCPUs": digest for vcpus, digest in rows.items()}
+    rows: dict[str, object] = {}
+    for name, value in fields.items():
+        if name in _MEASURED and isinstance(value, dict):
+            rows |= {f"{name} with {_told(_MEASURED[name], shape)}": digest for shape, digest in value.items()}
+        elif name not in _MEASURED:
+            rows[name] = value
+    return rows
+
+
+def _told(unit: str, shape: str) -> str:
+    return f"{shape} {unit}" if unit == "vCPUs" else f"{unit} {shape}"

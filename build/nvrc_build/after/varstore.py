@@ -76,7 +76,7 @@ def certificates(store: bytes) -> tuple[bytes, ...]:
 def _bounds(store: bytes) -> tuple[int, int]:
     """Where variables begin and end."""
     if len(store) < 0x100 or store[16:32] != _VOLUME or store[40:44] != b"_FVH":
-        raise BuildError("this is no variable store of OVMF", _REMEDY)
+        raise BuildError("this is not a variable store of OVMF", _REMEDY)
     header = min(int.from_bytes(store[48:50], "little"), len(store) - _STORE_HEADER.size)
     kind, size, form, state = _STORE_HEADER.unpack_from(store, header)
     if kind != _STORE or (form, state) != (0x5A, 0xFE) or header + size > len(store):

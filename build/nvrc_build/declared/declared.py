@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What declarations say, as frozen values: archives, roots, drivers, slices, images. manifest.py reads them."""
+"""What declarations say, as frozen values: archives, roots, drivers, slices, images.
+
+The types are the schema by which read.py reads them: a field with a default may be left out of a file, and
+`metadata=key(...)` is a field that a file calls otherwise. `name` is that of the file.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Annotated
 
-from nvrc_build.ground.errors import BuildError
+from nvrc.vocabulary.nearmiss import closest
+from nvrc.vocabulary.records import Written, key
+from nvrc_build.declared.kinds import ImagePath, Needs, Paths, Word, Words, megabytes
+from nvrc_build.declared.parts import Edit, FileList, Folder, Link, Take, Text, Unscripted, User
+from nvrc_build.ground.errors import WrongCallError
 
 
 class Format(Enum):
@@ -36,112 +46,67 @@ class AgentPolicy(Enum):
     DENY = "deny"
 
 
+class Signatures(Enum):
+    """Where those of an image's modules are: in a file beside each, for kernels that require them, or in its end, where
+    every kernel checks them.
+    """
+
+    BESIDE = "beside"
+    APPENDED = "appended"
+
+
 class Layout(Enum):
     ROOT = "root"
     EXTENSION = "extension"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Take:
-    """Files of one package. `count` is how many entries the patterns must match together; 0 means at least one.
-
-    With `into` they keep their names in another folder; with `bundle` they become one file, in order of their names.
-    """
-
-    package: str
-    paths: tuple[str, ...]
-    count: int
-    into: str
-    bundle: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Folder:
-    path: str
-    mode: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    path: str
-    target: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
-    """A small file: its content stands in the slice, or in a file below rootfs/files."""
-
-    path: str
-    content: str
-    source: str
-    mode: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User:
-    """An account without password or shell; its group has the same number, and its name unless another is given."""
-
-    name: str
-    number: int
-    group: str
-    home: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unscripted:
-    """Why a package's files are good although its maintainer scripts never ran."""
-
-    package: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
     """`libraries` names packages that only the closure of ELF dependencies takes from; it takes what is needed.
 
-    `embeds` names packages of the tools root whose files are inside a product of this slice, for the bills.
+    `embeds` names packages of the roots `tools` and `compile` that are part of a product of this slice, for the bills.
     `kernel_needs`: without these of nvrc/vocabulary/needs.py its programs start and cannot work.
     """
 
     name: str
-    why: str
-    needs: tuple[str, ...]
-    takes: tuple[Take, ...]
-    folders: tuple[Folder, ...]
-    links: tuple[Link, ...]
-    texts: tuple[Text, ...]
-    users: tuple[User, ...]
-    unscripted: tuple[Unscripted, ...]
-    filelists: tuple[FileList, ...]
-    expects: tuple[str, ...]
-    configs: tuple[str, ...]
-    libraries: tuple[str, ...]
-    embeds: tuple[str, ...]
-    kernel_needs: tuple[str, ...]
-    console: bool
-    production: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileList:
-    """Files named by a list that a package ships (NVIDIA's sandboxutils-filelist.json), chosen by type and category."""
-
-    package: str
-    path: str
-    types: tuple[str, ...]
-    categories: tuple[str, ...]
-    without: tuple[str, ...]
+    why: Word
+    needs: Words = ()
+    takes: tuple[Take, ...] = field(default=(), metadata=key("take"))
+    folders: tuple[Folder, ...] = field(default=(), metadata=key("folder"))
+    links: tuple[Link, ...] = field(default=(), metadata=key("link"))
+    texts: tuple[Text, ...] = field(default=(), metadata=key("text"))
+    users: tuple[User, ...] = field(default=(), metadata=key("user"))
+    unscripted: tuple[Unscripted, ...] = ()
+    filelists: tuple[FileList, ...] = field(default=(), metadata=key("filelist"))
+    expects: Paths = ()
+    configs: Paths = ()
+    libraries: Words = ()
+    embeds: Words = ()
+    kernel_needs: Needs = ()
+    console: bool = False
+    never_in_production: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """Where packages come from: a suite of a distribution. The mirror is the building machine's business."""
+    """Where packages come from: a suite of a distribution. The mirror is the building machine's business.
+
+    An archive of somebody else's has no mirror: its address is `uri`, or given where the image is built. A `suite` that
+    ends in a slash is a folder of the archive and has no components. `keyring` is absolute, or below the declarations.
+    """
 
     name: str
-    distribution: str
-    suite: str
-    components: tuple[str, ...]
-    keyring: str
+    distribution: Word = ""
+    suite: Word
+    components: Words = ()
+    keyring: Word = ""
+    uri: Word = ""
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.suite.endswith("/") is bool(self.components):
+            yield "components", "go with a suite's name, and not with a folder (a suite that ends in /)"
+        if self.distribution and self.uri:
+            yield "uri", "and distribution exclude each other: a distribution has mirrors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,63 +117,90 @@ class Root:
     """
 
     name: str
-    why: str
-    archive: str
-    packages: tuple[str, ...]
-    links: tuple[Link, ...]
-    lock_required: bool
+    why: Word
+    archive: Word
+    packages: Words
+    links: tuple[Link, ...] = field(default=(), metadata=key("link"))
+    lock: Lock = Lock.REQUIRED
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edit:
-    """One change to a source before it is compiled: text that must be there once, and what it becomes."""
-
-    why: str
-    file: str
-    find: str
-    replace: str
+    @property
+    def lock_required(self) -> bool:
+        return self.lock is Lock.REQUIRED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Driver:
-    """Kernel modules that are compiled from a package's source for the image's kernel."""
+    """Kernel modules that are compiled from a package's source for the image's kernel.
+
+    `source` is a tar archive with the sources in `folder`, or a folder; its path may have `*`. An image names
+    one of the `branches`, if there are any; then packages of `pins` (with `*`) are of it, whatever archives have.
+    """
 
     name: str
-    why: str
-    package: str
-    source: str
-    folder: str
-    modules: tuple[str, ...]
-    edits: tuple[Edit, ...]
+    why: Word
+    package: Word
+    source: ImagePath
+    folder: Word = ""
+    modules: Words
+    branches: Words = ()
+    pins: Words = ()
+    edits: tuple[Edit, ...] = field(default=(), metadata=key("edit"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """`serves`: the needs of nvrc/vocabulary/needs.py whose modules it carries; `modules`: further ones by name.
 
-    `unsigned`: the kernel's modules go without their signatures, whose check is most of what loading costs.
+    `signatures_named`: where those of the modules are; left out, the kernel decides (products.py).
     """
 
     name: str
-    summary: str
-    format: Format
-    filesystem: FileSystem
-    layout: Layout
-    archive: str
-    kernel: str
-    modules: tuple[str, ...]
-    serves: tuple[str, ...]
-    unsigned: bool
-    driver: str
-    slices: tuple[str, ...]
-    over: str
-    options: tuple[str, ...]
-    budget_bytes: int
-    lock_required: bool
-    stand_in: bool
-    agent_policy: AgentPolicy
-    development: bool
-    declared_only: str
+    summary: Word
+    format: Format = Format.INITRD
+    filesystem_named: FileSystem | None = field(default=None, metadata=key("filesystem"))
+    layout: Layout = Layout.ROOT
+    archive: Word
+    further_archives: Words = ()
+    kernel: Word = ""
+    modules: Words = ()
+    serves_named: Needs | None = field(default=None, metadata=key("serves"))
+    signatures_named: Signatures | None = field(default=None, metadata=key("module_signatures"))
+    driver: Word = ""
+    driver_branch: Word = ""
+    slices: Words
+    over: Word = ""
+    options: Words = field(default=(), metadata=key("kernel_options"))
+    budget_bytes: Annotated[int, Written(int, megabytes)] = field(metadata=key("budget_mb"))
+    lock: Lock = Lock.REQUIRED
+    stand_in: bool = field(default=False, metadata=key("stand_in_agent"))
+    agent_policy: AgentPolicy = AgentPolicy.ALLOW_ALL
+    development: bool = False
+    declared_only: Word = ""
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        return self.serves_named or ()
+
+    @property
+    def is_confidential(self) -> bool:
+        """It keeps the host's hands off by the policy of its agent."""
+        return self.agent_policy is not AgentPolicy.ALLOW_ALL
+
+    @property
+    def filesystem(self) -> FileSystem:
+        return self.filesystem_named or FileSystem.EROFS
+
+    @property
+    def lock_required(self) -> bool:
+        return self.lock is Lock.REQUIRED
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.format is Format.INITRD and self.filesystem_named is not None:
+            yield "filesystem", "is for disks; an initrd has none"
+        if self.kernel and self.layout is Layout.ROOT and self.serves_named is None:
+            yield "serves", "missing: name the needs whose modules are to be loaded, or say serves = [] for none"
+        if self.signatures_named is not None and not self.kernel:
+            yield "module_signatures", "is for images with a kernel; this one has no modules"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,8 +224,10 @@ class Declarations:
         for image in self.images:
             if image.name == name:
                 return image
-        known = ", ".join(image.name for image in self.images)
-        raise BuildError(f"no image is called {name!r}", f"there are: {known}")
+        known = [image.name for image in self.images]
+        near = closest(name, known)
+        raise WrongCallError(f"no image is called {name!r}",
+                             f"did you mean {near}?" if near else f"there are: {', '.join(known)}")
 
     def slice(self, name: str) -> Slice:
         return next(row for row in self.slices if row.name == name)

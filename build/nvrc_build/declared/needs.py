@@ -1,19 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of needs in declarations: what an image serves, and what the programs of a slice cannot do without."""
+"""What an image serves, and what the programs of its slices cannot do without: one must have the other."""
 
 from __future__ import annotations
 
-from nvrc.vocabulary.needs import NAMES
 from nvrc_build.declared.declared import Declarations, Image, Layout
-from nvrc_build.declared.toml import Findings, Table
-
-
-def read_needs(table: Table, key: str) -> tuple[str, ...]:
-    names = table.texts(key)
-    for name in names:
-        if name not in NAMES:
-            table.note(key, f"there is no need {name!r}; there are: {', '.join(NAMES)}")
-    return names
+from nvrc_build.declared.toml import Findings
 
 
 def check_needs(declared: Declarations, findings: Findings) -> None:

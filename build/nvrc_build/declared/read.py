@@ -7,258 +7,83 @@ what else it adds, which slices it needs, and why it exists. All mistakes of all
 
 from __future__ import annotations
 
-import re
-import stat
-from collections.abc import Container, Iterable
-from enum import Enum
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from nvrc_build.declared.declared import (
-    AgentPolicy,
-    Declarations,
-    Driver,
-    Edit,
-    FileList,
-    FileSystem,
-    Folder,
-    Format,
-    Image,
-    Layout,
-    Link,
-    Lock,
-    Root,
-    Slice,
-    Suite,
-    Take,
-    Text,
-    Unscripted,
-    User,
-)
-from nvrc_build.declared.needs import check_needs, read_needs
-from nvrc_build.declared.toml import Findings, Table, read_toml
-from nvrc_build.ground.errors import BuildError
-from nvrc_build.ground.image_path import clean_path
+from nvrc_build.declared.declared import Declarations, Driver, Image, Layout, Root, Slice, Suite
+from nvrc_build.declared.extends import read_image_table
+from nvrc_build.declared.needs import check_needs
+from nvrc_build.declared.toml import Findings, read_table, read_toml
 
-_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-_E = TypeVar("_E", bound=Enum)
+T = TypeVar("T")
+MODULES = "@modules"
 
 
 def load(rootfs: Path) -> Declarations:
     findings = Findings()
     declared = Declarations(
-        archives=tuple(_suite(path, rootfs, findings) for path in sorted((rootfs / "archives").glob("*.toml"))),
-        drivers=tuple(_driver(path, rootfs, findings) for path in sorted((rootfs / "drivers").glob("*.toml"))),
-        roots=tuple(_root(path, rootfs, findings) for path in sorted((rootfs / "roots").glob("*.toml"))),
-        images=tuple(_image(path, rootfs, findings) for path in sorted((rootfs / "images").glob("*.toml"))),
-        slices=tuple(_slice(path, rootfs, findings) for path in sorted((rootfs / "slices").glob("*.toml"))),
+        archives=_read_all(Suite, rootfs, "archives", findings),
+        drivers=_read_all(Driver, rootfs, "drivers", findings),
+        roots=_read_all(Root, rootfs, "roots", findings),
+        images=_read_images(rootfs, findings),
+        slices=_read_all(Slice, rootfs, "slices", findings),
     )
-    _check_references(declared, findings)
+    _check_sources(declared, rootfs, findings)
+    _check_references(declared, rootfs, findings)
     findings.raise_if_any(f"declarations in {rootfs.name}/")
     return declared
 
 
-def _suite(path: Path, rootfs: Path, findings: Findings) -> Suite:
-    table = read_toml(path, findings, str(path.relative_to(rootfs)))
-    row = Suite(name=path.stem, distribution=table.text("distribution"), suite=table.text("suite"),
-                components=table.texts("components", required=True),
-                keyring=_path(table, "keyring", table.text("keyring")))
-    table.close()
-    return row
+def _read_all(kind: type[T], rootfs: Path, folder: str, findings: Findings) -> tuple[T, ...]:
+    rows = (read_toml(kind, path, findings, f"{folder}/{path.name}", {"name": path.stem})
+            for path in sorted((rootfs / folder).glob("*.toml")))
+    return tuple(row for row in rows if row is not None)
 
 
-def _driver(path: Path, rootfs: Path, findings: Findings) -> Driver:
-    table = read_toml(path, findings, str(path.relative_to(rootfs)))
-    row = Driver(name=path.stem, why=table.text("why"), package=table.text("package"),
-                 source=_path(table, "source", table.text("source")), folder=table.text("folder"),
-                 modules=table.texts("modules", required=True),
-                 edits=tuple(_edit(one) for one in table.tables("edit")))
-    table.close()
-    return row
+def _read_images(rootfs: Path, findings: Findings) -> tuple[Image, ...]:
+    found = []
+    for path in sorted((rootfs / "images").glob("*.toml")):
+        table = read_image_table(rootfs / "images", path.stem, findings)
+        found.append(read_table(Image, table, findings, f"images/{path.name}", {"name": path.stem}) if table else None)
+    return tuple(image for image in found if image is not None)
 
 
-def _edit(table: Table) -> Edit:
-    row = Edit(why=table.text("why"), file=table.text("file"), find=table.text("find"), replace=table.text("replace"))
-    if row.file.startswith("/") or ".." in row.file.split("/"):
-        table.note("file", f"{row.file!r} must lie inside the source")
-    table.close()
-    return row
-
-
-def _root(path: Path, rootfs: Path, findings: Findings) -> Root:
-    table = read_toml(path, findings, str(path.relative_to(rootfs)))
-    row = Root(name=path.stem, why=table.text("why"), archive=table.text("archive"),
-               packages=table.texts("packages", required=True),
-               links=tuple(_link(one) for one in table.tables("link")), lock_required=_lock_required(table))
-    table.close()
-    return row
-
-
-def _slice(path: Path, rootfs: Path, findings: Findings) -> Slice:
-    table = read_toml(path, findings, str(path.relative_to(rootfs)))
-    row = Slice(
-        name=path.stem,
-        why=table.text("why"),
-        needs=table.texts("needs"),
-        takes=tuple(_take(one) for one in table.tables("take")),
-        folders=tuple(_folder(one) for one in table.tables("folder")),
-        links=tuple(_link(one) for one in table.tables("link")),
-        texts=tuple(_text(one, rootfs) for one in table.tables("text")),
-        users=tuple(_user(one) for one in table.tables("user")),
-        unscripted=tuple(_unscripted(one) for one in table.tables("unscripted")),
-        filelists=tuple(_filelist(one) for one in table.tables("filelist")),
-        expects=tuple(_path(table, "expects", text) for text in table.texts("expects")),
-        configs=tuple(_path(table, "configs", text) for text in table.texts("configs")),
-        libraries=table.texts("libraries"),
-        embeds=table.texts("embeds"),
-        kernel_needs=read_needs(table, "kernel_needs"),
-        console=table.flag("console"),
-        production=not table.flag("never_in_production"),
-    )
-    table.close()
-    return row
-
-
-def _path(table: Table, key: str, text: str) -> str:
-    if text:
-        try:
-            return clean_path(text)
-        except BuildError as wrong:
-            table.note(key, str(wrong))
-    return text
-
-
-def _take(table: Table) -> Take:
-    paths = table.texts("paths", required=True)
-    for text in paths:
-        _path(table, "paths", text)
-    row = Take(package=table.text("package"), paths=paths, count=table.number("count", 0),
-               into=_path(table, "into", table.text("into", "")) if table.has("into") else "",
-               bundle=_path(table, "bundle", table.text("bundle", "")) if table.has("bundle") else "")
-    if row.into and row.bundle:
-        table.note("bundle", "and into exclude each other")
-    table.close()
-    return row
-
-
-def _folder(table: Table) -> Folder:
-    row = Folder(path=_path(table, "path", table.text("path")), mode=_mode(table, 0o755))
-    table.close()
-    return row
-
-
-def _mode(table: Table, default: int) -> int:
-    mode = table.mode("mode", default)
-    if mode & (stat.S_ISUID | stat.S_ISGID):
-        table.note("mode", f"{mode:04o} is setuid or setgid; an image has no such file")
-    return mode
-
-
-def _link(table: Table) -> Link:
-    row = Link(path=_path(table, "path", table.text("path")), target=table.text("target"))
-    table.close()
-    return row
-
-
-def _text(table: Table, rootfs: Path) -> Text:
-    source = table.text("source") if table.has("source") else ""
-    content = table.raw_text("content") if table.has("content") else ""
-    if table.has("source") == table.has("content"):
-        table.note("", "needs either content or source")
-    if ".." in source.split("/") or (source and not (rootfs / "files" / source).is_file()):
-        table.note("source", f"{source!r} is not a file below files/")
-    row = Text(path=_path(table, "path", table.text("path")), content=content, source=source,
-               mode=_mode(table, 0o644))
-    table.close()
-    return row
-
-
-def _user(table: Table) -> User:
-    row = User(name=table.text("name"), number=table.number("id"),
-               group=table.text("group", "") if table.has("group") else "",
-               home=_path(table, "home", table.text("home", "/nonexistent")))
-    if not _ACCOUNT.fullmatch(row.name) or (row.group and not _ACCOUNT.fullmatch(row.group)):
-        table.note("name", f"{row.name!r} or its group is no account name")
-    table.close()
-    return row
-
-
-def _unscripted(table: Table) -> Unscripted:
-    row = Unscripted(package=table.text("package"), why=table.text("why"))
-    table.close()
-    return row
-
-
-def _filelist(table: Table) -> FileList:
-    row = FileList(package=table.text("package"), path=_path(table, "path", table.text("path")),
-                   types=table.texts("types", required=True), categories=table.texts("categories", required=True),
-                   without=table.texts("without"))
-    table.close()
-    return row
-
-
-def _image(path: Path, rootfs: Path, findings: Findings) -> Image:
-    table = read_toml(path, findings, str(path.relative_to(rootfs)))
-    image = Image(
-        name=path.stem, summary=table.text("summary"),
-        format=_choice(table, "format", Format, Format.INITRD),
-        filesystem=_choice(table, "filesystem", FileSystem, FileSystem.EROFS),
-        layout=_choice(table, "layout", Layout, Layout.ROOT),
-        archive=table.text("archive"),
-        kernel=table.text("kernel", "") if table.has("kernel") else "",
-        modules=table.texts("modules"),
-        serves=read_needs(table, "serves"), unsigned=table.flag("unsigned_modules"),
-        driver=table.text("driver", "") if table.has("driver") else "",
-        slices=table.texts("slices", required=True),
-        over=table.text("over", "") if table.has("over") else "",
-        options=table.texts("kernel_options"),
-        budget_bytes=table.number("budget_mb") * 1_000_000,
-        lock_required=_lock_required(table),
-        stand_in=table.flag("stand_in_agent"), development=table.flag("development"),
-        agent_policy=_choice(table, "agent_policy", AgentPolicy, AgentPolicy.ALLOW_ALL),
-        declared_only=table.text("declared_only", "") if table.has("declared_only") else "",
-    )
-    if image.format is Format.INITRD and table.has("filesystem"):
-        table.note("filesystem", "is for disks; an initrd has none")
-    table.close()
-    return image
-
-
-def _lock_required(table: Table) -> bool:
-    return _choice(table, "lock", Lock, Lock.REQUIRED) is Lock.REQUIRED
-
-
-def _choice(table: Table, key: str, kind: type[_E], default: _E) -> _E:
-    text = table.text(key, str(default.value))
-    for choice in kind:
-        if choice.value == text:
-            return choice
-    table.note(key, f"{text!r} is none of {', '.join(str(choice.value) for choice in kind)}")
-    return default
-
-
-def _check_references(declared: Declarations, findings: Findings) -> None:
-    by_name = {row.name: row for row in declared.slices}
-    archives = {row.name for row in declared.archives}
+def _check_sources(declared: Declarations, rootfs: Path, findings: Findings) -> None:
     for row in declared.slices:
-        _check_names(f"slices/{row.name}.toml needs", "slice", row.needs, by_name, findings)
-        cycle = _find_cycle(row.name, by_name)
-        if cycle:
-            findings.add(f"slices/{row.name}.toml needs", f"goes round in a circle: {' -> '.join(cycle)}")
-    for root in declared.roots:
-        _check_names(f"roots/{root.name}.toml archive", "archive", (root.archive,), archives, findings)
-    for image in declared.images:
-        where = f"images/{image.name}.toml"
-        _check_names(f"{where} slices", "slice", image.slices, by_name, findings)
-        _check_names(f"{where} archive", "archive", (image.archive,), archives, findings)
-        _check_names(f"{where} driver", "driver", filter(None, (image.driver,)),
-                     {row.name for row in declared.drivers}, findings)
-        _check_names(f"{where} over", "image", filter(None, (image.over,)),
-                     {row.name for row in declared.images}, findings)
+        for number, text in enumerate(row.texts, start=1):
+            if text.source and not (rootfs / "files" / text.source).is_file():
+                findings.add(f"slices/{row.name}.toml [[text]] {number} source",
+                             f"{text.source!r} is not a file below files/")
+
+
+def _check_references(declared: Declarations, rootfs: Path, findings: Findings) -> None:
+    """By the names of the files: one that cannot be read is there all the same."""
+    by_name = {row.name: row for row in declared.slices}
+    for where, kind, names in _references(declared):
+        _check_names(where, kind, names, {path.stem for path in (rootfs / f"{kind}s").glob("*.toml")}, findings)
+    for row in declared.slices:
+        if cycle := _find_cycle(row.name, by_name):
+            findings.add(f"slices/{row.name}.toml needs", f"is circular: {' -> '.join(cycle)}")
     if not findings.lines:
         _check_production(declared, findings)
         _check_extensions(declared, findings)
+        _check_modules(declared, findings)
+        _check_branches(declared, findings)
         check_needs(declared, findings)
+
+
+def _references(declared: Declarations) -> Iterator[tuple[str, str, Iterable[str]]]:
+    """Where something is named, what kind of thing, and the names."""
+    yield from ((f"slices/{row.name}.toml needs", "slice", row.needs) for row in declared.slices)
+    yield from ((f"roots/{root.name}.toml archive", "archive", (root.archive,)) for root in declared.roots)
+    for image in declared.images:
+        where = f"images/{image.name}.toml"
+        yield f"{where} slices", "slice", image.slices
+        yield f"{where} archive", "archive", (image.archive,)
+        yield f"{where} further_archives", "archive", image.further_archives
+        yield f"{where} driver", "driver", filter(None, (image.driver,))
+        yield f"{where} over", "image", filter(None, (image.over,))
 
 
 def _check_names(where: str, kind: str, names: Iterable[str], known: Container[str], findings: Findings) -> None:
@@ -271,7 +96,7 @@ def _check_production(declared: Declarations, findings: Findings) -> None:
     """A slice that must never be in production needs an image that says it is none."""
     for image in declared.images:
         for row in declared.slices_of(image):
-            if not row.production and not image.development:
+            if row.never_in_production and not image.development:
                 findings.add(f"images/{image.name}.toml", f"has slice {row.name!r}, which is never in production; "
                              "take it out, or say development = true")
 
@@ -283,6 +108,28 @@ def _check_extensions(declared: Declarations, findings: Findings) -> None:
             if image.layout is Layout.EXTENSION and row.users:
                 findings.add(f"images/{image.name}.toml", f"is an extension; slice {row.name!r} adds users, which "
                              "belong into the image below")
+
+
+def _check_modules(declared: Declarations, findings: Findings) -> None:
+    """What names a kernel, modules or a driver carries modules: a copy that lost the slice would boot without them."""
+    for image in declared.images:
+        takes = {take.package for row in declared.slices_of(image) for take in row.takes}
+        named = next((key for key, value in (("driver", image.driver), ("modules", image.modules),
+                                             ("serves", image.kernel and image.serves),
+                                             ("kernel", image.kernel)) if value), "")
+        if named and MODULES not in takes:
+            findings.add(f"images/{image.name}.toml {named}", f"needs a slice that takes {MODULES!r} (slice 'modules')")
+        if MODULES in takes and not image.kernel:
+            findings.add(f"images/{image.name}.toml kernel", f"missing: a slice of it takes {MODULES!r}")
+
+
+def _check_branches(declared: Declarations, findings: Findings) -> None:
+    for image in declared.images:
+        branches = declared.driver(image.driver).branches if image.driver else ()
+        if image.driver_branch not in (branches or ("",)):
+            findings.add(f"images/{image.name}.toml driver_branch",
+                         f"expected one of {', '.join(branches)}, not {image.driver_branch!r}" if branches else
+                         "is for drivers that have branches")
 
 
 def _find_cycle(start: str, by_name: dict[str, Slice]) -> tuple[str, ...]:

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A TOML table read key by key into typed values; every mistake is noted with file and key, none stops the reading.
+"""A TOML file as a frozen dataclass: the form of TOML for nvrc/vocabulary/records.py. Knows no declaration.
 
-A key that nobody asked for is a mistake too. Knows no declaration; manifest.py says which keys there are.
+No mistake stops the reading: what is wrong with all files is noted, and raised together.
 """
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
 
-from nvrc_build.ground.errors import BuildError
+from nvrc.vocabulary import records, tomltext
+from nvrc.vocabulary.records import FormatError, Parsed, read_record
+from nvrc_build.ground.errors import BuildError, reason
 
-type_names: Mapping[type, str] = {str: "text", int: "a number", bool: "true or false", list: "a list", dict: "a table"}
+T = TypeVar("T")
 
 
 class Findings:
@@ -30,102 +33,50 @@ class Findings:
             raise BuildError(f"{what}: {count}", findings=tuple(self.lines))
 
 
-class Table:
-    """One table of a file. Asking for a key marks it as known; `close` notes the ones nobody asked for."""
+class TomlForm(Parsed):
+    by_hand = True
+    words: Mapping[object, str] = {**Parsed.words, str: "text", int: "a number", dict: "a table"}
 
-    def __init__(self, values: Mapping[str, object], where: str, findings: Findings) -> None:
-        self._values = values
-        self._asked: set[str] = set()
+    def __init__(self, where: str) -> None:
         self.where = where
-        self.findings = findings
 
-    def note(self, key: str, what: str) -> None:
-        self.findings.add(f"{self.where} {key}".rstrip(), what)
-
-    def _get(self, key: str, kind: type, required: bool) -> object:
-        self._asked.add(key)
-        value = self._values.get(key)
-        if value is None:
-            if required:
-                self.note(key, "is missing")
-            return None
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            self.note(key, f"must be {type_names[kind]}, not {value!r}")
-            return None
-        return value
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self._get(key, str, default is None)
-        if isinstance(value, str):
-            if not value.strip():
-                self.note(key, "is empty")
-            return value
-        return default or ""
-
-    def has(self, key: str) -> bool:
-        self._asked.add(key)
-        return key in self._values
-
-    def raw_text(self, key: str) -> str:
-        """Text that may be empty: the content of a file."""
-        value = self._get(key, str, True)
-        return value if isinstance(value, str) else ""
-
-    def number(self, key: str, default: int | None = None) -> int:
-        value = self._get(key, int, default is None)
-        return value if isinstance(value, int) else default or 0
-
-    def flag(self, key: str) -> bool:
-        return self._get(key, bool, False) is True
-
-    def texts(self, key: str, *, required: bool = False) -> tuple[str, ...]:
-        value = self._get(key, list, required)
-        if not isinstance(value, list):
-            return ()
-        for item in value:
-            if not isinstance(item, str) or not item.strip():
-                self.note(key, f"must hold texts only, not {item!r}")
-        found = tuple(item for item in value if isinstance(item, str))
-        for twice in sorted({item for item in found if found.count(item) > 1}):
-            self.note(key, f"names {twice!r} twice")
-        return found
-
-    def mode(self, key: str, default: int) -> int:
-        text = self.text(key, f"{default:04o}")
-        try:
-            return int(text, 8)
-        except ValueError:
-            self.note(key, f"must be an octal mode in quotes, such as \"0644\", not {text!r}")
-            return default
-
-    def tables(self, key: str) -> tuple[Table, ...]:
-        value = self._get(key, list, False)
-        if not isinstance(value, list):
-            return ()
-        found = []
-        for number, item in enumerate(value, start=1):
-            if isinstance(item, dict):
-                found.append(Table(item, f"{self.where} [[{key}]] {number}", self.findings))
+    def place(self, path: records.Path, node: object) -> str:
+        """slices/one.toml [[take]] 2 paths: as the file spells it. The number of a plain item is left out."""
+        words = [self.where]
+        for number, part in enumerate(path, start=1):
+            is_table = isinstance(node, dict) or number < len(path) - 1
+            if isinstance(part, int):
+                words += [str(part + 1)] if isinstance(node, dict) or number < len(path) else []
             else:
-                self.note(key, f"must hold tables only, not {item!r}")
-        return tuple(found)
-
-    def table(self, key: str) -> Table | None:
-        value = self._get(key, dict, False)
-        return Table(value, f"{self.where} [{key}]", self.findings) if isinstance(value, dict) else None
-
-    def close(self) -> None:
-        for key in self._values:
-            if key not in self._asked:
-                self.note(key, f"is unknown; known here: {', '.join(sorted(self._asked))}")
+                is_list = number < len(path) and isinstance(path[number], int)
+                words.append(f"[[{part}]]" if is_list and is_table else part)
+        return " ".join(words)
 
 
-def read_toml(path: Path, findings: Findings, where: str) -> Table:
-    """The file's table. One that cannot be read is one mistake; what it lacks for that reason is not noted again."""
+def parse_toml(path: Path, findings: Findings, where: str) -> dict[str, object] | None:
+    """The file's tables, or None and what is wrong among the findings."""
     try:
-        return Table(tomllib.loads(path.read_text(encoding="utf-8")), where, findings)
+        return tomltext.parse_toml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         findings.add(where, "does not exist")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
+    except UnicodeDecodeError as wrong:
+        findings.add(where, reason(wrong))
+    except (OSError, ValueError) as wrong:
         findings.add(where, str(wrong))
-    return Table({}, where, Findings())
+    return None
+
+
+def read_toml(kind: type[T], path: Path, findings: Findings, where: str,
+              given: Mapping[str, object] = MappingProxyType({})) -> T | None:
+    """The file as a value, or None and what is wrong among the findings."""
+    table = parse_toml(path, findings, where)
+    return read_table(kind, table, findings, where, given) if table is not None else None
+
+
+def read_table(kind: type[T], table: Mapping[str, object], findings: Findings, where: str,
+               given: Mapping[str, object]) -> T | None:
+    try:
+        return read_record(kind, table, TomlForm(where), given)
+    except FormatError as wrong:
+        findings.lines += wrong.problems
+        return None

@@ -2,20 +2,22 @@
 """Finished stages by the content of their inputs. A stage is there whole or not at all.
 
 Work happens in a folder of another name and is renamed when it is done, so an interrupted build leaves nothing that
-could be taken for a result. One build at a time makes something in a cache; one that finds all it needs waits for none.
+could be taken for a result. One build at a time makes an entry; another waits for the entries that it needs itself.
 What is found is compared with a digest of all of it, taken when it was made, unless the file system says that nothing
 was touched since; what differs is made anew.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from nvrc_build.ground.holding import Patience, hold, is_free, tell_on_stderr
 
 _KEEP_PER_STAGE = 4
 _UNFINISHED = ".unfinished-"
@@ -47,8 +49,8 @@ def digest_tree(folder: Path) -> str:
 def digest_times(folder: Path) -> str:
     """Of what the file system changes by itself whenever anybody changes anything below a folder."""
     found = ((entry.path, entry.stat(follow_symlinks=False)) for entry in _walk(folder))
-    return digest(*(f"{path!a} {info.st_mode:o} {info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
-                    for path, info in found))
+    return digest(*(f"{path.removeprefix(str(folder))!a} {info.st_mode:o} {info.st_ino} {info.st_size} "
+                    f"{info.st_mtime_ns} {info.st_ctime_ns}" for path, info in found))
 
 
 def _walk(folder: Path | str) -> Iterator[os.DirEntry[str]]:
@@ -69,31 +71,17 @@ def _content(entry: os.DirEntry[str]) -> tuple[str | bytes, ...]:
     return mode, "no file"
 
 
-def _say_nothing(_line: str) -> None:
-    """For callers that need not know why it takes long."""
-
-
-@contextmanager
-def hold(lock: Path, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Hold a lock file for as long as the context lasts; the kernel drops it with the process."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting(f"another build uses {lock.parent}; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
 class Cache:
-    """Invariant: whoever makes an entry holds the lock. It is taken once per process, however deep stages nest."""
+    """Invariant: whoever makes an entry holds the lock of that entry. One that needs others takes their locks, too, and
+    that cannot go round in a circle. `locked` is for what is no entry: the archives' lists and packages.
+    """
 
-    def __init__(self, root: Path, waiting: Callable[[str], None] = _say_nothing) -> None:
+    def __init__(self, root: Path, waiting: Callable[[str], None] = tell_on_stderr,
+                 limit_s: float | None = None) -> None:
         self.root = root
         self.hits: list[str] = []
-        self._waiting = waiting
-        self._held = 0
+        self._patience = Patience(tell=waiting, limit_s=limit_s)
+        self._held: set[str] = set()
         self._sound: set[str] = set()  # stages whose content has been compared by this process
 
     @property
@@ -106,18 +94,29 @@ class Cache:
         return path
 
     @contextmanager
-    def locked(self, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-        if self._held:
+    def locked(self) -> Iterator[None]:
+        """For what reads and fetches from archives."""
+        with self._hold("archives", "the packages of the archives"):
+            yield
+
+    @contextmanager
+    def _hold(self, name: str, what: str) -> Iterator[None]:
+        if name in self._held:
             yield
             return
-        with hold(self.folder(".") / "lock", waiting or self._waiting):
-            for left in self.folder("stages").glob(f"{_UNFINISHED}*"):
-                shutil.rmtree(left)
-            self._held += 1
+        with hold(self.folder("locks") / name, self._patience, what=what, is_kept=name == "archives"):
+            self._sweep()
+            self._held.add(name)
             try:
                 yield
             finally:
-                self._held -= 1
+                self._held.discard(name)
+
+    def _sweep(self) -> None:
+        """What killed builds have left: no one holds the lock of it."""
+        for left in self.folder("stages").glob(f"{_UNFINISHED}*"):
+            if is_free(self.root / "locks" / left.name.removeprefix(_UNFINISHED)):
+                shutil.rmtree(left, ignore_errors=True)
 
     def find(self, stage: str, key: str) -> Path | None:
         """A finished stage that still is what was made."""
@@ -129,7 +128,7 @@ class Cache:
         found = self._hit(stage, key)
         if found is not None:
             return found
-        with self.locked():
+        with self._hold(f"{stage}-{key[:24]}", stage):
             # Another build may have made it while this one waited.
             return self._hit(stage, key) or self._make(stage, key, make, prune=prune)
 
@@ -147,7 +146,7 @@ class Cache:
             if times != digest_times(found):  # changed, or only copied
                 if content != digest_tree(found):
                     return False
-                self._write_seal(found, content)
+                self._write_seal(found, content, found)
             self._sound.add(found.name)
         return True
 
@@ -160,24 +159,26 @@ class Cache:
         except FileNotFoundError:
             return ""
 
-    def _write_seal(self, stage: Path, content: str) -> None:
+    def _write_seal(self, stage: Path, content: str, folder: Path) -> None:
         fresh = self._seal(stage).with_suffix(f".{os.getpid()}")
-        fresh.write_text(f"{content} {digest_times(stage)}", encoding="ascii")
+        fresh.write_text(f"{content} {digest_times(folder)}", encoding="ascii")
         fresh.rename(self._seal(stage))
 
     def _make(self, stage: str, key: str, make: Callable[[Path], None], *, prune: bool) -> Path:
         final = self.folder("stages") / f"{stage}-{key[:24]}"
         if final.exists():
-            self._waiting(f"{final} is not what was made there, or was made before it could be told; making it anew")
+            self._patience.tell(f"{final} is not what was made there, or has no record of it; "
+                                "making it again")
             _remove(final)
         partial = final.with_name(f"{_UNFINISHED}{final.name}")
-        partial.mkdir()
+        shutil.rmtree(partial, ignore_errors=True)
         try:
+            partial.mkdir()
             make(partial)
             os.utime(partial)
-            content = digest_tree(partial)
+            # The record first: a build that is killed in between has made nothing, and never a stage without one.
+            self._write_seal(final, digest_tree(partial), partial)
             partial.rename(final)
-            self._write_seal(final, content)
             self._sound.add(final.name)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -188,13 +189,24 @@ class Cache:
 
     def _prune(self, stage: str, newest: Path) -> None:
         same = [path for path in newest.parent.glob(f"{stage}-*") if len(path.name) == len(newest.name)]
-        for old in sorted(same, key=lambda path: path.stat().st_mtime, reverse=True)[_KEEP_PER_STAGE:]:
+        for old in sorted(same, key=_age, reverse=True)[_KEEP_PER_STAGE:]:
             _remove(old)
             self._seal(old).unlink(missing_ok=True)
 
 
+def _age(stage: Path) -> float:
+    """When it was used last; of one that another build has removed meanwhile, long ago."""
+    try:
+        return stage.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _remove(stage: Path) -> None:
-    """Under another name first, so that a removal that is interrupted leaves no part of it as the whole."""
-    doomed = stage.with_name(f"{_UNFINISHED}{stage.name}")
-    stage.rename(doomed)
+    """Under another name first, so that a removal that is interrupted leaves no part of it as the whole. The name is
+    that of no stage: another build may make this one anew meanwhile.
+    """
+    doomed = stage.with_name(f"{_UNFINISHED}{stage.name}.removed-{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):  # another build was quicker
+        stage.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)

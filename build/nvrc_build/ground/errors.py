@@ -20,6 +20,10 @@ class BuildError(Exception):
         return "\n".join((*map(printable, head.split("\n")), *(f"  {printable(row)}" for row in self.findings)))
 
 
+class WrongCallError(BuildError):
+    """The call cannot be carried out as it is, or not on this machine: no build has failed, and nothing was found."""
+
+
 def printable(line: str) -> str:
     """Whatever found its way into a message, a terminal and a log get one line of text that ends."""
     cut = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}... ({len(line)} characters)"

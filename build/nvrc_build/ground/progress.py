@@ -23,20 +23,34 @@ def silent(_what: str, _done: int, _total: int) -> None:
 
 
 class Terminal:
-    def __init__(self, stream: TextIO) -> None:
+    """One moving line on a terminal; elsewhere a line for each stage that is over, and one a minute until it is."""
+
+    def __init__(self, stream: TextIO, every_s: float = 60.0) -> None:
         self._stream = stream
         self._live = stream.isatty()
-        self._stage = ""
+        self._every_s = every_s
+        self._stage = self._item = ""
         self._started = 0.0
+        self._over = threading.Event()
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if total == 0:
             self.close()
-            self._stage, self._started = what, time.monotonic()
+            self._stage, self._item, self._started = what, "", time.monotonic()
             self._write(f"{what:<10} ...")
+            if not self._live:
+                self._over = threading.Event()
+                threading.Thread(target=self._remind, args=(self._over,), name="progress", daemon=True).start()
         else:
             bar = "#" * (20 * done // total)
+            self._item = f"{what[:50]} ({done} of {total})"
             self._write(f"{self._stage:<10} [{bar:<20}] {what[:50]}")
+
+    def _remind(self, over: threading.Event) -> None:
+        while not over.wait(self._every_s):
+            self._stream.write(f"{self._stage:<10} {time.monotonic() - self._started:6.1f} s so far"
+                               f"{f': {self._item}' if self._item else ''}\n")
+            self._stream.flush()
 
     def _write(self, text: str) -> None:
         """The one line that changes; a log gets finished stages only."""
@@ -45,6 +59,7 @@ class Terminal:
             self._stream.flush()
 
     def close(self) -> None:
+        self._over.set()
         if self._stage:
             start = "\r\x1b[K" if self._live else ""
             self._stream.write(f"{start}{self._stage:<10} {time.monotonic() - self._started:6.1f} s\n")

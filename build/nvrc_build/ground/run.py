@@ -7,15 +7,18 @@ printed. Ctrl-C ends the child's whole session before it is passed on, so that n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.errors import BuildError, WrongCallError
 
 # Locale, time zone and hash seed are inputs of a build; what the caller's shell exports is not.
 CLEAN_ENV: Mapping[str, str] = {
@@ -38,10 +41,15 @@ def clean_env(extra: Mapping[str, str] | None = None, *, network: bool = False) 
     return env
 
 
+def agent_env() -> dict[str, str]:
+    """Where an agent with keys listens; the one thing of the caller's shell that signing needs."""
+    return {name: os.environ[name] for name in ("SSH_AUTH_SOCK",) if name in os.environ}
+
+
 def find(program: str, package: str) -> str:
     found = shutil.which(program, path=CLEAN_ENV["PATH"])
     if found is None:
-        raise BuildError(f"program {program!r} is not installed", f"install the package {package}")
+        raise WrongCallError(f"program {program!r} is not installed", f"install the package {package}")
     return found
 
 
@@ -49,17 +57,21 @@ def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd
         timeout_s: float = 600, what: str = "") -> str:
     """Run to its end and return standard output; anything but exit 0 raises."""
     command = [str(word) for word in argv]
-    with subprocess.Popen(command, env=dict(env) if env is not None else clean_env(), cwd=cwd,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, errors="replace", start_new_session=True, umask=0o022) as child:
-        try:
-            out, err = child.communicate(timeout=timeout_s)
-        except BaseException as reason:
-            _end_session(child)
-            if isinstance(reason, subprocess.TimeoutExpired):
-                raise BuildError(f"{what or command[0]} did not end within {timeout_s:g} s",
-                                 f"run: {shlex.join(command)}") from reason
-            raise
+    child = None
+    try:
+        with _interrupt_held_back():
+            child = subprocess.Popen(command, env=dict(env) if env is not None else clean_env(), cwd=cwd,
+                                     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                     text=True, errors="replace", start_new_session=True, umask=0o022)
+        out, err = child.communicate(timeout=timeout_s)
+    except BaseException as reason:
+        if child is not None:
+            with child:
+                _end_session(child)
+        if isinstance(reason, subprocess.TimeoutExpired):
+            raise BuildError(f"{what or command[0]} did not end within {timeout_s:g} s",
+                             f"run: {shlex.join(command)}") from reason
+        raise
     if child.returncode != 0:
         tail = tuple(line.strip() for line in (out + err).splitlines() if line.strip())[-_TAIL_LINES:]
         raise BuildError(f"{what or command[0]} failed with status {child.returncode}",
@@ -67,12 +79,38 @@ def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd
     return out
 
 
-def _end_session(child: subprocess.Popen[str]) -> None:
-    try:
-        os.killpg(child.pid, signal.SIGTERM)
-        child.wait(timeout=5)
-    except ProcessLookupError:
+@contextlib.contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Ctrl-C while a program is being started is raised when it is in hand: nobody could end what has no name yet."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python raises it in the main thread alone
         return
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
+
+
+def _end_session(child: subprocess.Popen[str]) -> None:
+    """All of it, not the first program alone: what dpkg-deb has started writes on for a moment after it."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        if _is_over(child, patience_s=5):
+            return
+
+
+def _is_over(child: subprocess.Popen[str], patience_s: float) -> bool:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            try:
+                os.killpg(child.pid, 0)
+            except ProcessLookupError:
+                return True
+        time.sleep(0.01)
+    return False

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from nvrc_build.ground.errors import BuildError
+from nvrc.vocabulary.nearmiss import closest
+from nvrc_build.ground.errors import WrongCallError
 
 
 class Runtime(Enum):
@@ -65,6 +66,8 @@ _TEE_LABELS: Mapping[Tee, dict[str, str]] = {
     Tee.NONE: {}, Tee.SNP: {"amd.feature.node.kubernetes.io/snp": "true"},
     Tee.TDX: {"intel.feature.node.kubernetes.io/tdx": "true"},
 }
+# What the runtimes' arch/ says for every class of this processor that says nothing else.
+_PLAIN = "cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1"
 _NVIDIA = "cgroup_no_v1=all pci=realloc pci=nocrs pci=assign-busses"
 _NVIDIA_TEE = f"{_NVIDIA} nvrc.smi.srs=1"
 _RS = "-runtime-rs"
@@ -92,13 +95,14 @@ def _cpu(shim: str, tee: Tee, runtime: Runtime, kernel_params: str) -> KataClass
 CLASSES: Mapping[str, KataClass] = {row.name: row for row in (
     *(_nvidia_gpu(tee, runtime) for runtime in Runtime for tee in Tee),
     *(_cpu("qemu-nvidia-cpu", Tee.NONE, runtime, _NVIDIA) for runtime in Runtime),
-    # These say no kernel parameters of their own.
-    *(_cpu("qemu", tee, runtime, "") for runtime in Runtime for tee in Tee),
+    *(_cpu("qemu", tee, runtime, _PLAIN) for runtime in Runtime for tee in Tee),
 )}
 
 
 def find_class(name: str) -> KataClass:
     found = CLASSES.get(name)
     if found is None:
-        raise BuildError(f"runtime class {name!r} is unknown", f"there are: {', '.join(CLASSES)}")
+        near = closest(name, CLASSES)
+        raise WrongCallError(f"runtime class {name!r} is unknown",
+                             f"did you mean {near}?" if near else f"there are: {', '.join(CLASSES)}")
     return found

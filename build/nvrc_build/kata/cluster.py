@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.errors import WrongCallError
 from nvrc_build.kata.classes import KataClass, Tee
 from nvrc_build.kata.timeouts import Machine
 
@@ -69,7 +69,7 @@ def write_values(kata: KataClass, name: str, drop_in: str) -> str:
 def check_name(name: str) -> None:
     _check(name, _LABEL, "name of a RuntimeClass", "give --name 1 to 63 small letters, digits and '-'")
     if not name.startswith("kata-"):
-        raise BuildError(f"{name!r} is no name of a RuntimeClass of Kata", "give --name kata-...")
+        raise WrongCallError(f"{name!r} is not a name of a RuntimeClass of Kata", "give --name kata-...")
 
 
 def default_name(kata: KataClass) -> str:
@@ -78,7 +78,7 @@ def default_name(kata: KataClass) -> str:
 
 def _check(text: str, pattern: re.Pattern[str], what: str, remedy: str) -> None:
     if not pattern.fullmatch(text):
-        raise BuildError(f"{text!r} is no {what}", remedy)
+        raise WrongCallError(f"{text!r} is not valid as {what}", remedy)
 
 
 class _Block(str):

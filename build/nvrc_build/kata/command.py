@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path, PurePosixPath
 
-from nvrc_build.ground.errors import BuildError
+from nvrc.vocabulary.output import write_document
+from nvrc_build.ground.errors import BuildError, WrongCallError
 from nvrc_build.kata import cluster as kata_cluster
 from nvrc_build.kata import deploy as kata_deploy
 from nvrc_build.kata import drop_in as kata
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     for note in drop_in.notes:
         print(f"nvrc-image: {note}", file=sys.stderr)
     if args.json:
-        print(json.dumps(files))
+        write_document(sys.stdout, {"files": files})
     elif args.deploy is not None:
         print("".join(f"{args.deploy / path}\n" for path in files), end="")
     else:
@@ -86,10 +86,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_apart(args: argparse.Namespace, files: dict[str, str]) -> None:
     if args.name:
-        raise BuildError("--name is the name of a custom runtime", "give --deploy, too")
+        raise WrongCallError("--name is the name of a custom runtime", "give --deploy, too")
     if args.pod is not None and args.directory is not None and args.directory.resolve() in args.pod.resolve().parents:
-        raise BuildError(f"the Pod {args.pod} would lie in {args.directory}, where Kata reads every file as TOML",
-                         "give --pod a path in another folder")
+        raise WrongCallError(f"the Pod {args.pod} would lie in {args.directory}, where Kata reads every file as TOML",
+                             "give --pod a path in another folder")
     if args.directory is not None:
         kata_folder.write_drop_in(args.directory, files[kata_folder.DROP_IN])
     if args.pod is not None:
@@ -98,11 +98,11 @@ def _write_apart(args: argparse.Namespace, files: dict[str, str]) -> None:
 
 def _request(args: argparse.Namespace) -> tuple[kata.Request, tuple[Inventory, ...]]:
     if args.deploy is not None and (args.directory is not None or args.pod is not None):
-        raise BuildError("--deploy writes drop-in and Pod itself", "leave -d and --pod out")
+        raise WrongCallError("--deploy writes drop-in and Pod itself", "leave -d and --pod out")
     image, known = read_inventory(find_manifest(args.image, args.out / "images")), find_class(args.runtime_class)
     prefix = args.prefix or (kata_deploy.PREFIX if args.deploy is not None else None)
     if prefix is not None and (not prefix.is_absolute() or ".." in prefix.parts):
-        raise BuildError(f"--prefix {prefix} is no folder of a node", "give an absolute path without '..'")
+        raise WrongCallError(f"--prefix {prefix} is not a folder of a node", "give an absolute path without '..'")
     named = [_named(text, args.out) for text in args.extension]
     of_node = read_class(args.class_config) if args.class_config is not None else None
     choice = Choice(given=tuple(_extension(name, row, prefix) for name, row in named), dropped=tuple(args.drop),
@@ -116,22 +116,23 @@ def _request(args: argparse.Namespace) -> tuple[kata.Request, tuple[Inventory, .
 def _machine(args: argparse.Namespace, known: KataClass) -> Machine:
     gpus = int(known.has_gpus) if args.gpus is None else args.gpus
     if (gpus or args.nvswitch) and not known.has_gpus:
-        raise BuildError(f"class {known.name} passes no devices to the VM",
-                         "take a class with -nvidia-gpu, or leave --gpus and --nvswitch out")
+        raise WrongCallError(f"class {known.name} passes no devices to the VM",
+                             "take a class with -nvidia-gpu, or leave --gpus and --nvswitch out")
     return Machine(gpus=gpus, nvswitches=args.nvswitch)
 
 
 def _named(text: str, out: Path) -> tuple[str, Inventory]:
     name, sign, given = text.partition("=")
     if not sign:
-        raise BuildError(f"--extension {text!r} is not NAME=IMAGE", "for example gpu=nvidia-gpu")
+        raise WrongCallError(f"--extension {text!r} is not NAME=IMAGE", "write, for example, gpu=nvidia-gpu")
     return name, read_inventory(find_manifest(given, out / "images"))
 
 
 def _extension(name: str, image: Inventory, prefix: PurePosixPath | None) -> Extension:
     if image.format != "disk":
-        raise BuildError(f"image {image.image} is no disk, so it cannot be extension {name}",
+        raise BuildError(f"image {image.image} is not a disk, so it cannot be extension {name}",
                          "give an image of an extension, like nvidia-gpu")
     if kata.is_bootable(image):
-        raise BuildError(f"image {image.image} has an init, so it is no extension", "give it as the image that boots")
+        raise BuildError(f"image {image.image} has an init, so it is not an extension",
+                         "give it as the image that boots")
     return Extension(name=name, path=kata.place(image, "disk.img", prefix), parameters=read_parameters(image))

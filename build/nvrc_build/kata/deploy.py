@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.errors import WrongCallError
 from nvrc_build.ground.exchange import exchange
 from nvrc_build.kata import cluster as kata_cluster
 from nvrc_build.kata.classes import KataClass, Runtime, Tee
@@ -75,13 +75,13 @@ def _check_ours(folder: Path, files: Mapping[str, str]) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise BuildError(f"{folder} is not a folder", "give --deploy a folder that this command may write")
+        raise WrongCallError(f"{folder} is not a folder", "give --deploy a folder that this command may write")
     known = files.keys() | {str(parent) for name in files for parent in PurePosixPath(name).parents}
     foreign = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*")
                            if str(path.relative_to(folder)) not in known))
     if foreign:
-        raise BuildError(f"{folder} has files that this command did not write", "give --deploy another folder",
-                         findings=foreign)
+        raise WrongCallError(f"{folder} has files that this command did not write", "give --deploy another folder",
+                             findings=foreign)
 
 
 def _sums(deployment: Deployment) -> str:

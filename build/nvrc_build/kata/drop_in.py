@@ -9,15 +9,17 @@ out. kata_classes.py has the classes, kata_timeouts.py the timeouts, kata_extens
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from nvrc.params.parse import Severity, parse
-from nvrc_build.ground.errors import BuildError
+from nvrc.vocabulary.paths import POLICY
+from nvrc.vocabulary.tomltext import parse_toml
+from nvrc_build.ground.errors import BuildError, WrongCallError
 from nvrc_build.kata.classes import KataClass, Runtime
 from nvrc_build.kata.extensions import Choice, Extension, choose_extensions
+from nvrc_build.kata.line import check_line, whole_line
 from nvrc_build.kata.timeouts import PULL_S, Machine, Timeouts, find_timeouts
 from nvrc_build.output.verity import parse_parameters
 from nvrc_build.papers.inventory import Inventory, read_parameters
@@ -77,9 +79,20 @@ def write_drop_in(request: Request) -> DropIn:
     text = (f"# {request.image.image} for {kata.name}\n"
             + _table("agent.kata", agent) + _table("runtime", runtime) + _table("hypervisor.qemu", hypervisor)
             + (_extension_rows(rows) if rows else "guest_extension_images = []\n"))
-    made = DropIn(text=text, kernel_params=line, timeouts=timeouts, notes=(*notes, *told))
+    made = DropIn(text=text, kernel_params=line, timeouts=timeouts, notes=(*notes, *told, *_judge(request, line, rows)))
     validate(made.text, are_here=request.prefix is None, extensions=rows)
     return made
+
+
+def _judge(request: Request, line: str, extensions: tuple[Extension, ...]) -> tuple[str, ...]:
+    """By the image's own policy, as the guest will; what cannot be judged here is told."""
+    image = request.image
+    if image.policy:
+        verity = read_parameters(image) if image.format == "disk" else ""
+        check_line(image, whole_line(image, request.kata, line, extensions, verity=verity, is_debug=request.is_debug))
+        return ()
+    return ((f"the policy of image {image.image} is not in its manifest, so the line was not judged by it",)
+            if POLICY in image.files else ())
 
 
 def check_parameters(own: str, given: str) -> tuple[str, tuple[str, ...]]:
@@ -108,15 +121,15 @@ def is_bootable(image: Inventory) -> bool:
 
 def _check_bootable(image: Inventory) -> None:
     if not is_bootable(image):
-        raise BuildError(f"image {image.image} has no init: it is an extension", "give the base image, and this one as "
-                         f"--extension NAME={image.image}")
+        raise BuildError(f"image {image.image} has no init: it is an extension",
+                         f"give the base image, and this one as --extension NAME={image.image}")
 
 
 def _boot_rows(request: Request) -> dict[str, Value]:
     """Image or initrd, never both: the runtime refuses a configuration with two."""
     image, rows = request.image, dict[str, Value]()
     if request.kernel is not None and request.prefix is not None and not request.kernel.is_absolute():
-        raise BuildError(f"kernel {request.kernel} is no path of a node", "give --kernel an absolute path")
+        raise WrongCallError(f"kernel {request.kernel} is not a path of a node", "give --kernel an absolute path")
     if request.kernel is not None:
         rows["kernel"] = str(request.kernel if request.prefix is not None else request.kernel.resolve())
     elif (image.folder / "vmlinuz").is_file():
@@ -174,7 +187,8 @@ def validate(text: str, *, are_here: bool, extensions: tuple[Extension, ...] = (
     """It parses, says what its reader needs, and names files that exist, as far as they can be looked for here."""
     findings = []
     try:
-        hypervisor = tomllib.loads(text)["hypervisor"]["qemu"]
+        hypervisors = parse_toml(text)["hypervisor"]
+        hypervisor = hypervisors["qemu"] if isinstance(hypervisors, dict) else {}
         if bool(hypervisor.get("image")) == bool(hypervisor.get("initrd")):
             findings.append("the drop-in needs exactly one of image and initrd")
         if hypervisor.get("kernel_verity_params"):
@@ -189,7 +203,7 @@ def validate(text: str, *, are_here: bool, extensions: tuple[Extension, ...] = (
                          if not Path(path).is_file()]
             findings += [f"extension {row.name}: {row.path} does not exist" for row in extensions
                          if row.is_ours and not Path(row.path).is_file()]
-    except (tomllib.TOMLDecodeError, KeyError, BuildError) as wrong:
+    except (ValueError, KeyError, BuildError) as wrong:
         findings.append(f"the drop-in cannot be read back: {wrong}")
     if findings:
         raise BuildError("the Kata configuration is not good", findings=tuple(findings))

@@ -8,12 +8,12 @@ itself, from an extension given, or from the class's own list where its configur
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvrc_build.ground.errors import BuildError, reason
+from nvrc.vocabulary.tomltext import parse_toml
+from nvrc_build.ground.errors import BuildError, WrongCallError, reason
 from nvrc_build.kata.classes import KataClass, Tee
 from nvrc_build.output.verity import parse_parameters
 from nvrc_build.papers.inventory import Inventory
@@ -56,12 +56,15 @@ class ClassConfig:
 def read_class(path: Path) -> ClassConfig:
     """A class's installed configuration-*.toml: its line and its list, to be carried over whole."""
     try:
-        qemu = tomllib.loads(path.read_text(encoding="utf-8"))["hypervisor"]["qemu"]
+        hypervisors = parse_toml(path.read_text(encoding="utf-8"))["hypervisor"]
+        if not isinstance(hypervisors, dict):
+            raise TypeError("hypervisor is not a table")
+        qemu = hypervisors["qemu"]
         rows = tuple(Extension(name=str(row["name"]), path=str(row["path"]), is_ours=False,
                                parameters=str(row["verity_params"])) for row in qemu.get("guest_extension_images", []))
         return ClassConfig(kernel_params=str(qemu.get("kernel_params", "")), extensions=rows)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as wrong:
-        raise BuildError(f"{path} is no configuration of a class: {reason(wrong)}",
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as wrong:
+        raise BuildError(f"{path} is not a configuration of a class: {reason(wrong)}",
                          "give --class-config the configuration-*.toml of the class from a node") from wrong
 
 
@@ -77,11 +80,11 @@ def choose_extensions(image: Inventory, kata: KataClass, choice: Choice
     carried = {row.name: row for row in choice.of_the_class}
     wanted = dict.fromkeys((*_needs(kata), *carried))
     if unknown := sorted(set(choice.dropped) - wanted.keys()):
-        raise BuildError(f"--drop {unknown[0]}: class {kata.name} has no such extension",
-                         f"it has: {', '.join(wanted) or 'none'}")
+        raise WrongCallError(f"--drop {unknown[0]}: class {kata.name} has no such extension",
+                             f"name one of: {', '.join(wanted) or 'none'}")
     open_names = [name for name in wanted if name not in given]
-    notes = tuple(f"extension {name} of the class is dropped, as told" if name in choice.dropped else
-                  f"extension {name} of the class is left away: image {image.image} has {own[name]} itself"
+    notes = tuple(f"extension {name} of the class is dropped, as --drop says" if name in choice.dropped else
+                  f"extension {name} of the class is left out: image {image.image} has {own[name]} itself"
                   for name in open_names if name in choice.dropped or name in own)
     kept = [name for name in open_names if name not in choice.dropped and name not in own]
     if missing := [name for name in kept if name not in carried]:
@@ -110,7 +113,7 @@ def _check_names(choice: Choice) -> None:
     names = [row.name for row in choice.given]
     for name in names:
         if not _NAME.fullmatch(name):
-            raise BuildError(f"extension name {name!r} does not fit",
-                             "1 to 10 letters, digits, '-' or '_': the disk's serial has 20 bytes")
+            raise WrongCallError(f"extension name {name!r} does not fit",
+                                 "1 to 10 letters, digits, '-' or '_': the disk's serial has 20 bytes")
         if names.count(name) > 1 or name in choice.dropped:
-            raise BuildError(f"extension {name} is given and given or dropped again", "name each extension once")
+            raise WrongCallError(f"extension {name} is given and given or dropped again", "name each extension once")

@@ -9,10 +9,10 @@ file breaks every pod of the class, and an editor's backup counts as a drop-in: 
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 
-from nvrc_build.ground.errors import BuildError
+from nvrc.vocabulary.tomltext import parse_toml
+from nvrc_build.ground.errors import BuildError, WrongCallError
 
 DROP_IN = "50-nvrc.toml"
 
@@ -35,7 +35,7 @@ def check_folder(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise BuildError(f"{folder} is not a folder", "give -d the class's config.d")
+        raise WrongCallError(f"{folder} is not a folder", "give -d the class's config.d")
     findings = tuple(f"{entry.name}: {wrong}" for entry in sorted(folder.iterdir()) if (wrong := _what_is_wrong(entry)))
     if findings:
         raise BuildError(f"{folder} has entries that break every pod of the class: Kata reads each one as TOML",
@@ -48,7 +48,7 @@ def _what_is_wrong(entry: Path) -> str:
     if entry.suffix != ".toml" or entry.name.startswith("."):
         return "not a drop-in by its name; Kata reads a backup or an editor's file like any other"
     try:
-        tomllib.loads(entry.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
+        parse_toml(entry.read_text(encoding="utf-8"))
+    except ValueError as wrong:
         return f"cannot be read as TOML: {wrong}"
     return ""

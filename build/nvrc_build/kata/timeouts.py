@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long a runtime has to wait for a guest of ours: from the guest's own table of steps, for a number of GPUs.
 
-The rule, which docs/deployment.md explains:
+The rule, which docs/deploy.md explains:
 
   dial    = start of the VM + the smaller of
             a) the deadlines along the longest chain of steps, added up,
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from nvrc.boot import BOOT
 from nvrc.params.parse import Settings, parse, tokenise
 from nvrc.report.plan import PlannedStep, make_plan
-from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.errors import BuildError, WrongCallError
 
 # Firmware and kernel; a TEE accepts its memory first.
 START_S, START_TEE_S = 60, 180
@@ -71,8 +71,8 @@ def find_timeouts(machine: Machine, kernel_params: str, *, is_tee: bool = False,
     line = kernel_params.encode()
     parsed = parse(line)
     if not 0 <= machine.gpus <= MOST_GPUS or not 0 <= machine.nvswitches <= MOST_GPUS:
-        raise BuildError(f"{machine.gpus} GPUs and {machine.nvswitches} NVSwitches cannot be",
-                         f"give numbers from 0 to {MOST_GPUS}")
+        raise WrongCallError(f"{machine.gpus} GPUs and {machine.nvswitches} NVSwitches cannot be",
+                             f"give numbers from 0 to {MOST_GPUS}")
     plan = make_plan(BOOT, parsed, _Bus(machine))
     if plan.failures:
         raise BuildError(f"no boot comes to the agent: {plan.failures[0].code} {plan.failures[0].what}",
@@ -111,5 +111,5 @@ def _cdi_timeout_s(line: bytes) -> int:
     if not given:
         return CDI_TIMEOUT_S
     if not given[-1].isascii() or not given[-1].isdigit() or len(given[-1]) > 5:
-        raise BuildError(f"agent.cdi_timeout={given[-1]} is no number of seconds", "give a whole number")
+        raise BuildError(f"agent.cdi_timeout={given[-1]} is not a number of seconds", "give a whole number")
     return int(given[-1])

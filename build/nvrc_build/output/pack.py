@@ -26,6 +26,7 @@ _EXT4_JOURNAL_MB = 4
 _EXT4_SPARE = 8 << 20
 # The one extended attribute that mke2fs takes from a tar file.
 _CAPABILITY = "security.capability"
+_REMEDY = "give a disk image of Kata's layout"
 _EROFS_MAGIC, _EXT4_MAGIC = b"\xe2\xe1\xf5\xe0", b"\x53\xef"
 # Kata's own builder uses these; every guest kernel that has EROFS can read the result.
 EROFS_OPTIONS = ("-zlz4hc", "-Enoinline_data", "-b4096")
@@ -39,6 +40,14 @@ def write_initrd(entries: Iterable[Entry], path: Path, *, tools: Path, epoch: in
     _run(tools, ["/usr/bin/zstd", "-q", "-f", f"-{ZSTD_LEVEL}", "-T2", "--no-check",
                  f"/out/{raw.name}", "-o", f"/out/{path.name}"], path.parent)
     raw.unlink()
+
+
+def read_initrd(path: Path, out: Path, *, tools: Path) -> None:
+    """The archive in an initrd, uncompressed."""
+    copy = out.with_name("initrd.zst")
+    shutil.copyfile(path, copy)
+    _run(tools, ["/usr/bin/zstd", "-q", "-d", "-f", f"/out/{copy.name}", "-o", f"/out/{out.name}"], out.parent)
+    copy.unlink()
 
 
 def write_filesystem(kind: FileSystem, entries: Iterable[Entry], path: Path, *, tools: Path, epoch: int) -> None:
@@ -105,7 +114,13 @@ def _read_ext4(path: Path, target: Path, tools: Path) -> None:
     target.mkdir()
     _run(tools, ["/usr/sbin/e2fsck", "-fn", f"/out/{path.name}"], path.parent)
     _run(tools, ["/usr/sbin/debugfs", "-R", f"rdump / /out/{target.name}", f"/out/{path.name}"], path.parent)
-    (target / "lost+found").rmdir()
+    try:
+        (target / "lost+found").rmdir()
+    except OSError as wrong:
+        raise BuildError(f"{path.name} has no empty folder lost+found: {wrong.strerror}", _REMEDY) from wrong
+    odd = [ascii(name) for file in sorted(target.rglob("*")) if not is_plain(name := str(file.relative_to(target)))]
+    if odd:  # debugfs reads names from a script, a line each
+        raise BuildError(f"{path.name} has names that no image has", _REMEDY, findings=tuple(odd[:20]))
     files = [file for file in sorted(target.rglob("*")) if file.is_file() and not file.is_symlink()]
     script, value = path.with_name("debugfs"), path.with_name("value")
     # One run asks for all files; each answer is a file, or none where the attribute is not set.
@@ -117,7 +132,19 @@ def _read_ext4(path: Path, target: Path, tools: Path) -> None:
         data = found.read_bytes() if found.is_file() else b""
         found.unlink(missing_ok=True)
         if data:
-            os.setxattr(file, _CAPABILITY, data)
+            _set_capability(file, data)
+
+
+def is_plain(name: str) -> bool:
+    """A name that means itself between the quotes of a debugfs script."""
+    return name.isprintable() and '"' not in name and "\\" not in name
+
+
+def _set_capability(file: Path, data: bytes) -> None:
+    try:
+        os.setxattr(file, _CAPABILITY, data)
+    except OSError as wrong:
+        raise BuildError(f"/{file.name} has capabilities that the kernel refuses: {wrong.strerror}", _REMEDY) from wrong
 
 
 def detect_filesystem(path: Path) -> FileSystem:

@@ -57,8 +57,8 @@ def debian_components(packages: Iterable[Package], root_of: dict[str, Path]) -> 
 
 
 def python_components(site: Path, modules: Sequence[str]) -> tuple[Component, ...]:
-    """Distributions of `site` of which the frozen program carries a module, and the one whose loader starts it."""
-    carried = {name.partition(".")[0] for name in modules} | {"PyInstaller"}
+    """Distributions of `site` of which the frozen program carries a module."""
+    carried = {name.partition(".")[0] for name in modules}
     found = []
     for info in sorted(site.glob("*.dist-info")):
         record = (info / "RECORD").read_text(encoding="utf-8").splitlines()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nvrc.vocabulary.terminal import UNLIMITED, flow, lay_table
 from nvrc_build.papers.inventory import File, Inventory
 
 
@@ -66,15 +67,16 @@ def _compare_file(path: str, old: File | None, new: File | None) -> tuple[Change
     return (Change(path=path, what=", ".join(words), bytes_more=new.size - old.size, slice=new.slice),)
 
 
-def render(found: Difference) -> str:
+def render(found: Difference, width: int = UNLIMITED) -> str:
     """For people: parts and packages, files with what they weigh more or less, then the sum by slice and in all."""
     if not found:
         return "no difference\n"
     lines = [f"parts that differ: {', '.join(found.parts)}"] if found.parts else []
     lines += [f"package {line}" for line in found.packages]
-    lines += [f"{change.bytes_more:+14,}  {change.path}  {change.what}" for change in found.changes]
+    rows = [(f"{change.bytes_more:+14,}", f"{change.path}  {change.what}") for change in found.changes]
     sums = sorted(found.by_slice().items(), key=lambda item: (-abs(item[1]), item[0]))
-    lines += [f"{size:+14,}  in slice {name}" for name, size in sums if size]
+    rows += [(f"{size:+14,}", f"in slice {name}") for name, size in sums if size]
     total = sum(change.bytes_more for change in found.changes)
-    lines += [f"{total:+14,}  bytes unpacked, {len(found.changes)} entries"] if found.changes else []
-    return "".join(line + "\n" for line in lines)
+    rows += [(f"{total:+14,}", f"bytes unpacked, {len(found.changes)} entries")] if found.changes else []
+    table = "".join(f"{line}\n" for line in lay_table(rows, width)) if rows else ""
+    return flow("".join(f"{line}\n" for line in lines), width) + table

@@ -5,24 +5,33 @@ from __future__ import annotations
 
 import posixpath
 
+from nvrc.vocabulary.paths import POLICY
+from nvrc.vocabulary.terminal import UNLIMITED, lay_table
 from nvrc_build.papers.inventory import Inventory
 from nvrc_build.papers.treemap import megabytes
 
 _TOP_FILES = 10
 
 
-def summarise(image: Inventory) -> str:
+def summarise(image: Inventory, width: int = UNLIMITED) -> str:
     weights = image.weights()
     total = sum(size for _, size in weights.values())
     lines = [f"{image.image} ({image.format}): {megabytes(total)} unpacked, {len(image.packages)} packages", ""]
-    lines += [f"  {'slice':<24} {'files':>6} {'size':>10}  share"]
+    longest = 30 if not width else max(4, min(30, width - 48))
+    rows = [("slice".ljust(24), " files", "      size", "share")]
     for name, (count, size) in weights.items():
-        bar = "#" * round(30 * size / total) if total else ""
-        lines.append(f"  {name:<24} {count:>6} {megabytes(size):>10}  {bar}")
+        bar = "#" * round(longest * size / total) if total else ""
+        rows.append((name, f"{count:>6}", f"{megabytes(size):>10}", bar))
     for part in sorted(image.parts):
         path = image.folder / part
         if path.is_file():
-            lines.append(f"  part {part:<19} {'':>6} {megabytes(path.stat().st_size):>10}  {image.parts[part][:16]}")
+            rows.append((f"part {part}", "", f"{megabytes(path.stat().st_size):>10}", image.parts[part][:16]))
+    lines += [f"  {line}" for line in lay_table(rows, width and width - 2, has_heads=True)]
+    policy = image.files.get(POLICY)
+    lines.append("  policy of the kernel command line: "
+                 + (f"sha256 {policy.sha256} ({policy.slice})" if policy is not None else "none"))
+    if image.modules:
+        lines.append(f"  signatures of kernel modules: {image.modules}")
     if image.signing:
         lines.append(f"  driver modules have a key of this build: under module.sig_enforce=1 {image.signing}")
     return "\n".join(lines) + "\n"
@@ -45,7 +54,8 @@ def tabulate(image: Inventory) -> str:
     return "\n".join(lines) + "\n"
 
 
-def list_heaviest(image: Inventory) -> str:
+def list_heaviest(image: Inventory, width: int = UNLIMITED) -> str:
     files = sorted(image.files.values(), key=lambda file: (-file.size, file.path))[:_TOP_FILES]
-    return "".join(f"  {megabytes(file.size):>10}  {file.path}  ({file.slice}, {file.package or 'declared'})\n"
-                   for file in files)
+    rows = [(f"{megabytes(file.size):>10}", f"{file.path}  ({file.slice}, {file.package or 'declared'})")
+            for file in files]
+    return "".join(f"  {line}\n" for line in lay_table(rows, width and width - 2)) if rows else ""

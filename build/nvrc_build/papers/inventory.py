@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvrc_build.ground.errors import BuildError, reason
+from nvrc.vocabulary.nearmiss import closest
+from nvrc_build.ground.errors import BuildError, WrongCallError, reason
 from nvrc_build.output.verity import parse_parameters
 from nvrc_build.papers.manifest import VERSION
 
@@ -37,7 +39,10 @@ class Inventory:
     files: Mapping[str, File]
     # What the image's kernel makes of the driver modules under module.sig_enforce=1; empty without a driver.
     signing: str
+    modules: str
     folder: Path
+    # The text of its policy for the kernel command line; empty without one, or where an overlay brought another.
+    policy: str = ""
 
     def weights(self) -> dict[str, tuple[int, int]]:
         """Files and bytes by slice, heaviest first."""
@@ -57,7 +62,9 @@ def find_manifest(name: str, images: Path) -> Path:
     for path in (given, given / "manifest.json", images / name / "manifest.json"):
         if path.is_file():
             return path
-    raise BuildError(f"there is no image {name!r}", "give a name in out/images, a folder with a manifest.json, or one")
+    near = closest(name, (path.parent.name for path in images.glob("*/manifest.json")))
+    raise WrongCallError(f"there is no image {name!r}", (f"did you mean {near}? Else " if near else "")
+                         + "give a name in out/images, a folder with a manifest.json, or one")
 
 
 def read_parameters(image: Inventory) -> str:
@@ -83,9 +90,24 @@ def read_inventory(path: Path) -> Inventory:
             packages={str(row["name"]): str(row["version"]) for row in document["packages"]},
             files={str(row["path"]): _file(row) for row in document["files"]},
             signing=str(document.get("module_signing", {}).get("with_module_sig_enforce", "")),
+            policy=_policy(document, path),
+            modules=_signatures(document.get("kernel_modules", {})),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as wrong:
-        raise BuildError(f"{path} is no manifest of an image: {reason(wrong)}", "build the image again") from wrong
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as wrong:
+        raise BuildError(f"{path} is not a manifest of an image: {reason(wrong)}", "build the image again") from wrong
+
+
+def _policy(document: Mapping[str, Mapping[str, object]], path: Path) -> str:
+    """Held to the hash of the file in the image, which is what the guest will judge by."""
+    row = document.get("policy", {})
+    text = str(row.get("text", ""))
+    if "text" in row and hashlib.sha256(text.encode()).hexdigest() != row.get("sha256"):
+        raise BuildError(f"{path} has the text of another policy than the image's", "build the image again")
+    return text
+
+
+def _signatures(row: Mapping[str, object]) -> str:
+    return f"{row['signatures']} ({row['why']})" if row else ""
 
 
 def _file(row: Mapping[str, object]) -> File:

@@ -6,12 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from nvrc import __version__
-from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.errors import WrongCallError
 from nvrc_build.job import EPOCH, Job, Work
 from nvrc_build.papers.bill import Component, debian_components, python_components
 from nvrc_build.products import products
 from nvrc_build.supply import supply
-from nvrc_build.supply.apt import file_sha256
+from nvrc_build.supply.apt import Package, file_sha256
 from nvrc_build.supply.lock import read_lock
 
 
@@ -21,6 +21,9 @@ def gather_components(job: Job, work: Work) -> tuple[Component, ...]:
     found = debian_components(taken, dict(work.roots))
     if job.wants("@nvrc"):
         found += _embedded(job, work.roots["@nvrc"])
+    if job.wants("@nvrc-metrics"):
+        modules = (work.roots["@nvrc-metrics"] / "modules.txt").read_text(encoding="utf-8").split()
+        found += python_components(products.make_site(job), modules)
         found += own_components(work.roots["@first"] / products.FIRST)
     return tuple(sorted(set(found)))
 
@@ -32,13 +35,15 @@ def own_components(first: Path) -> tuple[Component, ...]:
 
 
 def _embedded(job: Job, frozen: Path) -> tuple[Component, ...]:
-    """Of the tools root what slices say a product embeds; of the Python packages those with a module in it."""
+    """What slices say a product embeds, of the roots it is made in; of Python packages those with a module in it."""
     names = {name for row in job.slices for name in row.embeds}
-    locked = read_lock(supply.lock_file(job.supply.rootfs, "root", "tools"))
-    tools = supply.root(job.supply, "tools")
-    packages = [row for row in locked if row.name in names]
+    found: dict[str, tuple[Package, Path]] = {}
+    for root in ("compile", "tools"):
+        locked = read_lock(supply.lock_file(job.supply.rootfs, "root", root))
+        found |= {row.name: (row, supply.root(job.supply, root)) for row in locked if row.name in names}
     modules = (frozen / "modules.txt").read_text(encoding="utf-8").split()
-    return (*debian_components(packages, {row.name: tools for row in packages}),
+    roots = {name: folder for name, (_, folder) in found.items()}
+    return (*debian_components([row for row, _ in found.values()], roots),
             *python_components(products.make_site(job), modules))
 
 
@@ -47,8 +52,8 @@ def write_bills(job: Job, work: Work, out: Path) -> None:
         # Its libraries take half a second to load; a build that changes nothing need not pay that.
         from nvrc_build.papers import sbom  # noqa: PLC0415
     except ImportError as missing:
-        raise BuildError(f"the bills of materials need a Python package that is not installed ({missing.name})",
-                         "run: ./dev setup") from missing
+        raise WrongCallError(f"the bills of materials need a Python package that is not installed ({missing.name})",
+                             "run: ./dev setup") from missing
     components = gather_components(job, work)
     sbom.write_spdx(job.image.name, components, out / "sbom.spdx.json", EPOCH)
     sbom.write_cyclonedx(job.image.name, components, out / "sbom.cdx.json", EPOCH)

@@ -75,7 +75,7 @@ def check(name: str, choice: AgentPolicy | bytes, agent: bytes) -> tuple[str, ..
     """
     requests = requests_of(agent)
     if agent and not reads_policy(agent) and choice is not AgentPolicy.ALLOW_ALL:
-        raise BuildError(f"the agent reads no policy, so policy {name} would bind nobody",
+        raise BuildError(f"the agent reads no policy, so policy {name} would bind no agent",
                          "give an agent that was built with AGENT_POLICY=yes and is not packed, or take "
                          "--agent-policy allow-all")
     if isinstance(choice, bytes):
@@ -106,7 +106,7 @@ def decode(name: str, policy: bytes) -> str:
     try:
         return policy.decode("utf-8")
     except UnicodeDecodeError as wrong:
-        raise BuildError(f"policy {name} is no UTF-8 text at byte {wrong.start}", "give a Rego file") from wrong
+        raise BuildError(f"policy {name} is not UTF-8 text at byte {wrong.start}", "give a Rego file") from wrong
 
 
 def check_given(name: str, text: str, agent: bytes, requests: Sequence[str]) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ def check_given(name: str, text: str, agent: bytes, requests: Sequence[str]) -> 
         if read_requests(agent) is None and wrong.encode() in agent:
             continue  # the list is of another release; the agent's bytes know better
         near = get_close_matches(wrong, requests, 1)
-        findings.append(f"{wrong} is no request of this agent" + (f"; did you mean {near[0]}?" if near else ""))
+        findings.append(f"{wrong} is not a request of this agent" + (f"; did you mean {near[0]}?" if near else ""))
     if findings:
         raise BuildError(f"policy {name} does not fit the agent", "take the policy of the agent's own release, or "
                          "correct the names", findings=tuple(f"{name}: {finding}" for finding in findings))

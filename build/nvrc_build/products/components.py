@@ -49,7 +49,7 @@ def _check_bundle(folder: Path) -> tuple[str, ...]:
             return findings if cwd.startswith("/") else (*findings, f"{name}: process.cwd {cwd!r} is not absolute")
         case None:
             return (f"{name} is missing or no JSON",)
-    return (f"{name} is no OCI configuration: it needs ociVersion, process.args, process.cwd and root.path",)
+    return (f"{name} is not an OCI configuration: it needs ociVersion, process.args, process.cwd and root.path",)
 
 
 def _check_key_providers(folder: Path) -> tuple[str, ...]:
@@ -66,6 +66,6 @@ def _check_key_providers(folder: Path) -> tuple[str, ...]:
 def _read(path: Path) -> object:
     try:
         found: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found

@@ -41,7 +41,7 @@ def _inputs(data: bytes, start: int) -> Iterator[str]:
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of each field that has a length, up to the first thing that is none of a descriptor's."""
+    """Number and bytes of each field that has a length, up to the first thing that is not one of a descriptor's."""
     while at < end:
         key, at = data[at], at + 1
         number, kind = key >> 3, key & 7

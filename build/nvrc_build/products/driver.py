@@ -12,7 +12,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from nvrc_build.declared.declared import Driver, Edit
+from nvrc_build.declared.declared import Driver
+from nvrc_build.declared.parts import Edit
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.run import clean_env, run
 from nvrc_build.sandbox.sandbox import sandbox_argv
@@ -24,13 +25,14 @@ _RECIPES = Path(__file__).parent / "recipes"
 _MAGIC = b"~Module signature appended~\n"
 
 
-def build_driver(driver: Driver, package: Path, out: Path, *, root: Path, jobs: int) -> None:
-    """Leave the signed modules in `out`, with signing.x509 and unsigned.sha256."""
+def build_driver(driver: Driver, package: Path, out: Path, *, root: Path, jobs: int,
+                 headers: Path | None = None) -> None:
+    """Leave the signed modules in `out`, with signing.x509 and unsigned.sha256. `headers`: instead of the root's."""
     source = out / "source"
-    _unpack(package / driver.source.lstrip("/"), driver.folder, source)
+    _unpack(find_source(driver, package), driver.folder, source)
     for edit in driver.edits:
         apply_edit(source / edit.file, edit)
-    built = _compile(source, driver.modules, root=root, jobs=jobs)
+    built = _compile(source, driver.modules, root=root, jobs=jobs, headers=headers)
     for path in built:
         path.rename(out / path.name)
     shutil.rmtree(source)
@@ -40,7 +42,19 @@ def build_driver(driver: Driver, package: Path, out: Path, *, root: Path, jobs: 
     sign(modules, out, root=root)
 
 
+def find_source(driver: Driver, package: Path) -> Path:
+    """The one path of the package that the declaration's pattern matches: a release may be in its name."""
+    found = sorted(package.glob(driver.source.lstrip("/")))
+    if len(found) != 1:
+        raise BuildError(f"driver {driver.name}: {len(found)} paths of package {driver.package} match {driver.source}",
+                         "correct source in the driver's declaration")
+    return found[0]
+
+
 def _unpack(archive: Path, folder: str, target: Path) -> None:
+    if archive.is_dir():
+        shutil.copytree(archive / folder, target, symlinks=True)
+        return
     extract("the driver's source", archive, target.with_suffix(".all"))
     (target.with_suffix(".all") / folder).rename(target)
     shutil.rmtree(target.with_suffix(".all"))
@@ -51,18 +65,19 @@ def apply_edit(path: Path, edit: Edit) -> None:
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if text.count(edit.find) != 1:
         raise BuildError(f"edit of {edit.file}: {text.count(edit.find)} places match {edit.find!r}",
-                         "the source has changed; correct or drop the edit in rootfs/drivers")
+                         "correct or drop the edit in rootfs/drivers")
     path.write_text(text.replace(edit.find, edit.replace), encoding="utf-8")
 
 
-def _compile(source: Path, modules: Sequence[str], *, root: Path, jobs: int) -> tuple[Path, ...]:
-    headers = compiler.headers_path(root)
-    common = str(headers).replace("/build", "/source")
+def _compile(source: Path, modules: Sequence[str], *, root: Path, jobs: int,
+             headers: Path | None) -> tuple[Path, ...]:
+    built_against = Path("/src") if headers else compiler.headers_path(root)
+    common = str(built_against).replace("/build", "/source")
     argv = sandbox_argv(root, [
         "/usr/bin/make", "-C", "/out", f"-j{jobs}", "modules", f"CC={compiler.CC}", "ARCH=x86_64",
-        f"SYSSRC={common}", f"SYSOUT={headers}", "IGNORE_CC_MISMATCH=1", f"NV_KERNEL_MODULES={' '.join(modules)}",
+        f"SYSSRC={common}", f"SYSOUT={built_against}", "IGNORE_CC_MISMATCH=1", f"NV_KERNEL_MODULES={' '.join(modules)}",
         "KBUILD_BUILD_USER=nvrc", "KBUILD_BUILD_HOST=build", "KBUILD_BUILD_TIMESTAMP=@0",
-    ], env=clean_env(), writable={"/out": source})
+    ], env=clean_env(), read_only={"/src": headers} if headers else {}, writable={"/out": source})
     run(argv, what="building the driver's kernel modules", timeout_s=1500)
     built = tuple(source / f"{name}.ko" for name in modules)
     strip = ["/usr/bin/strip", "--strip-debug", "--enable-deterministic-archives",
@@ -74,7 +89,8 @@ def _compile(source: Path, modules: Sequence[str], *, root: Path, jobs: int) -> 
 def sign(modules: Sequence[Path], out: Path, *, root: Path) -> None:
     kbuild = next((root / "usr/lib").glob("linux-kbuild-*/scripts/sign-file"), None)
     if kbuild is None:
-        raise BuildError("the compile root has no sign-file", "its kernel headers package should bring linux-kbuild")
+        raise BuildError("the compile root has no sign-file",
+                         "add linux-kbuild, which its kernel headers package should bring")
     argv = sandbox_argv(root, [
         "/usr/bin/make", "--silent", "-f", "/src/sign.mk", f"SIGN_FILE=/{kbuild.relative_to(root)}",
         f"MODULES={' '.join(f'/out/{path.name}' for path in modules)}",

@@ -2,8 +2,8 @@
 """The guest kernel from its distribution package: image, chosen modules, and what is needed to build further ones.
 
 Modules are stored uncompressed (the initrd is compressed as a whole and finit_module(2) then needs no decompressor)
-and byte for byte otherwise, so that their signatures stay good. modules.dep is computed from each module's own list of
-what it depends on; nothing is run to make it.
+and byte for byte otherwise, so that their signatures stay good, at the end of the file or in one of its own.
+modules.dep is computed from each module's own list of what it depends on; nothing is run to make it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
-from nvrc.vocabulary.needs import SERVES
+from nvrc.vocabulary.needs import SERVES, SIGNATURE
 from nvrc_build.ground.errors import BuildError
 
 SIGNED = b"~Module signature appended~\n"
@@ -28,7 +28,8 @@ _TRAILER = struct.Struct(">8xI")  # struct module_signature: for PKCS#7 only the
 class Module:
     """One module file of a kernel: where it lies below lib/modules/<release>/, its content and its needs.
 
-    `softdeps` are lines as modprobe.d(5) has them, less the word and the module's name.
+    `softdeps` are lines as modprobe.d(5) has them, less the word and the module's name. `signature`: what was taken off
+    the end of the file, to lie beside it.
     """
 
     name: str
@@ -36,12 +37,13 @@ class Module:
     data: bytes
     depends: tuple[str, ...]
     softdeps: tuple[str, ...] = ()
+    signature: bytes = b""
 
 
 def find_release(root: Path) -> str:
     found = sorted(path.name for path in (root / "usr/lib/modules").glob("*") if (path / "modules.builtin").is_file())
     if len(found) != 1:
-        raise BuildError(f"{len(found)} kernels in {root}", "an image has exactly one kernel package")
+        raise BuildError(f"{len(found)} kernels in {root}", "give the image exactly one kernel package")
     return found[0]
 
 
@@ -54,8 +56,12 @@ def module_name(file_name: str) -> str:
 
 
 def read_module(path: Path, relative: str) -> Module:
-    data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
-    depends = read_modinfo(data).get("depends", "")
+    try:
+        data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+        depends = read_modinfo(data).get("depends", "")
+    except Exception as wrong:  # elftools raises what its parts raise: the file may be anything
+        raise BuildError(f"{path.name} is not a kernel module: {type(wrong).__name__} {wrong}".rstrip(),
+                         "replace it: the file is cut, damaged or of another kind") from wrong
     return Module(name=module_name(path.name), path=relative.removesuffix(".xz"), data=data,
                   depends=tuple(name.replace("-", "_") for name in depends.split(",") if name),
                   softdeps=tuple(value for key, value in _modinfo(data) if key == "softdep"))
@@ -99,16 +105,17 @@ def select_modules(root: Path, names: Sequence[str], where_there: Sequence[str] 
     return tuple(sorted(chosen.values(), key=lambda module: module.path))
 
 
-def cut_signature(module: Module) -> Module:
-    """The module as it was before it was signed."""
+def split_signature(module: Module) -> Module:
+    """The module as it was before it was signed, and what makes it signed again when it is put behind it."""
     body = module.data.removesuffix(SIGNED)
     if body == module.data:
         return module
     (length,) = _TRAILER.unpack(body[-_TRAILER.size:])
     if length + _TRAILER.size > len(body):
         raise BuildError(f"module {module.name} has a signature of {length} bytes, more than the file",
-                         "the kernel package is damaged: remove it from the cache and build again")
-    return replace(module, data=body[:-_TRAILER.size - length])
+                         "remove the kernel package from the cache and build again: it is damaged")
+    size = len(body) - _TRAILER.size - length
+    return replace(module, data=module.data[:size], signature=module.data[size:])
 
 
 def canonical(name: str) -> str:
@@ -166,6 +173,8 @@ def write_modules(modules: Sequence[Module], root: Path, folder: Path, serves: S
         path = folder / module.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(module.data)
+        if module.signature:
+            path.with_name(path.name + SIGNATURE).write_bytes(module.signature)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "modules.dep").write_bytes(modules_dep(modules))
     if soft := modules_softdep(modules):

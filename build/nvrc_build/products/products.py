@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nvrc.vocabulary.needs import NEEDS
-from nvrc_build.declared.declared import AgentPolicy, Image, Layout
+from nvrc_build.declared.declared import AgentPolicy, Image, Layout, Signatures
 from nvrc_build.ground.cache import digest, digest_files
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.progress import watched
 from nvrc_build.job import ENGINE, EPOCH, Job, Work
-from nvrc_build.products import agent_policy, components
+from nvrc_build.products import agent_policy, beside, components, driver_run, given_kernel, line_policy
 from nvrc_build.products import freeze as freezer
 from nvrc_build.products import kernel as kernels
 from nvrc_build.products.driver import build_driver
@@ -35,6 +35,8 @@ def _code(*names: str) -> str:
 
 
 def kernel_root(work: Work) -> Path:
+    if supply.GIVEN_KERNEL in work.roots:
+        return work.roots[supply.GIVEN_KERNEL]
     found = [work.roots[row.name] for row in work.packages if supply.KERNEL_PACKAGE.fullmatch(row.name)]
     if len(found) != 1:
         raise BuildError(f"{len(found)} kernel packages in the lock", "run: nvrc-image lock")
@@ -47,14 +49,18 @@ def make_modules(job: Job, work: Work) -> Path:
     driver = make_driver(job, work) if job.image.driver else None
     serves = job.image.serves if job.image.layout is Layout.ROOT else None
     names, where_there = modules_named(job.image)
-    key = digest(root.name, repr((names, where_there, serves, job.image.unsigned)), driver.name if driver else "",
+    if kernels.read_config(root).get("CONFIG_MODULES") != "y":
+        job.supply.progress("the kernel loads no modules; what the image's needs name must be built in", 0, 1)
+        names, where_there = (), ()
+    signatures, _ = choose_signatures(job.image, kernels.read_config(root))
+    key = digest(root.name, repr((names, where_there, serves, signatures)), driver.name if driver else "",
                  _code("products/kernel.py"))
 
     def make(out: Path) -> None:
-        chosen = kernels.select_modules(root, names, where_there)
-        chosen = tuple(map(kernels.cut_signature, chosen)) if job.image.unsigned else chosen
         extra = kernels.read_extra_modules(driver) if driver else ()
-        kernels.write_modules((*chosen, *extra), root, out / "usr/lib/modules" / kernels.find_release(root), serves)
+        chosen = (*kernels.select_modules(root, names, where_there), *extra)
+        chosen = tuple(map(kernels.split_signature, chosen)) if signatures is Signatures.BESIDE else chosen
+        kernels.write_modules(chosen, root, out / "usr/lib/modules" / kernels.find_release(root), serves)
 
     return job.cache.get("modules", key, make)
 
@@ -63,25 +69,78 @@ def modules_named(image: Image) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those that the image must have, by name and by need, and those that some kernels do not have."""
     needs = [need for need in NEEDS if need.name in image.serves]
     return ((*image.modules, *(name for need in needs for name in need.modules)),
-            tuple(name for need in needs for name in need.where_there))
+            tuple(name for need in needs for name in (*need.where_there, *need.elsewhere)))
+
+
+def choose_signatures(image: Image, config: Mapping[str, str]) -> tuple[Signatures, str]:
+    """Where the image's modules have their signatures, and why there."""
+    if image.signatures_named is not None:
+        return image.signatures_named, "the image's declaration says so"
+    if config.get("CONFIG_MODULE_SIG") != "y":
+        return Signatures.APPENDED, "this kernel checks none"
+    if config.get("CONFIG_MODULE_SIG_FORCE") == "y":
+        return Signatures.APPENDED, "this kernel loads no module without"
+    return Signatures.BESIDE, ("this kernel requires none by itself, and what covers the kernel covers each file of "
+                               "the image: launch measurement, dm-verity; told to require them, it is given them")
+
+
+def describe_modules(job: Job, work: Work) -> dict[str, object]:
+    """What a manifest says of the kernel's modules; {} for an image without."""
+    if not job.image.kernel:
+        return {}
+    chosen, why = choose_signatures(job.image, kernels.read_config(kernel_root(work)))
+    return {"signatures": chosen.value, "why": why}
 
 
 def make_driver(job: Job, work: Work) -> Path:
     """The GPU driver's modules, compiled for the image's kernel and signed."""
     driver = job.declared.driver(job.image.driver)
     root = supply.root(job.supply, "compile")
-    release, package = kernels.find_release(kernel_root(work)), work.roots[driver.package]
-    if compiler.headers_release(root) != release:
-        raise BuildError(f"kernel {release} and headers {compiler.headers_release(root)} are not of one release",
-                         f"run: nvrc-image lock compile {job.image.name}")
+    package, headers = work.roots[driver.package], _find_headers(job, work, root)
     code = _code("products/driver.py", "supply/extract.py", "supply/compile.py", "products/recipes/sign.mk")
-    key = digest(repr(driver), package.name, root.name, code)
+    key = digest(repr(driver), package.name, root.name, kernel_root(work).name if headers else "", code)
 
     def make(out: Path) -> None:
         with watched([out / "source" / name for name in driver.modules], job.supply.progress):
-            build_driver(driver, package, out, root=root, jobs=os.cpu_count() or 1)
+            build_driver(driver, package, out, root=root, jobs=os.cpu_count() or 1, headers=headers)
 
     return job.cache.get("driver", key, make)
+
+
+def _find_headers(job: Job, work: Work, root: Path) -> Path | None:
+    """Those of a given kernel; None where the compile root has the kernel's own."""
+    if job.kernel is not None and job.image.kernel == supply.GIVEN_KERNEL:
+        headers = job.kernel / "headers"
+        if not (headers / "Makefile").is_file():
+            raise BuildError(f"kernel {job.kernel} has no headers/, and driver {job.image.driver} is compiled for it",
+                             "put the tree there that `make modules_prepare` was run in, or a package's headers")
+        return headers.resolve()
+    release = kernels.find_release(kernel_root(work))
+    if compiler.headers_release(root) != release:
+        raise BuildError(f"kernel {release} and headers {compiler.headers_release(root)} are not of one release",
+                         f"run: nvrc-image lock compile {job.image.name}")
+    return None
+
+
+def make_kernel(job: Job, _work: Work) -> Path:
+    """The kernel that the caller brought."""
+    if job.kernel is None:
+        raise BuildError(f"image {job.image.name} needs a kernel of yours", "give one with --kernel FOLDER")
+    source = job.kernel
+    key = digest(given_kernel.check(source), *(file_sha256(source / name) for name in ("vmlinuz", "config")),
+                 given.identify(source / "modules") if (source / "modules").is_dir() else "",
+                 _code("products/given_kernel.py"))
+    return job.cache.get("kernel", key, lambda out: given_kernel.arrange(source, out))
+
+
+def make_driver_run(job: Job, _work: Work) -> Path:
+    """NVIDIA's installer as a package."""
+    if job.driver_run is None or not job.driver_run.sha256:
+        raise BuildError(f"image {job.image.name} needs NVIDIA's installer",
+                         "give it with --driver-run PATH#sha256=HEX or URL#sha256=HEX")
+    file = given.open_given(job.driver_run, job.cache, job.supply.progress)
+    key = digest(job.driver_run.sha256, _code("products/driver_run.py", "supply/extract.py", "tree/elf.py"))
+    return job.cache.get("nvidia-run", key, lambda out: driver_run.arrange(file, out))
 
 
 _REMEDY = ("boot a kernel built with signing.x509; or, where a machine has a variable store of its own, put it into "
@@ -119,16 +178,23 @@ def make_site(job: Job) -> Path:
 
 def make_init(job: Job, _work: Work) -> Path:
     sources, base = freezer.source_files(job.checkout), freezer.source_folder(job.checkout)
-    tools, site = supply.root(job.supply, "tools"), make_site(job)
-    code = _code("products/freeze.py", "products/prune.py")
-    key = digest(digest_files(sources, base), tools.name, site.name, code)
+    tools, compiler, site = supply.root(job.supply, "tools"), supply.root(job.supply, "compile"), make_site(job)
+    code = _code("products/freeze.py", "products/prune.py", "supply/compile.py")
+    movable = job.image.is_confidential
+    key = digest(digest_files(sources, base), tools.name, compiler.name, site.name, code, str(movable))
 
     def make(out: Path) -> None:
-        frozen = freezer.freeze(job.checkout, root=tools, site=site, out=out, epoch=EPOCH)
+        frozen = freezer.freeze(job.checkout, tools, compiler, site, out=out, epoch=EPOCH, is_movable=movable)
         (out / "usr/lib").mkdir(parents=True)
         frozen.rename(out / "usr/lib/nvrc")
 
     return job.cache.get("freeze", key, make)
+
+
+def make_beside(job: Job, work: Work) -> Path:
+    tools, site, init = supply.root(job.supply, "tools"), make_site(job), make_init(job, work)
+    key = digest(init.name, _code("products/beside.py", "products/recipes/lay_beside.py"))
+    return job.cache.get("beside", key, lambda out: beside.lay(job.checkout, root=tools, site=site, init=init, out=out))
 
 
 def make_first(job: Job, _work: Work) -> Path:
@@ -196,6 +262,21 @@ def _policy(job: Job) -> tuple[str, AgentPolicy | bytes]:
     return name, file.read_bytes()
 
 
+def make_line_policy(job: Job, _work: Work) -> Path:
+    """The owner's policy for the kernel command line, read by the init's parser."""
+    if job.line_policy is None:
+        raise BuildError(f"image {job.image.name} needs a policy that was not given", "give one with --policy FILE")
+    name = str(job.line_policy.path or job.line_policy.url)
+    data = line_policy.check_given(name, given.open_given(job.line_policy, job.cache, job.supply.progress))
+
+    def make(out: Path) -> None:
+        target = out / line_policy.PLACE
+        target.parent.mkdir(parents=True)
+        target.write_bytes(data)
+
+    return job.cache.get("policy", hashlib.sha256(data).hexdigest(), make)
+
+
 def make_components(job: Job, _work: Work) -> Path:
     """Confidential guest components as they were given, laid out as in the image."""
     if job.components is None:
@@ -212,6 +293,8 @@ def make_components(job: Job, _work: Work) -> Path:
     return job.cache.get("components", key, make)
 
 
+GIVEN: Mapping[str, Maker] = {supply.GIVEN_KERNEL: make_kernel, "@nvidia-run": make_driver_run}
 MODULES: Mapping[str, Maker] = {"@modules": make_modules}
-PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@first": make_first, "@agent": make_agent,
-                                 "@agent-policy": make_agent_policy, "@components": make_components}
+PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@nvrc-metrics": make_beside, "@first": make_first,
+                                 "@agent": make_agent, "@agent-policy": make_agent_policy,
+                                 "@components": make_components, line_policy.PRODUCT: make_line_policy}

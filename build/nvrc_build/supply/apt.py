@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nvrc_build.declared.kinds import FileWord, Sha256
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.run import clean_env, find, run
 
@@ -24,11 +25,11 @@ _NOT_FOUND = re.compile(r"E: (?:Version .* was not found|Unable to locate packag
 class Package:
     """One binary package, pinned. `depends` stays text: closure is apt's business, not ours."""
 
-    name: str
-    version: str
-    arch: str
+    name: FileWord
+    version: FileWord
+    arch: FileWord
     size: int
-    sha256: str
+    sha256: Sha256
 
     @property
     def file_name(self) -> str:
@@ -36,21 +37,55 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Archive:
-    """One suite of one distribution, and where its private apt keeps state."""
+class Source:
+    """A suite and whose signature holds for it. Without a keyring it is a folder of this machine, believed as it is."""
 
     uri: str
     suite: str
     components: tuple[str, ...]
-    keyring: Path
+    keyring: Path | None
+
+    def stanza(self) -> str:
+        signed = f"Signed-By: {self.keyring}" if self.keyring is not None else "Trusted: yes"
+        components = f"Components: {' '.join(self.components)}\n" if self.components else ""
+        return f"Types: deb\nURIs: {self.uri}\nSuites: {self.suite}\n{components}{signed}\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """Packages, with `*`, that are held at versions which begin with a text."""
+
+    packages: tuple[str, ...]
+    version: str
+
+    def stanza(self) -> str:
+        """Above 1000, so that a higher version of another archive does not win."""
+        return f"Package: {' '.join(self.packages)}\nPin: version {self.version}*\nPin-Priority: 1001\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """One suite of one distribution, further sources beside it, and where their private apt keeps state."""
+
+    uri: str
+    suite: str
+    components: tuple[str, ...]
+    keyring: Path | None
     state: Path
+    further: tuple[Source, ...] = ()
+    pins: tuple[Pin, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        first = Source(uri=self.uri, suite=self.suite, components=self.components, keyring=self.keyring)
+        return (first, *self.further)
 
     def options(self) -> list[str]:
         pairs = {
             "Dir::State": self.state, "Dir::State::lists": self.state / "lists",
             "Dir::State::status": self.state / "status", "Dir::Cache": self.state / "cache",
             "Dir::Etc::sourcelist": self.state / "archive.sources", "Dir::Etc::sourceparts": "/dev/null",
-            "Dir::Etc::preferences": "/dev/null", "Dir::Etc::preferencesparts": "/dev/null",
+            "Dir::Etc::preferences": self.state / "preferences", "Dir::Etc::preferencesparts": "/dev/null",
             "APT::Architecture": "amd64", "APT::Architectures": "amd64", "Acquire::Languages": "none",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
             "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
@@ -61,15 +96,17 @@ class Archive:
 
 
 def update(archive: Archive) -> None:
-    if not archive.keyring.is_file():
-        raise BuildError(f"keyring {archive.keyring} is missing", "install the package debian-archive-keyring")
+    for source in archive.sources:
+        if source.keyring is not None and not source.keyring.is_file():
+            raise BuildError(f"keyring {source.keyring} is missing", "install the package that has it, such as "
+                             "debian-archive-keyring, or give the key with --archive-key NAME=FILE")
     for folder in ("lists/partial", "cache/archives/partial", "tmp"):
         (archive.state / folder).mkdir(parents=True, exist_ok=True)
     (archive.state / "status").touch()
-    (archive.state / "archive.sources").write_text(
-        f"Types: deb\nURIs: {archive.uri}\nSuites: {archive.suite}\n"
-        f"Components: {' '.join(archive.components)}\nSigned-By: {archive.keyring}\n", encoding="utf-8")
-    _apt(archive, ["update", "--error-on=any"], what=f"reading the package lists of {archive.suite}")
+    for name, rows in (("archive.sources", archive.sources), ("preferences", archive.pins)):
+        (archive.state / name).write_text("\n".join(row.stanza() for row in rows), encoding="utf-8")
+    _apt(archive, ["update", "--error-on=any"],
+         what=f"reading the package lists of {', '.join(source.suite for source in archive.sources)}")
 
 
 def _apt(archive: Archive, words: Sequence[str], *, cwd: Path | None = None, what: str) -> str:
@@ -130,7 +167,7 @@ def take(package: Package, debs: Path) -> Path:
     """The package's file for whoever opens it: what is in the cache is believed only as far as its hash."""
     if not is_present(package, debs):
         raise BuildError(f"{debs / package.file_name} is not the package that the lock names any more",
-                         "find out who changes the cache; run the build again, which fetches it anew")
+                         "find out who changes the cache; run the build again, which fetches it again")
     return debs / package.file_name
 
 
@@ -143,7 +180,7 @@ def adopt(package: Package, partial: Path, debs: Path) -> None:
     if found != package.sha256:
         path.unlink()
         raise BuildError(f"package {package.name} {package.version}: sha256 is {found}, the lock says {package.sha256}",
-                         "the mirror or the lock is wrong; run: nvrc-image lock, and review what changed")
+                         "run nvrc-image lock, and review what changed: the mirror or the lock is wrong")
     path.rename(debs / package.file_name)
 
 

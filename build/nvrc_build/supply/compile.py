@@ -28,7 +28,7 @@ FREESTANDING = (
 def headers_release(root: Path) -> str:
     found = sorted(path.parent.name for path in (root / "usr/lib/modules").glob("*/build"))
     if len(found) != 1:
-        raise BuildError(f"{len(found)} sets of kernel headers in {root}", "a compile root has exactly one")
+        raise BuildError(f"{len(found)} sets of kernel headers in {root}", "give the compile root exactly one")
     return found[0]
 
 
@@ -47,15 +47,31 @@ def compile_static(sources: Sequence[Path], out: Path, *, root: Path) -> Path:
     return _compile(sources, ("-static", "-O2", "-Wall", "-Wextra", "-Wl,--build-id=none"), out, root=root)
 
 
+def compile_launcher(sources: Sequence[Path], out: Path, *, root: Path, is_movable: bool) -> Path:
+    """One program with the interpreter in it, whose functions it exports for the extension modules beside it.
+
+    Debian has two archives: one as in its python3.13, optimised by what programs were seen to do and at fixed
+    addresses, and one that can be at any address.
+    """
+    place, archive = (("-fpie", "-pie"), "-pic") if is_movable else (("-fno-pie", "-no-pie"), "")
+    flags = ("-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", *place, "-s",
+             "-I/usr/include/python3.13", "-Wl,--export-dynamic,-z,relro,-z,now,-z,noexecstack,--build-id=none")
+    found = next(root.glob(f"usr/lib/python3.13/config-*/libpython3.13{archive}.a"))
+    libraries = (f"/{found.relative_to(root)}", "-l:libz.a", "-l:libmd.a", "-lm")
+    return _compile(sources, flags, out, root=root, libraries=libraries)
+
+
 def compile_freestanding(source: Path, out: Path, *, root: Path) -> Path:
     """One program that is its source and nothing else."""
     return _compile([source], FREESTANDING, out, root=root)
 
 
-def _compile(sources: Sequence[Path], flags: Sequence[str], out: Path, *, root: Path) -> Path:
+def _compile(sources: Sequence[Path], flags: Sequence[str], out: Path, *, root: Path,
+             libraries: Sequence[str] = ()) -> Path:
     folder = sources[0].parent
     argv = sandbox_argv(root, [
         CC, *flags, "-g0", "-ffile-prefix-map=/src=.", "-o", "/out/program", *(f"/src/{path.name}" for path in sources),
+        *libraries,
     ], env=clean_env(), read_only={"/src": folder}, writable={"/out": out})
     run(argv, what=f"compiling {sources[0].name}")
     return out / "program"

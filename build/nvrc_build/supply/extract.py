@@ -27,7 +27,7 @@ _MOST_FINDINGS = 20
 _CHUNK = 1 << 20
 _LONGEST_NAME, _LONGEST_TARGET = 255, 4095
 # What tarfile and its decompressors raise over a file that is cut, damaged or of another kind.
-_DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, OverflowError)
+DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, OverflowError)
 
 
 class Kind(Enum):
@@ -47,7 +47,7 @@ def extract(what: str, archive: Path, target: Path, *, absolute_links: bool = Fa
                 for member in members:
                     _write(tar, member, target)
                 _stamp_folders(members, target)
-    except _DAMAGE as wrong:
+    except DAMAGE as wrong:
         if isinstance(wrong, OSError) and wrong.errno is not None:
             raise  # the disk's failure, not the archive's
         raise BuildError(f"{what} {archive.name} cannot be unpacked: {wrong}",
@@ -55,7 +55,7 @@ def extract(what: str, archive: Path, target: Path, *, absolute_links: bool = Fa
     if findings:
         more = (f"and {len(findings) - _MOST_FINDINGS} more",) if len(findings) > _MOST_FINDINGS else ()
         raise BuildError(f"{what} {archive.name} cannot be unpacked: not all of it is files, folders and links within",
-                         "make the archive anew without what is refused", findings=(*findings[:_MOST_FINDINGS], *more))
+                         "make the archive again without what is refused", findings=(*findings[:_MOST_FINDINGS], *more))
 
 
 def _open(archive: Path) -> tarfile.TarFile:
@@ -82,7 +82,7 @@ def _read_to_end(tar: tarfile.TarFile) -> None:
     while tar.fileobj is not None and (chunk := tar.fileobj.read(_CHUNK)):
         left -= len(chunk)
         if chunk.strip(b"\0") or left < 0:
-            raise tarfile.TarError("behind its last member is something that is no member")
+            raise tarfile.TarError("behind its last member is something that is not a member")
 
 
 def check(members: Iterable[tarfile.TarInfo], *, absolute_links: bool = False) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def _refuse(member: tarfile.TarInfo, seen: dict[PurePosixPath, Kind], *, absolut
         if member.issym():
             yield from _refuse_target(path, member.linkname, absolute_links=absolute_links)
         elif member.islnk() and seen.get(PurePosixPath(member.linkname)) is not Kind.FILE:
-            yield f"is a hard link to {member.linkname!r}, which is no file that comes before it"
+            yield f"is a hard link to {member.linkname!r}, which is not a file that comes before it"
         seen[path] = kind
 
 
@@ -121,7 +121,7 @@ def _refuse_place(path: PurePosixPath, kind: Kind, seen: dict[PurePosixPath, Kin
         if seen.setdefault(parent, Kind.FOLDER) is not Kind.FOLDER:
             yield f"lies below {str(parent)!r}, which is {seen[parent].value}"
     if seen.get(path, kind) is not kind:
-        yield f"is there twice, as {seen[path].value} and as {kind.value}"
+        yield f"is given twice, as {seen[path].value} and as {kind.value}"
 
 
 def _refuse_target(path: PurePosixPath, linkname: str, *, absolute_links: bool) -> Iterator[str]:

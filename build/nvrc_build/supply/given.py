@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that the caller brings: a kata-agent, confidential guest components. A path, or a URL with its sha256.
 
-`PATH` or `URL#sha256=HEX` (http, https, file). What came from a URL gets its name in the cache only once its hash is
-right, and is never fetched twice. An archive or a folder is laid out as its files shall lie in the image.
+`PATH`, `PATH#sha256=HEX` or `URL#sha256=HEX` (http, https, file). What came from a URL gets its name in the cache only
+once its hash is right, and is never fetched twice. An archive or a folder is laid out as its files shall lie in the
+image.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from nvrc_build.supply.extract import extract
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SCHEMES = ("http", "https", "file")
-_FORM = "give PATH or URL#sha256=64 hexadecimal digits"
+_FORM = "give PATH, PATH#sha256=64 hexadecimal digits, or URL#sha256=..."
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """Either a path, or a URL and the hash that what lies there must have."""
+    """A path or a URL, and the hash that what lies there must have: a URL has one always."""
 
     what: str
     path: Path | None = None
@@ -40,7 +41,12 @@ class Given:
 
 def parse_given(what: str, text: str) -> Given:
     if "://" not in text:
-        return Given(what=what, path=Path(text))
+        path, mark, value = text.rpartition("#sha256=")
+        if not mark:
+            return Given(what=what, path=Path(text))
+        if not _SHA256.fullmatch(value):
+            raise BuildError(f"{what} {path}: {value!r} is not a sha256", _FORM)
+        return Given(what=what, path=Path(path), sha256=value)
     url, _, fragment = text.partition("#")
     name, _, value = fragment.partition("=")
     if urlsplit(url).scheme not in _SCHEMES:
@@ -58,6 +64,8 @@ def check_given(given: Given) -> None:
 def open_given(given: Given, cache: Cache, progress: Progress) -> Path:
     """The file or folder itself; what a URL names comes from the cache when it was fetched before."""
     if given.path is not None:
+        if given.sha256:
+            _check_hash(given, given.path)
         return given.path
     made = cache.get("given", given.sha256, lambda out: _fetch(given, out / "file", progress))
     _check_hash(given, made / "file")
@@ -83,8 +91,8 @@ def _check_hash(given: Given, file: Path) -> None:
     """At every use: the cache's own digest was taken by whoever filled it."""
     found = file_sha256(file)
     if found != given.sha256:
-        raise BuildError(f"{given.what} {given.url}: sha256 is {found}, {given.sha256} was given",
-                         "do not use it before you know why; then give the hash of what you want")
+        raise BuildError(f"{given.what} {given.url or given.path}: sha256 is {found}, {given.sha256} was given",
+                         "find out why before you use it; then give the hash of what you want")
 
 
 def identify(path: Path) -> str:

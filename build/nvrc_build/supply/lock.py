@@ -7,32 +7,25 @@ Names no host: where a package comes from is the machine's business, what it con
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from nvrc_build.declared.toml import Findings, Table, read_toml
+from nvrc_build.declared.toml import Findings, read_toml
 from nvrc_build.supply.apt import Package
 
 _HEAD = "# Written by `nvrc-image lock`. One package per line; what an image or a root is made of changes only here.\n"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    packages: tuple[Package, ...]
+
+
 def read_lock(path: Path) -> tuple[Package, ...]:
     findings = Findings()
-    table = read_toml(path, findings, f"{path.parent.name}/{path.name}")
-    packages = tuple(_package(row) for row in table.tables("packages"))
-    table.close()
+    lock = read_toml(Lock, path, findings, f"{path.parent.name}/{path.name}")
     findings.raise_if_any(f"lock {path.name}")
-    return tuple(sorted(packages))
-
-
-def _package(row: Table) -> Package:
-    package = Package(name=row.text("name"), version=row.text("version"), arch=row.text("arch"),
-                      size=row.number("size"), sha256=row.text("sha256"))
-    if len(package.sha256) != 64 or set(package.sha256) - set("0123456789abcdef"):
-        row.note("sha256", f"of {package.name} is not 64 hexadecimal digits")
-    if "/" in package.name + package.version + package.arch:
-        row.note("name", f"{package.name} {package.version} {package.arch} holds a slash")
-    row.close()
-    return package
+    return tuple(sorted(lock.packages)) if lock is not None else ()
 
 
 def write_lock(packages: Sequence[Package]) -> str:

@@ -39,6 +39,7 @@ def _stanzas(text: str) -> list[dict[str, str]]:
     for line in text.splitlines():
         if not line.strip():
             stanzas.append({})
+            field = ""
         elif line.startswith("#"):
             continue
         elif line[0] in " \t" and field:

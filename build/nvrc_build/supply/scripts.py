@@ -16,8 +16,10 @@ from nvrc_build.declared.declared import Slice
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.run import clean_env, find
 from nvrc_build.supply.apt import Package, take
+from nvrc_build.supply.extract import DAMAGE, list_members
 
 _AT_INSTALLATION = ("preinst", "postinst")
+REMEDY = "remove it from the cache's debs/ and build again"
 
 
 def read_scripts(deb: Path) -> tuple[str, ...]:
@@ -25,17 +27,20 @@ def read_scripts(deb: Path) -> tuple[str, ...]:
     done = subprocess.run([find("dpkg-deb", "dpkg"), "--ctrl-tarfile", deb], capture_output=True, check=False,
                           env=clean_env(), stdin=subprocess.DEVNULL)
     if done.returncode != 0:
-        raise BuildError(f"package {deb.name} cannot be read", "remove it from the cache's debs/ and build again",
+        raise BuildError(f"package {deb.name} cannot be read", REMEDY,
                          findings=tuple(done.stderr.decode("utf-8", "replace").splitlines()))
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
-        names = {name.removeprefix("./") for name in tar.getnames()}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+            names = {member.name.removeprefix("./") for member in list_members(tar)}
+    except DAMAGE as wrong:
+        raise BuildError(f"package {deb.name} cannot be read: {wrong}", REMEDY) from wrong
     return tuple(name for name in _AT_INSTALLATION if name in names)
 
 
 def unexplained_scripts(slices: Sequence[Slice], used: Iterable[str], packages: Sequence[Package],
                         debs: Path) -> list[str]:
     """Packages with files in the image whose scripts no slice accounts for, and explanations of none."""
-    explained = {row.package: (part.name, row.why) for part in slices for row in part.unscripted}
+    explained = {row.package: (part.name, row) for part in slices for row in part.unscripted}
     names, found = set(used), []
     for package in sorted(packages):
         if package.name not in names:
@@ -44,7 +49,7 @@ def unexplained_scripts(slices: Sequence[Slice], used: Iterable[str], packages: 
         if scripts and package.name not in explained:
             found.append(f"package {package.name} has a {' and a '.join(scripts)} that would have to run; scripts "
                          "never run, so say in a slice's [[unscripted]] why its files are good without, or leave it")
-        if not scripts and package.name in explained:
+        if not scripts and package.name in explained and not explained[package.name][1].in_some_archives:
             found.append(f"slice {explained[package.name][0]!r}: {package.name} has no scripts; "
                          "take its [[unscripted]] out")
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -17,50 +17,87 @@ from nvrc_build.ground.cache import Cache, digest
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.progress import Progress
 from nvrc_build.supply import apt, roots
-from nvrc_build.supply.apt import Archive, Package, VanishedError
+from nvrc_build.supply.apt import Archive, Package, Pin, VanishedError
+from nvrc_build.supply.archives import Addresses, find_source
 from nvrc_build.supply.lock import compare, read_lock
-from nvrc_build.supply.mirror import choose_mirror
 
+GIVEN_KERNEL = "@kernel"
 KERNEL_PACKAGE = re.compile(r"linux-image-\d.*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supply:
-    """Where declarations, locks and the cache are, and how to reach archives."""
+    """Where declarations, locks and the cache are, and how to reach archives.
+
+    `packages`: further ones that the caller wants images to take libraries from, not locked.
+    """
 
     rootfs: Path
     declared: Declarations
     cache: Cache
     mirror: str | None
     progress: Progress
+    addresses: Addresses = field(default_factory=Addresses)
+    packages: tuple[str, ...] = ()
 
 
 def lock_file(rootfs: Path, kind: str, name: str) -> Path:
     return rootfs / "locks" / f"{kind}-{name}.toml"
 
 
-def open_archive(supply: Supply, name: str) -> Archive:
-    """The archive with its package lists read just now."""
-    row = supply.declared.archive(name)
-    uri = choose_mirror(row.distribution, row.suite, supply.mirror)
-    state = supply.cache.folder("apt") / digest(name, uri, *row.components)[:16]
-    archive = Archive(uri=uri, suite=row.suite, components=row.components, keyring=Path(row.keyring), state=state)
+def archive_names(row: Root | Image) -> tuple[str, ...]:
+    return (row.archive, *(row.further_archives if isinstance(row, Image) else ()))
+
+
+def open_archive(supply: Supply, row: Root | Image) -> Archive:
+    """The archives of a root or an image as one, with their package lists read just now."""
+    names, pins = archive_names(row), _pins(supply.declared, row)
+    places = [f"{name}={supply.addresses.places.get(name, '')}" for name in names]
+    state = supply.cache.folder("apt") / digest(*places, supply.mirror or "", repr(pins))[:16]
+    first, *further = [find_source(supply.declared.archive(name), supply.rootfs, supply.addresses, supply.mirror, state)
+                       for name in names]
+    archive = Archive(uri=first.uri, suite=first.suite, components=first.components, keyring=first.keyring, state=state,
+                      further=tuple(further), pins=pins)
     apt.update(archive)
     return archive
 
 
+def _pins(declared: Declarations, row: Root | Image) -> tuple[Pin, ...]:
+    if not isinstance(row, Image) or not row.driver_branch:
+        return ()
+    return (Pin(packages=declared.driver(row.driver).pins, version=f"{row.driver_branch}."),)
+
+
 def fetch(supply: Supply, row: Root | Image, kind: str) -> tuple[Package, ...]:
     """The locked packages, all of them in the cache. A drifted archive is an error, or a notice where a lock may."""
-    locked = read_lock(lock_file(supply.rootfs, kind, row.name))
+    path = lock_file(supply.rootfs, kind, row.name)
+    if not path.is_file():
+        raise BuildError(f"{kind} {row.name} has no lock, which says what it is made of",
+                         f"run: nvrc-image lock {row.name}, with the same options")
+    locked = read_lock(path)
     debs = supply.cache.folder("debs")
+    wanted = [name for name in supply.packages if kind == "image" and name not in {package.name for package in locked}]
+    if wanted:
+        locked = tuple(sorted({*locked, *_fetch_further(supply, row, wanted)}))
     if all(apt.is_present(package, debs) for package in locked):
         return locked
     with supply.cache.locked():
         return _download(supply, row, locked, debs)
 
 
+def _fetch_further(supply: Supply, row: Root | Image, names: Sequence[str]) -> tuple[Package, ...]:
+    """Of today's archive, and said so: nothing but the archive's signature holds for them."""
+    with supply.cache.locked():
+        archive = open_archive(supply, row)
+        found = apt.describe(archive, names)
+        apt.download(archive, found, supply.cache.folder("debs"))
+    for package in found:
+        supply.progress(f"not locked: {package.name} {package.version} sha256 {package.sha256}", 0, 1)
+    return found
+
+
 def _download(supply: Supply, row: Root | Image, locked: tuple[Package, ...], debs: Path) -> tuple[Package, ...]:
-    archive = open_archive(supply, row.archive)
+    archive = open_archive(supply, row)
     try:
         apt.download(archive, locked, debs)
     except VanishedError:
@@ -98,7 +135,7 @@ def image_packages(declared: Declarations, image: Image) -> tuple[str, ...]:
 
 def _kernel_package(archive: Archive, image: Image) -> tuple[Package, ...]:
     """The one package that carries the kernel: the declared name is a meta package which depends on it."""
-    if not image.kernel:
+    if not image.kernel or image.kernel == GIVEN_KERNEL:
         return ()
     found = tuple(row for row in apt.resolve(archive, [image.kernel]) if KERNEL_PACKAGE.fullmatch(row.name)
                   and row.name != image.kernel)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nvrc_build.declared.declared import Slice, User
+from nvrc_build.declared.declared import Slice
+from nvrc_build.declared.parts import User
 from nvrc_build.tree.tree import Origin, Tree
 
 

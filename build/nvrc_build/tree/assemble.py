@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def _declare(row: Slice, tree: Tree, files: Path) -> None:
     for link in row.links:
         tree.add_link(link.path, link.target, origin)
     for text in row.texts:
-        content = text.content.encode() if not text.source else (files / text.source).read_bytes()
+        content = (files / text.source).read_bytes() if text.source else (text.content or "").encode()
         tree.add_file(text.path, content, origin, text.mode)
     if row.console:
         tree.add_console("/dev/console", origin)
@@ -59,7 +59,7 @@ def _take(row: Slice, tree: Tree, pool: Pool, findings: list[str]) -> None:
         found: dict[str, Item] = {}
         for pattern in take.paths:
             hits = pool.match(take.package, pattern)
-            if not hits:
+            if not hits and not take.count:
                 findings.append(f"slice {row.name!r}: {take.package} has nothing at {pattern}")
             found.update((item.path, item) for item in hits)
         if take.count and len(found) != take.count:
@@ -92,8 +92,17 @@ def _mode(item: Item) -> int:
     return mode
 
 
-def close_libraries(tree: Tree, pool: Pool, below: Tree | None) -> list[str]:
-    """Add every library that an ELF file of the tree needs and that neither the tree nor the one below has."""
+def _say_nothing(_library: str) -> str:
+    return ""
+
+
+def close_libraries(tree: Tree, pool: Pool, below: Tree | None,
+                    suggest: Callable[[str], str] = _say_nothing,
+                    folders: Sequence[str] = elf.LIBRARY_FOLDERS) -> list[str]:
+    """Add every library that an ELF file of the tree needs and that neither the tree nor the one below has.
+
+    `suggest` says what to do about one that is nowhere; `folders` are where the loader looks.
+    """
     findings: list[str] = []
     known: dict[str, elf.Needs] = {}
     places = _Places(tree=tree, below=below)
@@ -108,24 +117,31 @@ def close_libraries(tree: Tree, pool: Pool, below: Tree | None) -> list[str]:
         if needs is None:
             continue
         known[entry.path] = needs
-        wanted = [_candidates(name, needs) for name in needs.libraries]
+        wanted = [_candidates(name, needs, folders) for name in needs.libraries]
         wanted += [(needs.interpreter,)] if needs.interpreter else []
         for candidates in wanted:
-            waiting += _provide(candidates, entry, places, pool, findings)
-    return [*findings, *missing_versions(known, places)]
+            found = _provide(candidates, entry, places, pool)
+            if found is None:
+                name = posixpath.basename(candidates[0])
+                findings.append("; ".join(filter(None, (
+                    f"slice {entry.origin.slice!r}: {entry.path} needs {name}, which no package of the image has",
+                    suggest(name)))))
+            waiting += found or []
+    return [*findings, *missing_versions(known, places, folders)]
 
 
-def _candidates(library: str, needs: elf.Needs) -> tuple[str, ...]:
-    return tuple(posixpath.join(folder, library) for folder in (*needs.run_path, *elf.LIBRARY_FOLDERS))
+def _candidates(library: str, needs: elf.Needs, folders: Sequence[str]) -> tuple[str, ...]:
+    return tuple(posixpath.join(folder, library) for folder in (*needs.run_path, *folders))
 
 
-def missing_versions(known: Mapping[str, elf.Needs], places: _Places) -> list[str]:
+def missing_versions(known: Mapping[str, elf.Needs], places: _Places,
+                     folders: Sequence[str] = elf.LIBRARY_FOLDERS) -> list[str]:
     """A program from elsewhere finds every library, and still does not start: it was linked against newer ones."""
     found = []
     defined: dict[str, frozenset[str]] = {}
     for path, needs in sorted(known.items()):
         for library, versions in needs.versions.items():
-            provider = next(filter(None, map(places.get, _candidates(library, needs))), None)
+            provider = next(filter(None, map(places.get, _candidates(library, needs, folders))), None)
             if provider is None:
                 continue
             if provider.path not in defined:
@@ -163,17 +179,15 @@ def has_path(tree: Tree, path: str) -> bool:
     return tree.get(follow(tree, posixpath.normpath(path))) is not None
 
 
-def _provide(candidates: Sequence[str], entry: Entry, places: _Places, pool: Pool, findings: list[str]) -> list[Entry]:
-    """Make sure that one of the candidate paths exists; returns what had to be added."""
+def _provide(candidates: Sequence[str], entry: Entry, places: _Places, pool: Pool) -> list[Entry] | None:
+    """Make sure that one of the candidate paths exists; returns what had to be added, None when nothing has it."""
     if any(map(places.has, candidates)):
         return []
     tree = places.tree
     paths = [follow(tree, posixpath.normpath(path)) for path in candidates]
     item = next((found for found in map(pool.find, paths) if found is not None), None)
     if item is None:
-        findings.append(f"slice {entry.origin.slice!r}: {entry.path} needs {posixpath.basename(candidates[0])}, "
-                        "which no package of the image has")
-        return []
+        return None
     added: list[Entry] = []
     while item is not None:
         _add_item(tree, item, entry.origin.slice)
@@ -221,7 +235,7 @@ def strange_programs(tree: Tree, below: Tree | None = None) -> list[str]:
             name = "".join(head[2:].split(b"\n")[0].decode("utf-8", "replace").split()[:1])
             reason = "" if _exists(name, tree, below) else f"is a script for {name!r}, which is not in the image"
         else:
-            reason = "" if elf.is_program(head) else "has the execute bit and is no ELF file for x86-64"
+            reason = "" if elf.is_program(head) else "has the execute bit and is not an ELF file for x86-64"
         found += [f"slice {entry.origin.slice!r}: {entry.path} {reason}"] if reason else []
     return found
 

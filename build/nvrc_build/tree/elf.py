@@ -60,7 +60,7 @@ def read_needs(data: bytes, path: str) -> Needs | None:
         return _read(ELFFile(io.BytesIO(data)), posixpath.dirname(path))
     except Exception as err:  # pyelftools raises what its parts raise: the file may be anything
         raise BuildError(f"{path} is a damaged ELF file: {type(err).__name__} {printable(str(err))}".rstrip(),
-                         "take it anew from where it came from") from err
+                         "copy it again from its origin") from err
 
 
 def _read(elf: ELFFile, origin: str) -> Needs:

@@ -11,7 +11,7 @@ import fnmatch
 import json
 import posixpath
 
-from nvrc_build.declared.declared import FileList
+from nvrc_build.declared.parts import FileList
 from nvrc_build.tree.pool import Item, Pool
 
 

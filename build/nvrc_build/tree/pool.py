@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Distribution packages of the usrmerge era still name a few old places.
+_PRODUCT = "@"
 _MERGED = re.compile(r"^/(bin|sbin|lib|lib64)/")
 
 
@@ -29,11 +30,13 @@ class Item:
 
 
 class Pool:
+    """A path that several have is a package's before a product's: what components bundle, PID 1 would load as well."""
+
     def __init__(self, roots: Mapping[str, Path]) -> None:
         self._by_package = {package: _list(package, root) for package, root in sorted(roots.items())}
         self._by_path: dict[str, Item] = {}
-        for items in self._by_package.values():
-            for item in items:
+        for package in sorted(self._by_package, key=lambda name: (name.startswith(_PRODUCT), name)):
+            for item in self._by_package[package]:
                 self._by_path.setdefault(item.path, item)
 
     @property

@@ -75,6 +75,11 @@ class Tree:
         self._add(Entry(path=clean_path(path), kind=Kind.FILE, mode=mode, origin=origin, size=len(data),
                         sha256=hashlib.sha256(data).hexdigest(), xattrs=xattrs, content=content))
 
+    def replace_file(self, path: str, content: Path | bytes, origin: Origin) -> None:
+        """A file that stands for whatever slices had there, and disagrees with none."""
+        self._entries.pop(clean_path(path), None)
+        self.add_file(path, content, origin)
+
     def add_folder(self, path: str, origin: Origin, mode: int = 0o755) -> None:
         self._add(Entry(path=clean_path(path), kind=Kind.FOLDER, mode=mode, origin=origin))
 

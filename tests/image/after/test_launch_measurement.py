@@ -113,7 +113,7 @@ def test_shapes(text: str, shapes: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "0-2", "4097", "3-1", "1-", "-1", "1,,2", "a", "1 2", "1-2-3", "\N{ARABIC-INDIC DIGIT ONE}"])
 def test_what_is_no_shape(text: str) -> None:
-    with pytest.raises(BuildError, match="is no number of virtual CPUs"):
+    with pytest.raises(BuildError, match="is not a number of virtual CPUs"):
         parse_shapes(text)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.documents import unset
 from fakes.kata_images import LINE, NVML
 from image.output.test_disk_images import make_disk
 from nvrc_build.after import overlay_image
@@ -106,15 +107,18 @@ def test_every_command_takes_the_new_image_by_name_and_by_path(tmp_path: Path,
     # With nothing over it: the same disk, elsewhere and in its own place.
     (tmp_path / "none").mkdir()
     for words in (("-o", str(tmp_path / "again")), ("--name", "fixed")):
-        assert main(["overlay", "fixed", str(tmp_path / "none"), *words, *rest]) == 0
+        capsys.readouterr()
+        assert main(["overlay", "fixed", str(tmp_path / "none"), *words, *rest, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["schema"], told["changes"], list(unset(told))) == (1, [], [])
     assert len({(folder / "verity.txt").read_text() for folder in (images / "fixed", tmp_path / "again")}) == 1
     assert sorted(path.name for path in images.iterdir()) == ["base", "fixed"]
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (("image", "-o", "new.img"), "new.img is no folder, and an image is a folder"),
-    (("image", "--name", "a/b"), "'a/b' is no name of an image"),
-    (("image", "--name", ".x"), "'.x' is no name of an image"),
+    (("image", "-o", "new.img"), "new.img is not a folder, and an image is a folder"),
+    (("image", "--name", "a/b"), "'a/b' is not a name of an image"),
+    (("image", "--name", ".x"), "'.x' is not a name of an image"),
     (("initrd", "--name", "x"), "image initrd is an initrd, and files are laid over disks only"),
     (("nothing", "--name", "x"), "there is no image 'nothing'"),
 ])
@@ -124,13 +128,13 @@ def test_an_overlay_that_makes_no_image_is_refused(tmp_path: Path, words: tuple[
         (tmp_path / "images" / name).mkdir(parents=True)
         (tmp_path / "images" / name / "manifest.json").write_text(json.dumps({
             "version": 1, "image": name, "format": image_format, "parts": {}, "packages": [], "files": []}))
-    assert main(["overlay", words[0], str(tmp_path), *words[1:], "--out", str(tmp_path)]) == 1
+    assert main(["overlay", words[0], str(tmp_path), *words[1:], "--out", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_image_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "home/letters").mkdir(parents=True)
-    with pytest.raises(BuildError, match="is there and is no image"):
+    with pytest.raises(BuildError, match="exists and is not an image"):
         overlay_image.overlay_image(Base(disk=tmp_path / "x", manifest=None), tmp_path, tmp_path / "home",
                                     tools=tmp_path, epoch=0)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.documents import unset
 from nvrc_build.after.varstore import certificates, enrol
 from nvrc_build.cli import main
 from nvrc_build.ground.errors import BuildError
@@ -71,8 +72,8 @@ def test_only_a_db_that_counts_is_read(name: str, vendor: str, state: int, found
 
 
 @pytest.mark.parametrize(("store", "said"), [
-    (b"", "no variable store of OVMF"),
-    (b"\0" * 4096, "no variable store of OVMF"),
+    (b"", "not a variable store of OVMF"),
+    (b"\0" * 4096, "not a variable store of OVMF"),
     (make_store()[:0x48] + b"\0" * 4000, "does not keep authenticated variables"),
     (make_store()[:48] + b"\xff\xff" + make_store()[50:], "does not keep authenticated variables"),
     (make_store(b"\x55" * 80), "damaged at byte 100"),
@@ -91,10 +92,13 @@ def test_the_command_leaves_the_given_store_alone(tmp_path: Path, capsys: pytest
     (tmp_path / "vars.fd").write_bytes(make_store())
     words = ["enrol", str(tmp_path), "--vars", str(tmp_path / "vars.fd"), "-o", str(tmp_path / "new.fd")]
     assert main(words) == 1
-    assert "has no signing.x509; only an image with driver modules" in capsys.readouterr().err
+    assert "has no signing.x509; name an image with driver modules" in capsys.readouterr().err
     assert not (tmp_path / "new.fd").exists()
     (tmp_path / "signing.x509").write_bytes(CERTIFICATE)
     assert main(words) == 0
     assert (tmp_path / "vars.fd").read_bytes() == make_store()
     assert certificates((tmp_path / "new.fd").read_bytes()) == (CERTIFICATE,)
     assert "db holds signing.x509 (sha256 " in capsys.readouterr().out
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["schema"], told["certificates"], list(unset(told))) == (1, 1, [])

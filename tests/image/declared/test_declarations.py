@@ -21,6 +21,8 @@ ROOTFS = Path(__file__).resolve().parents[3] / "rootfs"
 
 ARCHIVE = 'distribution = "debian"\nsuite = "trixie"\ncomponents = ["main"]\nkeyring = "/usr/share/k.gpg"\n'
 IMAGE = 'summary = "x"\nformat = "initrd"\nlayout = "root"\narchive = "a"\nbudget_mb = 1\nslices = ["one"]\n'
+DRIVER = 'why = "x"\npackage = "p"\nsource = "/usr/src/x"\nmodules = ["m"]\n'
+MODULES = '[[take]]\npackage = "@modules"\npaths = ["/usr/**"]\n'
 SLICE = 'why = "x"\n'
 
 
@@ -43,7 +45,7 @@ def mistakes(root: Path) -> tuple[str, ...]:
 def test_the_declarations_of_this_repository_are_good() -> None:
     declared = load(ROOTFS)
     assert [row.name for row in declared.slices_of(declared.image("lab"))] == [
-        "base", "nvrc", "agent-policy", "kata-agent", "modules"]
+        "base", "nvrc", "agent-policy", "kata-agent", "modules", "metrics"]
 
 
 def test_every_image_with_an_agent_has_a_policy_for_it() -> None:
@@ -55,6 +57,20 @@ def test_every_image_with_an_agent_has_a_policy_for_it() -> None:
                           if any(row.name == "agent-policy" for row in declared.slices_of(image))]
 
 
+def test_every_image_with_an_agent_can_serve_metrics_unless_its_policy_denies_them() -> None:
+    declared = load(ROOTFS)
+    slices = {image.name: {row.name for row in declared.slices_of(image)} for image in declared.images}
+    closed = {"policy-confidential", "policy-confidential-extensions"}
+    assert {name for name, found in slices.items() if "metrics" in found} == {
+        name for name, found in slices.items() if "kata-agent" in found and not found & closed}
+
+
+def test_images_with_a_policy_for_the_kernel_line_are_confidential() -> None:
+    declared = load(ROOTFS)
+    with_policy = {image.name for image in declared.images for row in declared.slices_of(image) if row.name.startswith("policy-")}
+    assert {image.name for image in declared.images if image.is_confidential} == with_policy != set()
+
+
 def test_a_slice_comes_after_what_it_needs_and_once(tmp_path: Path) -> None:
     declared = load(write(tmp_path, slices__one=SLICE + 'needs = ["two", "three"]\n',
                           slices__two=SLICE + 'needs = ["three"]\n', slices__three=SLICE))
@@ -62,10 +78,10 @@ def test_a_slice_comes_after_what_it_needs_and_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("files", "expected"), [
-    pytest.param({"slices__one": ""}, ["slices/one.toml why: is missing"], id="missing-key"),
-    pytest.param({"slices__one": "why = 3\n"}, ["slices/one.toml why: must be text, not 3"], id="type"),
+    pytest.param({"slices__one": ""}, ["slices/one.toml why: missing"], id="missing-key"),
+    pytest.param({"slices__one": "why = 3\n"}, ["slices/one.toml why: expected text, not 3"], id="type"),
     pytest.param({"slices__one": SLICE + "colour = 1\n"},
-                 ["slices/one.toml colour: is unknown; known here: configs, console, embeds"], id="unknown-key"),
+                 ["slices/one.toml colour: unknown key; known: why, needs, take, folder"], id="unknown-key"),
     pytest.param({"slices__one": "why = \n"}, ["slices/one.toml: Invalid value"], id="not-toml"),
     pytest.param({"slices__one": SLICE + '[[take]]\npackage = "p"\npaths = ["/usr/../etc"]\n'},
                  ["slices/one.toml [[take]] 1 paths: path '/usr/../etc' is not a plain absolute path"], id="dot-dot"),
@@ -76,26 +92,34 @@ def test_a_slice_comes_after_what_it_needs_and_once(tmp_path: Path) -> None:
     pytest.param({"slices__one": SLICE + '[[text]]\npath = "/x"\n'},
                  ["slices/one.toml [[text]] 1: needs either content or source"], id="text-without-content"),
     pytest.param({"slices__one": SLICE + '[[text]]\npath = "/x"\nsource = "../secret"\n'},
-                 ["slices/one.toml [[text]] 1 source: '../secret' is not a file below files/"], id="source-outside"),
+                 ["slices/one.toml [[text]] 1 source: '../secret' must lie inside"], id="source-outside"),
+    pytest.param({"slices__one": SLICE + '[[text]]\npath = "/x"\nsource = "gone"\n'},
+                 ["slices/one.toml [[text]] 1 source: 'gone' is not a file below files/"], id="source-that-is-not-there"),
+    pytest.param({"slices__one": SLICE + 'libaries = ["p"]\n'},
+                 ["slices/one.toml libaries: unknown key; did you mean libraries?"], id="near-miss"),
+    pytest.param({"slices__one": SLICE + 'needs = [1, ""]\n'},
+                 ["slices/one.toml needs: expected text, not 1", "slices/one.toml needs: is empty"], id="items"),
+    pytest.param({"slices__one": SLICE + 'take = ["p"]\n'},
+                 ['slices/one.toml take: expected a table, not "p"'], id="no-table"),
     pytest.param({"slices__one": SLICE + 'needs = ["gone"]\n'},
                  ["slices/one.toml needs: there is no slice 'gone'"], id="unknown-slice"),
     pytest.param({"slices__one": SLICE + 'needs = ["two"]\n', "slices__two": SLICE + 'needs = ["one"]\n'},
-                 ["slices/one.toml needs: goes round in a circle: one -> two -> one",
-                  "slices/two.toml needs: goes round in a circle: two -> one -> two"], id="circle"),
+                 ["slices/one.toml needs: is circular: one -> two -> one",
+                  "slices/two.toml needs: is circular: two -> one -> two"], id="circle"),
     pytest.param({"images__i": IMAGE.replace('"one"', '"one", "one"')},
                  ["images/i.toml slices: names 'one' twice"], id="twice"),
     pytest.param({"images__i": IMAGE.replace('"initrd"', '"iso"')},
-                 ["images/i.toml format: 'iso' is none of initrd, disk"], id="choice"),
+                 ["images/i.toml format: expected one of initrd, disk, not \"iso\""], id="choice"),
     pytest.param({"images__i": IMAGE + 'agent_policy = "allow"\n'},
-                 ["images/i.toml agent_policy: 'allow' is none of allow-all, allow-set-policy, deny"], id="policy"),
+                 ["images/i.toml agent_policy: expected one of allow-all, allow-set-policy, deny, not \"allow\""], id="policy"),
     pytest.param({"images__i": IMAGE.replace('archive = "a"', 'archive = "b"\ndriver = "d"\nover = "o"')},
                  ["images/i.toml archive: there is no archive 'b'", "images/i.toml driver: there is no driver 'd'",
                   "images/i.toml over: there is no image 'o'"], id="references"),
     pytest.param({"images__i": IMAGE.replace("budget_mb = 1\n", ""), "slices__one": "x = 1\n"},
-                 ["images/i.toml budget_mb: is missing", "slices/one.toml why: is missing",
-                  "slices/one.toml x: is unknown"], id="all-mistakes-of-all-files"),
+                 ["images/i.toml budget_mb: missing", "slices/one.toml x: unknown key",
+                  "slices/one.toml why: missing"], id="all-mistakes-of-all-files"),
     pytest.param({"slices__one": SLICE + '[[user]]\nname = "a:b"\nid = 1\n'},
-                 ["slices/one.toml [[user]] 1 name: 'a:b' or its group is no account name"], id="account-name"),
+                 ["slices/one.toml [[user]] 1 name: 'a:b' or its group is not an account name"], id="account-name"),
     pytest.param({"slices__one": SLICE + '[[user]]\nname = "a"\nid = 1\n',
                   "images__i": IMAGE.replace('"root"', '"extension"')},
                  ["images/i.toml: is an extension; slice 'one' adds users"], id="users-in-an-extension"),
@@ -106,8 +130,38 @@ def test_a_slice_comes_after_what_it_needs_and_once(tmp_path: Path) -> None:
     pytest.param({"images__i": IMAGE + 'serves = ["agent"]\n'},
                  ["images/i.toml serves: is for root images with a kernel"], id="serves-without-a-kernel"),
     pytest.param({"images__i": IMAGE + 'kernel = "k"\nserves = ["agent"]\n',
-                  "slices__one": SLICE + 'kernel_needs = ["agent", "netfilter"]\n'},
+                  "slices__one": SLICE + 'kernel_needs = ["agent", "netfilter"]\n' + MODULES},
                  ["images/i.toml serves: lacks 'netfilter', which slice 'one' needs"], id="need-of-a-slice"),
+    pytest.param({"images__i": IMAGE + 'kernel = "k"\n'},
+                 ["images/i.toml serves: missing: name the needs whose modules are to be loaded"], id="no-word-of-needs"),
+    pytest.param({"images__i": IMAGE + 'kernel = "k"\nserves = ["agent"]\n'},
+                 ["images/i.toml serves: needs a slice that takes '@modules'"], id="needs-without-modules"),
+    pytest.param({"images__i": IMAGE + 'kernel = "k"\nserves = []\ndriver = "d"\n', "drivers__d": DRIVER},
+                 ["images/i.toml driver: needs a slice that takes '@modules'"], id="driver-without-modules"),
+    pytest.param({"slices__one": SLICE + MODULES},
+                 ["images/i.toml kernel: missing: a slice of it takes '@modules'"], id="modules-without-a-kernel"),
+    pytest.param({"images__i": IMAGE + 'kernel = "k"\nserves = []\ndriver = "d"\ndriver_branch = "3"\n',
+                  "drivers__d": DRIVER + 'branches = ["1", "2"]\n',
+                  "slices__one": SLICE + MODULES},
+                 ["images/i.toml driver_branch: expected one of 1, 2, not '3'"], id="unknown-branch"),
+    pytest.param({"images__i": IMAGE + 'driver_branch = "3"\n'},
+                 ["images/i.toml driver_branch: is for drivers that have branches"], id="branch-of-nothing"),
+    pytest.param({"images__v": 'extends = "gone"\n'}, ["images/v.toml extends: there is no image 'gone'"],
+                 id="extends-nothing"),
+    pytest.param({"images__v": 'extends = "w"\n', "images__w": 'extends = "v"\n'},
+                 ["images/v.toml extends: is circular", "images/w.toml extends: is circular"], id="extends-in-a-circle"),
+    pytest.param({"images__v": 'extends = "i"\n[remove]\nslices = ["two"]\n'},
+                 ["images/v.toml [remove] slices: 'two' is missing in the list"], id="removes-nothing"),
+    pytest.param({"images__v": 'extends = "i"\n[add]\nslices = "two"\n'},
+                 ["images/v.toml [add]: must be a table of lists"], id="adds-no-list"),
+    pytest.param({"images__v": 'extends = "i"\n[add]\nslices = ["one"]\n'},
+                 ["images/v.toml slices: names 'one' twice"], id="adds-what-is-there"),
+    pytest.param({"images__i": IMAGE + 'further_archives = ["b"]\n'},
+                 ["images/i.toml further_archives: there is no archive 'b'"], id="unknown-further-archive"),
+    pytest.param({"archives__a": 'suite = "./"\ncomponents = ["main"]\n'},
+                 ["archives/a.toml components: go with a suite's name"], id="folder-with-components"),
+    pytest.param({"archives__a": ARCHIVE + 'uri = "https://x.test/"\n'},
+                 ["archives/a.toml uri: and distribution exclude each other"], id="address-of-a-distribution"),
     pytest.param({"slices__one": SLICE + "never_in_production = true\n"},
                  ["images/i.toml: has slice 'one', which is never in production"], id="devkit-in-production"),
 ])
@@ -118,13 +172,24 @@ def test_a_bad_declaration(tmp_path: Path, files: dict[str, str], expected: list
         assert line.startswith(start)
 
 
+def test_a_variant_is_the_other_image_but_for_what_it_says(tmp_path: Path) -> None:
+    base = IMAGE.replace('["one"]', '["one", "two"]') + 'declared_only = "x"\nkernel_options = ["A"]\n'
+    variant = 'extends = "i"\nbudget_mb = 7\n[add]\nslices = ["three"]\n[remove]\nslices = ["one"]\n'
+    declared = load(write(tmp_path, images__i=base, images__v=variant, slices__two=SLICE, slices__three=SLICE))
+    made = declared.image("v")
+    assert (made.name, made.slices, made.budget_bytes, made.options, made.declared_only) == (
+        "v", ("two", "three"), 7_000_000, ("A",), "")
+
+
 def test_a_development_image_may_have_what_production_must_not(tmp_path: Path) -> None:
     load(write(tmp_path, slices__one=SLICE + "never_in_production = true\n", images__i=IMAGE + "development = true\n"))
 
 
-def test_an_unknown_image_is_answered_with_those_that_exist() -> None:
-    with pytest.raises(BuildError, match=r"no image is called 'labb'; there are: .*lab"):
+def test_an_unknown_image_is_answered_with_the_nearest_or_all() -> None:
+    with pytest.raises(BuildError, match=r"no image is called 'labb'; did you mean lab"):
         load(ROOTFS).image("labb")
+    with pytest.raises(BuildError, match=r"no image is called 'zzzzzz'; there are: .*lab"):
+        load(ROOTFS).image("zzzzzz")
 
 
 def test_every_image_and_root_that_can_be_built_is_locked() -> None:
@@ -159,9 +224,9 @@ def test_locks_are_written_as_they_are_read(tmp_path: Path) -> None:
                                      'sha256 = "zz"},\n {name = "../b", version = "1", arch = "all"}]\n')
     with pytest.raises(BuildError) as caught:
         read_lock(tmp_path / "x.toml")
-    assert [line.split(": ", 1)[1].split(" of ")[0] for line in caught.value.findings] == [
-        "of a is not 64 hexadecimal digits", "is missing", "is missing", "of ../b is not 64 hexadecimal digits",
-        "../b 1 all holds a slash"]
+    assert [line.removeprefix(f"{tmp_path.name}/x.toml ") for line in caught.value.findings] == [
+        "[[packages]] 1 sha256: 'zz' is not 64 hexadecimal digits", "[[packages]] 2 size: missing",
+        "[[packages]] 2 sha256: missing", "[[packages]] 2 name: '../b' holds a slash"]
 
 
 def test_what_changed_between_two_locks() -> None:
@@ -200,8 +265,9 @@ def test_every_image_of_this_repository_has_what_its_slices_need_of_the_kernel(t
     shutil.copytree(ROOTFS, tmp_path / "rootfs")
     path = tmp_path / "rootfs/images/nvidia-base.toml"
     path.write_text(path.read_text().replace('"netfilter", ', ""))
-    assert mistakes(tmp_path / "rootfs") == (
-        "images/nvidia-base.toml serves: lacks 'netfilter', which slice 'iptables' needs",)
+    assert mistakes(tmp_path / "rootfs") == tuple(
+        f"images/{name}.toml serves: lacks 'netfilter', which slice 'iptables' needs"
+        for name in ("nvidia-base-confidential", "nvidia-base"))
 
 
 def test_each_match_and_target_of_the_kernel_has_its_part_in_iptables() -> None:

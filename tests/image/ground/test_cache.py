@@ -3,6 +3,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,10 @@ import pytest
 
 from nvrc_build import pipeline
 from nvrc_build.ground.cache import Cache, digest, digest_files
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.holding import Patience
+
+QUIET = Patience(tell=lambda _line: None)
 
 
 def test_a_stage_is_made_once_per_key(tmp_path: Path) -> None:
@@ -100,18 +106,48 @@ def test_what_is_there_is_found_while_another_build_holds_the_lock_and_what_is_n
     Cache(tmp_path).get("stage", digest("a"), lambda out: (out / "whole").touch())
     said: list[str] = []
 
-    def stop(line: str) -> None:
-        said.append(line)
-        raise TimeoutError
+    other = Cache(tmp_path, waiting=said.append, limit_s=0.0)
 
-    with Cache(tmp_path).locked():
-        other = Cache(tmp_path, waiting=stop)
+    def make(out: Path) -> None:
         assert (other.get("stage", digest("a"), lambda _out: None) / "whole").is_file()
+        other.get("another", digest("b"), lambda out: (out / "x").touch())
         assert said == []
-        with pytest.raises(TimeoutError):
+        with pytest.raises(BuildError, match=rf"stage is being made by .* \(pid {os.getpid()}, at stage\)"):
             other.get("stage", digest("b"), lambda _out: None)
-    assert said == [f"another build uses {tmp_path}; waiting for it"]
-    other.get("stage", digest("b"), lambda _out: None)
+        (out / "made").touch()
+
+    Cache(tmp_path).get("stage", digest("b"), make)
+    assert (other.get("stage", digest("b"), lambda _out: None) / "made").is_file()
+    assert list((tmp_path / "locks").iterdir()) == []
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from nvrc_build.ground.cache import Cache
+cache = Cache(Path(sys.argv[1]))
+def inner(out):
+    print("made", flush=True)
+    sys.stdin.read()
+cache.get("image", "0" * 64, lambda out: cache.get("freeze", "1" * 64, inner))
+"""
+
+
+def test_one_who_waits_is_told_for_whom_and_what_that_one_does(tmp_path: Path) -> None:
+    said: list[str] = []
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path), "a word"], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "made\n"
+
+        def hear(line: str) -> None:
+            said.append(line)
+            assert holder.stdin is not None
+            holder.stdin.close()  # and with that it goes on
+
+        made = Cache(tmp_path, waiting=hear).get("image", "0" * 64, lambda _out: pytest.fail("made twice"))
+        assert made.is_dir()
+    assert said == [f"waiting for image: -c {tmp_path} a word (pid {holder.pid}, at freeze) makes it"]
 
 
 def test_a_stage_that_needs_another_one_takes_the_lock_once(tmp_path: Path) -> None:
@@ -131,7 +167,7 @@ def run_publishers(made: list[Path], target: Path, count: int) -> list[BaseExcep
 
     def publish(start: int) -> None:
         for number in range(start, start + count):
-            pipeline.publish(made[number % len(made)], target, "lab", lambda _line: None)
+            pipeline.publish(made[number % len(made)], target, "lab", QUIET)
 
     def look() -> None:
         while not stop.is_set():
@@ -145,7 +181,7 @@ def run_publishers(made: list[Path], target: Path, count: int) -> list[BaseExcep
                 failed.append(reason)
         return threading.Thread(target=body)
 
-    pipeline.publish(made[0], target, "lab", lambda _line: None)
+    pipeline.publish(made[0], target, "lab", QUIET)
     writers = [guarded(lambda: publish(0)), guarded(lambda: publish(1))]
     reader = guarded(look)
     for thread in (*writers, reader):

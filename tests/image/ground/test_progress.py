@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -33,6 +34,29 @@ def test_a_terminal_shows_at_once_what_is_being_done() -> None:
 
 def test_a_log_gets_finished_stages_and_no_control_characters() -> None:
     assert build(io.StringIO()) == "fetch         0.0 s\nmodules       0.0 s\n"
+
+
+class Log(io.StringIO):
+    """Tells when it has got so many lines."""
+
+    def __init__(self, lines: int) -> None:
+        super().__init__()
+        self.is_full, self._left = threading.Event(), lines
+
+    def flush(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.is_full.set()
+
+
+def test_a_log_gets_a_line_now_and_then_of_a_stage_that_takes_long() -> None:
+    log = Log(2)
+    terminal = Terminal(log, every_s=0.01)
+    terminal("compile", 0, 0)
+    terminal("nv.c", 3, 40)
+    assert log.is_full.wait(10)
+    terminal.close()
+    assert re.match(r"compile +\d+\.\d s so far: nv\.c \(3 of 40\)\n", log.getvalue().splitlines(keepends=True)[1])
 
 
 def test_a_long_compilation_tells_how_far_it_is(tmp_path: Path) -> None:

@@ -38,6 +38,29 @@ def test_a_program_that_hangs_is_ended_with_its_children() -> None:
         run(python(code), timeout_s=0.3)
 
 
+def test_what_a_program_has_started_is_over_too_when_it_is_ended(tmp_path: Path) -> None:
+    """dpkg-deb dies at once; the tar below it would write into a folder that is being removed."""
+    code = (f"import os, signal, time\n"
+            f"def finish(*_):\n    time.sleep(0.4)\n    open({str(tmp_path / 'late')!r}, 'w')\n    os._exit(0)\n"
+            f"if not os.fork():\n    signal.signal(signal.SIGTERM, finish)\nsignal.pause()")
+    with pytest.raises(BuildError, match="did not end within"):
+        run(python(code), timeout_s=0.5)
+    assert (tmp_path / "late").exists()
+
+
+def test_an_interrupt_while_a_program_starts_ends_that_too(tmp_path: Path) -> None:
+    """It comes from the program itself, in its first moment: most often before the caller knows its number."""
+    started, late = tmp_path / "started", tmp_path / "late"
+    script = f"kill -INT $PPID; trap '' TERM; echo >{started}; sleep 0.3; echo >>{late}"
+    code = (f"from nvrc_build.ground.run import run\n"
+            f"for _ in range(8):\n"
+            f"    try: run(['dash', '-c', {script!r}])\n"
+            f"    except KeyboardInterrupt: print('ended', len(open({str(late)!r}).readlines()))")
+    done = subprocess.run(["env", "--default-signal=INT", sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [f"ended {count}" for count in range(1, 9)], done.stderr
+    assert started.exists()
+
+
 def test_a_missing_program_names_its_package() -> None:
     with pytest.raises(BuildError, match=r"'no-such-program' is not installed; install the package pkg"):
         find("no-such-program", "pkg")

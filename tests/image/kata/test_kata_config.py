@@ -12,7 +12,7 @@ import pytest
 
 from fakes import kata_merge
 from fakes.kata_images import IMAGES, LINE, make_image
-from fakes.kata_merge import CLASSES, NVIDIA, NVIDIA_TEE, KataError, Loaded
+from fakes.kata_merge import CLASSES, NVIDIA, NVIDIA_TEE, PLAIN, KataError, Loaded
 from nvrc_build.cli import main
 from nvrc_build.kata.classes import CLASSES as KNOWN
 from nvrc_build.kata.extensions import read_class
@@ -48,10 +48,10 @@ def merged(out: Path, tmp_path: Path) -> Merge:
     return run
 
 
-def refusal(out: Path, image: str, *words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(["kata-config", image, "--out", str(out), *words]) == 1
-    shown = capsys.readouterr()
-    assert not shown.out
+def refusal(out: Path, image: str, *words: str, capsys: pytest.CaptureFixture[str], status: int = 1) -> str:
+    """What does not go together is a finding. A name or a value that is none is a wrong call, with status 2."""
+    ended, shown = main(["kata-config", image, "--out", str(out), *words]), capsys.readouterr()
+    assert (shown.out, ended) == ("", status)
     return shown.err
 
 
@@ -59,7 +59,7 @@ def test_the_table_knows_the_classes_of_kata_and_what_each_says() -> None:
     """Against the second list of the tests, and each other."""
     assert sorted(KNOWN) == sorted(CLASSES)
     for name, row in KNOWN.items():
-        params, extensions, _ = {**kata_merge.GO, **kata_merge.RUST}[row.shim]
+        params, extensions, *_ = {**kata_merge.GO, **kata_merge.RUST}[row.shim]
         assert (row.kernel_params, row.extensions, row.runtime.value) == (
             params, extensions, "Go" if row.shim in kata_merge.GO else "Rust"), name
 
@@ -75,14 +75,14 @@ def test_every_class_boots_the_image_and_waits_as_long_as_the_guest_may_take(
     assert (qemu["kernel"], qemu["initrd"], qemu["image"]) == (str(folder / "vmlinuz"), str(folder / "initrd"), "")
     # The image has it all, so what the class would have attached is gone.
     assert config.extensions == []
-    expected = NVIDIA_TEE if is_tee and has_gpus else NVIDIA if "nvidia" in kata else "cgroup_no_v1=all"
+    expected = NVIDIA_TEE if is_tee and has_gpus else NVIDIA if "nvidia" in kata else PLAIN
     assert qemu["kernel_params"] == expected
     agent, runtime = config.agent, config.runtime
     found = find_timeouts(Machine(gpus=int(has_gpus)), expected, is_tee=is_tee, pull_s=PULL_S if is_tee else 0)
     dial_s, create_s = found.dial_s, found.create_container_s
     if kata.endswith("-runtime-rs"):
         assert (agent["reconnect_timeout_ms"], agent["create_container_timeout"]) == (dial_s * 1000, create_s)
-        assert agent["dial_timeout_ms"] == 10
+        assert agent["dial_timeout_ms"] == kata_merge.RUST[kata.removeprefix("kata-")].between_ms
         assert "create_container_timeout" not in runtime
     else:
         assert (agent["dial_timeout"], runtime["create_container_timeout"]) == (dial_s, create_s)
@@ -142,36 +142,43 @@ def test_the_classs_own_extensions_are_carried_over_whole(tmp_path: Path,
     ("nvidia-base", "kata-qemu-nvidia-gpu", (), "class kata-qemu-nvidia-gpu needs gpu"),
     ("nvidia", "kata-qemu-nvidia-gpu-snp", (), "class kata-qemu-nvidia-gpu-snp needs coco"),
     ("nvidia", BASE_RS, GPU, "image nvidia has the driver itself; extension gpu would be a second one"),
-    ("nvidia", BASE_RS, ("--drop", "coco"), f"--drop coco: class {BASE_RS} has no such extension; it has: gpu"),
-    ("nvidia-base", BASE_RS, (*GPU, *GPU), "extension gpu is given and given or dropped again"),
-    ("nvidia-base", BASE_RS, (*GPU, "--drop", "gpu"), "extension gpu is given and given or dropped again"),
-    ("nvidia-base", BASE_RS, ("--extension", "far-too-long=nvidia-gpu"), "extension name 'far-too-long' does not fit"),
-    ("nvidia-base", BASE_RS, ("--extension", "gpu"), "--extension 'gpu' is not NAME=IMAGE"),
-    ("nvidia-base", BASE_RS, ("--extension", "gpu=nvidia"), "image nvidia is no disk, so it cannot be extension gpu"),
-    ("nvidia-base", BASE_RS, ("--extension", "gpu=kata-base"), "image kata-base has an init, so it is no extension"),
+    ("nvidia-base", BASE_RS, ("--extension", "gpu=nvidia"), "image nvidia is not a disk, so it cannot be extension gpu"),
+    ("nvidia-base", BASE_RS, ("--extension", "gpu=kata-base"), "image kata-base has an init, so it is not an extension"),
     ("nvidia-gpu", BASE_RS, (), "image nvidia-gpu has no init: it is an extension; give the base image"),
-    ("nvidia", "kata-clh", (), "runtime class 'kata-clh' is unknown; there are: kata-qemu-nvidia-gpu, "),
-    ("nvidia-base", "kata-qemu", ("--gpus", "1"), "class kata-qemu passes no devices to the VM"),
     ("nvidia", "kata-qemu-nvidia-gpu", ("--gpus", "3", "--nvswitch", "4"), "no boot comes to the agent: E_TOPOLOGY"),
-    ("nvidia", "kata-qemu-nvidia-gpu", ("--gpus", "-1"), "-1 GPUs and 0 NVSwitches cannot be"),
-    ("nvidia", "kata-qemu-nvidia-gpu", ("--prefix", "images"), "--prefix images is no folder of a node"),
-    ("nvidia", "kata-qemu-nvidia-gpu", ("--prefix", "/a", "--kernel", "b"), "kernel b is no path of a node"),
-    ("nvidia", "kata-qemu-nvidia-gpu", ("--memory", "16"), "'16' is no amount of memory"),
-    ("nvidia", "kata-qemu-nvidia-gpu", ("--pod-image", "a b"), "'a b' is no container image"),
-    ("nvidia", "kata-qemu-nvidia-gpu", ("--name", "kata-x"), "--name is the name of a custom runtime"),
-    ("nvidia", "kata-qemu-nvidia-gpu", ("--deploy", "x", "-d", "y"), "--deploy writes drop-in and Pod itself"),
 ])
 def test_what_would_not_work_is_refused(image: str, kata: str, words: tuple[str, ...], said: str, out: Path,  # noqa: PLR0917
                                         capsys: pytest.CaptureFixture[str]) -> None:
     assert said in refusal(out, image, "--runtime-class", kata, *words, capsys=capsys)
 
 
+@pytest.mark.parametrize(("image", "kata", "words", "said"), [
+    ("nvidia", BASE_RS, ("--drop", "coco"), f"--drop coco: class {BASE_RS} has no such extension; name one of: gpu"),
+    ("nvidia-base", BASE_RS, (*GPU, *GPU), "extension gpu is given and given or dropped again"),
+    ("nvidia-base", BASE_RS, (*GPU, "--drop", "gpu"), "extension gpu is given and given or dropped again"),
+    ("nvidia-base", BASE_RS, ("--extension", "far-too-long=nvidia-gpu"), "extension name 'far-too-long' does not fit"),
+    ("nvidia-base", BASE_RS, ("--extension", "gpu"), "--extension 'gpu' is not NAME=IMAGE"),
+    ("nvidia", "kata-clh", (), "runtime class 'kata-clh' is unknown; there are: kata-qemu-nvidia-gpu, "),
+    ("nvidia-base", "kata-qemu", ("--gpus", "1"), "class kata-qemu passes no devices to the VM"),
+    ("nvidia", "kata-qemu-nvidia-gpu", ("--gpus", "-1"), "-1 GPUs and 0 NVSwitches cannot be"),
+    ("nvidia", "kata-qemu-nvidia-gpu", ("--prefix", "images"), "--prefix images is not a folder of a node"),
+    ("nvidia", "kata-qemu-nvidia-gpu", ("--prefix", "/a", "--kernel", "b"), "kernel b is not a path of a node"),
+    ("nvidia", "kata-qemu-nvidia-gpu", ("--memory", "16"), "'16' is not valid as amount of memory"),
+    ("nvidia", "kata-qemu-nvidia-gpu", ("--pod-image", "a b"), "'a b' is not valid as container image"),
+    ("nvidia", "kata-qemu-nvidia-gpu", ("--name", "kata-x"), "--name is the name of a custom runtime"),
+    ("nvidia", "kata-qemu-nvidia-gpu", ("--deploy", "x", "-d", "y"), "--deploy writes drop-in and Pod itself"),
+])
+def test_a_value_that_is_none_is_a_wrong_call(image: str, kata: str, words: tuple[str, ...], said: str, out: Path,  # noqa: PLR0917
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    assert said in refusal(out, image, "--runtime-class", kata, *words, capsys=capsys, status=2)
+
+
 @pytest.mark.parametrize(("kata", "given", "line"), [
     ("kata-qemu-nvidia-gpu", "nvrc.log=debug", f"{NVIDIA} nvrc.log=debug"),
     ("kata-qemu-nvidia-gpu-snp", "nvrc.smi.srs=0", f"{NVIDIA} nvrc.smi.srs=0"),
     ("kata-qemu-nvidia-gpu", "pci=nommconf  agent.log=debug", f"{NVIDIA} pci=nommconf agent.log=debug"),
-    ("kata-qemu", "nvrc.log=info", "cgroup_no_v1=all nvrc.log=info"),
-    ("kata-qemu", "", "cgroup_no_v1=all"),
+    ("kata-qemu", "nvrc.log=info", f"{PLAIN} nvrc.log=info"),
+    ("kata-qemu", "", "agent.https_proxy=http://proxy"),
 ], ids=["added", "in-place-of-the-class's", "others'", "plain-class", "plain-class-bare"])
 def test_parameters_stand_beside_those_of_the_class(kata: str, given: str, line: str,
                                                     merged: Merge) -> None:
@@ -210,7 +217,7 @@ def test_the_line_that_a_node_has_counts_for_more_than_kata_s(own: str, given: s
     ("a\\b", "kernel parameters with a quote, a backslash"),
     ("a=\n", "kernel parameters with a quote, a backslash or a character that cannot be printed"),
     ("kata.extension.gpu.verity_params=x", "kata.extension.gpu.verity_params is written by the runtime"),
-    ("agent.cdi_timeout=soon", "agent.cdi_timeout=soon is no number of seconds"),
+    ("agent.cdi_timeout=soon", "agent.cdi_timeout=soon is not a number of seconds"),
     ("x=" + "y" * 2100, "command line: has "),
 ], ids=["near-miss", "near-prefix", "level", "number", "twice", "quote", "backslash", "line-break", "extension",
         "cdi-timeout", "too-long"])
@@ -259,7 +266,7 @@ def test_root_ports_for_a_whole_board(merged: Merge) -> None:
 def test_what_is_no_configuration_of_a_class(tmp_path: Path, out: Path, text: str,
                                              capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.toml").write_text(text)
-    assert "c.toml is no configuration of a class" in refusal(
+    assert "c.toml is not a configuration of a class" in refusal(
         out, "nvidia", "--class-config", str(tmp_path / "c.toml"), capsys=capsys)
 
 
@@ -280,10 +287,10 @@ def test_notes_say_what_is_left_away(out: Path, capsys: pytest.CaptureFixture[st
                  "--json"]) == 0
     shown = capsys.readouterr()
     assert shown.err.splitlines()[-2:] == [
-        "nvrc-image: extension gpu of the class is left away: image nvidia has the driver itself",
-        "nvrc-image: extension coco of the class is dropped, as told"]
+        "nvrc-image: extension gpu of the class is left out: image nvidia has the driver itself",
+        "nvrc-image: extension coco of the class is dropped, as --drop says"]
     assert "launch measurement" in shown.err
-    assert sorted(json.loads(shown.out)) == ["50-nvrc.toml", "pod.yaml"]
+    assert sorted(json.loads(shown.out)["files"]) == ["50-nvrc.toml", "pod.yaml"]
 
 
 def test_the_merge_rule_of_the_tests_finds_what_kata_would_refuse(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fakes import kata_merge
+from fakes import kata_merge, tdx
 from fakes.firmware import make_firmware
 from fakes.kata_images import IMAGES, make_image
 from fakes.kata_merge import CLASSES
@@ -165,7 +165,7 @@ def test_the_folder_is_made_anew_and_another_is_left_alone(out: Path, capsys: py
     deploy(out, "kata-qemu-nvidia-gpu", "--name", "kata-mine")
     assert "name: kata-mine\n" in (folder / "runtimeclass.yaml").read_text()
     (folder / "config.d/50-nvrc.toml.orig").write_text("")
-    assert main(["kata-config", "nvidia", "--out", str(out), "--deploy", str(folder)]) == 1
+    assert main(["kata-config", "nvidia", "--out", str(out), "--deploy", str(folder)]) == 2
     assert "has files that this command did not write" in capsys.readouterr().err
     assert "name: kata-mine\n" in (folder / "runtimeclass.yaml").read_text()
     assert [path.name for path in out.parent.iterdir() if path.name.startswith(".")] == []
@@ -179,7 +179,7 @@ def test_a_file_in_the_folders_place_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Kata-X", "kata-" + "x" * 60, "mine", "kata_x", "kata-x\nhandler: y"])
 def test_a_name_that_is_none_is_refused(out: Path, tmp_path: Path, name: str) -> None:
-    assert main(["kata-config", "nvidia", "--out", str(out), "--deploy", str(tmp_path / "d"), "--name", name]) == 1
+    assert main(["kata-config", "nvidia", "--out", str(out), "--deploy", str(tmp_path / "d"), "--name", name]) == 2
     assert not (tmp_path / "d").exists()
 
 
@@ -231,6 +231,9 @@ RUN = ("nvrc-image kata-config ", "nvrc-image measure ")
                                   for line in examples(text) if line.startswith(RUN)])
 def test_examples_run(line: str, out: Path, tmp_path: Path) -> None:
     (tmp_path / "OVMF.amdsev.fd").write_bytes(make_firmware())
+    (tmp_path / "OVMF.inteltdx.fd").write_bytes(tdx.make_tdvf())
+    if "--tee tdx" in line:
+        (out / "images/nvidia-confidential/vmlinuz").write_bytes(tdx.make_kernel())
     rows = kata_merge.read(kata_merge.class_config("kata-qemu-nvidia-gpu-snp-runtime-rs")).extensions
     (tmp_path / "configuration-qemu-nvidia-gpu-snp-runtime-rs.toml").write_text("[hypervisor.qemu]\n" + "".join(
         f'[[hypervisor.qemu.guest_extension_images]]\nname = "{row["name"]}"\npath = "{row["path"]}"\n'

@@ -79,6 +79,6 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
 
 def test_the_pod_may_not_lie_in_the_folder(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config_d = tmp_path / "config.d"
-    assert main(["kata-config", str(image), "-d", str(config_d), "--pod", str(config_d / "x" / ".." / "pod.toml")]) == 1
+    assert main(["kata-config", str(image), "-d", str(config_d), "--pod", str(config_d / "x" / ".." / "pod.toml")]) == 2
     assert "where Kata reads every file as TOML; give --pod a path in another folder" in capsys.readouterr().err
     assert not config_d.exists()

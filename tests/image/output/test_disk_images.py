@@ -7,6 +7,7 @@ Needs root and the package files of this checkout's cache, or the archives.
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -97,6 +98,30 @@ def test_erofs_keeps_every_attribute_and_ext4_refuses_what_it_would_lose(tmp_pat
     with pytest.raises(BuildError) as caught:
         write_filesystem(FileSystem.EXT4, tree, tmp_path / "ext4", tools=tools, epoch=EPOCH)
     assert caught.value.findings == ("/labelled: user.origin",)
+
+
+@both
+def test_a_file_system_that_hostile_hands_made_is_a_finding(kind: FileSystem, tmp_path: Path, tools: Path) -> None:
+    """Damage all over it, in its metadata most of all; what is still read lies inside the folder that was given."""
+    write_filesystem(kind, small_tree(), tmp_path / "whole", tools=tools, epoch=EPOCH)
+    whole, chance, refused = (tmp_path / "whole").read_bytes(), random.Random(kind.value), 0
+    for number in range(24):
+        data = bytearray(whole)
+        for _ in range(chance.choice((1, 4, 40))):
+            at = chance.randrange(1024, min(len(data), 1 << 16 if number % 2 else 4096))
+            data[at] = chance.choice((0, 255, 0x2E, 0x2F, chance.randrange(256)))
+        data[1024:1028 if kind is FileSystem.EROFS else 1024] = whole[1024:1028 if kind is FileSystem.EROFS else 1024]
+        place = tmp_path / f"{number}"
+        place.mkdir()
+        (place / "data").write_bytes(bytes(data if number % 5 else data[:len(data) // 2]))
+        try:
+            read_filesystem(place / "data", place / "root", tools=tools)
+        except BuildError as err:
+            refused += 1
+            assert str(err).replace("\n", "").isprintable()
+        assert {path.name for path in place.iterdir()} <= {"data", "root", "root.owners", "debugfs"}
+        shutil.rmtree(place)
+    assert refused > 1
 
 
 @both

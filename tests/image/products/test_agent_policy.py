@@ -101,9 +101,9 @@ Version := 3
     pytest.param(GOOD, [], id="good"),
     pytest.param("# a comment\n\n" + GOOD, [], id="comment-first"),
     pytest.param(GOOD.replace("default CreateSandboxRequest", "default CreateSandboxReqest"),
-                 ["CreateSandboxReqest is no request of this agent; did you mean CreateSandboxRequest?"], id="misspelt"),
+                 ["CreateSandboxReqest is not a request of this agent; did you mean CreateSandboxRequest?"], id="misspelt"),
     pytest.param(GOOD + "GetGuestDetailsRequest { true }\n",
-                 ["GetGuestDetailsRequest is no request of this agent"], id="rule-of-another-release"),
+                 ["GetGuestDetailsRequest is not a request of this agent"], id="rule-of-another-release"),
     pytest.param(GOOD.replace("agent_policy", "policy"), ["does not begin with: package agent_policy"], id="package"),
     pytest.param("", ["does not begin with: package agent_policy"], id="empty"),
     pytest.param(GOOD + "# " + "x" * 65536, ["line 14 is longer than 64 KiB, which the agent refuses"], id="long-line"),
@@ -129,13 +129,13 @@ def test_what_a_given_policy_is_silent_about_is_told() -> None:
 
 
 def test_a_policy_that_is_no_text_is_refused() -> None:
-    with pytest.raises(BuildError, match=r"policy p\.rego is no UTF-8 text at byte 3"):
+    with pytest.raises(BuildError, match=r"policy p\.rego is not UTF-8 text at byte 3"):
         check("p.rego", b"abc\xff", agent())
 
 
 @pytest.mark.parametrize("choice", [AgentPolicy.ALLOW_SET_POLICY, AgentPolicy.DENY, GOOD.encode()])
 def test_a_policy_for_an_agent_that_reads_none_is_refused(choice: AgentPolicy | bytes) -> None:
-    with pytest.raises(BuildError, match="the agent reads no policy, so policy p would bind nobody"):
+    with pytest.raises(BuildError, match="the agent reads no policy, so policy p would bind no agent"):
         check("p", choice, agent(policy=b""))
     assert check("p", AgentPolicy.ALLOW_ALL, agent(policy=b"")) == ()
 

@@ -50,10 +50,10 @@ def test_what_is_arranged_already_stays(folder: Path) -> None:
 
 @pytest.mark.parametrize(("path", "text", "expected"), [
     ("pause_bundle/config.json", "{", "/pause_bundle/config.json is missing or no JSON"),
-    ("pause_bundle/config.json", "[]", "/pause_bundle/config.json is no OCI configuration: it needs ociVersion, "
+    ("pause_bundle/config.json", "[]", "/pause_bundle/config.json is not an OCI configuration: it needs ociVersion, "
      "process.args, process.cwd and root.path"),
     ("pause_bundle/config.json", json.dumps({**CONFIG, "process": {"args": [], "cwd": "/"}}),
-     "/pause_bundle/config.json is no OCI configuration: it needs ociVersion, process.args, process.cwd and root.path"),
+     "/pause_bundle/config.json is not an OCI configuration: it needs ociVersion, process.args, process.cwd and root.path"),
     ("pause_bundle/config.json", json.dumps({**CONFIG, "process": {"args": ["/other"], "cwd": "/"}}),
      "/pause_bundle/config.json starts /other, which /pause_bundle/rootfs does not have"),
     ("pause_bundle/config.json", json.dumps({**CONFIG, "process": {"args": ["/pause"], "cwd": "x"}}),

@@ -11,22 +11,24 @@ import pytest
 
 from fakes.elves import make_module
 from nvrc.hardware.module_tree import Softdep, read_softdeps
-from nvrc_build.declared.declared import Edit
+from nvrc_build.declared.declared import Signatures
+from nvrc_build.declared.parts import Edit
+from nvrc_build.declared.read import load
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.products.driver import apply_edit, is_signed
 from nvrc_build.products.kernel import (
     SIGNED,
     Module,
-    cut_signature,
     find_release,
     modules_dep,
     read_config,
     read_extra_modules,
     read_modinfo,
     select_modules,
+    split_signature,
     write_modules,
 )
-from nvrc_build.products.products import module_trust
+from nvrc_build.products.products import choose_signatures, module_trust
 
 RELEASE = "6.12.1-cloud"
 
@@ -152,13 +154,33 @@ def test_the_report_says_what_a_kernel_without_the_key_does_with_the_modules(con
 
 
 @pytest.mark.parametrize("signature", [b"", b"s" * 700], ids=["empty", "as-long-as-most"])
-def test_a_signature_is_cut_off_and_an_unsigned_module_stays_as_it_is(signature: bytes) -> None:
+def test_a_signature_lies_beside_its_module_and_an_unsigned_one_stays_as_it_is(kernel: Path, tmp_path: Path,
+                                                                                signature: bytes) -> None:
     plain = Module(name="a", path="a.ko", data=make_module("a"), depends=())
     trailer = bytes([0, 0, 2, 0, 0, 0, 0, 0]) + len(signature).to_bytes(4, "big")
     signed = replace(plain, data=plain.data + signature + trailer + SIGNED)
-    assert cut_signature(signed) == cut_signature(plain) == plain
+    assert split_signature(plain) == plain
+    split = split_signature(signed)
+    assert (split.data, split.data + split.signature) == (plain.data, signed.data)
+    write_modules([split, replace(plain, path="b.ko")], kernel, tmp_path / "out")
+    assert (tmp_path / "out/a.ko").read_bytes() + (tmp_path / "out/a.ko.sig").read_bytes() == signed.data
+    assert not (tmp_path / "out/b.ko.sig").exists()
     with pytest.raises(BuildError, match="module a has a signature of 9999999 bytes"):
-        cut_signature(replace(plain, data=plain.data + bytes(8) + (9999999).to_bytes(4, "big") + SIGNED))
+        split_signature(replace(plain, data=plain.data + bytes(8) + (9999999).to_bytes(4, "big") + SIGNED))
+
+
+@pytest.mark.parametrize(("config", "named", "where", "why"), [
+    ({"CONFIG_MODULE_SIG": "y"}, None, "beside", "requires none by itself"),
+    ({"CONFIG_MODULE_SIG": "y", "CONFIG_MODULE_SIG_FORCE": "y"}, None, "appended", "loads no module without"),
+    ({}, None, "appended", "checks none"),
+    ({"CONFIG_MODULE_SIG": "y"}, Signatures.APPENDED, "appended", "the image's declaration"),
+    ({"CONFIG_MODULE_SIG": "y", "CONFIG_MODULE_SIG_FORCE": "y"}, Signatures.BESIDE, "beside", "the image's declaration"),
+], ids=["debian", "forced", "none", "declared", "declared-against-the-kernel"])
+def test_where_signatures_lie_is_the_image_s_choice_or_follows_from_the_kernel(
+        config: dict[str, str], named: Signatures | None, where: str, why: str) -> None:
+    image = replace(load(Path(__file__).parents[3] / "rootfs").image("lab"), signatures_named=named)
+    chosen, reason = choose_signatures(image, config)
+    assert (chosen.value, why in reason) == (where, True), reason
 
 
 def test_a_kernel_that_takes_its_own_keys_only_is_refused() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nvrc_build.products.freeze import BINDING, source_files
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.products.freeze import BINDING, HEAVY, lighten, source_files
 from nvrc_build.products.prune import prune
 
 ROOT = Path(__file__).parents[3]
@@ -81,7 +82,8 @@ def binding() -> types.ModuleType:
     module = types.ModuleType("pynvml_as_frozen")
     sys.modules[module.__name__] = module
     assert pynvml.__file__ and Path(pynvml.__file__).name == BINDING
-    exec(compile(prune(Path(pynvml.__file__).read_text(), program, ("NVML_ERROR_",)), BINDING, "exec"), vars(module))
+    left = lighten(prune(Path(pynvml.__file__).read_text(), program, ("NVML_ERROR_",)))
+    exec(compile(left, BINDING, "exec"), vars(module))
     return module
 
 
@@ -94,6 +96,14 @@ def test_the_binding_loads_little_and_has_every_call_of_the_guest(binding: types
     assert calls <= set(vars(binding))
     assert "find_library" not in vars(binding)
     assert len(vars(binding)) < len(vars(pynvml)) / 8
+
+
+def test_a_binding_that_imports_otherwise_is_refused() -> None:
+    whole = "#\n" + "".join(HEAVY)
+    assert lighten(whole) == "#\nfrom guest_cdi.lean.binding import string, threading, wraps\n"
+    for line in HEAVY:
+        with pytest.raises(BuildError, match=line.strip()):
+            lighten(whole.replace(line, ""))
 
 
 def test_errors_have_their_classes_and_their_text(binding: types.ModuleType) -> None:

@@ -56,14 +56,14 @@ REFUSED = {
     "link-to-too-much": ([link("a", "x/" * 3000)], "is a link to nothing that could exist"),
     "below-a-link": ([link("a", "b"), member("a/x")], "'a/x': lies below 'a', which is a link"),
     "below-a-file": ([member("a"), member("a/b/x")], "'a/b/x': lies below 'a', which is a file"),
-    "a-folder-and-a-link": ([member("a/x"), link("a", "b")], "'a': is there twice, as a folder and as a link"),
-    "a-link-and-a-file": ([link("a", "b"), member("a")], "'a': is there twice, as a link and as a file"),
-    "the-root-as-a-file": ([member(".")], "'.': is there twice, as a folder and as a file"),
+    "a-folder-and-a-link": ([member("a/x"), link("a", "b")], "'a': is given twice, as a folder and as a link"),
+    "a-link-and-a-file": ([link("a", "b"), member("a")], "'a': is given twice, as a link and as a file"),
+    "the-root-as-a-file": ([member(".")], "'.': is given twice, as a folder and as a file"),
     "the-root-as-a-link": ([link("./", "x")], "outside the archive's root"),
-    "hard-link-out": ([hard("a", "../../etc/shadow")], "is a hard link to '../../etc/shadow', which is no file"),
-    "hard-link-to-an-absolute-path": ([hard("a", "/etc/shadow")], "is a hard link to '/etc/shadow', which is no file"),
-    "hard-link-to-a-link": ([link("a", "b"), hard("c", "a")], "is a hard link to 'a', which is no file"),
-    "hard-link-to-what-comes-later": ([hard("a", "b"), member("b")], "is a hard link to 'b', which is no file"),
+    "hard-link-out": ([hard("a", "../../etc/shadow")], "is a hard link to '../../etc/shadow', which is not a file"),
+    "hard-link-to-an-absolute-path": ([hard("a", "/etc/shadow")], "is a hard link to '/etc/shadow', which is not a file"),
+    "hard-link-to-a-link": ([link("a", "b"), hard("c", "a")], "is a hard link to 'a', which is not a file"),
+    "hard-link-to-what-comes-later": ([hard("a", "b"), member("b")], "is a hard link to 'b', which is not a file"),
     "long-name": ([member("é" * 128)], "has a name longer than 255 bytes"),
     "too-much": ([member("a", size=9 << 30), member("b", size=9 << 30)], "its files are 19.3 GB together; 17.2 GB is the"),
     "negative-size": ([member("a", size=-1)], "has a size of -1"),
@@ -115,7 +115,7 @@ def test_every_mistake_is_told_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(BuildError) as refused:
         extract("components", archive, tmp_path / "out")
     assert str(refused.value).splitlines() == [
-        "components a.tar cannot be unpacked: not all of it is files, folders and links within; make the archive anew without "
+        "components a.tar cannot be unpacked: not all of it is files, folders and links within; make the archive again without "
         "what is refused",
         "  '../bad': lies outside the archive's root", "  'dev': is neither a file, nor a folder, nor a link"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar"]
@@ -170,7 +170,7 @@ def test_a_damaged_archive_is_a_finding(tmp_path: Path, mode: str, damage: Calla
 def test_what_is_behind_the_end_is_not_dropped_in_silence(tmp_path: Path) -> None:
     archive = pack(tmp_path / "a.tar", (member("x"), b"x"))
     archive.write_bytes(archive.read_bytes() + pack(tmp_path / "b.tar", (member("y"), b"y")).read_bytes())
-    with pytest.raises(BuildError, match="behind its last member is something that is no member"):
+    with pytest.raises(BuildError, match="behind its last member is something that is not a member"):
         extract("agent", archive, tmp_path / "out")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fakes.declarations import EMPTY
-from nvrc_build.declared.declared import Unscripted
+from nvrc_build.declared.parts import Unscripted
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.job import open_job
 from nvrc_build.papers.bill import read_licences
@@ -134,5 +134,5 @@ def test_without_the_libraries_for_bills_of_materials_there_is_no_image() -> Non
     code = ("import sys; sys.modules['spdx_tools'] = None\nfrom nvrc_build.papers.papers import write_bills\n"
             "try: write_bills(None, None, None)\nexcept Exception as wrong: print(type(wrong).__name__, wrong)")
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.startswith("BuildError the bills of materials need a Python package that is not installed (spdx_tools")
+    assert said.startswith("WrongCallError the bills of materials need a Python package that is not installed (spdx_tools")
     assert "run: ./dev setup" in said

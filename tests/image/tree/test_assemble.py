@@ -10,7 +10,8 @@ import pytest
 
 from fakes.declarations import EMPTY
 from fakes.elves import make_elf, with_versions
-from nvrc_build.declared.declared import FileList, Folder, Link, Slice, Take, Text, User
+from nvrc_build.declared.declared import Slice
+from nvrc_build.declared.parts import FileList, Folder, Link, Take, Text, User
 from nvrc_build.tree.assemble import check_tree, close_libraries, missing_config_paths, select_tree
 from nvrc_build.tree.elf import read_needs
 from nvrc_build.tree.pool import Pool, pattern_rule
@@ -144,10 +145,10 @@ def test_damaged_files_are_told_beside_all_other_findings(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("program", "expected"), [
-    (b"root:x:0:0\n", ["slice 'one': /usr/bin/x has the execute bit and is no ELF file for x86-64"]),
-    (b"", ["slice 'one': /usr/bin/x has the execute bit and is no ELF file for x86-64"]),
+    (b"root:x:0:0\n", ["slice 'one': /usr/bin/x has the execute bit and is not an ELF file for x86-64"]),
+    (b"", ["slice 'one': /usr/bin/x has the execute bit and is not an ELF file for x86-64"]),
     (make_elf()[:18] + b"\xb7\0" + make_elf()[20:],
-     ["slice 'one': /usr/bin/x has the execute bit and is no ELF file for x86-64"]),
+     ["slice 'one': /usr/bin/x has the execute bit and is not an ELF file for x86-64"]),
     (b"#!", ["slice 'one': /usr/bin/x is a script for '', which is not in the image"]),
     (b"#!/bin/sh -e\n", ["slice 'one': /usr/bin/x is a script for '/bin/sh', which is not in the image"]),
     (b"#! /usr/bin/y\n", []),
@@ -182,6 +183,18 @@ def test_a_program_that_needs_newer_libraries_than_the_image_has_is_refused(
     below = select_tree([replace(EMPTY, takes=(take("libc", f"{LIB}/libc.so.6"),))], pool, tmp_path)[0]
     row = replace(EMPTY, takes=(take("tool", "/usr/bin/tool"),))
     assert build(pool, row, below=below if is_below else None)[1] == expected
+
+
+def test_what_components_bundle_is_not_put_in_a_packages_place(tmp_path: Path, pool: Pool) -> None:
+    """PID 1 would load it, too. What no package has is taken from them."""
+    put(tmp_path / "@components", "/usr/bin/hub", make_elf(["liba.so.1", "libown.so.1"]), 0o755)
+    for name in ("liba.so.1", "libown.so.1"):
+        put(tmp_path / "@components", f"{LIB}/{name}", make_elf(soname=name))
+    given = Pool({path.name: path for path in tmp_path.iterdir()})
+    dump, findings = build(given, replace(EMPTY, takes=(take("@components", "/usr/bin/hub"),)))
+    assert findings == []
+    assert [line.split()[-1] for line in dump if "/libown" in line] == ["@components"]
+    assert {line.split()[3] for line in dump if "/liba" in line} == {"liba"}
 
 
 def test_links_into_folders_that_are_filled_at_run_time_are_good(pool: Pool) -> None:
@@ -283,3 +296,18 @@ def test_what_an_elf_file_needs() -> None:
 @pytest.mark.parametrize("data", [b"", b"#!/bin/sh", b"\x7fELF", bytes(range(64)), make_elf()[:19]])
 def test_what_is_no_whole_elf_file_needs_nothing(data: bytes) -> None:
     assert read_needs(data, "/x") is None
+
+
+def test_where_a_count_is_given_patterns_are_alternatives(pool: Pool) -> None:
+    row = replace(EMPTY, takes=(take("tool", "/opt/tool", "/usr/bin/tool", count=1),))
+    tree, findings = select_tree((row,), pool, Path("/nonexistent"))
+    assert findings == []
+    assert tree.get("/usr/bin/tool") is not None
+
+
+def test_a_missing_library_is_told_with_what_to_do(pool: Pool) -> None:
+    row = replace(EMPTY, takes=(take("tool", "/usr/bin/tool"),))
+    tree, _ = select_tree((row,), pool, Path("/nonexistent"))
+    alone = Pool({})
+    assert close_libraries(tree, alone, None, lambda name: f"look for {name}")[0] == (
+        "slice 'one': /usr/bin/tool needs liba.so.1, which no package of the image has; look for liba.so.1")

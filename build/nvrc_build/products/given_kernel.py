@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kernel that the caller built, laid out as a distribution's package is. Compiles nothing and changes no byte.
+
+A folder with `vmlinuz`, `config`, `modules/` (what `make modules_install` leaves in lib/modules/RELEASE; absent for a
+kernel that loads none) and, where a driver is compiled for it, `headers/`: one tree that modules can be built against.
+The release is the kernel image's own word; x86 boot protocol, Documentation/arch/x86/boot.rst.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from pathlib import Path
+
+from nvrc_build.ground.errors import BuildError
+
+_LAYOUT = "lay it out: vmlinuz, config, modules/ and, for a driver, headers/"
+_MAGIC, _VERSION = slice(0x202, 0x206), 0x20E
+_LISTS = ("modules.builtin", "modules.builtin.modinfo", "modules.order")
+
+
+def release(image: Path) -> str:
+    with image.open("rb") as stream:
+        head = stream.read(1 << 16)
+    if len(head) < _VERSION + 2 or head[_MAGIC] != b"HdrS":
+        raise BuildError(f"kernel {image} is not a bzImage for x86", "give arch/x86/boot/bzImage of the build")
+    (pointer,) = struct.unpack_from("<H", head, _VERSION)
+    words = head[pointer + 0x200:].split(b"\0", 1)[0].split()
+    if not words:
+        raise BuildError(f"kernel {image} does not say its release", "give arch/x86/boot/bzImage of the build")
+    return words[0].decode("ascii", "replace")
+
+
+def check(folder: Path) -> str:
+    """The release, or everything that does not fit together."""
+    findings = [f"there is no {name}" for name in ("vmlinuz", "config") if not (folder / name).is_file()]
+    if findings:
+        raise BuildError(f"kernel {folder} is not complete", _LAYOUT, findings=tuple(findings))
+    found, loads = release(folder / "vmlinuz"), loads_modules(folder / "config")
+    if loads and not (folder / "modules/modules.builtin").is_file():
+        findings.append("it loads modules (CONFIG_MODULES=y), and there is no modules/modules.builtin")
+    for path in sorted((folder / "modules").rglob("*.ko"))[:1]:
+        if f"vermagic={found} ".encode() not in path.read_bytes():
+            findings.append(f"modules/{path.relative_to(folder / 'modules')} is not of release {found}")
+    headers = folder / "headers/include/config/kernel.release"
+    if headers.is_file() and headers.read_text(encoding="ascii", errors="replace").strip() != found:
+        findings.append(f"headers/ is not of release {found}")
+    if findings:
+        raise BuildError(f"kernel {folder} does not fit together", _LAYOUT, findings=tuple(findings))
+    return found
+
+
+def loads_modules(config: Path) -> bool:
+    return "CONFIG_MODULES=y" in config.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def arrange(folder: Path, out: Path) -> None:
+    found = check(folder)
+    (out / "boot").mkdir()
+    for name in ("vmlinuz", "config"):
+        shutil.copyfile(folder / name, out / "boot" / f"{name}-{found}")
+    target = out / "usr/lib/modules" / found
+    if (folder / "modules").is_dir():
+        shutil.copytree(folder / "modules", target, symlinks=True, ignore=shutil.ignore_patterns("build", "source"))
+    target.mkdir(parents=True, exist_ok=True)
+    for name in _LISTS:
+        (target / name).touch()

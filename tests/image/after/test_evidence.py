@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports of an image and of others: the input that differs is named, for each input; signatures are not this program's."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fakes.documents import unset
+from fakes.firmware import make_firmware
+from fakes.tdx import Told, quote
+from nvrc.params.initdata import read_initdata
+from nvrc_build.after.measure import Launch, snp_digest
+from nvrc_build.cli import main
+
+POLICY, LINE = 0x30000, "console=hvc0"
+QUOTED = Told(bytes(48), bytes(48), bytes(48))
+INITDATA = b'version = "0.1.0"\nalgorithm = "sha256"\n'
+
+
+def snp_report(measurement: bytes, policy: int = POLICY, host_data: bytes = bytes(32)) -> bytes:
+    data = bytearray(1184)
+    struct.pack_into("<IIQ", data, 0, 2, 0, policy)
+    data[0x90:0xC0], data[0xC0:0xE0] = measurement, host_data
+    return bytes(data)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("mine", "other"):
+        image = tmp_path / "images" / name
+        image.mkdir(parents=True)
+        (image / "vmlinuz").write_bytes(b"kernel of " + name.encode())
+        (image / "initrd").write_bytes(b"initrd of " + name.encode())
+        (image / "manifest.json").write_text(json.dumps({"version": 1, "image": name, "format": "initrd", "parts": {}, "packages": [], "files": []}))
+    (tmp_path / "ovmf").write_bytes(make_firmware())
+    changed = bytearray(make_firmware())
+    changed[0] ^= 1
+    (tmp_path / "ovmf2").write_bytes(changed)
+    (tmp_path / "initdata.toml").write_bytes(INITDATA)
+    return tmp_path
+
+
+def launch(folder: Path, image: str = "mine") -> Launch:
+    return Launch(firmware=folder / "ovmf", kernel=folder / f"images/{image}/vmlinuz", initrd=folder / f"images/{image}/initrd", cmdline=LINE,
+                  vcpus=2, vcpu_type="EPYC-v4")
+
+
+def check(folder: Path, data: bytes, *words: str) -> int:
+    (folder / "report").write_bytes(data)
+    return main(["check-report", "mine", str(folder / "report"), "--out", str(folder), "--firmware", str(folder / "ovmf"), "--cmdline", LINE,
+                 "--vcpus", "1-3", *words])
+
+
+def test_a_report_of_this_image(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(folder, snp_report(snp_digest(launch(folder)))) == 0
+    assert capsys.readouterr().out == "good: the report is one of this image\n"
+
+
+INPUTS: dict[str, tuple[Callable[[Path], Launch], str]] = {
+    "vCPUs": (lambda folder: replace(launch(folder), vcpus=8), "vCPUs: the machine was started with 8, expected 1 to 3"),
+    "type": (lambda folder: replace(launch(folder), vcpu_type="EPYC-Genoa"), "vCPU type: the machine was started with EPYC-Genoa, expected EPYC-v4"),
+    "line": (lambda folder: replace(launch(folder), cmdline="quiet"), "command line: the machine was started with 'quiet', expected 'console=hvc0'"),
+    "firmware": (lambda folder: replace(launch(folder), firmware=folder / "ovmf2"), "firmware: the machine was started with "),
+    "kernel": (lambda folder: replace(launch(folder), kernel=launch(folder, "other").kernel), "kernel: that of other, expected "),
+    "initrd": (lambda folder: replace(launch(folder), initrd=launch(folder, "other").initrd), "initrd: that of other, expected "),
+    "image": (lambda folder: launch(folder, "other"), "image: other, expected mine"),
+    "none of them": (lambda folder: replace(launch(folder), cmdline="quiet splash"), "is not one of this image"),
+}
+
+
+@pytest.mark.parametrize(("started", "words"), INPUTS.values(), ids=INPUTS)
+def test_the_input_that_differs_is_named(folder: Path, started: Callable[[Path], Launch], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(folder, snp_report(snp_digest(started(folder))), "--or-cmdline", "quiet", "--or-firmware", str(folder / "ovmf2")) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert words in line
+
+
+def test_policy_and_initdata(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, digest = snp_digest(launch(folder)), read_initdata(INITDATA).bound(32)
+    assert check(folder, snp_report(good, host_data=digest), "--initdata", str(folder / "initdata.toml")) == 0
+    capsys.readouterr()
+    assert check(folder, snp_report(good, 0xB0000)) == 1
+    assert capsys.readouterr().out == ("policy: the guest was started with 0xb0000, expected 0x30000\n"
+                                       "policy: the guest may be debugged by the host\n")
+    assert check(folder, snp_report(good, host_data=digest)) == 1
+    assert capsys.readouterr().out.startswith(f"initdata: HOST_DATA is {digest.hex()}, and that of a guest without initdata is 00")
+
+
+@pytest.mark.parametrize("data", [b"", bytes(1184), bytes(1183), quote(QUOTED)[:300], b"\x09" * 2000], ids=["empty", "zeros", "short", "cut", "other"])
+def test_what_is_neither(folder: Path, data: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(folder, data) == 2
+    assert "is neither a SEV-SNP report" in (told := capsys.readouterr().err) or "cut short" in told
+
+
+def test_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(folder, snp_report(snp_digest(launch(folder))), "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert type(document["schema"]) is int
+    assert list(unset(document)) == []
+    assert (document["kind"], document["ok"]) == ("SEV-SNP", True)

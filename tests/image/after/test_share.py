@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images handed on: signed with a real key of OpenSSH, changed in every way, pushed to a registry that may lie."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.documents import unset
+from fakes.registry import Registry, sha256
+from nvrc_build.after import oci
+from nvrc_build.cli import main
+from nvrc_build.ground.errors import BuildError
+
+WHO = "builder@example.com"
+
+
+def make_key(folder: Path, name: str) -> Path:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", folder / name], check=True, stdin=subprocess.DEVNULL)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("builder", "stranger"):
+        make_key(folder, name)
+    public = (folder / "builder.pub").read_text().strip()
+    (folder / "signers").write_text(f'{WHO} namespaces="nvrc-image" {public}\n')
+    (folder / "elsewhere").write_text(f'{WHO} namespaces="git" {public}\n')
+    (folder / "expired").write_text(f'{WHO} namespaces="nvrc-image",valid-before="20200101" {public}\n')
+    return folder
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    folder = tmp_path / "images" / "small"
+    folder.mkdir(parents=True)
+    (folder / "vmlinuz").write_bytes(b"kernel")
+    (folder / "initrd").write_bytes(b"initrd" * 1000)
+    (folder / "values.json").write_text("{}")
+    parts = {name: sha256((folder / name).read_bytes()).removeprefix("sha256:") for name in ("vmlinuz", "initrd")}
+    (folder / "manifest.json").write_text(json.dumps({
+        "version": 1, "image": "small", "format": "initrd", "parts": parts, "slices": {}, "files": [],
+        "packages": [{"name": "libc6", "version": "2.41-12", "arch": "amd64", "sha256": "ab" * 32}]}))
+    return folder
+
+
+def sign(image: Path, keys: Path, key: str = "builder") -> int:
+    return main(["sign", str(image), "--key", str(keys / key), "--builder", "https://ci.example.com"])
+
+
+def verify(image: Path, keys: Path, signers: str = "signers", who: str = WHO) -> int:
+    return main(["verify", str(image), "--signers", str(keys / signers), "--identity", who])
+
+
+def test_a_signed_image_is_good(image: Path, keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (sign(image, keys), verify(image, keys)) == (0, 0)
+    assert capsys.readouterr().out.endswith(f"{image}: good, signed by {WHO}\n")
+
+
+def test_the_provenance_says_what_was_built_of_what(image: Path, keys: Path) -> None:
+    sign(image, keys)
+    first = (image / "provenance.intoto.json").read_bytes()
+    sign(image, keys)
+    assert (image / "provenance.intoto.json").read_bytes() == first
+    document = json.loads(first)
+    assert [row["name"] for row in document["subject"]] == ["initrd", "manifest.json", "values.json", "vmlinuz"]
+    definition = document["predicate"]["buildDefinition"]
+    assert definition["resolvedDependencies"] == [
+        {"name": "libc6", "uri": "pkg:deb/debian/libc6@2.41-12?arch=amd64", "digest": {"sha256": "ab" * 32}}]
+    assert document["predicate"]["runDetails"]["builder"]["id"] == "https://ci.example.com"
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DIFFERENCES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "kernel": (lambda image: flip(image / "vmlinuz"), "vmlinuz: signed as sha256 "),
+    "initrd": (lambda image: flip(image / "initrd"), "initrd: signed as sha256 "),
+    "manifest": (lambda image: flip(image / "manifest.json"), "manifest.json: signed as sha256 "),
+    "measurements": (lambda image: (image / "values.json").write_text("{ }"), "values.json: signed as sha256 "),
+    "missing": (lambda image: (image / "vmlinuz").unlink(), "vmlinuz: is signed and missing"),
+    "strange": (lambda image: (image / "other").write_text(""), "other: exists and is not signed"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), DIFFERENCES.values(), ids=DIFFERENCES)
+def test_what_differs_is_named(image: Path, keys: Path, change: Callable[[Path], object], words: str, *,
+                               capsys: pytest.CaptureFixture[str]) -> None:
+    sign(image, keys)
+    change(image)
+    capsys.readouterr()
+    assert verify(image, keys) == 1
+    assert capsys.readouterr().out.startswith(words)
+
+
+REFUSALS: dict[str, tuple[Callable[[Path, Path], object], str, str]] = {
+    "statement": (lambda image, _keys: flip(image / "provenance.intoto.json"), "signers", "is not one of"),
+    "signature": (lambda image, _keys: (image / "provenance.intoto.json.sig").write_text("x"), "signers", "is not one of"),
+    "no signature": (lambda image, _keys: (image / "provenance.intoto.json.sig").unlink(), "signers", "does not exist"),
+    "no statement": (lambda image, _keys: (image / "provenance.intoto.json").unlink(), "signers", "does not exist"),
+    "other key": (lambda image, keys: sign(image, keys, "stranger"), "signers", "is not one of"),
+    "other namespace": (lambda _image, _keys: None, "elsewhere", "is not one of"),
+    "too late": (lambda _image, _keys: None, "expired", "is not one of"),
+}
+
+
+@pytest.mark.parametrize(("change", "signers", "words"), REFUSALS.values(), ids=REFUSALS)
+def test_a_signature_that_is_not_the_builders(image: Path, keys: Path, change: Callable[[Path, Path], object], signers: str, *, words: str,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    sign(image, keys)
+    change(image, keys)
+    capsys.readouterr()
+    assert verify(image, keys, signers) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_somebody_else_of_the_list_is_not_enough(image: Path, keys: Path) -> None:
+    sign(image, keys)
+    assert verify(image, keys, who="other@example.com") == 2
+
+
+def test_an_image_that_was_changed_after_its_build_is_not_signed(image: Path, keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flip(image / "initrd")
+    assert sign(image, keys) == 1
+    assert "initrd differs from manifest.json" in capsys.readouterr().err
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    found = Registry()
+    yield found
+    found.close()
+
+
+def push(image: Path, registry: Registry, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(["push", str(image), f"{registry.host}/nvrc/small:1"]) == 0
+    return capsys.readouterr().out.strip()
+
+
+def test_an_image_goes_to_a_node_by_digest(image: Path, keys: Path, registry: Registry, tmp_path: Path,
+                                           capsys: pytest.CaptureFixture[str]) -> None:
+    sign(image, keys)
+    reference = push(image, registry, capsys)
+    target = tmp_path / "node" / "small"
+    assert main(["pull", reference, "-o", str(target), "--signers", str(keys / "signers"), "--identity", WHO]) == 0
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == {path.name: path.read_bytes() for path in image.iterdir()}
+    before = registry.puts
+    assert push(image, registry, capsys) == reference
+    assert registry.puts == before  # what is there is not sent again
+
+
+def test_a_registry_with_a_password(image: Path, registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    registry.password = "me:secret"
+    assert main(["push", str(image), f"{registry.host}/nvrc/small:1"]) == 1
+    assert "401" in capsys.readouterr().err
+    reference = oci.parse_reference(f"{registry.host}/nvrc/small:1")
+    assert oci.push(sorted(image.iterdir()), reference, oci.Registry(reference, "me:secret")).startswith("sha256:")
+
+
+def layer_of(registry: Registry, name: str) -> str:
+    (manifest,) = set(registry.manifests.values())
+    return next(row["digest"] for row in json.loads(manifest)["layers"] if row["annotations"][oci.TITLE] == name)
+
+
+LIES: dict[str, tuple[Callable[[Registry], object], str]] = {
+    "manifest": (lambda registry: registry.lies.update({next(key for key in registry.manifests if key != "1"): b"{}"}), "is not sha256:"),
+    "flipped": (lambda registry: registry.lies.update({layer_of(registry, "vmlinuz"): b"kernfl"}), "vmlinuz: 6 bytes with sha256 "),
+    "short": (lambda registry: registry.lies.update({layer_of(registry, "vmlinuz"): b"ker"}), "vmlinuz: 3 bytes with sha256 "),
+    "longer": (lambda registry: registry.lies.update({layer_of(registry, "vmlinuz"): b"kernel" + bytes(9 << 20)}), "has more than its 6 bytes"),
+    "gone": (lambda registry: registry.blobs.pop(layer_of(registry, "initrd")), "404"),
+}
+
+
+@pytest.mark.parametrize(("lie", "words"), LIES.values(), ids=LIES)
+def test_a_registry_that_lies_leaves_no_folder(image: Path, registry: Registry, tmp_path: Path, lie: Callable[[Registry], object], *, words: str,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    reference = push(image, registry, capsys)
+    lie(registry)
+    target = tmp_path / "node" / "small"
+    assert main(["pull", reference, "-o", str(target)]) == 1
+    assert words in capsys.readouterr().err
+    assert not target.parent.exists() or list(target.parent.iterdir()) == []
+
+
+def test_a_pull_with_signers_leaves_no_folder_that_nobody_signed(image: Path, keys: Path, registry: Registry, tmp_path: Path,
+                                                                capsys: pytest.CaptureFixture[str]) -> None:
+    sign(image, keys)
+    (image / "extra").write_text("")
+    reference = push(image, registry, capsys)
+    target = tmp_path / "node" / "small"
+    assert main(["pull", reference, "-o", str(target), "--signers", str(keys / "signers"), "--identity", WHO]) == 1
+    assert "extra: exists and is not signed" in capsys.readouterr().err
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_tag_is_not_pulled(registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pull", f"{registry.host}/nvrc/small:1", "-o", str(tmp_path / "x")]) == 2
+    assert "has no digest" in capsys.readouterr().err
+
+
+def test_uploads_are_not_sent_elsewhere(image: Path, registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    registry.location = "http://192.0.2.1/v2/x/blobs/uploads/1"
+    assert main(["push", str(image), f"{registry.host}/nvrc/small:1"]) == 1
+    assert "it sends the upload elsewhere" in capsys.readouterr().err
+
+
+GOOD = {"annotations": {oci.TITLE: "a"}, "digest": "sha256:" + "0" * 64, "size": 1}
+MANIFESTS = {
+    "type": ({"artifactType": "x", "layers": [GOOD]}, "its type is 'x'"),
+    "none": ({"artifactType": oci.ARTIFACT, "layers": []}, "it has 0 files"),
+    "twice": ({"artifactType": oci.ARTIFACT, "layers": [GOOD, GOOD]}, "or one twice"),
+    "many": ({"artifactType": oci.ARTIFACT, "layers": [{**GOOD, "annotations": {oci.TITLE: f"f{i}"}} for i in range(65)]}, "it has 65 files"),
+    "path": ({"artifactType": oci.ARTIFACT, "layers": [{**GOOD, "annotations": {oci.TITLE: "../../etc/passwd"}}]}, "not a plain file name"),
+    "hidden": ({"artifactType": oci.ARTIFACT, "layers": [{**GOOD, "annotations": {oci.TITLE: ".ssh"}}]}, "not a plain file name"),
+    "digest": ({"artifactType": oci.ARTIFACT, "layers": [{**GOOD, "digest": "sha512:00"}]}, "is not a digest"),
+    "size": ({"artifactType": oci.ARTIFACT, "layers": [{**GOOD, "size": -1}]}, "not a size"),
+    "true": ({"artifactType": oci.ARTIFACT, "layers": [{**GOOD, "size": True}]}, "not a size"),
+    "large": ({"artifactType": oci.ARTIFACT, "layers": [{**GOOD, "size": 1 << 40}]}, "bytes together; at most 1048576"),
+    "list": ([], "is not one of an image"),
+    "no title": ({"artifactType": oci.ARTIFACT, "layers": [{"digest": GOOD["digest"], "size": 1}]}, "is not one of an image"),
+}
+
+
+@pytest.mark.parametrize(("document", "words"), MANIFESTS.values(), ids=MANIFESTS)
+def test_a_manifest_that_is_refused(document: object, words: str) -> None:
+    with pytest.raises(BuildError, match=words.replace(".", r"\.")):
+        oci.read_layers(json.dumps(document).encode(), 1 << 20)
+
+
+@pytest.mark.parametrize("text", ["", "x", "host/Name:1", "host/a b:1", "http://host/a:1", "host/a@sha256:00", "host/../a:1", "host/a:1/b"])
+def test_references_that_are_none(text: str) -> None:
+    with pytest.raises(BuildError, match="is not a reference"):
+        oci.parse_reference(text)
+
+
+def test_what_they_print_as_json(image: Path, keys: Path, registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*words: str) -> dict[str, object]:
+        assert main([*words, "--json"]) == 0
+        document: dict[str, object] = json.loads(capsys.readouterr().out)
+        assert type(document["schema"]) is int
+        assert list(unset(document)) == []
+        return document
+
+    assert told("sign", str(image), "--key", str(keys / "builder"))["files"] == ["initrd", "manifest.json", "values.json", "vmlinuz"]
+    assert told("verify", str(image), "--signers", str(keys / "signers"), "--identity", WHO)["ok"] is True
+    reference = told("push", str(image), f"{registry.host}/nvrc/small:1")["reference"]
+    assert told("pull", str(reference), "-o", str(tmp_path / "node"))["signed_by"] is None
