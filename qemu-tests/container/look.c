@@ -142,6 +142,7 @@ int main(int argc, char **argv)
 	make_own_nodes();
 	look_at_nodes("/dev", "");
 	look_at_nodes("/dev/nvidia-caps", "nvidia-caps/");
+	look_at_nodes("/dev/infiniband", "infiniband/");
 	for (int i = 1; i < argc; i++)
 		look_at_libraries(argv[i]);
 	look_at_cache("libcuda.so.1");

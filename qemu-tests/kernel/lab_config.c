@@ -53,14 +53,16 @@ static u8 *chain(struct lab_function *fn, u8 *last, u8 at, u8 id)
 
 static void build_express(struct lab_function *fn, bool behind_bridge)
 {
-	int type = is_bridge(fn) ? PCI_EXP_TYPE_ROOT_PORT : behind_bridge ? PCI_EXP_TYPE_ENDPOINT : PCI_EXP_TYPE_RC_END;
+	u32 link = fn->link_speed | fn->link_width << 4;
+	int type = is_bridge(fn) ? fn->port : behind_bridge ? PCI_EXP_TYPE_ENDPOINT : PCI_EXP_TYPE_RC_END;
 
 	lab_put16(fn, CAP_EXP + PCI_EXP_FLAGS, 2 | type << 4, 0);
 	lab_put32(fn, CAP_EXP + PCI_EXP_DEVCAP, PCI_EXP_DEVCAP_RBER | (fn->has_flr ? PCI_EXP_DEVCAP_FLR : 0) | 1, 0);
 	lab_put16(fn, CAP_EXP + PCI_EXP_DEVCTL, 0x2810, 0x7fff);
-	lab_put32(fn, CAP_EXP + PCI_EXP_LNKCAP, 0x00400105, 0);
+	lab_put32(fn, CAP_EXP + PCI_EXP_LNKCAP, 0x00400000 | link, 0);
 	lab_put16(fn, CAP_EXP + PCI_EXP_LNKCTL, 0, 0x0fff);
-	lab_put16(fn, CAP_EXP + PCI_EXP_LNKSTA, 0x1105, 0);
+	lab_put16(fn, CAP_EXP + PCI_EXP_LNKSTA, PCI_EXP_LNKSTA_SLC | link, 0);
+	lab_put32(fn, CAP_EXP + PCI_EXP_LNKCAP2, ((1 << fn->link_speed) - 1) << 1, 0);
 }
 
 static bool is_behind_bridge(const struct lab_function *fn)
@@ -92,9 +94,22 @@ static u8 *build_vpd(struct lab_function *fn, u8 *last)
 	return last;
 }
 
+static int build_extended(struct lab_function *fn, int at, int id, bool more)
+{
+	lab_put32(fn, at, id | 1 << 16 | (more ? at + 0x20 : 0) << 20, 0);
+	lab_put16(fn, at + 6, 0, 0xffff);	/* control word of both */
+	return at + 0x20;
+}
+
 static void build_mailbox(struct lab_function *fn)
 {
-	lab_put32(fn, LAB_MAILBOX, PCI_EXT_CAP_ID_VNDR | 1 << 16, 0);
+	int next = fn->has_acs || fn->has_ats ? LAB_EXTENDED : 0, at = next;
+
+	lab_put32(fn, LAB_MAILBOX, PCI_EXT_CAP_ID_VNDR | 1 << 16 | next << 20, 0);
+	if (fn->has_acs)
+		at = build_extended(fn, at, PCI_EXT_CAP_ID_ACS, fn->has_ats);
+	if (fn->has_ats)
+		build_extended(fn, at, PCI_EXT_CAP_ID_ATS, false);
 	lab_put32(fn, LAB_MAILBOX + PCI_VNDR_HEADER, LAB_VSEC_ID | 1 << 16 | LAB_VSEC_LENGTH << 20, 0);
 	*(u32 *)(fn->writable + LAB_MAILBOX + LAB_STATE) = ~0u;
 }

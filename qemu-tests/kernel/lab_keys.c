@@ -3,10 +3,11 @@
  * The keys of a function's description and the values they take:
  *   sub=10de:16c1  rev=a1  numa=0  irq=11  bars=16M+256M+32M (0, 2 and 4, each a power of two, 0 = none)
  *   vpd=TEXT (identifier and part number; %20 is a blank)  vpd-error=1 (reads time out)  flr=0 (no function-level reset)
- *   bus=41-42 (a bridge: secondary and subordinate bus)  boot0=HEX boot42=HEX (registers, with mmio=)
- *   attach_ms= faults=attach+hang+probe+sticky+nvlink cc= minor= status= uuid=32 hex digits model=TEXT vbios=TEXT
+ *   bus=41-42 (a bridge: secondary and subordinate bus)  port=root|up|down (which bridge)  acs=1 ats=1 link=5x16
+ *   (generation and width that the link can have, and has)  boot0=HEX boot42=HEX (registers, with mmio=)
+ *   attach_ms= faults=attach+hang+probe+sticky+nvlink+gid cc= minor= status= uuid=32 hex digits model=TEXT vbios=TEXT
  *   mig=1.0+2.0+2.1 (GPU instance and compute instance)
- *   port_mask= port_state= guid=16 hex digits (InfiniBand functions)
+ *   port_mask= port_state= guid=16 hex digits (network functions)
  */
 #include "lab_pci.h"
 #include "lab_mailbox.h"
@@ -32,6 +33,7 @@ static const struct {
 	{ "probe", LAB_FAULT_PROBE },
 	{ "sticky", LAB_FAULT_STICKY },
 	{ "nvlink", LAB_FAULT_NVLINK },
+	{ "gid", LAB_FAULT_GID },
 };
 
 u32 *lab_mailbox_number(struct lab_function *fn, const char *name)
@@ -150,6 +152,28 @@ static int set_bus(struct lab_function *fn, char *value)
 	return sscanf(value, "%x-%x", &fn->secondary, &fn->subordinate) == 2 ? 0 : -EINVAL;
 }
 
+static int set_port(struct lab_function *fn, char *value)
+{
+	fn->port = !strcmp(value, "up") ? PCI_EXP_TYPE_UPSTREAM : !strcmp(value, "down") ? PCI_EXP_TYPE_DOWNSTREAM : PCI_EXP_TYPE_ROOT_PORT;
+	return fn->port != PCI_EXP_TYPE_ROOT_PORT || !strcmp(value, "root") ? 0 : -EINVAL;
+}
+
+static int set_acs(struct lab_function *fn, char *value)
+{
+	return kstrtobool(value, &fn->has_acs);
+}
+
+static int set_ats(struct lab_function *fn, char *value)
+{
+	return kstrtobool(value, &fn->has_ats);
+}
+
+static int set_link(struct lab_function *fn, char *value)
+{
+	return sscanf(value, "%ux%u", &fn->link_speed, &fn->link_width) == 2 && fn->link_speed - 1 < 6 &&
+	       fn->link_width - 1 < 32 ? 0 : -EINVAL;
+}
+
 static int set_rev(struct lab_function *fn, char *value)
 {
 	return kstrtou8(value, 16, fn->config + PCI_CLASS_REVISION);
@@ -233,7 +257,8 @@ static const struct {
 	{ "irq", set_irq },	  { "bars", set_bars },	      { "vpd", set_vpd },	  { "vpd-error", set_vpd_error },
 	{ "flr", set_flr },	  { "boot0", set_boot0 },     { "boot42", set_boot42 },	  { "faults", set_faults },
 	{ "mig", set_mig },	  { "uuid", set_uuid },	      { "guid", set_guid },	  { "model", set_model },
-	{ "vbios", set_vbios },
+	{ "vbios", set_vbios },	  { "port", set_port },	      { "acs", set_acs },	  { "ats", set_ats },
+	{ "link", set_link },
 };
 
 /* A key of the table, or one of the mailbox's numbers. */

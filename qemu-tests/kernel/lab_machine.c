@@ -10,8 +10,6 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 
-#define PCI_CLASS_NETWORK_INFINIBAND 0x0207
-
 LIST_HEAD(lab_functions);
 
 struct lab_function *lab_find(int domain, int bus, int devfn)
@@ -24,12 +22,16 @@ struct lab_function *lab_find(int domain, int bus, int devfn)
 	return NULL;
 }
 
-static void set_defaults(struct lab_function *fn, bool gpu, bool infiniband)
+static void set_defaults(struct lab_function *fn, bool gpu, unsigned int class)
 {
+	bool infiniband = class == LAB_CLASS_INFINIBAND, network = infiniband || class == PCI_CLASS_NETWORK_ETHERNET;
 	u8 *mailbox = fn->config + LAB_MAILBOX;
 
 	fn->numa = NUMA_NO_NODE;
 	fn->has_flr = true;
+	fn->port = PCI_EXP_TYPE_ROOT_PORT;
+	fn->link_speed = 5;
+	fn->link_width = 16;
 	fn->config[PCI_INTERRUPT_LINE] = 11;
 	fn->config[PCI_INTERRUPT_PIN] = 1;	/* nvidia.ko refuses a function without interrupt */
 	fn->bars[0] = gpu ? 16 << 20 : 1 << 20;
@@ -38,8 +40,8 @@ static void set_defaults(struct lab_function *fn, bool gpu, bool infiniband)
 	fn->boot0 = 0x180000a1;
 	fn->boot42 = 0x180a1000;
 	*(u32 *)(mailbox + LAB_MINOR) = LAB_MINOR_NEXT;
-	*(u32 *)(mailbox + LAB_PORT_MASK) = infiniband ? 0xa651e848 : 0;
-	*(u32 *)(mailbox + LAB_PORT_STATE) = infiniband ? 4 : 0;
+	*(u32 *)(mailbox + LAB_PORT_MASK) = infiniband ? 0xa651e848 : network ? 0x04010000 : 0;
+	*(u32 *)(mailbox + LAB_PORT_STATE) = network ? 4 : 0;
 }
 
 /* Place, ids and class, with the defaults that follow from them. */
@@ -58,7 +60,7 @@ static int parse_identity(struct lab_function *fn, const char *place, const char
 	lab_put32(fn, PCI_CLASS_REVISION, code << 8 | 0xa1, 0);
 	lab_put16(fn, PCI_SUBSYSTEM_VENDOR_ID, vendor, 0);
 	lab_put16(fn, PCI_SUBSYSTEM_ID, gpu ? 0x16c1 : device, 0);
-	set_defaults(fn, gpu, code >> 8 == PCI_CLASS_NETWORK_INFINIBAND);
+	set_defaults(fn, gpu, code >> 8);
 	return 0;
 }
 

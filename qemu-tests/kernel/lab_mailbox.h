@@ -22,7 +22,7 @@
 #define LAB_MODEL		0x40	/* 64 bytes of text */
 #define LAB_VBIOS		0x80	/* 32 bytes of text */
 #define LAB_MIG			0xa0	/* 16 bytes: the compute instances of each GPU instance as bits; 0 = no such instance */
-#define LAB_PORT_MASK		0xb0	/* InfiniBand functions: capability mask of port 1 */
+#define LAB_PORT_MASK		0xb0	/* network functions: capability mask of port 1 */
 #define LAB_PORT_STATE		0xb4	/* 4 = ACTIVE */
 #define LAB_PORT_GUID		0xb8	/* 8 bytes, in the order they are printed */
 #define LAB_MODEL_SIZE		64
@@ -38,10 +38,13 @@
 #define LAB_FAULT_STICKY	0x8	/* a reset does not clear LAB_STATE: a wedged GPU */
 
 #define LAB_FAULT_NVLINK	0x10	/* an attach fails unless the driver runs with NVreg_NvLinkDisable=1 */
+#define LAB_FAULT_GID		0x20	/* a network function whose port has no GID */
 
 #define LAB_STATE_ATTACHED	0x1	/* initialised once since the last reset */
 
 #define LAB_PORT_SM_DISABLED	0x400	/* in the capability mask: no subnet manager may run on this port */
+
+#define LAB_CLASS_INFINIBAND	0x0207	/* no header of the kernel has it */
 
 #define LAB_CC_OFF		0
 #define LAB_CC_ON		1

@@ -6,6 +6,7 @@
 
 #define LAB_CONFIG_SIZE	4096
 #define LAB_MAILBOX	0x100	/* where the capability of lab_mailbox.h lies */
+#define LAB_EXTENDED	0x200	/* and the other extended capabilities */
 #define LAB_BARS	3	/* 64-bit BARs 0, 2 and 4 */
 #define LAB_VPD_SIZE	256
 
@@ -13,7 +14,9 @@ struct lab_function {
 	struct list_head entry;
 	int domain, bus, devfn, numa;
 	int secondary, subordinate;		/* bridges only; 0 = no bridge */
-	bool off_bus, vpd_error, has_flr;
+	int port;				/* PCI_EXP_TYPE_*; bridges only */
+	unsigned int link_speed, link_width;	/* PCIe generation, lanes */
+	bool off_bus, vpd_error, has_flr, has_acs, has_ats;
 	u8 config[LAB_CONFIG_SIZE];
 	u8 writable[LAB_CONFIG_SIZE];
 	u8 fresh[PCI_CFG_SPACE_SIZE];		/* what a reset brings back */

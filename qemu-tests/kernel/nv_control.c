@@ -96,7 +96,7 @@ static const struct proc_ops control_ops = {
 
 int nv_control_init(void)
 {
-	return proc_create("nvidia-lab", 0600, NULL, &control_ops) ? 0 : -ENOMEM;
+	return proc_create("nvidia-lab", 0666, NULL, &control_ops) ? 0 : -ENOMEM;
 }
 
 void nv_control_exit(void)

@@ -24,11 +24,13 @@
  *   agent: orphans started=10000 zombies=0 ms=812       agent: flood sent=100000 failed=0 ms=400
  *   agent: ran pause status=0               (below-run: pause, script and program, each from where kata-agent has it)
  *   agent: sysctl kernel.sysrq=0
+ *   agent: infiniband uverbs0 char 231:192  agent: text PATH: LINE      (rdma)
+ *   agent: function BDF|PATH|NUMA|SPEED|WIDTH|MOST SPEED|MOST WIDTH     (rdma; of network and display functions)
  *   agent: acts WHAT                        last line before the behaviour
  *
  * Behaviour: `lab.agent=` on the kernel command line, words joined by commas, done in this order:
- *   container (run /lab/engine to its end), below-run (start programs from below /run), complain (as kata-agent logs an
- *   error), orphans:N, flood:N, sysctls, ignore-term, then one of report (default: exit 0 after lab.agent.seconds), exit:N, crash, poweroff, restart, hold or listen (stay; SIGTERM ends it unless ignore-term).
+ *   attest:HOW (serve as the attestation agent, see agent_attest.c), container (run /lab/engine to its end), below-run (start programs
+ *   from below /run), network (address and route of the pod), complain (as kata-agent logs an error), orphans:N, flood:N, sysctls, rdma, ignore-term, then one of report (default: exit 0 after lab.agent.seconds), exit:N, crash, poweroff, restart, hold or listen (stay; SIGTERM ends it unless ignore-term).
  */
 #include "agent.h"
 #include "common.h"
@@ -47,15 +49,17 @@
 #define SANDBOX "/run/kata-containers"
 #define STARTED "/run/lab-agent"	/* for whoever measures from outside */
 
+enum { LOG_LIMIT_MS = 30000 };
+
 struct behaviour {
 	long orphans, flood, status;
-	bool container, below_run, complain, sysctls, ignore_term, stay;
-	char ending[WORD_MAX];
+	bool container, below_run, network, complain, sysctls, rdma, ignore_term, stay;
+	char ending[WORD_MAX], attestation[WORD_MAX];
 };
 
 static void refuse(const char *word)
 {
-	printf("agent: lab.agent: unknown word '%s'\n", word);
+	tell("agent: lab.agent: unknown word '%s'\n", word);
 	exit(64);
 }
 
@@ -65,14 +69,20 @@ static void read_word(struct behaviour *wanted, const char *word)
 		wanted->orphans = strtol(word + 8, NULL, 10);
 	else if (!strncmp(word, "flood:", 6))
 		wanted->flood = strtol(word + 6, NULL, 10);
+	else if (!strncmp(word, "attest:", 7))
+		snprintf(wanted->attestation, sizeof(wanted->attestation), "%s", word + 7);
 	else if (!strcmp(word, "container"))
 		wanted->container = true;
 	else if (!strcmp(word, "sysctls"))
 		wanted->sysctls = true;
 	else if (!strcmp(word, "below-run"))
 		wanted->below_run = true;
+	else if (!strcmp(word, "network"))
+		wanted->network = true;
 	else if (!strcmp(word, "complain"))
 		wanted->complain = true;
+	else if (!strcmp(word, "rdma"))
+		wanted->rdma = true;
 	else if (!strcmp(word, "ignore-term"))
 		wanted->ignore_term = wanted->stay = true;
 	else if (!strncmp(word, "exit:", 5))
@@ -99,10 +109,10 @@ static struct behaviour read_behaviour(void)
 static void end_machine(int how)
 {
 	if (mkdir(SANDBOX, 0755) < 0 && errno != EEXIST)	/* kata-agent's first sandbox made it long ago */
-		printf("agent: mkdir " SANDBOX ": %s\n", strerror(errno));
+		tell("agent: mkdir " SANDBOX ": %s\n", strerror(errno));
 	sync();
 	reboot(how);	/* in a PID namespace this ends the namespace with SIGINT or SIGHUP, and does not return */
-	printf("agent: reboot failed: %s\n", strerror(errno));
+	tell("agent: reboot failed: %s\n", strerror(errno));
 	exit(1);
 }
 
@@ -113,10 +123,10 @@ static void run_container(void)
 
 	if (child == 0) {
 		execl(ENGINE, ENGINE, NULL);
-		printf("agent: cannot start " ENGINE ": %s\n", strerror(errno));
+		tell("agent: cannot start " ENGINE ": %s\n", strerror(errno));
 		_exit(127);
 	}
-	printf("agent: container status=%d\n", child < 0 ? -1 : waitpid_retry(child));
+	tell("agent: container status=%d\n", child < 0 ? -1 : waitpid_retry(child));
 }
 
 static volatile sig_atomic_t asked_to_stop;
@@ -138,8 +148,20 @@ static void stay(bool ignore_term)
 			;
 		usleep(200000);	/* SIGTERM ends it early; an orphan waits at most this long */
 	}
-	puts("agent: SIGTERM received, ending");
+	tell("agent: SIGTERM received, ending\n");
 	exit(0);
+}
+
+/* What the machine is expected to say, a text a line, is in its log: only then may it end, or after some time. */
+static void await_log(void)
+{
+	static char texts[TEXT_MAX];
+	long until = now_ms() + LOG_LIMIT_MS;
+
+	if (read_text(LAB_DIR "/until", texts, sizeof(texts)) < 0)
+		return;
+	for (char *text = strtok(texts, "\n"); text; text = strtok(NULL, "\n"))
+		await_record(text, until - now_ms());
 }
 
 static void act(const struct behaviour *wanted)
@@ -151,10 +173,14 @@ static void act(const struct behaviour *wanted)
 	cmdline_value("lab.agent.seconds", seconds, sizeof(seconds));
 	if (access(LAB_DIR "/clock", F_OK) == 0)
 		write_text(STARTED, "", 0644);
+	if (*wanted->attestation)
+		start_attestation(wanted->attestation);
 	if (wanted->container)
 		run_container();
 	if (wanted->below_run)
 		run_below_run();
+	if (wanted->network)
+		join_network();
 	if (wanted->complain)
 		puts("{\"msg\":\"failed to open the address\",\"level\":\"ERRO\",\"ts\":\"0\",\"pid\":\"1\",\"source\":\"agent\","
 		     "\"error\":\"Invalid address: nonsense\"}");
@@ -164,10 +190,13 @@ static void act(const struct behaviour *wanted)
 		flood_log(wanted->flood);
 	if (wanted->sysctls)
 		report_sysctls();
+	if (wanted->rdma)
+		report_rdma();
 	if (wanted->ignore_term)
 		signal(SIGTERM, SIG_IGN);
-	printf("agent: acts %s\n", text);
+	tell("agent: acts %s\n", text);
 	sleep_ms((long)(strtod(seconds, NULL) * 1000));
+	await_log();
 	if (!strcmp(wanted->ending, "crash"))
 		crash();
 	if (!strcmp(wanted->ending, "poweroff"))
@@ -186,10 +215,10 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	long start = boot_us();
 
-	puts("agent: stand-in agent, not kata-agent");
-	printf("agent: clock start=%ld\n", start);
+	tell("agent: stand-in agent, not kata-agent\n");
+	tell("agent: clock start=%ld\n", start);
 	for (int i = 0; i < argc; i++)
-		printf("agent: argv %d %s\n", i, argv[i]);
+		tell("agent: argv %d %s\n", i, argv[i]);
 	report_facts();
 	if (getpid() == 1)
 		do_init_duties();

@@ -63,13 +63,13 @@ static bool is_guest(const char *duty)
 
 	if (!strcmp(type, "rootfs") || !strcmp(type, "erofs"))
 		return true;
-	printf("agent: duty %s refused: / is %s, not a guest's root\n", duty, *type ? type : "unknown");
+	tell("agent: duty %s refused: / is %s, not a guest's root\n", duty, *type ? type : "unknown");
 	return false;
 }
 
 static void fail_duty(const char *duty)
 {
-	printf("agent: duty %s failed %s\n", duty, strerror(errno));
+	tell("agent: duty %s failed %s\n", duty, strerror(errno));
 	exit(EXIT_DUTY);
 }
 
@@ -79,14 +79,14 @@ static void mount_missing(const struct wanted_mount *wanted)
 
 	snprintf(duty, sizeof(duty), "mount %s", wanted->target);
 	if (is_mounted(wanted->target, wanted->type)) {
-		printf("agent: duty %s present\n", duty);
+		tell("agent: duty %s present\n", duty);
 		return;
 	}
 	make_folders(wanted->target, 0755);
 	if (mount(wanted->source, wanted->target, wanted->type, wanted->flags, wanted->data) == 0)
-		printf("agent: duty %s done\n", duty);
+		tell("agent: duty %s done\n", duty);
 	else if (!strcmp(wanted->source, "dev"))	/* the one mount whose failure kata-agent forgives */
-		printf("agent: duty %s forgiven %s\n", duty, strerror(errno));
+		tell("agent: duty %s forgiven %s\n", duty, strerror(errno));
 	else
 		fail_duty(duty);
 }
@@ -101,7 +101,7 @@ static void mount_cgroups(void)
 	if (v1_off || unified)
 		mount_missing(&cgroup2);
 	else
-		puts("agent: duty mount /sys/fs/cgroup skipped: the v1 tree is not imitated; pass cgroup_no_v1=all");
+		tell("agent: duty mount /sys/fs/cgroup skipped: the v1 tree is not imitated; pass cgroup_no_v1=all\n");
 }
 
 static void link_ptmx(void)
@@ -110,18 +110,18 @@ static void link_ptmx(void)
 		return;
 	if (unlink("/dev/ptmx") < 0 || symlink("/dev/pts/ptmx", "/dev/ptmx") < 0)
 		fail_duty("ptmx");
-	puts("agent: duty ptmx done");
+	tell("agent: duty ptmx done\n");
 }
 
 static void take_terminal(void)
 {
 	if (setsid() < 0)
 		fail_duty("setsid");
-	puts("agent: duty setsid done");
+	tell("agent: duty setsid done\n");
 	if (ioctl(STDIN_FILENO, TIOCSCTTY, 1) == 0)
-		puts("agent: duty terminal done");
+		tell("agent: duty terminal done\n");
 	else	/* kata-agent does not look at this result */
-		printf("agent: duty terminal forgiven %s\n", strerror(errno));
+		tell("agent: duty terminal forgiven %s\n", strerror(errno));
 }
 
 static void set_hostname(void)
@@ -134,9 +134,9 @@ static void set_hostname(void)
 		strcpy(name, "localhost");
 	name[strcspn(name, " \t\n")] = '\0';
 	if (sethostname(name, strlen(name)) == 0)
-		printf("agent: duty hostname done %s\n", name);
+		tell("agent: duty hostname done %s\n", name);
 	else
-		printf("agent: duty hostname forgiven %s\n", strerror(errno));
+		tell("agent: duty hostname forgiven %s\n", strerror(errno));
 }
 
 static void report_results(void)
@@ -146,9 +146,9 @@ static void report_results(void)
 
 	if (writable)
 		rmdir("/sys/fs/cgroup/lab-agent");
-	printf("agent: cgroup2 mounted=%s writable=%s\n", mounted ? "yes" : "no", writable ? "yes" : "no");
-	printf("agent: shm mounted=%s\n", is_mounted("/dev/shm", "tmpfs") ? "yes" : "no");
-	printf("agent: pts mounted=%s\n", is_mounted("/dev/pts", "devpts") ? "yes" : "no");
+	tell("agent: cgroup2 mounted=%s writable=%s\n", mounted ? "yes" : "no", writable ? "yes" : "no");
+	tell("agent: shm mounted=%s\n", is_mounted("/dev/shm", "tmpfs") ? "yes" : "no");
+	tell("agent: pts mounted=%s\n", is_mounted("/dev/pts", "devpts") ? "yes" : "no");
 }
 
 void do_init_duties(void)

@@ -27,13 +27,13 @@ static void report_process(void)
 	mode_t mask = umask(0);
 
 	umask(mask);
-	printf("agent: pid=%d ppid=%d pgid=%d sid=%d uid=%d gid=%d\n", getpid(), getppid(), getpgrp(), getsid(0), getuid(),
+	tell("agent: pid=%d ppid=%d pgid=%d sid=%d uid=%d gid=%d\n", getpid(), getppid(), getpgrp(), getsid(0), getuid(),
 	       getgid());
-	printf("agent: exe %.*s\n", length > 0 ? (int)length : 1, length > 0 ? path : "?");
-	printf("agent: cwd %s\n", getcwd(path, sizeof(path)) ? path : "?");
-	printf("agent: umask %03o\n", mask);
+	tell("agent: exe %.*s\n", length > 0 ? (int)length : 1, length > 0 ? path : "?");
+	tell("agent: cwd %s\n", getcwd(path, sizeof(path)) ? path : "?");
+	tell("agent: umask %03o\n", mask);
 	for (char **entry = environ; *entry; entry++)
-		printf("agent: env %s\n", *entry);
+		tell("agent: env %s\n", *entry);
 }
 
 static void report_limits(void)
@@ -50,7 +50,7 @@ static void report_limits(void)
 		struct rlimit limit;
 
 		getrlimit((__rlimit_resource_t)limits[i].resource, &limit);
-		printf("agent: limit %s soft=%ld hard=%ld\n", limits[i].name, (long)limit.rlim_cur, (long)limit.rlim_max);
+		tell("agent: limit %s soft=%ld hard=%ld\n", limits[i].name, (long)limit.rlim_cur, (long)limit.rlim_max);
 	}
 }
 
@@ -65,12 +65,12 @@ static void report_descriptors(void)
 		snprintf(path, sizeof(path), "/proc/self/fd/%s", entry->d_name);
 		ssize_t length = readlink(path, target, sizeof(target) - 1);
 
-		printf("agent: fd %s -> %.*s\n", entry->d_name, length > 0 ? (int)length : 1, length > 0 ? target : "?");
+		tell("agent: fd %s -> %.*s\n", entry->d_name, length > 0 ? (int)length : 1, length > 0 ? target : "?");
 	}
 	if (folder)
 		closedir(folder);
 	else
-		puts("agent: fd unknown: no /proc");
+		tell("agent: fd unknown: no /proc\n");
 }
 
 /* One field of /proc/self/status, or "?". */
@@ -88,9 +88,9 @@ static void report_signals(void)
 {
 	char a[64], b[64], c[64];
 
-	printf("agent: signals blocked=%s ignored=%s caught=%s\n", status_field("SigBlk:", a, sizeof(a)),
+	tell("agent: signals blocked=%s ignored=%s caught=%s\n", status_field("SigBlk:", a, sizeof(a)),
 	       status_field("SigIgn:", b, sizeof(b)), status_field("SigCgt:", c, sizeof(c)));
-	printf("agent: capabilities effective=%s bounding=%s no_new_privs=%s\n", status_field("CapEff:", a, sizeof(a)),
+	tell("agent: capabilities effective=%s bounding=%s no_new_privs=%s\n", status_field("CapEff:", a, sizeof(a)),
 	       status_field("CapBnd:", b, sizeof(b)), status_field("NoNewPrivs:", c, sizeof(c)));
 }
 
@@ -98,7 +98,7 @@ static void report_signals(void)
 static void report_mounts(void)
 {
 	if (read_text("/proc/self/mountinfo", text, sizeof(text)) < 0)
-		puts("agent: mount unknown: no /proc");
+		tell("agent: mount unknown: no /proc\n");
 	else
 		for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
 			char target[1024], options[1024], type[256], source[1024];
@@ -106,7 +106,7 @@ static void report_mounts(void)
 
 			if (tail && sscanf(line, "%*s %*s %*s %*s %1023s %1023s", target, options) == 2 &&
 			    sscanf(tail, " - %255s %1023s", type, source) == 2)
-				printf("agent: mount %s %s %s %s\n", target, type, source, options);
+				tell("agent: mount %s %s %s %s\n", target, type, source, options);
 		}
 }
 
@@ -114,11 +114,11 @@ static void report_mounts(void)
 static void report_file(const char *topic, const char *path)
 {
 	if (read_text(path, text, sizeof(text)) < 0) {
-		printf("agent: %s unknown: %m\n", topic);
+		tell("agent: %s unknown: %m\n", topic);
 		return;
 	}
 	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
-		printf("agent: %s %s\n", topic, line);
+		tell("agent: %s %s\n", topic, line);
 }
 
 static void report_node(const char *path)
@@ -127,15 +127,15 @@ static void report_node(const char *path)
 	char target[4096];
 
 	if (lstat(path, &node) < 0) {
-		printf("agent: dev %s absent\n", path);
+		tell("agent: dev %s absent\n", path);
 	} else if (S_ISLNK(node.st_mode)) {
 		ssize_t length = readlink(path, target, sizeof(target) - 1);
 
-		printf("agent: dev %s -> %.*s\n", path, length > 0 ? (int)length : 1, length > 0 ? target : "?");
+		tell("agent: dev %s -> %.*s\n", path, length > 0 ? (int)length : 1, length > 0 ? target : "?");
 	} else if (S_ISCHR(node.st_mode)) {
-		printf("agent: dev %s char %u:%u mode %04o\n", path, major(node.st_rdev), minor(node.st_rdev), node.st_mode & 07777);
+		tell("agent: dev %s char %u:%u mode %04o\n", path, major(node.st_rdev), minor(node.st_rdev), node.st_mode & 07777);
 	} else {
-		printf("agent: dev %s other mode %04o\n", path, node.st_mode & 07777);
+		tell("agent: dev %s other mode %04o\n", path, node.st_mode & 07777);
 	}
 }
 
@@ -145,7 +145,7 @@ static void report_loopback(void)
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	bool up = fd >= 0 && ioctl(fd, SIOCGIFFLAGS, &request) == 0 && request.ifr_flags & IFF_UP;
 
-	printf("agent: loopback %s\n", up ? "up" : "down");
+	tell("agent: loopback %s\n", up ? "up" : "down");
 	if (fd >= 0)
 		close(fd);
 }
@@ -162,7 +162,7 @@ static void report_proc(void)
 		closedir(folder);
 	bool own = readlink("/proc/self", self, sizeof(self) - 1) > 0 && atoi(self) == getpid();
 
-	printf("agent: proc processes=%d own=%s\n", processes, own ? "yes" : "no");
+	tell("agent: proc processes=%d own=%s\n", processes, own ? "yes" : "no");
 }
 
 static void report_ldcache(void)
@@ -170,9 +170,9 @@ static void report_ldcache(void)
 	struct stat cache;
 
 	if (stat("/etc/ld.so.cache", &cache) == 0)
-		printf("agent: ldcache /etc/ld.so.cache bytes=%ld\n", (long)cache.st_size);
+		tell("agent: ldcache /etc/ld.so.cache bytes=%ld\n", (long)cache.st_size);
 	else
-		puts("agent: ldcache absent");
+		tell("agent: ldcache absent\n");
 }
 
 void report_facts(void)
@@ -190,7 +190,7 @@ void report_facts(void)
 	report_file("cgroup", "/proc/self/cgroup");
 	report_file("modules_disabled", "/proc/sys/kernel/modules_disabled");
 	gethostname(hostname, sizeof(hostname) - 1);
-	printf("agent: hostname %s\n", hostname);
+	tell("agent: hostname %s\n", hostname);
 	for (size_t i = 0; i < sizeof(nodes) / sizeof(*nodes); i++)
 		report_node(nodes[i]);
 	report_ldcache();

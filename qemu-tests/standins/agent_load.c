@@ -91,7 +91,7 @@ void storm_of_orphans(long count)
 	for (long until = now_ms() + ZOMBIE_WAIT_MS; (zombies = count_zombies()) && now_ms() < until; sleep_ms(20))
 		while (waitpid(-1, NULL, WNOHANG) > 0)
 			;
-	printf("agent: orphans started=%ld zombies=%d ms=%ld\n", made, zombies, now_ms() - start);
+	tell("agent: orphans started=%ld zombies=%d ms=%ld\n", made, zombies, now_ms() - start);
 }
 
 void flood_log(long count)
@@ -104,7 +104,7 @@ void flood_log(long count)
 
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	if (connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0)
-		printf("agent: flood cannot reach /dev/log: %s\n", strerror(errno));
+		tell("agent: flood cannot reach /dev/log: %s\n", strerror(errno));
 	for (long i = 1; i <= count && failed < 10; i++) {	/* ten refusals of 5 s each are proof enough */
 		int length = snprintf(line, sizeof(line), "<30>agent[%d]: flood message %ld of %ld", getpid(), i, count);
 
@@ -113,6 +113,6 @@ void flood_log(long count)
 		else
 			failed++;
 	}
-	printf("agent: flood sent=%ld failed=%ld ms=%ld\n", sent, failed, now_ms() - start);
+	tell("agent: flood sent=%ld failed=%ld ms=%ld\n", sent, failed, now_ms() - start);
 	close(fd);
 }

@@ -50,7 +50,7 @@ static void run_one(const char *what, const char *root, const char *path)
 		execl(path, path, RAN, NULL);
 		_exit(errno < 120 ? errno : 121);	/* 13: EACCES, which is what noexec gives */
 	}
-	printf("agent: ran %s status=%d\n", what, child < 0 ? -1 : waitpid_retry(child));
+	tell("agent: ran %s status=%d\n", what, child < 0 ? -1 : waitpid_retry(child));
 }
 
 static bool bind(const char *source, const char *target)
@@ -65,7 +65,7 @@ void run_below_run(void)
 	made = made && make_folders(SHARED, 0755) && write_text(SCRIPT, "#!" SELF " " RAN "\n", 0755);
 	made = made && make_folders(LOCAL, 0777) && copy_self(LOCAL "/program") && bind(LOCAL, VOLUME);
 	if (!made) {
-		printf("agent: ran nothing: %s\n", strerror(errno));
+		tell("agent: ran nothing: %s\n", strerror(errno));
 		return;
 	}
 	run_one("pause", PAUSE_ROOT, "/pause");

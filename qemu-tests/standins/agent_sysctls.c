@@ -22,7 +22,7 @@ static int report_sysctl(const char *path, const struct stat *status, int kind, 
 	snprintf(name, sizeof(name), "%s", path + strlen(FOLDER));
 	for (char *at = name; (at = strchr(at, '/'));)
 		*at = '.';
-	printf("agent: sysctl %s=%s\n", name, value);
+	tell("agent: sysctl %s=%s\n", name, value);
 	return 0;
 }
 

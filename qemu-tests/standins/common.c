@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,79 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { RECORD_MAX = 1000 };	/* what the kernel takes at a time, less its level */
+
+/* Opened anew for each line: the kernel allows a descriptor ten records in five seconds until somebody says otherwise. */
+static bool log_record(const char *line, size_t length)
+{
+	static const char level[] = "<8>";	/* a program's, and shown however quiet the kernel is told to be */
+	char record[RECORD_MAX + sizeof(level)];
+	int fd = length > RECORD_MAX ? -1 : open(LAB_LOG, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return false;
+	memcpy(record, level, sizeof(level) - 1);
+	memcpy(record + sizeof(level) - 1, line, length);
+	bool ok = write(fd, record, length + sizeof(level) - 1) > 0;
+
+	close(fd);
+	return ok;
+}
+
+void tell(const char *format, ...)
+{
+	static char line[TEXT_MAX];
+	static size_t have;
+	va_list values;
+
+	va_start(values, format);
+	int length = vsnprintf(line + have, sizeof(line) - have, format, values);
+	va_end(values);
+	have = length < 0 ? have : have + (size_t)length < sizeof(line) ? have + (size_t)length : sizeof(line) - 1;
+	if (!have || line[have - 1] != '\n')
+		return;
+	if (!log_record(line, have)) {
+		fwrite(line, 1, have, stdout);
+		fflush(stdout);
+	}
+	have = 0;
+}
+
+char *next_record(int fd)
+{
+	static char record[8192];
+	ssize_t length;
+
+	while ((length = read(fd, record, sizeof(record) - 1)) > 0 || (length < 0 && errno == EPIPE)) {
+		record[length > 0 ? length : 0] = '\0';
+		record[strcspn(record, "\n")] = '\0';
+		char *text = strchr(record, ';');
+
+		if (text && strncmp(text + 1, "probe: ", 7))
+			return text + 1;
+	}
+	return NULL;
+}
+
+bool await_record(const char *wanted, long limit_ms)
+{
+	int fd = open(LAB_LOG, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	long start = now_ms();
+	bool there = false;
+
+	while (fd >= 0 && !there && now_ms() - start < limit_ms) {
+		char *text = next_record(fd);
+
+		if (text)
+			there = strstr(text, wanted) != NULL;
+		else
+			sleep_ms(10);
+	}
+	if (fd >= 0)
+		close(fd);
+	return there;
+}
 
 long read_text(const char *path, char *into, size_t size)
 {

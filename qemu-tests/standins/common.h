@@ -12,6 +12,19 @@ enum { TEXT_MAX = 256 * 1024, WORD_MAX = 256 };	/* the largest file read whole: 
 #define LAB_DIR "/lab"
 #define LAB_FAULTS LAB_DIR "/faults"
 
+/* The kernel's log, as /lab/init has made it for the lab's own programs; absent where that did not start the machine. */
+#define LAB_LOG LAB_DIR "/kmsg"
+
+/* A fact for whoever reads the machine's log. Each line goes into the kernel's log as one record, so that nothing that
+ * others print breaks into it; to standard output where there is no LAB_LOG, or a line is longer than a record. */
+void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* The next record of the kernel's log, less what the prober told; NULL when there is no more for now. */
+char *next_record(int fd);
+
+/* Until LAB_LOG has a record with that text, from its beginning on; false when the time is up, or there is no LAB_LOG. */
+bool await_record(const char *wanted, long limit_ms);
+
 /* Reads at most size - 1 bytes and terminates them; returns the length, or -1 with errno. */
 long read_text(const char *path, char *into, size_t size);
 

@@ -39,20 +39,36 @@ static const char *config = SOURCE "/config.json";
 
 static void refuse(const char *why, const char *which)
 {
-	printf("engine: refused %s%s%s\n", why, *which ? " " : "", which);
+	tell("engine: refused %s%s%s\n", why, *which ? " " : "", which);
 	exit(REFUSED);
 }
 
+/* What it and its children print is told line by line, like our own words. */
 static int run(char **argv, char **environment)
 {
-	fflush(stdout);
+	char line[4096];
+	int ends[2];
+
+	if (pipe(ends) < 0)
+		refuse("no pipe:", strerror(errno));
 	pid_t child = fork();
 
 	if (child == 0) {
+		dup2(ends[1], STDOUT_FILENO);
+		dup2(ends[1], STDERR_FILENO);
+		close(ends[0]);
+		close(ends[1]);
 		execve(argv[0], argv, environment);
 		fprintf(stderr, "engine: cannot start %s: %s\n", argv[0], strerror(errno));
 		_exit(127);
 	}
+	close(ends[1]);
+	FILE *said = fdopen(ends[0], "r");
+
+	while (said && fgets(line, sizeof(line), said))
+		tell("%s%s", line, line[strcspn(line, "\n")] ? "" : "\n");
+	if (said)
+		fclose(said);
 	return child < 0 ? -1 : waitpid_retry(child);
 }
 
@@ -128,7 +144,7 @@ static void await_kinds(void)
 		if (!missing)
 			return;
 		check_specs();
-		printf("engine: waiting for CDI spec(s) to be generated (%ld of %ld max tries)\n", i, tries);
+		tell("engine: waiting for CDI spec(s) to be generated (%ld of %ld max tries)\n", i, tries);
 	}
 	refuse("failed to inject devices after CDI timeout of", *limit ? limit : "100");
 }
@@ -161,7 +177,7 @@ static void inject(void)
 		check_specs();
 		refuse("CDI device(s) do not exist:", devices[0]);
 	}
-	printf("engine: injected %d ms=%ld\n", device_count, now_ms() - start);
+	tell("engine: injected %d ms=%ld\n", device_count, now_ms() - start);
 }
 
 /* An initramfs cannot be pivoted away from; kata-agent chroots there, too. */
@@ -173,7 +189,7 @@ static void start(void)
 	long begin = now_ms();
 	int status = run(argv, environment);
 
-	printf("engine: ended status=%d ms=%ld\n", status, now_ms() - begin);
+	tell("engine: ended status=%d ms=%ld\n", status, now_ms() - begin);
 }
 
 static void tell_attaches(void)
@@ -183,7 +199,7 @@ static void tell_attaches(void)
 	if (read_text("/proc/nvidia-lab", text, sizeof(text)) < 0)
 		return;
 	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
-		printf("engine: gpu %s\n", line);
+		tell("engine: gpu %s\n", line);
 }
 
 int main(void)

@@ -2,7 +2,8 @@
 /*
  * First program of a lab boot (rdinit=/lab/init): loads the virtual hardware, starts the list of events if there is
  * one, then becomes the init under test. It leaves the machine as the kernel handed it over: no mount, no file, no open
- * descriptor, same arguments and environment. All it reads lies in /lab:
+ * descriptor, same arguments and environment. In /lab it makes the node of the kernel's log, where the lab's programs tell
+ * what they find (common.h). All it reads lies in /lab:
  *   /lab/modules   one module a line: path, then its parameters     (optional)
  *   /lab/events    commands for /lab/prober, run beside the init     (optional)
  *   /lab/target    path of the init under test                      (optional; /init)
@@ -21,7 +22,9 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define PROBER LAB_DIR "/prober"
@@ -29,11 +32,19 @@
 
 static void give_up(const char *what, const char *which)
 {
-	printf("labinit: FATAL %s %s: %s\n", what, which, strerror(errno));
+	tell("labinit: FATAL %s %s: %s\n", what, which, strerror(errno));
 	fflush(stdout);
 	sync();
 	reboot(RB_POWER_OFF);
 	_exit(1);
+}
+
+static void open_log(void)
+{
+	enum { MEMORY_MAJOR = 1, KMSG_MINOR = 11 };
+
+	if (mknod(LAB_LOG, S_IFCHR | 0600, makedev(MEMORY_MAJOR, KMSG_MINOR)) < 0 && errno != EEXIST)
+		give_up("make", LAB_LOG);
 }
 
 static void load_module(char *line)
@@ -115,6 +126,7 @@ int main(int argc, char **argv)
 	(void)argc;
 	if (read_text(LAB_DIR "/target", target, sizeof(target)) >= 0)
 		target[strcspn(target, "\n")] = '\0';
+	open_log();
 	mount_devices();
 	load_modules();
 	enforce_signatures();
@@ -123,7 +135,7 @@ int main(int argc, char **argv)
 		struct rusage used;
 
 		getrusage(RUSAGE_SELF, &used);
-		printf("labinit: clock start=%ld exec=%ld cpu=%ld\n", start, boot_us(),
+		tell("labinit: clock start=%ld exec=%ld cpu=%ld\n", start, boot_us(),
 		       (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000 + used.ru_utime.tv_usec + used.ru_stime.tv_usec);
 		fflush(stdout);
 	}

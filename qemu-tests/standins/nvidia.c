@@ -6,6 +6,7 @@
  *
  * /lab/faults, one `PROGRAM.FAULT=VALUE` a line, PROGRAM as installed (nvidia-persistenced, nvidia-smi, ...):
  *   slow_ms=N         waits N ms first                  hang=1            never gets any further
+ *   after=PATH        waits until PATH exists first
  *   fail=N            complains and ends with status N  lie=TEXT          prints TEXT as an error and ends with 0
  *   flood=N           N lines to syslog first           crash_after_ms=N  a daemon dies of SIGSEGV N ms after set-up
  *   exit_after_ms=N   a daemon ends N ms after set-up   exit_status=N     ... with this status (0)

@@ -10,8 +10,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#define PID_FILE "/var/run/nv-hostengine.pid"
-#define EXPORTER_UP "/var/run/nvidia-lab-exporter"	/* for the hand that waits for it */
+#define PID_FILE "/var/run/nvhostengine.pid"
 
 enum { ENGINE_PORT = 5555, EXPORTER_PORT = 9400 };
 
@@ -30,7 +29,7 @@ static bool has_account(const char *name)
 
 int hostengine_main(int argc, char **argv)
 {
-	const char *account = option(argc, argv, "--service-account");
+	const char *account = option(argc, argv, "--service-account"), *pid_file = option(argc, argv, "--pid");
 	char text[32];
 
 	openlog("nv-hostengine", LOG_PID, LOG_DAEMON);
@@ -49,7 +48,7 @@ int hostengine_main(int argc, char **argv)
 		_exit(0);
 	setsid();
 	snprintf(text, sizeof(text), "%d\n", getpid());
-	write_text(PID_FILE, text, 0644);
+	write_text(pid_file ? pid_file : PID_FILE, text, 0644);
 	stay_forever();
 	return 0;
 }
@@ -70,7 +69,6 @@ int exporter_main(int argc, char **argv)
 		return 1;
 	}
 	fprintf(stderr, "level=INFO msg=\"Starting webserver\" address=:%d\n", EXPORTER_PORT);
-	write_text(EXPORTER_UP, "", 0644);
 	stay_forever();
 	return 0;
 }

@@ -3,13 +3,16 @@
 #include "nvidia.h"
 #include "common.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -17,9 +20,8 @@
 #define GPUS "/proc/driver/nvidia/gpus"
 #define SWITCHES "/proc/driver/nvidia-nvswitch/devices"
 #define PORTS "/sys/class/infiniband"
-#define FABRIC_UP "/var/run/nvidia-lab-fabric"
 
-enum { MAJOR = 195, MINOR_CONTROL = 255 };
+enum { MAJOR = 195, MINOR_CONTROL = 255, FABRIC_PORT = 6667 };
 
 /* `Name: \t value` of an information file. */
 static void field(const char *text, const char *name, char *into, size_t size)
@@ -91,14 +93,22 @@ bool has_fabric(void)
 	return count_switches() > 0 || access(PORTS, F_OK) == 0;
 }
 
+/* Asked over the network, which all share: daemons do not see each other's folders. */
 bool is_fabric_up(void)
 {
-	return access(FABRIC_UP, F_OK) == 0;
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(FABRIC_PORT),
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool up = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+
+	if (fd >= 0)
+		close(fd);
+	return up;
 }
 
 void mark_fabric_up(void)
 {
-	write_text(FABRIC_UP, "up\n", 0644);
+	listen_on_loopback(FABRIC_PORT);
 }
 
 static long driver_parameter(const char *name, long otherwise)

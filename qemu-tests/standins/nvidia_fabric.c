@@ -44,8 +44,8 @@ static const char *item(const char *key, const char *otherwise)
 	return value;
 }
 
-static void tell(int priority, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void tell(int priority, const char *format, ...)
+static void note(int priority, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void note(int priority, const char *format, ...)
 {
 	va_list values;
 
@@ -131,7 +131,7 @@ static void come_up(void)
 	const char *socket_path = item("FM_CMD_UNIX_SOCKET_PATH", "");
 	long start_ms = START_MS, told;
 
-	tell(LOG_INFO, "Fabric Manager version is : %s, fabric mode %s, rail policy %s", DRIVER_VERSION, item("FABRIC_MODE", "0"),
+	note(LOG_INFO, "Fabric Manager version is : %s, fabric mode %s, rail policy %s", DRIVER_VERSION, item("FABRIC_MODE", "0"),
 	     item("PARTITION_RAIL_POLICY", ""));
 	if (!listen_on_loopback(PORT)) {
 		complain("failed to bind to 127.0.0.1:%d: %s", PORT, strerror(errno));
@@ -140,7 +140,7 @@ static void come_up(void)
 	fault_number(program, "start_ms", &start_ms);
 	sleep_ms(start_ms);
 	if (fault_number(program, "refuse", &told) && told) {
-		tell(LOG_ERR, "failed to configure the NVSwitch fabric");
+		note(LOG_ERR, "failed to configure the NVSwitch fabric");
 		exit(1);
 	}
 	if (*socket_path && !listen_at(socket_path)) {
@@ -150,8 +150,8 @@ static void come_up(void)
 	mark_fabric_up();
 	if (fault_number(program, "no_marker", &told) && told)
 		return;
-	tell(LOG_INFO, "FM starting NvLink Inband");
-	tell(LOG_INFO, "Successfully configured all the available NVSwitches to route GPU NVLink traffic. "
+	note(LOG_INFO, "FM starting NvLink Inband");
+	note(LOG_INFO, "Successfully configured all the available NVSwitches to route GPU NVLink traffic. "
 		       "NVLink Peer-to-Peer support will be enabled once the GPUs are successfully registered with the NVLink fabric.");
 }
 

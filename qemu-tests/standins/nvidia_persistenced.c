@@ -2,7 +2,7 @@
 /*
  * nvidia-persistenced. The parent ends when the daemon has set itself up, with 0 also when every GPU failed to open:
  * only the lines per device tell. Opens the GPUs one after another and holds them. Own faults:
- *   no_cfg=1   libnvidia-cfg.so.1 is missing    no_rpc=1   no /etc/netconfig
+ *   no_cfg=1   libnvidia-cfg.so.1 is missing    no_rpc=1   no /etc/netconfig, as where there is none
  *   fabric_wait_ms=N   how long it waits for the NVLink fabric, each GPU (300; the real one waits 30 s)
  */
 #include "nvidia.h"
@@ -18,6 +18,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#define TRANSPORTS "/etc/netconfig"
 #define FOLDER "/var/run/nvidia-persistenced"
 #define PID_FILE FOLDER "/nvidia-persistenced.pid"
 #define SOCKET FOLDER "/socket"
@@ -156,7 +157,7 @@ static bool attach_devices(void)
 
 static bool offer_service(void)
 {
-	if (is_told("no_rpc") || !listen_at(SOCKET)) {
+	if (is_told("no_rpc") || access(TRANSPORTS, R_OK) < 0 || !listen_at(SOCKET)) {
 		syslog(LOG_ERR, "Failed to create RPC service");
 		return false;
 	}

@@ -54,6 +54,9 @@ static bool is_loopback_up(int fd)
 	return false;
 }
 
+/* Nobody accepts: whoever asks whether somebody is there stays in the queue, and a full one would hold him up. */
+enum { QUEUE = 512 };
+
 bool listen_on_loopback(int port)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((unsigned short)port),
@@ -61,7 +64,7 @@ bool listen_on_loopback(int port)
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
 
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	return is_loopback_up(fd) && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 5) == 0;
+	return is_loopback_up(fd) && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, QUEUE) == 0;
 }
 
 const char *option(int argc, char **argv, const char *name)
@@ -129,6 +132,9 @@ void suffer_early_faults(void)
 			syslog(LOG_INFO, "noise %ld of %ld", i, value);
 	if (fault_number(program, "slow_ms", &value))
 		sleep_ms(value);
+	if (fault_value(program, "after", text, sizeof(text)))
+		while (access(text, F_OK) < 0)
+			sleep_ms(10);
 	if (fault_value(program, "lie", text, sizeof(text))) {
 		complain("%s", text);
 		exit(0);

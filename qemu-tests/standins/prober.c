@@ -19,26 +19,44 @@
  *   hold PATH                  the same, but stays open               -> probe: hold PATH ok ms=12 | ...
  *   release PATH               close what hold opened                 -> probe: release PATH ok | error NAME
  *   parallel PATH PATH...      open all at the same time, close       -> probe: parallel ok=2 failed=0 ms=9
- *   write PATH TEXT            write TEXT and a newline               -> probe: write PATH ok | error NAME
+ *   write PATH TEXT            TEXT and a newline into it             -> probe: write PATH ok | error NAME
+ *   append PATH TEXT           the same, at its end                   -> probe: append PATH ok | error NAME
  *   shrink PATH SIZE           a tmpfs has no more room than that     -> probe: shrink PATH ok | error NAME
  *   fill PATH [MS]             a file that takes all room there is     -> probe: fill PATH ok ms=80 | error NAME
  *   run PATH ARGS...           run a program, report its exit         -> probe: run PATH exit=0 ms=31
  *   spawn PATH ARGS...         start a program and go on              -> probe: spawn PATH ok
  *   syslog                     take /dev/log from here on             -> probe: syslog <30>... for each datagram
  *   kmsg TEXT                  lines of the kernel log with TEXT      -> probe: kmsg LINE
+ *   heard MS TEXT              until the kernel's log has TEXT       -> probe: heard TEXT ok ms=12 | error NAME
  *   loopback                   bring lo up                            -> probe: loopback lo ok | error NAME
  *   await NAME MS              until a process of that /proc/PID/comm exists -> probe: await NAME ok ms=12 | error NAME
  *   rename OLD NEW             another name for a network interface -> probe: rename OLD ok | error NAME
- *   sleep MS | wait PATH MS (until PATH exists) | kill NAME SIGNAL (all others of that /proc/PID/comm) | say TEXT | poweroff
+ *   orphans N                  processes whose parent ends first       -> probe: orphans N ok | error NAME
+ *   flood N                    datagrams to /dev/log                   -> probe: flood N ok | error NAME
+ *   clients PATH N             of a socket that answers; of three one reads all, one hangs up, one stays silent for a while
+ *                                                                      -> probe: clients PATH ok | error NAME
+ *   scrapers PORT N            the same, of a page of metrics; of three one never reads what it asked for
+ *                                                                      -> probe: scrapers PORT ok | error NAME
+ *   flap LINK N                down and up again                       -> probe: flap LINK ok | error NAME
+ *   hog                        takes all memory until the kernel kills it -> probe: hog memory ok ms=900 | error NAME
+ *   census                     what PID 1 holds, in KiB and numbers    -> probe: census rss=9000 anon=5000 descriptors=20 ...
+ *   rights GID                 what the kernel says of the programs of that group, or of a name -> probe: rights GID pid=...
+ *   loop SECONDS               the lines up to `end`, again and again -> probe: loop rounds=7
+ *   kill NAME SIGNAL           all others of that /proc/PID/comm; or a pid -> probe: kill NAME 9 hit=1
+ *   sleep MS | wait PATH MS (until PATH exists) | say TEXT | poweroff
  */
 #define _GNU_SOURCE
 #include "prober.h"
 #include "common.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#define LOOP "loop "
+#define END "\nend\n"
 
 static const struct {
 	const char *name;
@@ -54,6 +72,10 @@ static const struct {
 	{ "spawn", do_spawn },       { "syslog", do_syslog },     { "loopback", do_loopback },
 	{ "peek", do_peek },	     { "stat", do_stat },         { "fill", do_fill },
 	{ "await", do_await },	     { "rename", do_rename },     { "shrink", do_shrink },
+	{ "heard", do_heard },	     { "census", do_census },     { "orphans", do_orphans },
+	{ "flood", do_flood },	     { "clients", do_clients },   { "rights", do_rights },
+	{ "append", do_append },     { "scrapers", do_scrapers }, { "flap", do_flap },
+	{ "hog", do_hog },
 };
 
 static void split(struct line *line, char *text)
@@ -85,7 +107,39 @@ static void obey(char *text)
 			commands[i].act(&line);
 			return;
 		}
-	printf("probe: unknown command %s\n", line.word[0]);
+	tell("probe: unknown command %s\n", line.word[0]);
+}
+
+static void obey_all(char *script);
+
+/* The lines up to `end`, again and again; what is behind them. */
+static char *loop(const char *head, char *body)
+{
+	static char round[TEXT_MAX];
+	long until = now_ms() + atol(head + strlen(LOOP)) * 1000, rounds = 0;
+	char *end = strstr(body, END);
+
+	if (end)
+		*end = '\0';
+	for (; now_ms() < until; rounds++) {
+		snprintf(round, sizeof(round), "%s", body);	/* obeying takes it apart */
+		obey_all(round);
+	}
+	tell("probe: loop rounds=%ld\n", rounds);
+	return end ? end + strlen(END) : NULL;
+}
+
+static void obey_all(char *script)
+{
+	for (char *line = script, *next; line; line = next) {
+		next = strchr(line, '\n');
+		if (next)
+			*next++ = '\0';
+		if (next && !strncmp(line, LOOP, strlen(LOOP)))
+			next = loop(line, next);
+		else
+			obey(line);
+	}
 }
 
 int main(int argc, char **argv)
@@ -95,15 +149,10 @@ int main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (read_text(path, script, sizeof(script)) < 0) {
-		printf("probe: cannot read %s: %m\n", path);
+		tell("probe: cannot read %s: %m\n", path);
 		return 2;
 	}
-	for (char *line = script, *next; line; line = next) {
-		next = strchr(line, '\n');
-		if (next)
-			*next++ = '\0';
-		obey(line);
-	}
+	obey_all(script);
 	if (getpid() == 1)
 		do_poweroff(NULL);
 	return 0;

@@ -27,6 +27,7 @@ void do_ls(const struct line *line);
 void do_link(const struct line *line);
 void do_stat(const struct line *line);
 void do_write(const struct line *line);
+void do_append(const struct line *line);
 void do_fill(const struct line *line);
 
 /* prober_devices.c */
@@ -54,6 +55,19 @@ void do_spawn(const struct line *line);
 void do_kill(const struct line *line);
 void do_await(const struct line *line);
 void do_kmsg(const struct line *line);
+void do_heard(const struct line *line);
 void do_syslog(const struct line *line);
+
+/* prober_life.c */
+void do_census(const struct line *line);
+void do_orphans(const struct line *line);
+void do_flood(const struct line *line);
+void do_clients(const struct line *line);
+void do_scrapers(const struct line *line);
+void do_flap(const struct line *line);
+void do_hog(const struct line *line);
+
+/* prober_rights.c */
+void do_rights(const struct line *line);
 
 #endif

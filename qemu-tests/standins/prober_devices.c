@@ -99,5 +99,5 @@ void do_parallel(const struct line *line)
 			_exit(open(line->word[i], O_RDWR) < 0);
 	for (int status; wait(&status) > 0;)
 		status == 0 ? ok++ : failed++;
-	printf("probe: parallel ok=%d failed=%d ms=%ld\n", ok, failed, now_ms() - start);
+	tell("probe: parallel ok=%d failed=%d ms=%ld\n", ok, failed, now_ms() - start);
 }

@@ -26,7 +26,7 @@ void do_cat(const struct line *line)
 	}
 	for (char *row = strtok(text, "\n"); row; row = strtok(NULL, "\n"))
 		if (strstr(row, wanted))
-			printf("probe: cat %s: %s\n", word(line, 1), row);
+			tell("probe: cat %s: %s\n", word(line, 1), row);
 }
 
 void do_hex(const struct line *line)
@@ -39,10 +39,10 @@ void do_hex(const struct line *line)
 		report("hex", word(line, 1), false, -1);
 		return;
 	}
-	printf("probe: hex %s ", word(line, 1));
+	tell("probe: hex %s ", word(line, 1));
 	for (long i = 0; i < length && i < wanted; i++)
-		printf("%02x", (unsigned char)data[i]);
-	putchar('\n');
+		tell("%02x", (unsigned char)data[i]);
+	tell("\n");
 }
 
 void do_peek(const struct line *line)
@@ -55,7 +55,7 @@ void do_peek(const struct line *line)
 	if (page == MAP_FAILED)
 		report("peek", word(line, 1), false, -1);
 	else
-		printf("probe: peek %s %s %08x\n", word(line, 1), word(line, 2),
+		tell("probe: peek %s %s %08x\n", word(line, 1), word(line, 2),
 		       *(volatile unsigned *)((char *)page + (at & (PAGE - 1UL))));
 	if (page != MAP_FAILED)
 		munmap(page, PAGE);
@@ -77,10 +77,10 @@ void do_ls(const struct line *line)
 		report("ls", word(line, 1), false, -1);
 		return;
 	}
-	printf("probe: ls %s:", word(line, 1));
+	tell("probe: ls %s:", word(line, 1));
 	for (int i = 0; i < count; i++)
-		printf(" %s", names[i]->d_name);
-	putchar('\n');
+		tell(" %s", names[i]->d_name);
+	tell("\n");
 }
 
 void do_link(const struct line *line)
@@ -91,7 +91,7 @@ void do_link(const struct line *line)
 	if (length < 0)
 		report("link", word(line, 1), false, -1);
 	else
-		printf("probe: link %s -> %.*s\n", word(line, 1), (int)length, target);
+		tell("probe: link %s -> %.*s\n", word(line, 1), (int)length, target);
 }
 
 void do_stat(const struct line *line)
@@ -101,19 +101,29 @@ void do_stat(const struct line *line)
 	if (stat(word(line, 1), &node) < 0)
 		report("stat", word(line, 1), false, -1);
 	else
-		printf("probe: stat %s %u:%u mode=%o\n", word(line, 1), major(node.st_rdev), minor(node.st_rdev),
+		tell("probe: stat %s %u:%u mode=%o\n", word(line, 1), major(node.st_rdev), minor(node.st_rdev),
 		       node.st_mode & 07777);
+}
+
+static void put(const struct line *line, int how)
+{
+	char text[1026];
+	int fd = open(word(line, 1), O_WRONLY | O_CREAT | O_CLOEXEC | how, 0600);
+	int length = snprintf(text, sizeof(text), "%s\n", line->rest);
+
+	report(word(line, 0), word(line, 1), fd >= 0 && write(fd, text, (size_t)length) == length, -1);
+	if (fd >= 0)
+		close(fd);
 }
 
 void do_write(const struct line *line)
 {
-	char text[1026];
-	int fd = open(word(line, 1), O_WRONLY | O_CLOEXEC);
-	int length = snprintf(text, sizeof(text), "%s\n", line->rest);
+	put(line, 0);
+}
 
-	report("write", word(line, 1), fd >= 0 && write(fd, text, (size_t)length) == length, -1);
-	if (fd >= 0)
-		close(fd);
+void do_append(const struct line *line)
+{
+	put(line, O_APPEND);
 }
 
 /* Reserves in portions that get smaller; room, not content, is what runs out. With a number of milliseconds behind the

@@ -32,7 +32,7 @@ void do_run(const struct line *line)
 	long start = now_ms();
 	int status = waitpid_retry(start_program(line));
 
-	printf("probe: run %s exit=%d ms=%ld\n", word(line, 1), status, now_ms() - start);
+	tell("probe: run %s exit=%d ms=%ld\n", word(line, 1), status, now_ms() - start);
 }
 
 void do_spawn(const struct line *line)
@@ -62,7 +62,11 @@ static int signal_all(const char *wanted, int number)
 
 void do_kill(const struct line *line)
 {
-	printf("probe: kill %s %s hit=%d\n", word(line, 1), word(line, 2), signal_all(word(line, 1), atoi(word(line, 2))));
+	const char *wanted = word(line, 1);
+	int number = atoi(word(line, 2));
+	int hit = isdigit((unsigned char)*wanted) ? kill(atoi(wanted), number) == 0 : signal_all(wanted, number);
+
+	tell("probe: kill %s %d hit=%d\n", wanted, number, hit);
 }
 
 void do_await(const struct line *line)
@@ -82,9 +86,9 @@ static void print_datagram(char *text)
 	char *close = strchr(text, '>');
 
 	if (*text == '<' && close && strlen(close + 1) > STAMP && close[STAMP] == ' ')
-		printf("probe: syslog %.*s%s\n", (int)(close + 1 - text), text, close + 1 + STAMP);
+		tell("probe: syslog %.*s%s\n", (int)(close + 1 - text), text, close + 1 + STAMP);
 	else
-		printf("probe: syslog %s\n", text);
+		tell("probe: syslog %s\n", text);
 }
 
 void do_syslog(const struct line *line)
@@ -109,19 +113,20 @@ void do_syslog(const struct line *line)
 
 void do_kmsg(const struct line *line)
 {
-	char record[8192];
 	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	const char *wanted = word(line, 1);
-	ssize_t length;
 
-	while (fd >= 0 && ((length = read(fd, record, sizeof(record) - 1)) > 0 || errno == EPIPE)) {
-		record[length > 0 ? length : 0] = '\0';
-		record[strcspn(record, "\n")] = '\0';
-		char *text = strchr(record, ';');
-
-		if (text && strstr(text, wanted))
-			printf("probe: kmsg %s\n", text + 1);
-	}
+	for (char *text; fd >= 0 && (text = next_record(fd));)
+		if (strstr(text, word(line, 1)))
+			tell("probe: kmsg %s\n", text);
 	if (fd >= 0)
 		close(fd);
+}
+
+void do_heard(const struct line *line)
+{
+	long start = now_ms();
+	bool there = await_record(line->rest, atol(word(line, 1)));
+
+	errno = ETIME;
+	report("heard", line->rest, there, now_ms() - start);
 }

@@ -85,7 +85,7 @@ void do_wait(const struct line *line)
 
 void do_say(const struct line *line)
 {
-	printf("probe: say %s %s\n", word(line, 1), line->rest);
+	tell("probe: say %s %s\n", word(line, 1), line->rest);
 }
 
 void do_poweroff(const struct line *line)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What every command of the prober begins and ends with: its words, and the line that tells how it went. */
 #define _GNU_SOURCE
+#include "common.h"
 #include "prober.h"
 
 #include <errno.h>
@@ -20,7 +21,7 @@ void report(const char *verb, const char *path, bool ok, long ms)
 	if (ms >= 0)
 		snprintf(time, sizeof(time), " ms=%ld", ms);
 	if (ok)
-		printf("probe: %s %s ok%s\n", verb, path, time);
+		tell("probe: %s %s ok%s\n", verb, path, time);
 	else
-		printf("probe: %s %s error %s%s\n", verb, path, reason, time);
+		tell("probe: %s %s error %s%s\n", verb, path, reason, time);
 }

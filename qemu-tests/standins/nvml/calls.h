@@ -20,7 +20,7 @@ struct call call_begin(const char *name, int gpu, int mig, bool needs_init, cons
 	__attribute__((format(printf, 5, 6)));
 int call_end(struct call *call, int code);
 
-/* Handles to what they mean; NULL where the handle is none of ours. */
+/* Handles to what they mean; NULL where the handle is not one of ours. */
 struct gpu *gpu_of(nvmlDevice_t device);                 /* the GPU itself or the parent of a MIG device */
 struct mig_device *mig_of(nvmlDevice_t device);          /* NULL for a whole GPU */
 int gpu_number(nvmlDevice_t device);

@@ -145,20 +145,26 @@ static unsigned long long memory_of(const struct gpu *gpu, const struct mig_devi
 	return 0;
 }
 
+/* The GPU's own; nothing is known of how it is divided. */
+static unsigned long long used_of(const struct gpu *gpu, const struct mig_device *mig, unsigned long long total)
+{
+	return mig ? 0 : gpu->used < total ? gpu->used : total;
+}
+
 EXPORT int nvmlDeviceGetMemoryInfo(nvmlDevice_t device, struct memory_info *memory)
 {
 	DEVICE_CALL(device, "%s", "");
-	unsigned long long total = memory_of(gpu, mig_of(device));
-	*memory = (struct memory_info){ total, total, 0 };
+	unsigned long long total = memory_of(gpu, mig_of(device)), used = used_of(gpu, mig_of(device), total);
+	*memory = (struct memory_info){ total, total - used, used };
 	DONE(NVML_SUCCESS);
 }
 
 EXPORT int nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, struct memory_info_v2 *memory)
 {
 	DEVICE_CALL(device, "%s", "");
-	unsigned long long total = memory_of(gpu, mig_of(device));
+	unsigned long long total = memory_of(gpu, mig_of(device)), used = used_of(gpu, mig_of(device), total);
 	NEED(memory->version == STRUCT_VERSION(*memory, 2), NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
-	*memory = (struct memory_info_v2){ memory->version, total, 0, total, 0 };
+	*memory = (struct memory_info_v2){ memory->version, total, 0, total - used, used };
 	DONE(NVML_SUCCESS);
 }
 
@@ -341,6 +347,38 @@ EXPORT int nvmlDeviceSetPowerManagementLimit(nvmlDevice_t device, unsigned milli
 	DONE(NVML_SUCCESS);
 }
 
+EXPORT int nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned *milliwatts)
+{
+	DEVICE_CALL(device, "%s", "");
+	*milliwatts = gpu->draw_mw;
+	DONE(NVML_SUCCESS);
+}
+
+EXPORT int nvmlDeviceGetTemperature(nvmlDevice_t device, unsigned sensor, unsigned *celsius)
+{
+	DEVICE_CALL(device, "sensor=%u", sensor);
+	NEED(sensor == 0, NVML_ERROR_INVALID_ARGUMENT);
+	*celsius = gpu->celsius;
+	DONE(NVML_SUCCESS);
+}
+
+EXPORT int nvmlDeviceGetUtilizationRates(nvmlDevice_t device, struct utilization *percent)
+{
+	DEVICE_CALL(device, "%s", "");
+	NEED(!mig_of(device) && gpu->mig != MIG_ON, NVML_ERROR_NOT_SUPPORTED);
+	*percent = (struct utilization){ gpu->busy[0], gpu->busy[1] };
+	DONE(NVML_SUCCESS);
+}
+
+/* One set of counters for both kinds: nothing here lives long enough for an aggregate of its own. */
+EXPORT int nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, unsigned type, unsigned counter, unsigned long long *count)
+{
+	DEVICE_CALL(device, "type=%u counter=%u", type, counter);
+	NEED(type < ECC_COUNT && counter < ECC_COUNTERS, NVML_ERROR_INVALID_ARGUMENT);
+	*count = gpu->ecc[type];
+	DONE(NVML_SUCCESS);
+}
+
 EXPORT int nvmlDeviceGetGpuFabricInfo(nvmlDevice_t device, struct fabric_info *info)
 {
 	DEVICE_CALL(device, "%s", "");
@@ -362,5 +400,41 @@ EXPORT int nvmlDeviceGetGpuFabricInfoV(nvmlDevice_t device, struct fabric_info_v
 	info->health = gpu->fabric_health;
 	if (third)
 		info->summary = (uint8_t)gpu->fabric_summary;
+	DONE(NVML_SUCCESS);
+}
+
+EXPORT int nvmlDeviceGetNvLinkState(nvmlDevice_t device, unsigned link, unsigned *active)
+{
+	DEVICE_CALL(device, "link=%u", link);
+	NEED(link < MAX_LINKS, NVML_ERROR_INVALID_ARGUMENT);
+	NEED(gpu->nvlinks, NVML_ERROR_NOT_SUPPORTED);
+	*active = link + gpu->nvlinks_down < gpu->nvlinks;
+	DONE(NVML_SUCCESS);
+}
+
+EXPORT int nvmlDeviceGetNvLinkRemoteDeviceType(nvmlDevice_t device, unsigned link, unsigned *type)
+{
+	DEVICE_CALL(device, "link=%u", link);
+	NEED(link < gpu->nvlinks, NVML_ERROR_INVALID_ARGUMENT);
+	*type = NVLINK_SWITCH;
+	DONE(NVML_SUCCESS);
+}
+
+EXPORT int nvmlDeviceGetP2PStatus(nvmlDevice_t device, nvmlDevice_t other, unsigned capability, unsigned *status)
+{
+	DEVICE_CALL(device, "capability=%u", capability);
+	struct gpu *peer = gpu_of(other);
+
+	NEED(peer && capability < P2P_CAPABILITIES, NVML_ERROR_INVALID_ARGUMENT);
+	bool linked = gpu->nvlinks && peer->nvlinks && gpu->fabric == FABRIC_COMPLETED && peer->fabric == FABRIC_COMPLETED;
+	*status = linked ? P2P_OK : capability == P2P_NVLINK ? P2P_NOT_SUPPORTED : gpu->p2p;
+	DONE(NVML_SUCCESS);
+}
+
+EXPORT int nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t device, nvmlDevice_t other, unsigned *level)
+{
+	DEVICE_CALL(device, "%s", "");
+	NEED(gpu_of(other), NVML_ERROR_INVALID_ARGUMENT);
+	*level = TOPOLOGY_HOST_BRIDGE;
 	DONE(NVML_SUCCESS);
 }

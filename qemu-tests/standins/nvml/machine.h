@@ -40,9 +40,12 @@ struct gpu {
 	unsigned memory_mhz[MAX_MEM_CLOCKS], memory_clocks;
 	unsigned locked_graphics[2], locked_memory[2];
 	unsigned power_mw[2], power_default_mw, power_limit_mw;
+	unsigned draw_mw, celsius, busy[2], ecc[2];     /* what is measured now; ecc: corrected, uncorrected */
+	unsigned long long used;                        /* bytes of memory */
 	unsigned capability[2];
 	unsigned fabric, fabric_status, fabric_clique, fabric_health, fabric_summary;
 	uint8_t fabric_cluster[16];
+	unsigned nvlinks, nvlinks_down, p2p;    /* all to switches, the last ones down; peer access over PCIe, a status of NVML's */
 	unsigned mig, mig_pending, mig_needs_reset, mig_gb, mig_family;
 	struct gpu_instance instances[MAX_MIG];
 	struct mig_device migs[MAX_MIG];
@@ -64,6 +67,7 @@ struct machine {
 	unsigned cuda;
 	bool cc_supported;
 	unsigned environment, feature, devtools, multigpu, cpu, gpus_capable, ready;
+	unsigned long long key_rotation;
 	char nodes[PATH_MAX], log[PATH_MAX], state[PATH_MAX], door[PATH_MAX];
 	unsigned gpu_count;
 	struct gpu gpus[MAX_GPUS];

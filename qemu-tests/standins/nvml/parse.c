@@ -51,12 +51,20 @@ static const struct key GPU_KEYS[] = {
 	{ "memory-mhz", LIST, GPU(memory_mhz), NULL },
 	{ "power-mw", PAIR, GPU(power_mw), NULL },
 	{ "power-default-mw", NUMBER, GPU(power_default_mw), NULL },
+	{ "draw-mw", NUMBER, GPU(draw_mw), NULL },
+	{ "celsius", NUMBER, GPU(celsius), NULL },
+	{ "busy", PAIR, GPU(busy), NULL },
+	{ "ecc", PAIR, GPU(ecc), NULL },
+	{ "used", BIG, GPU(used), NULL },
 	{ "compute-capability", PAIR, GPU(capability), NULL },
 	{ "fabric", CHOICE, GPU(fabric), FABRIC },
 	{ "fabric-status", NUMBER, GPU(fabric_status), NULL },
 	{ "fabric-clique", NUMBER, GPU(fabric_clique), NULL },
 	{ "fabric-health", NUMBER, GPU(fabric_health), NULL },
 	{ "fabric-summary", NUMBER, GPU(fabric_summary), NULL },
+	{ "nvlinks", NUMBER, GPU(nvlinks), NULL },
+	{ "nvlinks-down", NUMBER, GPU(nvlinks_down), NULL },
+	{ "p2p", NUMBER, GPU(p2p), NULL },
 	{ "fabric-cluster", CLUSTER, GPU(fabric_cluster), NULL },
 	{ "mig", CHOICE, GPU(mig), MIG },
 	{ "mig-needs-reset", CHOICE, GPU(mig_needs_reset), SWITCH },
@@ -65,8 +73,16 @@ static const struct key GPU_KEYS[] = {
 	{ NULL, TEXT, 0, 0, NULL },
 };
 
-/* What calls change; the state file is written with these. */
+/* What calls change, which the state file is written with; and what is measured. */
 static const struct key STATE_KEYS[] = {
+	{ "draw-mw", NUMBER, GPU(draw_mw), NULL },
+	{ "celsius", NUMBER, GPU(celsius), NULL },
+	{ "busy", PAIR, GPU(busy), NULL },
+	{ "ecc", PAIR, GPU(ecc), NULL },
+	{ "used", BIG, GPU(used), NULL },
+	{ "nvlinks", NUMBER, GPU(nvlinks), NULL },
+	{ "nvlinks-down", NUMBER, GPU(nvlinks_down), NULL },
+	{ "fabric", CHOICE, GPU(fabric), FABRIC },
 	{ "locked-graphics", PAIR, GPU(locked_graphics), NULL },
 	{ "locked-memory", PAIR, GPU(locked_memory), NULL },
 	{ "power-limit-mw", NUMBER, GPU(power_limit_mw), NULL },
@@ -247,7 +263,7 @@ static const char *on_gpu(char **words)
 		.pci_device_id = 0x233010de, .pci_subsystem_id = 0x16c110de, .capability = { 9, 0 },
 		.graphics_mhz = { 345, 1980 }, .idle_mhz = 345, .step_mhz = 15,
 		.memory_mhz = { 2619, 1593 }, .memory_clocks = 2,
-		.power_mw = { 200000, 700000 }, .power_default_mw = 700000, .node_fd = -1,
+		.power_mw = { 200000, 700000 }, .power_default_mw = 700000, .draw_mw = 72000, .celsius = 31, .node_fd = -1,
 	};
 	snprintf(gpu->uuid, sizeof gpu->uuid, "GPU-00000000-0000-4000-8000-%012x", index);
 	snprintf(gpu->vbios, sizeof gpu->vbios, "96.00.00.00.01");

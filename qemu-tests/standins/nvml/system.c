@@ -188,6 +188,27 @@ EXPORT int nvmlSystemGetConfComputeGpusReadyState(unsigned *ready)
 	DONE(NVML_SUCCESS);
 }
 
+/* Both structures: version, then the number. */
+EXPORT int nvmlSystemSetConfComputeKeyRotationThresholdInfo(const struct nvml_key_rotation *info)
+{
+	CALL(NO_GPU, -1, "advantage=%llu", info->advantage);
+	NEED(info->version == NVML_KEY_ROTATION_V1, NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
+	NEED(machine.cc_supported && machine.feature == 1, NVML_ERROR_NOT_SUPPORTED);
+	NEED(!machine.ready, NVML_ERROR_INVALID_STATE);
+	NEED(info->advantage >= 50 && info->advantage <= 65, NVML_ERROR_INVALID_ARGUMENT);
+	machine.key_rotation = info->advantage;
+	DONE(NVML_SUCCESS);
+}
+
+EXPORT int nvmlSystemGetConfComputeKeyRotationThresholdInfo(struct nvml_key_rotation *info)
+{
+	CALL(NO_GPU, -1, "%s", "");
+	NEED(info->version == NVML_KEY_ROTATION_V1, NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
+	NEED(machine.cc_supported && machine.feature == 1, NVML_ERROR_NOT_SUPPORTED);
+	info->advantage = machine.key_rotation;
+	DONE(NVML_SUCCESS);
+}
+
 EXPORT int nvmlSystemSetConfComputeGpusReadyState(unsigned ready)
 {
 	CALL(NO_GPU, -1, "state=%u", ready);
