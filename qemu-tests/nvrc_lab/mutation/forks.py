@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asks the same tests about one mutant after another: `python -P forks.py ROOT MODULE TEST ...`, in ROOT.
+
+pytest collects once. Each line of JSON on stdin ({"source", "limit_s"}) gets a fork of the collected session in which
+the functions of the module have the code of that source, and one line of JSON on stdout: true, noticed (or never
+ended); false, not noticed; null, the source differs outside of functions, so nothing was asked. What noticed last is
+asked first. Not noticed is no proof here: values that were computed while collecting are those of the original.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import BinaryIO
+
+import pytest
+
+
+def main(root: Path, module: str, words: Sequence[str]) -> int:
+    with open(os.dup(0), "rb") as questions, open(os.dup(1), "wb") as answers:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nothing, number)
+        return int(pytest.main(["-s", *words], plugins=[Session(root / module, questions, answers)]))
+
+
+class Session:
+    """A pytest plugin. State: in a fork, the file that the name of the test that noticed goes to."""
+
+    def __init__(self, module: Path, questions: BinaryIO, answers: BinaryIO) -> None:
+        self._module, self._questions, self._answers = module, questions, answers
+        self._told = -1
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """None in a fork: then pytest runs the tests, and main() ends as it would."""
+        original = self._module.read_text(encoding="utf-8")
+        gc.collect()
+        gc.freeze()
+        for line in self._questions:
+            question = json.loads(line)
+            answer: bool | None = None
+            if only_functions_differ(original, question["source"]):
+                if (child := self._fork()) == 0:
+                    replace_code(str(self._module), original, question["source"])
+                    return None
+                answer = ended(child, question["limit_s"], self._questions)
+                self._ask_first(session)
+            self._answers.write(json.dumps(answer).encode() + b"\n")
+            self._answers.flush()
+        os._exit(0)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            os.write(self._told, report.nodeid.encode())
+
+    def _fork(self) -> int:
+        with contextlib.suppress(OSError):
+            os.close(self._told)
+        self._told = os.memfd_create("noticed")
+        if (child := os.fork()) == 0:
+            os.setsid()
+        return child
+
+    def _ask_first(self, session: pytest.Session) -> None:
+        name = os.pread(self._told, 4096, 0).decode()
+        session.items.sort(key=lambda item: item.nodeid != name)
+
+
+def only_functions_differ(before: str, after: str) -> bool:
+    return skeleton(before) == skeleton(after)
+
+
+def skeleton(source: str) -> str:
+    """The program without what is in its functions."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = []
+    return ast.dump(tree)
+
+
+def replace_code(path: str, before: str, after: str) -> None:
+    """Functions stay the objects that others have imported; only what they do is another's."""
+    pairs = zip(codes(compile(before, path, "exec")), codes(compile(after, path, "exec")), strict=True)
+    changed = {(old.co_qualname, old.co_firstlineno): new for old, new in pairs}
+    gc.unfreeze()
+    for function in [found for found in gc.get_objects() if isinstance(found, FunctionType)]:
+        code = function.__code__
+        new = changed.get((code.co_qualname, code.co_firstlineno)) if code.co_filename == path else None
+        if new is not None and len(new.co_freevars) == len(code.co_freevars):
+            function.__code__ = new
+
+
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """Of functions that exist when the module is loaded. Those inside of functions come with these."""
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            if inner.co_flags & 0x2:  # CO_NEWLOCALS: a function, where a class body has none
+                yield inner
+            else:
+                yield from codes(inner)
+
+
+def ended(child: int, limit_s: float, questions: BinaryIO) -> bool:
+    """Whether it noticed. Killed at its limit, or as the one who asks is gone; what it left running goes too."""
+    watched = os.pidfd_open(child)
+    try:
+        ready, _, _ = select.select([watched, questions.fileno()], [], [], limit_s)
+    finally:
+        os.close(watched)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return watched not in ready or status != 0
+
+
+if __name__ == "__main__":
+    os._exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))
