@@ -1,0 +1,474 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How bytes get to each parser: a function each, which imports what it tries, so that a fuzzer can instrument that."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from nvrc.params.policy import Policy
+
+
+@cache
+def strictest() -> Policy:
+    from nvrc.params.policy import load_policy
+
+    return load_policy(b'strict = true\nallow = ["nvrc.log"]\nwords = ["@kata"]\npin.nvrc.cc = "on"\n')
+
+
+def kernel_line(data: bytes) -> None:
+    from nvrc.params.parse import parse
+
+    for problem in (*parse(data).problems, *parse(data, strictest()).problems):
+        assert str(problem).isprintable()
+
+
+def policy(data: bytes) -> None:
+    from nvrc.params.explanation import explain
+    from nvrc.params.policy import load_policy
+
+    explain(load_policy(data))
+
+
+def policy_draft(data: bytes) -> None:
+    from nvrc.params.suggestion import suggest
+
+    suggest(data.split(b"\n")[:2])
+
+
+def initdata(data: bytes) -> None:
+    """A disk if it begins as one, else the document that is packed on one."""
+    from nvrc.params.initdata import is_initdata, read_initdata, unpack_disk
+    from nvrc.params.parse import parse
+
+    found = read_initdata(unpack_disk(data) if is_initdata(data) else data)
+    assert all(remark.isprintable() for remark in found.remarks)
+    for problem in parse(b"", strictest(), found.tokens).problems:
+        assert str(problem).isprintable()
+
+
+def tee_report(data: bytes) -> None:
+    from nvrc.confidential.cbor import find_personalization
+    from nvrc.confidential.tee import snp_host_data, td_config
+    from nvrc.vocabulary.errors import NvrcError
+
+    for read in (lambda: find_personalization(data), lambda: snp_host_data(data, bytes(64)), lambda: td_config(data, bytes(64))):
+        try:
+            read()
+        except NvrcError as err:
+            assert err.what.isprintable()
+
+
+def evidence(data: bytes) -> None:
+    from nvrc.confidential.evidence import check_evidence
+    from nvrc.vocabulary.errors import NvrcError
+
+    try:
+        check_evidence(data, bytes(32), ["GPU-00000000-0000-4000-8000-000000000000"])
+    except NvrcError as err:
+        assert len(err.what) < 1500 and err.what.isprintable()
+        raise
+
+
+def token(data: bytes) -> None:
+    from nvrc.confidential.evidence import check_token
+    from nvrc.vocabulary.errors import NvrcError
+
+    try:
+        assert check_token(data, 1, 1.8e9).isprintable()
+    except NvrcError as err:
+        assert len(err.what) < 1500 and err.what.isprintable()
+        raise
+
+
+def attestation_answer(data: bytes) -> None:
+    from nvrc.confidential import ttrpc
+
+    ttrpc.take(ttrpc._unwrap(data), 1)
+
+
+def cdi_document(data: bytes) -> None:
+    from guest_cdi.lean.jsonvalue import read_json
+    from guest_cdi.lean.yamltext import write_yaml
+    from nvrc.machine.files import LinuxFiles
+    from nvrc.nvml.document import check_document
+
+    try:
+        document = read_json(data)
+    except ValueError:
+        return
+    try:
+        write_yaml(check_document(LinuxFiles(), document)).encode()
+    except UnicodeEncodeError:
+        return  # the step says so
+
+
+def worker_answer(data: bytes) -> None:
+    from nvrc.nvml import worker
+    from nvrc.nvml.answers import NvmlGpu, read_records
+
+    read_records(NvmlGpu, worker._unwrap(worker._read_reply("gpus", data)))
+
+
+def switch_answer(data: bytes) -> None:
+    from nvrc.nvml import worker
+    from nvrc.nvml.answers import SwitchTold, read_records
+    from nvrc.nvml.switches import check_switches
+    from nvrc.vocabulary.errors import NvrcError
+
+    told = read_records(SwitchTold, worker._unwrap(worker._read_reply("switches", data)))
+    try:
+        check_switches(told, ("0000:50:00.0", "0000:50:01.0"))
+    except NvrcError as err:
+        assert len(err.what) < 1500 and err.what.isprintable()
+        raise
+
+
+def boot_report(data: bytes) -> None:
+    from nvrc.report.diagnosis import diagnose_report
+    from nvrc.report.report import from_json
+    from nvrc.report.view import show_report
+
+    report = from_json(data)
+    show_report(report)
+    diagnose_report(report)
+
+
+def live_status(data: bytes) -> None:
+    from nvrc.report.diagnosis import diagnose_status
+    from nvrc.report.status import from_json
+
+    diagnose_status(from_json(data))
+
+
+def host_log(data: bytes) -> None:
+    from nvrc.commands.doctor import diagnose_stream, show
+
+    for found in diagnose_stream("log", io.BytesIO(data)):
+        for line in show(found):
+            assert line.isprintable()
+
+
+def lab_console(data: bytes) -> None:
+    from nvrc_lab.watch.console import Story, hear_bytes
+
+    hear_bytes(Story(), data)
+
+
+def agent_output(data: bytes) -> None:
+    from nvrc.pid1.agent_output import TOLD_BYTES, LastWords
+
+    words = LastWords()
+    words.hear(data)
+    assert len(words.tell().encode("utf-8", "replace")) <= TOLD_BYTES
+
+
+def log_datagram(data: bytes) -> None:
+    from nvrc.machine.journal import Line, split_priority
+    from nvrc.services.ledger import Ledger
+
+    _, text = split_priority(data)
+    assert "\n" not in text
+    Ledger(["0000:41:00.0"]).hear(Line(1, 0, text), 1.0)
+
+
+def kernel_record(data: bytes) -> None:
+    from nvrc.machine.journal import KERNEL, Line, kernel_warning
+    from nvrc.pid1.health import GpuHealth
+    from nvrc.vocabulary.gpu import GpuRecord
+
+    if text := kernel_warning(data):
+        GpuHealth((GpuRecord(bdf="0000:41:00.0"),), lambda _sentence: None).hear(Line(0, KERNEL, text))
+
+
+def ttrpc_request(data: bytes) -> None:
+    from nvrc.pid1.farewell import Requests
+
+    whole, halves = Requests().feed(data), Requests()
+    assert whole == [*halves.feed(data[:len(data) // 2]), *halves.feed(data[len(data) // 2:])]
+
+
+def ttrpc_response(data: bytes) -> None:
+    from nvrc_lab.agent.ttrpc import read_response
+
+    read_response("Check", data)
+
+
+def vsock_packet(data: bytes) -> None:
+    from nvrc_lab.devices.vsock import Switchboard, parse
+
+    board = Switchboard()
+    board.connect(1024)
+    board.hear(parse(data))
+    while board.has_packet:
+        board.next_packet(4096)
+
+
+def cdi_json(data: bytes) -> None:
+    from guest_cdi.validate import check_text
+
+    check_text("x.json", data)
+
+
+def cdi_yaml(data: bytes) -> None:
+    from guest_cdi.validate import check_text
+
+    check_text("x.yaml", data)
+
+
+def bundle(data: bytes) -> None:
+    """The two documents with a NUL between them; every device of the one goes into the other."""
+    from guest_cdi import inject
+
+    config, _, spec = data.partition(b"\0")
+    with in_folder(config, "config.json") as path:
+        specs = path.parent / "cdi"
+        specs.mkdir()
+        (specs / "x.yaml").write_bytes(spec)
+        registry = inject.read_registry([], [str(specs)])
+        arguments = inject.Arguments(root=str(path.parent), names=list(registry.devices)[:8] or ["nvidia.com/gpu=0"])
+        read, _mode = inject._read_config(str(path))
+        inject._dump(str(path), inject._inject_into(str(path), registry, arguments, read))
+
+
+def elf_soname(data: bytes) -> None:
+    from guest_cdi.elf import check_loadable, read_soname
+
+    with in_memory(data) as descriptor:
+        read_soname(descriptor)
+        check_loadable(descriptor)
+
+
+def elf_note(data: bytes) -> None:
+    from guest_cdi.hooks.elf_note import read_note
+
+    with in_memory(data) as descriptor:
+        read_note(descriptor)
+
+
+def static_program(data: bytes) -> None:
+    from guest_cdi.hooks.ldcache import is_static_program
+
+    is_static_program(data)
+
+
+def library_cache(data: bytes) -> None:
+    from guest_cdi.ldcache import LibraryCache
+
+    LibraryCache(data).paths("libcuda.so")
+
+
+def loader_configuration(data: bytes) -> None:
+    from guest_cdi.hooks.ldconf import musl_lines, parse_conf
+
+    parse_conf(data.decode("utf-8", "surrogateescape"))
+    musl_lines(data, ["/usr/lib/nvidia"])
+
+
+def container_state(data: bytes) -> None:
+    from guest_cdi.hooks.state import container_root
+
+    container_root("", io.BytesIO(data))
+
+
+def image_elf(data: bytes) -> None:
+    from nvrc_build.tree.elf import is_program, read_needs
+
+    read_needs(data, "/usr/bin/x")
+    is_program(data)
+
+
+def kernel_module(data: bytes) -> None:
+    from nvrc.hardware.module_failure import find_vermagic
+
+    find_vermagic(data)
+
+
+def initrd(data: bytes) -> None:
+    from nvrc_build.after.contents import _add, read_cpio
+    from nvrc_build.tree.tree import Origin, Tree
+
+    tree = Tree()
+    for path, mode, content in read_cpio(data):
+        _add(tree, path, mode, content, Origin(slice="x"))
+
+
+def package(data: bytes) -> None:
+    from nvrc_build.supply.scripts import read_scripts
+
+    with in_folder(data, "x.deb") as path:
+        read_scripts(path)
+
+
+def archive(data: bytes) -> None:
+    from nvrc_build.supply.extract import extract
+
+    with in_folder(data, "x.tar") as path:
+        extract("components", path, path.parent / "out")
+
+
+def agent_descriptors(data: bytes) -> None:
+    from nvrc_build.products.descriptor import read_requests
+
+    read_requests(data)
+
+
+def variable_store(data: bytes) -> None:
+    from nvrc_build.after.varstore import certificates, enrol
+
+    certificates(data)
+    enrol(data, b"\x30\x03abc")
+
+
+def class_configuration(data: bytes) -> None:
+    from nvrc_build.kata.extensions import read_class
+
+    with in_folder(data, "configuration.toml") as path:
+        read_class(path)
+
+
+def class_for_a_policy(data: bytes) -> None:
+    from nvrc.commands.policy import class_line
+
+    with in_folder(data, "configuration.toml") as path:
+        class_line(str(path))
+
+
+def image_manifest(data: bytes) -> None:
+    from nvrc_build.papers.inspect import summarise
+    from nvrc_build.papers.inventory import read_inventory
+
+    with in_folder(data, "manifest.json") as path:
+        summarise(read_inventory(path))
+
+
+def declaration(data: bytes) -> None:
+    from nvrc_build.declared.declared import Image, Slice
+    from nvrc_build.declared.toml import Findings, read_toml
+
+    with in_folder(data, "x.toml") as path:
+        for kind in (Image, Slice):
+            read_toml(kind, path, Findings(), "x.toml", {"name": "x"})
+
+
+def verity_parameters(data: bytes) -> None:
+    from nvrc_build.output.verity import parse_parameters
+
+    parse_parameters(data.decode("utf-8", "replace"))
+
+
+def partition_table(data: bytes) -> None:
+    from nvrc_build.output.disk import read_partitions
+
+    with in_folder(data, "disk.img") as path:
+        read_partitions(path)
+
+
+def host_files(data: bytes) -> None:
+    """The same bytes as every document that the preflight reads of a host."""
+    from nvrc.commands.doctor_host import document, show
+    from nvrc.preflight.host import Host
+    from nvrc.preflight.preflight import judge
+
+    with in_folder(data, "VERSION") as path:
+        for name in ("etc/containerd/config.toml", "opt/kata/VERSION", "proc/cpuinfo", "proc/modules",
+                     "var/lib/kubelet/config.yaml", "var/lib/kubelet/kubeadm-flags.env",
+                     "opt/kata/share/defaults/kata-containers/runtimes/qemu-nvidia-gpu/configuration-qemu-nvidia-gpu.toml"):
+            place = path.parent / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+        found = judge(Host(str(path.parent)))
+        document(found)
+        for line in show(found, 120):
+            assert line.isprintable() or not line
+
+
+def apt_sources(data: bytes) -> None:
+    from nvrc_build.supply.mirror import parse_deb822, parse_one_line
+
+    text = data.decode("utf-8", "replace")
+    parse_deb822(text)
+    parse_one_line(text)
+
+
+def pci_function(data: bytes) -> None:
+    from nvrc.hardware.topology import classify, decide, scan
+
+    decide(classify(scan(OneFunction(*[*data.split(b"\0", 3), b"", b"", b"", b""][:4]))))
+
+
+def gpu_information(data: bytes) -> None:
+    from nvrc.hardware.gpu_files import read_driver
+    from nvrc.nvml.answers import NvmlGpu
+    from nvrc.nvml.identity import check_identities
+
+    listed = NvmlGpu(0, "0000:41:00.0", "GPU-00000000-0000-4000-8000-000000000000", "x", 0, "")
+    check_identities([listed], read_driver(EveryFile(data), ["0000:41:00.0"]))  # type: ignore[arg-type]
+
+
+def module_indexes(data: bytes) -> None:
+    from nvrc.hardware.module_tree import read_tree
+
+    read_tree(EveryFile(data), "", "6.12.0")  # type: ignore[arg-type]
+
+
+def module_configuration(data: bytes) -> None:
+    from nvrc.hardware.modprobe_config import read_config
+
+    for remark in read_config(EveryFile(data)).remarks:  # type: ignore[arg-type]
+        assert remark.isprintable()
+
+
+@dataclass(frozen=True)
+class EveryFile:
+    """A machine whose every file says the same, and whose every folder has one."""
+
+    data: bytes
+
+    def list_dir(self, _path: str) -> tuple[str, ...]:
+        return ("x.conf",)
+
+    def read(self, _path: str, limit: int = 1 << 20) -> bytes:
+        return self.data[:limit]
+
+
+@dataclass(frozen=True)
+class OneFunction:
+    """A bus whose one function says of itself what it likes."""
+
+    vendor: bytes
+    device: bytes
+    pci_class: bytes
+    vpd: bytes
+
+    def list_dir(self, _path: str) -> tuple[str, ...]:
+        return ("0000:41:00.0",)
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        said = {"vendor": self.vendor, "device": self.device, "class": self.pci_class, "vpd": self.vpd}
+        return said[path.rpartition("/")[2]][:limit]
+
+
+@contextmanager
+def in_memory(data: bytes) -> Iterator[int]:
+    descriptor = os.memfd_create("fuzz")
+    try:
+        os.write(descriptor, data)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def in_folder(data: bytes, name: str) -> Iterator[Path]:
+    shared = "/dev/shm"
+    with tempfile.TemporaryDirectory(dir=shared if os.path.isdir(shared) else None) as folder:
+        path = Path(folder, name)
+        path.write_bytes(data)
+        yield path
