@@ -21,11 +21,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from guest_cdi.discover.nics import NetworkFunction, describe_nics, make_node
 from guest_cdi.host import LinuxHost
 from guest_cdi.inject import inject, read_registry
 from guest_cdi.lean.errors import CdiError
 from guest_cdi.load import Data
 from guest_cdi.oci import Config
+from guest_cdi.render import render
 from guest_cdi.validate import Checked, check_text
 
 pytestmark = pytest.mark.worker
@@ -292,3 +294,30 @@ def test_injections_agree(reference: Reference, request: tuple[list[dict[str, di
         assert not theirs["error"], "only the reference fails"
         assert isinstance(theirs["config"], dict)
         assert normal(ours) == normal(theirs["config"])
+
+
+@pytest.mark.parametrize(("name", "nodes"), [
+    ("nvidia.com/nic=0", ["/dev/infiniband/uverbs1", "/dev/infiniband/rdma_cm"]), ("nvidia.com/nic=1", []),
+    ("nvidia.com/ib=mlx5_1", ["/dev/infiniband/uverbs1", "/dev/infiniband/rdma_cm"]),
+    ("nvidia.com/ib=all", ["/dev/infiniband/uverbs1", "/dev/infiniband/rdma_cm"]),
+])
+def test_documents_of_nics_inject_as_they_do_there(reference: Reference, tmp_path: Path, name: str, nodes: list[str]) -> None:
+    """Nodes have their numbers, so neither side looks for a file: this machine has no such adapter."""
+    for bdf in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / "sys/bus/pci/devices" / bdf).mkdir(parents=True)
+    functions = [NetworkFunction("0000:02:00.0"),
+                 NetworkFunction("0000:01:00.0", "mlx5_1", make_node("/dev/infiniband/uverbs1", 231, 193))]
+    specs = describe_nics(LinuxHost(str(tmp_path)), functions, make_node("/dev/infiniband/rdma_cm", 231, 90))
+    layer = {f"{spec.kind.partition('/')[2]}.yaml": render(spec, "yaml").decode() for spec in specs}
+    theirs = reference.ask([layer], [name], {"ociVersion": "1.0.2"})
+    assert [theirs["error"], *(verdict(theirs, file) for file in layer)] == ["", "", ""]
+    folder = tmp_path / "cdi"
+    folder.mkdir()
+    for file, text in layer.items():
+        (folder / file).write_text(text)
+    ours = inject(read_registry([], [str(folder)]), [name], {"ociVersion": "1.0.2"}, LinuxHost().lstat)
+    assert isinstance(theirs["config"], dict)
+    assert normal(ours) == normal(theirs["config"])
+    devices = ours.get("linux", {})
+    assert isinstance(devices, dict)
+    assert [node["path"] for node in walk(devices) if isinstance(node, dict) and "path" in node] == nodes

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real kata-agent under our PID 1, asked by the lab for what Kata's runtime asks: sandboxes, containers, their ends.
 
-NVRC_KATA_AGENT names the agent; docs/lab.md says how to build one. Without it these tests are skipped, as nothing
+NVRC_KATA_AGENT names the agent; docs/conformance.md says where it comes from. Without it these tests are skipped, as nothing
 that is not Kata's own program can say that Kata's own program is content.
 """
 
@@ -16,17 +16,17 @@ from pathlib import Path
 import pytest
 
 from nvrc_lab.agent.kata_agent import Agent, Container
-from nvrc_lab.agent.runtime_side import CALL_S, CGROUPS_PATH, play_scenario
+from nvrc_lab.agent.runtime_side import CALL_S, CGROUPS_PATH, Runtime, play_scenario
 from nvrc_lab.ground.places import checkout
-from nvrc_lab.kit.image import BootFiles, build_image, put_agent
+from nvrc_lab.kit.image import BootFiles, build_image
 from nvrc_lab.qemu.qemu import find_qemu
-from nvrc_lab.run.runner import Result, Runtime, open_lab, run_scenario
+from nvrc_lab.run.runner import Result, open_lab, run_scenario
 from nvrc_lab.scenario.scenario import find_scenario, parse_scenario, read_scenario
 from nvrc_lab.scenario.values import Scenario
 
 AGENT = os.environ.get("NVRC_KATA_AGENT", "")
 pytestmark = [pytest.mark.qemu, pytest.mark.skipif(
-    not AGENT, reason="no kata-agent given: name one with NVRC_KATA_AGENT; docs/lab.md says how to build it")]
+    not AGENT, reason="no kata-agent given: name one with NVRC_KATA_AGENT; docs/conformance.md says what it is")]
 
 # A machine whose image has the container's root; what its container sees is another test's matter.
 POD = """
@@ -40,8 +40,9 @@ Boot = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> BootFiles:
-    return put_agent(build_image(), Path(AGENT), tmp_path_factory.mktemp("image"))
+def image() -> BootFiles:
+    """By the factory: an agent linked to glibc brings libraries, and one with policies reads a file."""
+    return build_image(agent=Path(AGENT))
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def tail(result: Result) -> str:
 
 def said(result: Result, prefix: str) -> list[str]:
     assert result.told is not None
-    return [line.partition(prefix)[2] for line in result.told.lines if line.startswith(prefix)]
+    return [line.partition(prefix)[2] for line in result.told.lines if prefix in line]
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu-1", "gpu-mig", "extension-gpu", "container-refused", "agent-missing"])
@@ -159,7 +160,7 @@ def test_a_crash_of_the_agent_ends_the_machine_and_is_told(boot: Boot) -> None:
 def test_a_machine_that_is_asked_to_stop_stops_at_once(boot: Boot) -> None:
     """kata-agent takes no SIGTERM: as PID 1 of its namespace it does not even get it."""
     went = boot(parse_scenario(POD % "ready", "stop", "stop"), stand_by,
-                ("wait /run/kata-containers/main 60000", "sleep 3000", "kill init 2"))
+                ("wait /run/kata-containers/main 60000", "sleep 3000", "kill 1 2"))
     assert (went.verdict, went.code) == ("ready", "OK"), tail(went)
     assert said(went, "runtime: the container ") == ["stays"]
 

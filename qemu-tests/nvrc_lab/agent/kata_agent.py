@@ -39,8 +39,23 @@ MOUNTS = (Mount(target="/proc", kind="proc", source="proc"),
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """What the agent mounts for a container, or makes of a disk. `settings`: what Kata calls driver options."""
+
+    driver: str
+    source: str
+    target: str
+    kind: str = ""
+    options: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """A container as the runtime describes it to the agent, which adds a PID namespace by itself."""
+    """A container as the runtime describes it to the agent, which adds a PID namespace by itself.
+
+    `in_pod`: without a network namespace of its own, as Kata's runtime has it, so that it reaches the guest's loopback.
+    """
 
     name: str
     args: tuple[str, ...]
@@ -48,6 +63,10 @@ class Container:
     annotations: Mapping[str, str]
     cgroups_path: str
     shares_pids: bool = False
+    root: str = ROOTFS
+    mounts: tuple[Mount, ...] = ()
+    storages: tuple[Storage, ...] = ()
+    in_pod: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +84,20 @@ def encode_process(args: Sequence[str], env: Sequence[str]) -> bytes:
 def encode_spec(container: Container) -> bytes:
     no_device = repeat(1, [encode((5, "rwm"))])
     linux = (encode((4, no_device), (5, container.cgroups_path))
-             + repeat(6, [encode((1, kind)) for kind in NAMESPACES]))
+             + repeat(6, [encode((1, kind)) for kind in NAMESPACES if not (container.in_pod and kind == "network")]))
     return b"".join((
-        encode((1, "1.0.2"), (2, encode_process(container.args, container.env)), (3, encode((1, ROOTFS))), (4, "lab")),
-        repeat(5, [encode((1, one.target), (2, one.source), (3, one.kind)) + repeat(4, one.options) for one in MOUNTS]),
+        encode((1, "1.0.2"), (2, encode_process(container.args, container.env)), (3, encode((1, container.root))),
+               (4, "lab")),
+        repeat(5, [encode((1, one.target), (2, one.source), (3, one.kind)) + repeat(4, one.options)
+                   for one in (*MOUNTS, *container.mounts)]),
         repeat(7, [encode((1, key), (2, value)) for key, value in container.annotations.items()]),
         encode((8, linux)),
     ))
+
+
+def encode_storage(storage: Storage) -> bytes:
+    return (encode((1, storage.driver)) + repeat(2, storage.settings) + encode((3, storage.source), (4, storage.kind))
+            + repeat(5, storage.options) + encode((6, storage.target)))
 
 
 class Agent:
@@ -92,12 +118,29 @@ class Agent:
         told = decode(bytes_of(decode(self._ask("GetGuestDetails")), 2))
         return Details(version=text_of(told, 1), is_init=bool(number_of(told, 2)))
 
-    def create_sandbox(self, name: str, *, shares_pids: bool = False) -> None:
-        self._ask("CreateSandbox", (1, "lab"), (4, int(shares_pids)), (5, name))
+    def set_address(self, device: str, mac: str, address: str, bits: int) -> None:
+        told = encode((2, address), (3, str(bits)))
+        interface = encode((1, device), (2, device)) + repeat(3, [told]) + encode((4, 1500), (5, mac))
+        self._ask("UpdateInterface", (1, interface))
 
-    def create(self, container: Container) -> None:
-        self._ask("CreateContainer", (1, container.name), (2, container.name), (6, encode_spec(container)),
-                  (7, int(container.shares_pids)))
+    def set_route(self, device: str, gateway: str) -> None:
+        self._ask("UpdateRoutes", (1, repeat(1, [encode((2, gateway), (3, device))])))
+
+    def set_policy(self, text: str) -> None:
+        self._ask("SetPolicy", (1, text))
+
+    def copy_file(self, path: str, data: bytes, mode: int) -> None:
+        self._ask("CopyFile", (1, path), (2, len(data)), (3, mode), (4, 0o755), (8, data))
+
+    def create_sandbox(self, name: str, *, shares_pids: bool = False, dns: Sequence[str] = ()) -> None:
+        message = encode((1, "lab")) + repeat(2, dns) + encode((4, int(shares_pids)), (5, name))
+        self._client.call(AGENT, "CreateSandbox", message, self._limit_s)
+
+    def create(self, container: Container, *, limit_s: float = 0.0) -> None:
+        message = (encode((1, container.name), (2, container.name))
+                   + repeat(5, [encode_storage(one) for one in container.storages])
+                   + encode((6, encode_spec(container)), (7, int(container.shares_pids))))
+        self._client.call(AGENT, "CreateContainer", message, limit_s or self._limit_s)
 
     def start(self, container: str) -> None:
         self._ask("StartContainer", (1, container))

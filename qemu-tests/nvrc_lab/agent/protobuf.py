@@ -83,7 +83,7 @@ def number_of(fields: Fields, number: int) -> int:
     """A varint; the last one counts, and 0 stands for none. An int32 below zero is told as such."""
     value = fields.get(number, (0,))[-1]
     if not isinstance(value, int):
-        raise WireError(f"field {number} is no number")
+        raise WireError(f"field {number} is not a number")
     return value - (1 << 64) if value >> 63 else value
 
 

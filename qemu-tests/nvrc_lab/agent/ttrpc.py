@@ -57,7 +57,7 @@ class Client:
             size, stream, kind, _flags = HEADER.unpack(
                 self._transport.receive_exactly(HEADER.size, limit_s + SLACK_S))
             if kind != RESPONSE or size > MAX_MESSAGE:
-                raise WireError(f"{method}: a message of type {kind} with {size} bytes is no answer")
+                raise WireError(f"{method}: a message of type {kind} with {size} bytes is not an answer")
             body = self._transport.receive_exactly(size, limit_s + SLACK_S)
             if stream == self._stream:
                 return read_response(method, body)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fakes.kata_agent import FakeAgent
-from nvrc.vocabulary.console import FatalLine, ReadyLine
+from fakes.trouble import trouble
+from nvrc.vocabulary.transcript import ReadyLine
 from nvrc_lab.agent.kata_agent import Agent, Container
 from nvrc_lab.agent.protobuf import Fields, bytes_of, decode, encode, number_of, text_of
 from nvrc_lab.agent.runtime_side import (
@@ -36,8 +37,8 @@ machine: {gpus: [{product: H100}]}
 container: {devices: ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]}
 expect: {verdict: ready, agent: ["pid=1"], container: {gpus: [0]}}
 """, "gpu", "gpu.yaml")
-READY = Story(verdicts=(ReadyLine(1.0, "cpu", 0, 0, 7),))
-FAILED = Story(verdicts=(FatalLine("E_MOUNT", "filesystems", "x", "y"),))
+READY = Story(said=(ReadyLine(1.0, "cpu", 0, 0, 7),))
+FAILED = Story(said=(trouble("E_MOUNT", "filesystems", "x", "y"),))
 DETAILS = encode((2, encode((1, "4.1.0"), (2, 1))))
 
 
@@ -112,11 +113,11 @@ def test_the_calls_of_a_longer_life() -> None:
     container = Container(name="c", args=("/stay",), annotations={}, cgroups_path="/c", shares_pids=True)
     agent.create_sandbox("pod", shares_pids=True)
     agent.create(container)
-    agent.execute("c", "e", ["/look"])
     agent.kill("c", "c", 15)
     assert number_of(transport.payload("CreateSandbox"), 4) == 1
     assert number_of(transport.payload("CreateContainer"), 7) == 1
-    process = decode(bytes_of(transport.payload("ExecProcess"), 4))
+    spec = decode(bytes_of(transport.payload("CreateContainer"), 6))
+    process = decode(bytes_of(spec, 2))
     assert process[3] == (b"",), "a user is there, although all its numbers are 0"
     assert number_of(transport.payload("SignalProcess"), 3) == 15
 
@@ -153,7 +154,7 @@ def test_a_runtime_that_never_began_says_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("story", "problems"), [
     pytest.param(READY, [], id="ready: the stand-in needs no runtime"),
     pytest.param(FAILED, ["runtime: the machine has ended"], id="failed: somebody must say why"),
-    pytest.param(replace(READY, verdicts=(*READY.verdicts, *FAILED.verdicts)), [], id="failed later: there may have been a sandbox"),
+    pytest.param(replace(READY, said=(*READY.said, *FAILED.said)), [], id="failed later: there may have been a sandbox"),
 ])
 def test_only_a_failed_machine_is_asked_beside_a_stand_in(tmp_path: Path, story: Story, problems: list[str]) -> None:
     with play_beside(None, SCENARIO, tmp_path) as side:

@@ -55,7 +55,7 @@ def test_any_bytes_are_a_message_or_an_error(raw: bytes) -> None:
 def test_fields_are_read_by_kind() -> None:
     fields = decode(encode((1, 7), (1, 8), (2, "text"), (3, -5)))
     assert (number_of(fields, 1), text_of(fields, 2), number_of(fields, 3), number_of(fields, 9)) == (8, "text", -5, 0)
-    with pytest.raises(WireError, match="field 2 is no number"):
+    with pytest.raises(WireError, match="field 2 is not a number"):
         number_of(fields, 2)
     with pytest.raises(WireError, match="field 1 is a number"):
         bytes_of(fields, 1)
@@ -86,5 +86,5 @@ def test_a_refusal_carries_code_and_reason() -> None:
 def test_what_is_no_answer_ends_the_call(kind: int, size: int) -> None:
     agent = FakeAgent({})
     agent.put(1, b"\0" * size, kind)
-    with pytest.raises(WireError, match=f"Check: a message of type {kind} with {size} bytes is no answer"):
+    with pytest.raises(WireError, match=f"Check: a message of type {kind} with {size} bytes is not an answer"):
         Client(agent).call("grpc.Health", "Check", b"", 1)
