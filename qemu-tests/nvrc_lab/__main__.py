@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
+from nvrc import __version__
+from nvrc.vocabulary.manners import USAGE, Parser, complain, serve, speak_json, wants_json
 from nvrc_lab.ground.errors import LabError
 
 COMMANDS: Mapping[str, str] = {
@@ -18,13 +20,16 @@ COMMANDS: Mapping[str, str] = {
     "matrix": "nvrc_lab.commands.matrix",
     "explain": "nvrc_lab.commands.explain",
     "bench": "nvrc_lab.commands.bench",
+    "soak": "nvrc_lab.commands.soak",
+    "life": "nvrc_lab.commands.life",
 }
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nvrc-lab", description="The virtual lab: boots guest images under QEMU and judges what they say.",
         epilog="exit status: 0 good, 1 a finding, 2 wrong use or something missing on this machine")
+    parser.add_argument("--version", action="version", version=f"nvrc-lab {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module_name in COMMANDS.items():
         module = importlib.import_module(module_name)
@@ -36,19 +41,26 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    return serve("nvrc-lab", lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     # Ended from outside, the lab still has to end its machines: the same way out as Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    args = make_parser().parse_args(argv)
+    parser, is_json = make_parser(), wants_json(argv)
+    if is_json:
+        speak_json(parser)
+    args = parser.parse_args(argv)
     try:
         status: int = args.run(args)
     except LabError as err:
-        print(f"nvrc-lab: {err}", file=sys.stderr)
-        return 2
+        complain("nvrc-lab", err.what, err.hint, is_json=is_json, text=str(err))
+        return USAGE
     except ModuleNotFoundError as missing:
-        print(f"nvrc-lab: the Python package {missing.name} is not installed: run: pip install 'nvrc[build,dev]'",
-              file=sys.stderr)
-        return 2
+        complain("nvrc-lab", f"the Python package {missing.name} is not installed",
+                 "run: pip install 'nvrc[build,dev]'", is_json=is_json)
+        return USAGE
     except KeyboardInterrupt:
         print("\nnvrc-lab: interrupted; the machine was ended", file=sys.stderr)
         return 130

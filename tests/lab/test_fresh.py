@@ -131,7 +131,7 @@ def test_a_base_that_is_there_is_taken(tmp_path: Path) -> None:
 
 def test_a_base_that_is_damaged_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "b.tar").write_bytes(b"no archive" * 100)
-    with pytest.raises(LabError, match=r"b.tar cannot be unpacked \(tar: .*\): remove it, free space, and run again"):
+    with pytest.raises(LabError, match=r"b.tar cannot be unpacked \(tar: .*\): remove it, free space, and repeat the command"):
         base.unpack_base(tmp_path / "b.tar", tmp_path / "root")
 
 
@@ -201,7 +201,7 @@ def test_the_clone_is_head_as_committed(tmp_path: Path) -> None:
 
 
 def test_no_checkout_is_a_finding(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match=r"git clone failed: .*a fresh root takes HEAD of a git checkout"):
+    with pytest.raises(LabError, match=r"git clone failed: .*run it in a git checkout; a fresh root takes its HEAD"):
         fresh.clone(tmp_path / "none", tmp_path / "clone")
 
 
@@ -244,7 +244,7 @@ def run_fresh(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(("words", "status", "expected"), [
     pytest.param(("--help",), 0, "default: bookworm", id="help"),
     pytest.param(("--suite", "sid"), 2, "invalid choice: 'sid'", id="a-suite-nobody-knows"),
-    pytest.param(("--suite", "trixie", "--", "--tier"), 2, "--tier is no option of this command", id="an-option-of-another"),
+    pytest.param(("--suite", "trixie", "--", "--tier"), 2, "--tier is not an option of this command", id="an-option-of-another"),
 ])
 def test_wrong_words_and_help(words: tuple[str, ...], status: int, expected: str) -> None:
     done = run_fresh(*words)

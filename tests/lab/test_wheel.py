@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -91,6 +92,34 @@ def test_what_a_wheel_carries_is_what_a_checkout_has(wheel: Path) -> None:
     assert {"nvrc_build/products/frozen/entry.py", "nvrc_build/products/frozen/nvrc.spec", "nvrc_build/products/recipes/sign.mk"} <= beside
 
 
+SHARED = {"man/man1": "man/*.1", "bash-completion/completions": "completion/*.bash", "zsh/site-functions": "completion/_*",
+          "fish/vendor_completions.d": "completion/*.fish"}
+
+
+@pytest.mark.parametrize(("folder", "pages"), SHARED.items(), ids=SHARED)
+def test_manual_pages_and_completion_are_installed_where_programs_look(installed: Installed, folder: str, pages: str) -> None:
+    found = {path.name: path.read_text() for path in (installed.folder / "venv/share" / folder).iterdir()}
+    assert found == {path.name: path.read_text() for path in (ROOT / "docs").glob(pages)}
+    assert len(found) == len(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_man_finds_the_page_beside_the_command(installed: Installed, command: str) -> None:
+    if shutil.which("man") is None:
+        pytest.skip("man is not on this machine")
+    done = subprocess.run(["man", "-w", command], capture_output=True, text=True, check=False,
+                          env={"PATH": f"{installed.folder / 'venv/bin'}:/usr/bin:/bin", "HOME": str(installed.folder)})
+    assert done.stdout.strip() == str(installed.folder / f"venv/share/man/man1/{command}.1"), done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_installed_completion_completes(installed: Installed, command: str) -> None:
+    file = installed.folder / f"venv/share/bash-completion/completions/{command}.bash"
+    ask = f'source {file}; COMP_WORDS=({command} ""); COMP_CWORD=1; {"_" + command.replace("-", "_")}; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "--norc", "-c", ask], capture_output=True, text=True, check=True)
+    assert {"nvrc": "doctor", "guest-cdi": "generate", "nvrc-image": "build", "nvrc-lab": "boot"}[command] in done.stdout.split()
+
+
 DOES = {
     **{f"{command}-help": ((command, "--help"), 0, f"usage: {command}") for command in COMMANDS},
     "version": (("nvrc", "version"), 0, "NVRC version=0.1.0 sha256="),
@@ -100,9 +129,9 @@ DOES = {
     "check": (("nvrc-image", "check"), 0, "lab: "),
     "list": (("nvrc-lab", "list"), 0, "gpu-8"),
     "explain": (("nvrc-lab", "explain", "gpu-1"), 0, "gpu-1"),
-    "a-build-without-its-extra": (("nvrc-image", "build", "lab"), 1,
+    "a-build-without-its-extra": (("nvrc-image", "build", "lab"), 2,
                                   "cyclonedx, license_expression, packageurl, spdx_tools; run: pip install 'nvrc[build]'"),
-    "no-image-yet": (("nvrc-image", "inspect", "lab"), 1, "there is no image 'lab'"),
+    "no-image-yet": (("nvrc-image", "inspect", "lab"), 2, "there is no image 'lab'"),
 }
 
 

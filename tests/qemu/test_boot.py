@@ -21,7 +21,7 @@ from nvrc_lab.qemu.machine import Accel, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.compose import join_archives
 from nvrc_lab.watch.console import Story
-from nvrc_lab.watch.watch import Limits, watch
+from nvrc_lab.watch.watch import Limits, record_of, watch
 
 pytestmark = pytest.mark.qemu
 
@@ -55,8 +55,8 @@ def boot(image: BootFiles, tmp_path: Path) -> Boot:
     def run(words: str, *, keys: tuple[str, ...] = (), files: Mapping[str, Path] | None = None,
             cgroups: str = "cgroup_no_v1=all") -> Booted:
         initrd = lay_over(image.initrd, files, tmp_path / "initrd") if files else image.initrd
-        machine = Machine(kernel=image.kernel, initrd=initrd, qmp_socket=tmp_path / "qmp",
-                          cmdline=f"console=ttyS0 quiet panic=1 mitigations=off {cgroups} {words}")
+        machine = Machine(kernel=image.kernel, initrd=initrd, qmp_socket=tmp_path / "qmp", console=tmp_path / "console",
+                          cmdline=f"quiet panic=1 mitigations=off {cgroups} {words}")
         lines: list[str] = []
 
         def listen(_story: Story, new: tuple[str, ...], _seconds: float) -> None:
@@ -65,7 +65,7 @@ def boot(image: BootFiles, tmp_path: Path) -> Boot:
                 press(tmp_path / "qmp", keys)
 
         argv = make_argv(machine, find_qemu().program, Accel.TCG)
-        went = watch(argv, tmp_path / "console", Limits(total_s=90), listen)
+        went = watch(argv, tmp_path / "console", Limits(total_s=90), listen, record=record_of(tmp_path / "console"))
         return Booted(went.story, tuple(lines))
 
     return run

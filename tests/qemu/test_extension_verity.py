@@ -116,7 +116,7 @@ def boot(image: BootFiles, tmp_path: Path) -> Boot:
                           devices=("pcie-root-port,id=port1,chassis=1",) if plug else (), cmdline=f"console=ttyS0 panic=1 quiet loglevel=4 cgroup_no_v1=all lab.agent=report,poweroff {words}")
         lines: list[str] = []
         pushed: list[Disk] = []
-        argv = ("nice", *make_argv(machine, find_qemu().program, Accel.TCG))
+        argv = make_argv(machine, find_qemu().program, Accel.TCG)
 
         def hear(story: Story, new: tuple[str, ...], seconds: float) -> None:
             lines.extend(new)

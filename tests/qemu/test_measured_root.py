@@ -1,49 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """A machine whose root is the image itself: a disk on EROFS or ext4 under dm-verity, with the parameters beside it.
 
-The line is the one that Kata's runtime writes. Kata's kernel acts on it by itself (CONFIG_DM_INIT); a distribution's kernel
-has device-mapper as a module, so a first program does the same from the same line (standins/rootstage.c) and is gone
-when the init starts. Nothing of the initramfs is in the root.
+The line is the one that Kata's runtime writes; who acts on it here says fakes/measured_root.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from fakes import hostile
+from fakes import hostile, measured_root
+from fakes.measured_root import Went, make_first_stage, root_words
 from nvrc_build import pipeline
 from nvrc_build.output.disk import read_partitions
-from nvrc_build.output.verity import parse_parameters
-from nvrc_build.products import kernel as kernels
-from nvrc_build.products.products import kernel_root
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit import standins
-from nvrc_lab.qemu.machine import Accel, Disk, Machine, make_argv
-from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.qemu.machine import Disk
 from nvrc_lab.run.compose import damage_disk
-from nvrc_lab.run.probing import Guest, write_initrd
+from nvrc_lab.run.probing import Guest
 from nvrc_lab.scenario.values import Damage
-from nvrc_lab.watch.console import Story
-from nvrc_lab.watch.watch import Limits, watch
 
 CACHE = Path(__file__).resolve().parents[2] / "out/cache"
-# What a guest kernel for measured roots has built in.
-MODULES = ("virtio_blk", "dm-verity", "erofs", "ext4")
 
 pytestmark = pytest.mark.qemu
-
-
-@dataclass(frozen=True)
-class Went:
-    story: Story
-    lines: tuple[str, ...]
-
-    def has(self, text: str) -> bool:
-        return any(text in line for line in self.lines)
 
 
 Build = Callable[[str], pipeline.Image]
@@ -59,36 +40,11 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 @pytest.fixture(scope="module")
 def first_stage(tmp_path_factory: pytest.TempPathFactory) -> Guest:
-    """The kernel of the lab, and what loads its modules and makes the root."""
-    shop, folder = standins.open_workshop(checkout()), tmp_path_factory.mktemp("modules")
-    root = kernel_root(pipeline.make_inputs(pipeline.open_job("lab", cache=CACHE)))
-    chosen = {module.path: module for module in kernels.select_modules(root, MODULES)}
-    programs = {"/lab/init": standins.build_program(shop, "labinit"),
-                "/lab/rootstage": standins.build_program(shop, "rootstage")}
-    order: list[str] = []
-    for row in kernels.modules_dep(tuple(chosen.values())).decode().splitlines():
-        path, _, needs = row.partition(":")
-        order += [each for each in (*reversed(needs.split()), path) if each not in order]
-    for path in order:
-        (folder / Path(path).name).write_bytes(chosen[path].data)
-        programs[f"/lab/{Path(path).name}"] = folder / Path(path).name
-    texts = {"/lab/target": "/lab/rootstage\n", "/lab/modules": "".join(f"/lab/{Path(path).name}\n" for path in order)}
-    return Guest(kernel=kernels.image_path(root), programs=programs, texts=texts)
+    return make_first_stage(tmp_path_factory.mktemp("modules"), CACHE)
 
 
 def boot(first_stage: Guest, folder: Path, words: str, *disks: Disk) -> Went:
-    write_initrd(first_stage, folder / "initrd")
-    machine = Machine(kernel=first_stage.kernel, initrd=folder / "initrd", disks=disks, cmdline=(
-        "console=ttyS0 quiet loglevel=4 panic=1 reboot=k mitigations=off cgroup_no_v1=all rdinit=/lab/init "
-        f"lab.agent=report,poweroff {words}"))
-    lines: list[str] = []
-    went = watch(("nice", *make_argv(machine, find_qemu().program, Accel.TCG)), folder / "console", Limits(total_s=120),
-                 lambda _story, new, _seconds: lines.extend(new))
-    return Went(story=went.story, lines=(*lines, went.complaint))
-
-
-def root_words(image: pipeline.Image, parameters: str = "", fstype: str = "erofs") -> str:
-    return parse_parameters(parameters or image.verity.read_text(encoding="ascii")).root_parameters(fstype=fstype)
+    return measured_root.boot(first_stage, folder, f"lab.agent=report,poweroff {words}", disks)
 
 
 @pytest.mark.parametrize(("name", "fstype"), [("kata-base", "erofs"), ("kata-base-ext4", "ext4")])

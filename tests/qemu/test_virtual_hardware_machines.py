@@ -63,9 +63,13 @@ def test_the_fifth_nvlink_generation_from_port_to_persistenced() -> None:
 mount tmpfs /var/run
 loopback
 insmod /lab/nvidia.ko
+insmod /lab/ib_core.ko
+insmod /lab/ib_uverbs.ko
 insmod /lab/ib_umad.ko
+insmod /lab/mlx5_core.ko
 insmod /lab/mlx5_ib.ko
 ls {port}
+ls /dev/infiniband
 link {port}/mlx5_1/device
 cat {port}/mlx5_0/ports/1/cap_mask
 cat {port}/mlx5_1/ports/1/cap_mask
@@ -81,10 +85,12 @@ wait /var/run/fm.socket 5000
 write {SYSFS}/0000:40:00.0/reset 1
 run /usr/bin/nvidia-persistenced --verbose --uvm-persistence-mode
 rmmod mlx5_ib
-ls /sys/class
+ls {port}
 kmsg BUG
-""", programs=["nvidia"], texts={"/fm.cfg": config, "/nvlsm.conf": "", "/topology/x": "", "/lab/faults": ""})
-    assert told(lines, f"ls {port}") == ["mlx5_0 mlx5_1 mlx5_2 mlx5_3"]
+""", programs=["nvidia"], has_rdma=True, texts={"/fm.cfg": config, "/nvlsm.conf": "", "/topology/x": "", "/lab/faults": ""})
+    assert told(lines, f"ls {port}") == ["mlx5_0 mlx5_1 mlx5_2 mlx5_3", ""]
+    nodes = told(lines, "ls /dev/infiniband")[0].split()
+    assert nodes == [f"{kind}{index}" for kind in ("issm", "umad", "uverbs") for index in range(4)]
     assert told(lines, f"link {port}/mlx5_1/device")[0].endswith("0000:60:01.0")
     assert [told(lines, f"cat {port}/mlx5_{index}/ports/1/cap_mask") for index in (0, 1)] == [["0xa651ec48"], ["0xa651e848"]]
     assert [told(lines, f"cat {port}/mlx5_{index}/ports/1/state") for index in (1, 3)] == [["4: ACTIVE"], ["1: DOWN"]]
@@ -92,7 +98,6 @@ kmsg BUG
     assert "NVLSM bound to port GUID 0xb83fd20300a1c001" in lines
     assert sum("Could not Enable UVM Persistence mode becausethe NVLink fabric is not ready" in line for line in lines) == 8
     assert sum("Enabled UVM Persistence mode." in line for line in lines) == 1
-    assert "infiniband" not in told(lines, "ls /sys/class")[0].split()
     assert not told(lines, "kmsg")
 
 

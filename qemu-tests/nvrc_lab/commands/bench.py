@@ -2,8 +2,9 @@
 """`nvrc-lab bench`: boot scenarios again and again and tell how long what took, alone or beside another init.
 
 One machine at a time, inits in turn, so that all of them meet the same host. Under emulation figures are for
-comparison within one run of the bench; they say nothing about a processor. Beside another init the modules that the
-agent needs are in the kernel beforehand, as they are in Kata's: NVRC does not load them, and only one of two would pay.
+comparison within one run of the bench; they say nothing about a processor. The modules that the agent needs are built
+into Kata's kernel and not into a distribution's: `--modules` has the init load them, or puts them into the kernel
+beforehand, and each row says which. Other inits never load them, so that is where they are compared.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nvrc.vocabulary.output import write_document
+from nvrc.vocabulary.terminal import UNLIMITED, lay_table, width_of, write_text
 from nvrc_lab.ground.errors import LabError
 
 if TYPE_CHECKING:
@@ -31,23 +34,35 @@ examples:
   nvrc-lab bench                                the default scenarios, three runs each
   nvrc-lab bench gpu-8 --runs 10 --svg b.svg    one scenario, and a picture
   nvrc-lab bench --accel counted                instructions instead of time, whatever else the host does
+  nvrc-lab bench cpu --modules both             with the agent's modules loaded by the init, and in the kernel before
   nvrc-lab bench --vs ./NVRC                    the same machines with another /init, in turn
+  nvrc-lab bench --vs ./NVRC --vs ./NVRC-5ms    and with what a patch would make of it
   nvrc-lab bench --vs ./NVRC --vs-file /usr/bin/nvidia-ctk=./nvidia-ctk    which starts a real program of its own
 """
 DEFAULT = ("cpu", "gpu-1", "gpu-8", "gpu-8-nvswitch")
-OURS = "nvrc"
-# What lock_modules.py loads for the agent where the kernel has it as a module, in the order in which it can be loaded.
+OURS, EARLY = "nvrc", "nvrc-early"
+# What lock_modules.py may load for the agent where the kernel has it as a module, in the order of loading.
 BUILT_IN = ("overlay", "failover", "net_failover", "virtio_net", "vsock", "vmw_vsock_virtio_transport_common",
             "vmw_vsock_virtio_transport")
+OTHERS = "other inits"
+WHO_LOADS: Mapping[str, str] = {
+    OURS: "it loads the modules that the agent needs on this machine, as with a distribution's kernel",
+    EARLY: "these modules are in the kernel beforehand, as with Kata's",
+    OTHERS: "these modules are in the kernel beforehand; they load none",
+}
 # The hand that reads PID 1's figures once the agent runs, from outside the agent's namespaces.
-EVENTS = ("wait /run/lab-agent 60000", "cat /proc/1/stat", "grep /proc/1/status VmRSS")
+EVENTS = ("wait /run/lab-agent 60000", "cat /proc/1/stat", "grep /proc/1/status VmRSS", "grep /proc/1/status RssAnon")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("scenarios", nargs="*", metavar="SCENARIO", help=f"names or files (default: {', '.join(DEFAULT)})")
     add("--runs", type=int, default=3, metavar="N", help="runs of each (default: %(default)s)")
-    add("--vs", type=Path, metavar="INIT", help="an ELF program to run as /init of the same machines")
+    add("--vs", type=Path, action="append", default=[], metavar="INIT",
+        help="an ELF program to run as /init of the same machines; may be given several times")
+    add("--modules", choices=("init", "early", "both"),
+        help="who loads the modules that the agent needs: the init, or they are in the kernel beforehand "
+             "(default: init; with --vs both)")
     add("--vs-file", action="append", default=[], metavar="PATH=FILE", type=read_file_word,
         help="a program that the other init finds at PATH; may be given several times")
     add("--image", type=Path, metavar="DIR", help="a folder with vmlinuz and initrd instead of the lab image")
@@ -66,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.runs < 1:
         raise LabError(f"--runs {args.runs} is not above zero", "give a positive number")
-    for program in ([args.vs] if args.vs else []) + [file for _, file in args.vs_file]:
+    for program in [*args.vs, *(file for _, file in args.vs_file)]:
         check_agent(program)
-    if args.vs_file and args.vs is None:
+    if args.vs_file and not args.vs:
         raise LabError("--vs-file without --vs", "name the init that starts the program")
     places, qemu = checkout(), find_qemu()
     scenarios = [read_scenario(find_scenario(word, places.scenarios)) for word in args.scenarios or DEFAULT]
@@ -76,16 +91,20 @@ def run(args: argparse.Namespace) -> int:
                                                                initrd=args.image / "initrd")
     check_files(image)
     choice = choose_or_take(args.accel, qemu, places)
-    labs = open_labs(image, [prepare(one) for one in scenarios], args.vs, dict(args.vs_file), choice=choice,
-                     places=places, qemu=qemu)
+    early = choose_early(image, args.modules or ("both" if args.vs else "init"), compared=bool(args.vs))
+    labs = open_labs(image, [prepare(one) for one in scenarios], early, name_others(args.vs), dict(args.vs_file),
+                     choice=choice, places=places, qemu=qemu)
     rows = measure_all(labs, scenarios, args.runs, is_json=args.json)
-    sizes = {"image": image.initrd.stat().st_size, **({args.vs.name: args.vs.stat().st_size} if args.vs else {})}
+    sizes = {"image": image.initrd.stat().st_size,
+             **{name: path.stat().st_size for name, path in name_others(args.vs).items()}}
     if args.svg is not None:
         from nvrc_lab.commands.chart import draw  # noqa: PLC0415
 
         args.svg.write_text(draw(rows), encoding="utf-8")
-    print(json.dumps(as_json(rows, sizes, choice.accel.value), indent=1) if args.json
-          else "\n".join(tables(rows, sizes, choice.accel.value)))
+    if args.json:
+        write_document(sys.stdout, as_json(rows, sizes, choice.accel.value))
+    else:
+        write_text(sys.stdout, "\n".join((*tables(rows, sizes, choice.accel.value, width_of(sys.stdout)), "")))
     return 1 if any(row.failed for row in rows) else 0
 
 
@@ -112,18 +131,38 @@ def list_built_in(initrd: Path) -> tuple[str, ...]:
     return tuple(found[name] for name in BUILT_IN if name in found)
 
 
-def open_labs(image: BootFiles, scenarios: Sequence[Scenario], other: Path | None, files: Mapping[str, Path],
-              **more: object) -> dict[str, Lab]:
+def choose_early(image: BootFiles, choice: str, *, compared: bool) -> dict[str, tuple[str, ...]]:
+    """Rows of this init, each with the modules that are in the kernel before it starts."""
+    modules = list_built_in(image.initrd)
+    if not modules and (compared or choice != "init"):
+        raise LabError(f"{image.initrd.parent} has no manifest that names its modules",
+                       "give an image of the factory's, or leave --vs and --modules out")
+    rows: dict[str, tuple[str, ...]] = {OURS: (), EARLY: modules}
+    return rows if choice == "both" else {name: rows[name] for name in ((OURS,) if choice == "init" else (EARLY,))}
+
+
+def name_others(programs: Sequence[Path]) -> dict[str, Path]:
+    """By the name of its file; a second one of that name by its folder as well."""
+    found: dict[str, Path] = {}
+    for path in programs:
+        name = path.name if path.name not in (OURS, EARLY, *found) else f"{path.resolve().parent.name}/{path.name}"
+        if name in found:
+            raise LabError(f"two programs would be called {name}", "give one of them another name or folder")
+        found[name] = path
+    return found
+
+
+def open_labs(image: BootFiles, scenarios: Sequence[Scenario], ours: Mapping[str, tuple[str, ...]],
+              others: Mapping[str, Path], files: Mapping[str, Path], **more: object) -> dict[str, Lab]:
     from nvrc_lab.run.compose import Foreign  # noqa: PLC0415
     from nvrc_lab.run.runner import open_lab  # noqa: PLC0415
 
-    inits: dict[str, Foreign | None] = {OURS: None}
-    if other is not None:
-        inits[other.name if other.name != OURS else f"{OURS} (--vs)"] = Foreign(program=other, files=files)
-    early = list_built_in(image.initrd) if other is not None else ()
-    labs = {name: open_lab(more["places"], more["qemu"], image, scenarios, choice=more["choice"],  # type: ignore[arg-type]
-                           foreign=foreign) for name, foreign in inits.items()}
-    return {name: replace(lab, early=early) for name, lab in labs.items()}
+    inits: dict[str, tuple[Foreign | None, tuple[str, ...]]] = {name: (None, early) for name, early in ours.items()}
+    for name, program in others.items():
+        inits[name] = Foreign(program=program, files=files), list_built_in(image.initrd)
+    return {name: replace(open_lab(more["places"], more["qemu"], image, scenarios,  # type: ignore[arg-type]
+                                   choice=more["choice"], foreign=foreign), early=early)  # type: ignore[arg-type]
+            for name, (foreign, early) in inits.items()}
 
 
 def measure_all(labs: dict[str, Lab], scenarios: Sequence[Scenario], runs: int, *, is_json: bool) -> list[Row]:
@@ -153,17 +192,19 @@ def make_row(scenario: str, init: str, results: Sequence[Result]) -> Row:
                failed=tuple(problem for one in results for problem in one.problems))
 
 
-def tables(rows: Sequence[Row], sizes: dict[str, int], accel: str) -> list[str]:
+def tables(rows: Sequence[Row], sizes: dict[str, int], accel: str, width: int = UNLIMITED) -> list[str]:
     from nvrc_lab.watch.figures import ABOUT, MEASURES  # noqa: PLC0415
 
     lines = ["", f"median (lowest–highest), accelerator {accel}"]
     lines += [f"  {name}: {ABOUT[name]}, {unit}" for name, unit in MEASURES.items()]
+    kinds = {_kind(row) for row in rows}
+    lines += [f"  {name}: {text}" for name, text in WHO_LOADS.items() if name in kinds]
     names = [name for name in MEASURES if any(name in row.figures for row in rows)]
-    lines += ["", f"{'scenario':<20} {'init':<14}" + "".join(f"{name:>26}" for name in names)]
-    for row in rows:
-        cells = "".join(f"{str(row.figures[name]) if name in row.figures else '–':>26}" for name in names)
-        lines.append(f"{row.scenario:<20} {row.init:<14}{cells}")
-        lines += [f"  FAILED: {problem}" for problem in row.failed]
+    table = [("scenario", "init", *names)]
+    table += [(row.scenario, row.init, *(str(row.figures[name]) if name in row.figures else "–" for name in names))
+              for row in rows]
+    lines += ["", *lay_table(table, width, has_heads=True)]
+    lines += [f"  FAILED: {row.scenario}, {row.init}: {problem}" for row in rows for problem in row.failed]
     lines += compare(rows)
     for row in rows:
         if row.steps:
@@ -173,19 +214,23 @@ def tables(rows: Sequence[Row], sizes: dict[str, int], accel: str) -> list[str]:
     return lines
 
 
+def _kind(row: Row) -> str:
+    return row.init if row.init in (OURS, EARLY) else OTHERS
+
+
 def compare(rows: Sequence[Row], name: str = "init_to_agent") -> list[str]:
-    """A sentence for each scenario that two inits ran: whose way to the agent is shorter, and by how much."""
+    """A sentence for each scenario and other init: whose way to the agent is shorter, and by how much."""
     measured = [row for row in rows if name in row.figures]
-    ours = {row.scenario: row.figures[name].median for row in measured if row.init == OURS}
+    ours = {row.scenario: row.figures[name].median for row in measured if row.init == EARLY}
     lines = [_compare_two(row, name, ours[row.scenario], row.figures[name].median) for row in measured
-             if row.init != OURS and row.scenario in ours]
+             if _kind(row) == OTHERS and row.scenario in ours]
     return ["", *lines] if lines else []
 
 
 def _compare_two(other: Row, name: str, ours_ms: float, theirs_ms: float) -> str:
     word = "shorter" if ours_ms <= theirs_ms else "longer"
-    return (f"{other.scenario}: {name} of {OURS} is {abs(theirs_ms - ours_ms):.0f} ms {word} than that of {other.init} "
-            f"({ours_ms:.0f} against {theirs_ms:.0f} ms)")
+    return (f"{other.scenario}: {name} of {EARLY} is {abs(theirs_ms - ours_ms):.0f} ms {word} than that of "
+            f"{other.init} ({ours_ms:.0f} against {theirs_ms:.0f} ms)")
 
 
 def as_json(rows: Sequence[Row], sizes: dict[str, int], accel: str) -> dict[str, object]:
@@ -194,8 +239,8 @@ def as_json(rows: Sequence[Row], sizes: dict[str, int], accel: str) -> dict[str,
                 for name, one in spreads.items()}
 
     return {"accel": accel, "sizes": sizes, "rows": [
-        {"scenario": row.scenario, "init": row.init, "failed": list(row.failed), "figures": plain(row.figures),
-         "steps": plain(row.steps)} for row in rows]}
+        {"scenario": row.scenario, "init": row.init, "modules": "init" if row.init == OURS else "early",
+         "failed": list(row.failed), "figures": plain(row.figures), "steps": plain(row.steps)} for row in rows]}
 
 
 def _tell(text: str, *, is_json: bool) -> None:

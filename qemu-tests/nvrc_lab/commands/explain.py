@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from nvrc.vocabulary.output import write_document
+from nvrc.vocabulary.terminal import lay_table, width_of, write_text
 
 if TYPE_CHECKING:
     from nvrc_lab.scenario.values import Scenario
@@ -36,8 +39,10 @@ def run(args: argparse.Namespace) -> int:
         return _print_fault_table(is_json=args.json)
     scenario = read_scenario(find_scenario(args.name, checkout().scenarios))
     lines = tuple(describe(scenario))
-    print(json.dumps({"name": scenario.name, "summary": scenario.summary, "text": lines}, indent=1) if args.json
-          else "\n".join(lines))
+    if args.json:
+        write_document(sys.stdout, {"name": scenario.name, "summary": scenario.summary, "text": lines})
+    else:
+        write_text(sys.stdout, "\n".join((*lines, "")))
     return 0
 
 
@@ -45,12 +50,12 @@ def _print_faults(*, is_json: bool) -> int:
     from nvrc_lab.scenario.faults import FAULTS  # noqa: PLC0415
 
     if is_json:
-        print(json.dumps([{"name": name, "about": row.about, "needs": row.needs} for name, row in FAULTS.items()],
-                         indent=1))
+        write_document(sys.stdout, {"faults": [{"name": name, "about": row.about, "needs": row.needs}
+                                               for name, row in FAULTS.items()]})
         return 0
-    for name, row in FAULTS.items():
-        needs = f" (needs {', '.join(row.needs)})" if row.needs else ""
-        print(f"{name:<22} {row.about}{needs}")
+    rows = [(name, row.about + (f" (needs {', '.join(row.needs)})" if row.needs else ""))
+            for name, row in FAULTS.items()]
+    print("\n".join(lay_table(rows, width_of(sys.stdout))))
     return 0
 
 
@@ -60,8 +65,10 @@ def _print_fault_table(*, is_json: bool) -> int:
     from nvrc_lab.scenario.scenario import list_scenarios, read_scenario  # noqa: PLC0415
 
     scenarios = [read_scenario(path) for path in list_scenarios(checkout().scenarios)]
-    print(json.dumps({"steps": step_table(scenarios), "daemons": daemon_table(scenarios)}, indent=1) if is_json
-          else render(scenarios), end="\n" if is_json else "")
+    if is_json:
+        write_document(sys.stdout, {"steps": step_table(scenarios), "daemons": daemon_table(scenarios)})
+    else:
+        print(render(scenarios), end="")
     return 0
 
 
@@ -81,6 +88,7 @@ def describe(scenario: Scenario) -> Iterator[str]:
 
 def _machine(scenario: Scenario) -> Iterator[str]:
     from nvrc_lab.scenario.hardware import place_gpus  # noqa: PLC0415
+    from nvrc_lab.scenario.tree import place_nics  # noqa: PLC0415
 
     machine = scenario.machine
     yield f"{machine.memory_mib} MiB, {machine.cpus} processor{'s' if machine.cpus > 1 else ''}"
@@ -89,8 +97,9 @@ def _machine(scenario: Scenario) -> Iterator[str]:
         yield (f"{placed.bdf}  {placed.product.model} (10de:{placed.product.device:04x}), /dev/nvidia{placed.minor}, "
                f"confidential mode {placed.gpu.confidential.value}, attaches in {placed.gpu.attach_ms} ms{mig}")
     counted = (("NVSwitches", machine.nvswitches), ("NVLink management functions", machine.management_nics),
-               ("ordinary network functions", machine.nics), ("other vendors' displays", machine.displays))
+               ("other vendors' displays", machine.displays))
     yield from (f"{count} {name}" for name, count in counted if count)
+    yield from (f"{nic.bdf}  {nic.words}" for nic in place_nics(machine))
     for extension in machine.extensions:
         yield f"extension {extension.name}, damage: {extension.damage.value}"
 

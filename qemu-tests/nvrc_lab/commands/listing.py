@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from pathlib import Path
+
+from nvrc.vocabulary.output import write_document
+from nvrc.vocabulary.terminal import lay_table, width_of
 
 SUMMARY = "list the scenarios"
 EXAMPLES = """\
@@ -19,7 +22,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="WORD", help="only names with all of these in them")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="another folder of scenarios")
-    parser.add_argument("--json", action="store_true", help="print a list of objects")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,11 +33,10 @@ def run(args: argparse.Namespace) -> int:
              if all(word in path.stem for word in args.words)]
     rows = [(path.stem, read_scenario(path)) for path in paths]
     if args.json:
-        print(json.dumps([{"name": name, "summary": one.summary, "verdict": one.expect.verdict.value,
-                           "code": one.expect.code, "faults": [fault.name for fault in one.faults]}
-                          for name, one in rows], indent=1))
+        write_document(sys.stdout, {"scenarios": [
+            {"name": name, "summary": one.summary, "verdict": one.expect.verdict.value, "code": one.expect.code,
+             "faults": [fault.name for fault in one.faults]} for name, one in rows]})
         return 0
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, one in rows:
-        print(f"{name:<{width}}  {one.expect.code or one.expect.verdict.value:<22}  {one.summary}")
+    table = [(name, (one.expect.code or one.expect.verdict.value).ljust(22), one.summary) for name, one in rows]
+    print("".join(f"{line}\n" for line in lay_table(table, width_of(sys.stdout))) if table else "", end="")
     return 0

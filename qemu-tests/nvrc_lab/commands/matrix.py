@@ -7,13 +7,16 @@ Consoles of scenarios that went wrong stay, and their paths are printed; those o
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from nvrc.vocabulary.output import write_document
+from nvrc.vocabulary.terminal import write_text
+from nvrc_lab.watch.watch import record_of
 
 if TYPE_CHECKING:
     from nvrc_lab.run.runner import Result
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     scenarios = choose(args.folder or places.scenarios / (REAL_FOLDER if args.real_driver else ""), args.words)
     if not scenarios:
         what = f"has {' or '.join(args.words)} in its name" if args.words else f"is in {args.folder}"
-        raise LabError(f"no scenario {what}", "nvrc-lab list shows this checkout's; files are named NAME.yaml")
+        raise LabError(f"no scenario {what}", "see nvrc-lab list for this checkout's; files are named NAME.yaml")
     if not (args.words or args.all):
         scenarios = without_variants(scenarios, is_json=args.json)
     scenarios = [replace(one, deadline_s=one.deadline_s * args.slow) for one in scenarios]
@@ -62,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
     results = _run_machines(args, scenarios)
     seconds = time.monotonic() - started
     if args.json:
-        print(json.dumps({"seconds": round(seconds, 1), "scenarios": [as_json(one) for one in results]}, indent=1))
+        write_document(sys.stdout, {"seconds": round(seconds, 1), "scenarios": [as_json(one) for one in results]})
     else:
-        print("\n".join(summarise(results, seconds)))
+        write_text(sys.stdout, "\n".join((*summarise(results, seconds), "")))
     return 0 if all(one.ok for one in results) else 1
 
 
@@ -85,7 +88,7 @@ def without_variants(scenarios: Sequence[Scenario], *, is_json: bool) -> list[Sc
 def _run_machines(args: argparse.Namespace, scenarios: Sequence[Scenario]) -> list[Result]:
     from nvrc_lab.agent.runtime_side import play_scenario  # noqa: PLC0415
     from nvrc_lab.ground.places import checkout  # noqa: PLC0415
-    from nvrc_lab.kit.image import check_agent, put_agent  # noqa: PLC0415
+    from nvrc_lab.kit.image import check_agent  # noqa: PLC0415
     from nvrc_lab.kit.real_driver import image_for  # noqa: PLC0415
     from nvrc_lab.kit.unpacked_boot import lighten  # noqa: PLC0415
     from nvrc_lab.qemu.qemu import find_qemu  # noqa: PLC0415
@@ -96,12 +99,10 @@ def _run_machines(args: argparse.Namespace, scenarios: Sequence[Scenario]) -> li
     places, qemu = checkout(), find_qemu()
     choice = choose_or_take(args.accel, qemu, places)
     folder = places.runs / f"matrix-{time.strftime('%Y%m%d-%H%M%S')}"
-    image = image_for(scenarios, places)
+    image = image_for(scenarios, places, agent=args.agent)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         image = lighten(image, scenarios, choice.accel, places)
-        if args.agent is not None:
-            image = put_agent(image, args.agent, folder)
         lab = open_lab(places, qemu, image, scenarios, choice=choice,
                        runtime=play_scenario if args.agent is not None else None)
         _say(f"{len(scenarios)} scenarios, accelerator {choice.accel.value} ({choice.reason})", is_json=args.json)
@@ -111,13 +112,18 @@ def _run_machines(args: argparse.Namespace, scenarios: Sequence[Scenario]) -> li
         for one in run_all(lab, order, folder, args.workers or default_workers()):
             results.append(one)
             if one.ok and not args.keep:
-                one.console.unlink(missing_ok=True)
+                drop_console(one.console)
             _say("\n".join(tell(one)), is_json=args.json)
     finally:
         (folder / "initrd-with-agent").unlink(missing_ok=True)
         if not any(folder.iterdir()):
             folder.rmdir()
     return sorted(results, key=lambda one: one.scenario.name)
+
+
+def drop_console(console: Path) -> None:
+    for path in (console, record_of(console)):
+        path.unlink(missing_ok=True)
 
 
 def weight(scenario: Scenario) -> float:
@@ -150,4 +156,6 @@ def as_json(result: Result) -> dict[str, object]:
 
 
 def _say(text: str, *, is_json: bool) -> None:
-    print(text, file=sys.stderr if is_json else sys.stdout, flush=True)
+    stream = sys.stderr if is_json else sys.stdout
+    write_text(stream, f"{text}\n")
+    stream.flush()

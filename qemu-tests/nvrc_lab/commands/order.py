@@ -11,6 +11,9 @@ from nvrc_lab.ground.errors import LabError
 from nvrc_lab.qemu.machine import Accel
 
 AGENT_LINGER_S = 10.0
+DEFAULT_SCENARIO = "gpu-1"  # one GPU, and a container that sees it
+MEMORY_MIB = 512
+TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,19 +25,22 @@ class Order:
     agent: Path | None
     cmdline: str
     accel: Accel | None
-    memory_mib: int
-    cpus: int
+    memory_mib: int | None
+    cpus: int | None
     timeout_s: float
     linger_s: float | None
     console: Path | None
     is_json: bool
     everything: bool
+    wait_s: float | None = None
+    scenario: str | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("scenario", nargs="?", metavar="SCENARIO", help="a scenario file from anywhere, or the name of one of this "
-        "checkout: boot its machine and compare with its expectation")
+        f"checkout: boot its machine and compare with its expectation (default: {DEFAULT_SCENARIO}; with --kernel, "
+        "--agent or --linger a machine without a GPU and without an expectation)")
     add("--kernel", type=Path, metavar="FILE", help="bzImage; needs --initrd (default: the lab image's)")
     add("--initrd", type=Path, metavar="FILE", help="initial root file system; needs --kernel")
     add("--agent", type=Path, metavar="FILE",
@@ -43,9 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cmdline", default="", metavar="TEXT", help="kernel parameters to add; the last value of a key wins")
     add("--accel", choices=("auto", *(accel.value for accel in Accel)), default="auto",
         help="auto tries KVM on a tiny guest first")
-    add("--memory", type=int, default=512, metavar="MIB", help="guest memory (default: %(default)s)")
-    add("--cpus", type=int, default=1, metavar="N", help="virtual processors (default: %(default)s)")
-    add("--timeout", type=float, default=120.0, metavar="S", help="end of patience (default: %(default)s)")
+    add("--memory", type=int, metavar="MIB", help=f"guest memory (default: the scenario's, else {MEMORY_MIB})")
+    add("--cpus", type=int, metavar="N", help="virtual processors (default: the scenario's, else 1)")
+    add("--timeout", type=float, metavar="S", help=f"end of patience with the machine (default: {TIMEOUT_S:g}; of a "
+        "scenario, its own) and, when given, with another build that makes the image")
     add("--linger", type=float, metavar="S", help="stop the machine this long after READY")
     add("--console", type=Path, metavar="FILE", help="where to keep the console (default: below out/lab/)")
     add("--verbose", action="store_true", help="print every console line instead of the table")
@@ -56,11 +63,18 @@ def read_order(args: argparse.Namespace) -> Order:
     if (args.kernel is None) != (args.initrd is None):
         raise LabError("--kernel and --initrd belong together", "give both, or neither for the lab image")
     for name, value in (("--memory", args.memory), ("--cpus", args.cpus), ("--timeout", args.timeout)):
-        if value <= 0:
+        if value is not None and value <= 0:
             raise LabError(f"{name} {value} is not above zero", "give a positive number")
     linger = args.linger if args.linger is not None or args.agent is None else AGENT_LINGER_S
     return Order(
         kernel=args.kernel, initrd=args.initrd, agent=args.agent, cmdline=args.cmdline,
         accel=None if args.accel == "auto" else Accel(args.accel), memory_mib=args.memory, cpus=args.cpus,
-        timeout_s=args.timeout, linger_s=linger, console=args.console, is_json=args.json, everything=args.verbose,
+        timeout_s=args.timeout or TIMEOUT_S, wait_s=args.timeout, linger_s=linger, console=args.console,
+        is_json=args.json, everything=args.verbose, scenario=args.scenario or _default_scenario(args),
     )
+
+
+def _default_scenario(args: argparse.Namespace) -> str | None:
+    """None: an image or an agent of somebody's own, of which no scenario knows what will come."""
+    own = any(value is not None for value in (args.kernel, args.agent, args.linger))
+    return None if own else DEFAULT_SCENARIO

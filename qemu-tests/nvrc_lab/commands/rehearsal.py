@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+from nvrc.report.svg import render_svg
+from nvrc.vocabulary.output import write_document
 from nvrc_lab.agent.runtime_side import play_scenario
 from nvrc_lab.commands.matrix import as_json
 from nvrc_lab.commands.order import Order
@@ -30,6 +31,11 @@ def rehearse(word: str, order: Order, qemu: Qemu, places: Places) -> int:
     scenario = read_scenario(find_scenario(word, places.scenarios))
     if order.cmdline:
         scenario = replace(scenario, cmdline=f"{scenario.cmdline} {order.cmdline}")
+    machine = scenario.machine
+    scenario = replace(scenario, machine=replace(machine, memory_mib=order.memory_mib or machine.memory_mib,
+                                                 cpus=order.cpus or machine.cpus))
+    if order.wait_s is not None:
+        scenario = replace(scenario, deadline_s=order.wait_s)
     choice = (Choice(accel=order.accel, reason="asked for by --accel") if order.accel is not None
               else choose_accel(qemu, places.accel))
     scratch = places.runs / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -46,7 +52,7 @@ def rehearse(word: str, order: Order, qemu: Qemu, places: Places) -> int:
         (scratch / "initrd-with-agent").unlink(missing_ok=True)
         if scratch.is_dir():
             scratch.rmdir()
-    conclude(result, is_json=order.is_json)
+    conclude(result, draw_timeline(result), is_json=order.is_json)
     return 0 if result.ok else 1
 
 
@@ -54,22 +60,37 @@ def find_image(order: Order, scratch: Path, scenario: Scenario, accel: Accel, pl
     if order.agent is not None:
         check_agent(order.agent)
     if order.kernel is None or order.initrd is None:
-        files = image_for([scenario], places)
+        files = image_for([scenario], places, agent=order.agent, wait_s=order.wait_s)
     else:
         files = BootFiles(kernel=order.kernel, initrd=order.initrd)
         check_files(files)
     files = lighten(files, [scenario], accel, places)
-    return files if order.agent is None else put_agent(files, order.agent, scratch)
+    if order.agent is None or order.initrd is None:
+        return files  # the factory put it in
+    return put_agent(files, order.agent, scratch)
 
 
-def conclude(result: Result, *, is_json: bool) -> None:
+def draw_timeline(result: Result) -> Path | None:
+    """Beside the console; a machine that told no report has none."""
+    if result.told is None or result.told.report is None:
+        return None
+    path = result.console.with_name(f"{result.console.name.removesuffix('.console')}.svg")
+    path.write_text(render_svg(result.told.report), encoding="ascii")
+    return path
+
+
+def conclude(result: Result, timeline: Path | None, *, is_json: bool) -> None:
     if is_json:
-        print(json.dumps(as_json(result), indent=1))
+        write_document(sys.stdout, {**as_json(result), "timeline": str(timeline) if timeline else None})
         return
-    expect = result.scenario.expect
+    expect, seen = result.scenario.expect, result.told.container if result.told is not None else None
+    if seen is not None and seen.ran:
+        print(f"  container: sees {', '.join(sorted(seen.nodes)) or 'no device node'}, {len(seen.libraries)} libraries")
     if result.ok:
         print(f"✓ as {result.scenario.name} expects: {expect.code or expect.verdict.value}")
-        return
-    print(f"✗ not as {result.scenario.name} expects:")
+    else:
+        print(f"✗ not as {result.scenario.name} expects:")
     for problem in result.problems:
         print(f"  {problem}")
+    if timeline is not None:
+        print(f"  timeline: {timeline}")

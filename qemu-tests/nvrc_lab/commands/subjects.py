@@ -37,7 +37,7 @@ class Commit:
 def main() -> int:
     history = read_history(checkout().root)
     if history is None:
-        print("commits: not looked at, this tree is no git checkout")
+        print("commits: not looked at, this tree is not a git checkout")
         return 0
     commits = since_first(history)
     if commits is None:

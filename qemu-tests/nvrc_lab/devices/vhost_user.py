@@ -60,7 +60,7 @@ class Backend:
         handler = _HANDLERS.get(request)
         try:
             if handler is None:
-                raise ProtocolError(f"request {request} is none of this device's")
+                raise ProtocolError(f"request {request} is not one of this device's")
             return handler(self, payload, fds)
         except struct.error as err:
             raise ProtocolError(f"request {request} is cut short") from err

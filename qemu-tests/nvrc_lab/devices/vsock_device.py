@@ -48,6 +48,15 @@ class Line:
         self._device.wake()
         return data
 
+    def receive_some(self) -> bytes:
+        """What has come, as soon as something has; nothing once the guest has closed."""
+        with self._device.changed:
+            stream = self._stream
+            self._device.changed.wait_for(lambda: stream.received or stream.is_over)
+            data = stream.read(len(stream.received))
+        self._device.wake()
+        return data
+
     def close(self) -> None:
         with self._device.changed:
             self._device.board.close(self._stream)
@@ -81,7 +90,7 @@ class VsockDevice:
             if self._is_closed:
                 raise ConnectionResetError(self.problem or "the machine has ended")
             if time.monotonic() + RETRY_S > end_s:
-                raise TimeoutError(f"nobody in the guest listened on vsock port {port} within {limit_s:g} s")
+                raise TimeoutError(f"no program in the guest listened on vsock port {port} within {limit_s:g} s")
             time.sleep(RETRY_S)
 
     def _try(self, port: int, end_s: float) -> Stream | None:
@@ -94,6 +103,10 @@ class VsockDevice:
         with self.changed:
             self.changed.wait_for(lambda: stream.is_open or stream.is_over, max(0.0, end_s - time.monotonic()))
             return stream if stream.is_open else None
+
+    def join(self) -> None:
+        """Until QEMU has gone."""
+        self._thread.join()
 
     def wake(self) -> None:
         if not self._is_closed:

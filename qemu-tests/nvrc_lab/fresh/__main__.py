@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if command and command[0].startswith("-"):
-        parser.error(f"{command[0]} is no option of this command; options of COMMAND come behind it")
+        parser.error(f"{command[0]} is not an option of this command; options of COMMAND come behind it")
     signal.signal(signal.SIGTERM, _raise_interrupt)
     signal.signal(signal.SIGHUP, _raise_interrupt)
     try:
@@ -169,7 +169,8 @@ def _git(*words: str) -> str:
     except FileNotFoundError as missing:
         raise LabError("git is not installed", "install the package git") from missing
     if done.returncode != 0:
-        raise LabError(f"git {words[0]} failed: {done.stderr.strip()}", "a fresh root takes HEAD of a git checkout")
+        raise LabError(f"git {words[0]} failed: {done.stderr.strip()}",
+                       "run it in a git checkout; a fresh root takes its HEAD")
     return done.stdout
 
 

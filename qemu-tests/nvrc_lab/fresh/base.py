@@ -67,7 +67,8 @@ def unpack_base(base: Path, root: Path) -> None:
     argv = ["tar", "--extract", "--preserve-permissions", "--numeric-owner", f"--file={base}", f"--directory={root}"]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise LabError(f"{base} cannot be unpacked ({_last_line(done.stderr)})", "remove it, free space, and run again")
+        raise LabError(f"{base} cannot be unpacked ({_last_line(done.stderr)})",
+                       "remove it, free space, and repeat the command")
 
 
 def _read_apt_settings() -> str:

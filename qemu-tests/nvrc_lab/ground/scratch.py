@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = "nvrc-machine-"
+# The kernel takes 107 bytes for the path of a socket, and names in the folder need some of them.
+LONGEST = 80
 # Between its making and its lock a folder looks like nobody's.
 YOUNG_S = 60.0
 
@@ -28,7 +30,8 @@ def scratch_folder() -> Iterator[Path]:
         held = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(held, fcntl.LOCK_EX)
-            yield Path(name)
+            # Below a long TMPDIR the folder has a short name as well, for as long as this process has it open.
+            yield Path(name) if len(os.fsencode(name)) <= LONGEST else Path(f"/proc/{os.getpid()}/fd/{held}")
         finally:
             os.close(held)
 

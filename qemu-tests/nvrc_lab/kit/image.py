@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +27,16 @@ class BootFiles:
     initrd: Path
 
 
-def build_image(profile: str = PROFILE, *, agent: Path | None = None) -> BootFiles:
-    """Ask the factory, which does nothing when nothing changed. Its progress goes to our standard error."""
+def build_image(profile: str = PROFILE, *, agent: Path | None = None, wait_s: float | None = None,
+                options: Sequence[str] = ()) -> BootFiles:
+    """Ask the factory, which does nothing when nothing changed. Its progress goes to our standard error.
+
+    `options`: further words of the command.
+    `wait_s`: how long to wait for another build that makes the same thing; None: as long as that takes.
+    """
     argv = [sys.executable, "-m", "nvrc_build", "build", profile, "--json",
-            *(["--agent", str(agent)] if agent else [])]
+            *(["--agent", str(agent)] if agent else []), *([f"--wait={wait_s:g}"] if wait_s is not None else []),
+            *options]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise LabError(f"the image {profile!r} could not be built", f"see above; by itself: nvrc-image build {profile}")
@@ -44,7 +51,7 @@ def read_answer(text: str) -> BootFiles:
     match answer:
         case {"kernel": str(kernel), "initrd": str(initrd)}:
             return BootFiles(kernel=Path(kernel), initrd=Path(initrd))
-    raise LabError("the image factory did not answer with a kernel and an initrd", f"its answer was {text[:200]!r}")
+    raise LabError("the image factory did not answer with a kernel and an initrd", f"see its answer: {text[:200]!r}")
 
 
 def check_files(files: BootFiles) -> None:
@@ -61,7 +68,8 @@ def check_agent(agent: Path) -> None:
     except OSError as err:
         raise LabError(f"the agent {agent} cannot be read ({err.strerror})", "give the path of a program") from err
     if not head.startswith(_ELF_X86_64[0]) or head[18:20] != _ELF_X86_64[1]:
-        raise LabError(f"the agent {agent} is no x86-64 ELF program", "give a kata-agent built for x86_64 (static, or "
+        raise LabError(f"the agent {agent} is not an x86-64 ELF program",
+                       "give a kata-agent built for x86_64 (static, or "
                        "with its libraries in the image)")
 
 

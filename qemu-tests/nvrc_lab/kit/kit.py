@@ -3,12 +3,13 @@
 
     base       the first program and the prober
     pci        virtual PCI functions, and nothing else: for an image that has a driver of its own
-    hardware   virtual PCI functions, InfiniBand modules, accounts, ldconfig
+    hardware   virtual PCI functions, modules of network functions, accounts, ldconfig
     driver     emulated driver, module tree, libraries, firmware, programs; `driver@VERSION`: its modules say that
     extension  the same as a disk with dm-verity, in the form in which Kata attaches it; `extension@RELEASE`: with a
                module tree for that kernel
     module     one module file with something wrong: `module@NAME.DAMAGE` (module_damage.py)
     container  crun with its libraries, the engine that imitates kata-agent's CDI, and a container's root
+    tee        an imitated SEV-SNP (tee.py)
     foreign    modprobe, for an init that starts it
 
 None of them replaces the init; all but the agent's path leave the image's own files alone.
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from nvrc.vocabulary.needs import SERVES
 from nvrc_build import job as jobs
 from nvrc_build import pipeline
 from nvrc_build.ground.cache import Cache, digest, digest_files
@@ -37,22 +39,19 @@ from nvrc_build.tree.cpio import write_cpio
 from nvrc_build.tree.tree import Kind, Origin, Tree
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.ground.places import Places
-from nvrc_lab.kit import kit_texts, standins
+from nvrc_lab.kit import kit_texts, libraries, standins, tee
 from nvrc_lab.kit.closure import closure
 from nvrc_lab.kit.kit_texts import CONTAINER_CONFIG, DRIVER_TEXTS, IMAGE_TEXTS, LIBRARIES, PLAIN_CONFIG
+from nvrc_lab.kit.libraries import DRIVER_LIBRARIES, build_libraries, versioned
 from nvrc_lab.kit.standins import DRIVER_VERSION, Workshop
 from nvrc_lab.scenario import module_damage
 
 STAGE = "lab-kit"
 _ORIGIN = Origin(slice="lab")
 _FROM_IMAGE = ("libc.so.6", "ld-linux-x86-64.so.2")
-# Library of the driver by the name in its ELF header; all of them are stubs but the first two.
-DRIVER_LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1", "libnvidia-cfg.so.1", "libnvidia-ptxjitcompiler.so.1",
-                    "libnvidia-nvvm.so.4", "libnvidia-opencl.so.1", "libnvidia-allocator.so.1")
-NVML_FLAGS = ("-std=gnu11", "-fvisibility=hidden", "-pthread")
 FIRMWARE = ("gsp_ga10x.bin", "gsp_tu10x.bin")
-_INFINIBAND, _NVIDIA = ("ib_umad", "mlx5_ib"), ("nvidia", "nvidia_uvm")
-_MODULE_FILES = {"nvidia_uvm": "nvidia-uvm"}
+_NETWORK, _NVIDIA, _MODULE_FILES = ("mlx5_core", "mlx5_ib"), ("nvidia", "nvidia_uvm"), {"nvidia_uvm": "nvidia-uvm"}
+_SERVED = b"agent\nrdma\n"  # of an image with the lab's network modules over it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +88,12 @@ def make_kit(places: Places, names: Sequence[str]) -> Mapping[str, Path]:
 
 
 def _key(places: Places, name: str) -> str:
-    folders = [places.root / "qemu-tests" / part for part in ("kernel", "standins", "standins/nvml", "container")]
+    parts = ("kernel", "standins", "standins/nvml", "standins/nscq", "container")
+    folders = [places.root / "qemu-tests" / part for part in parts]
     sources = tuple(sorted(path for folder in folders for path in folder.iterdir() if path.is_file()))
     locks = tuple(places.root / "rootfs/locks" / f"{lock}.toml" for lock in ("root-compile", "root-lab", "image-lab"))
-    own = (Path(module).read_bytes() for module in (__file__, kit_texts.__file__, module_damage.__file__))
+    modules = (__file__, kit_texts.__file__, libraries.__file__, module_damage.__file__)
+    own = (Path(module).read_bytes() for module in modules)
     return digest(name, DRIVER_VERSION, digest_files((*sources, *locks), places.root), *own)
 
 
@@ -140,7 +141,7 @@ def _pci(bench: Bench, tree: Tree, _work: Path) -> None:
 
 
 def _hardware(bench: Bench, tree: Tree, work: Path) -> None:
-    """What a machine with GPUs has around the driver: PCI functions, InfiniBand, accounts, the loader's tool."""
+    """What a machine with GPUs has around the driver: PCI functions, RDMA, accounts, the loader's tool."""
     built = standins.build_modules(bench.shop)
     tree.add_file("/lab/lab_pci.ko", built.files["lab_pci"], _ORIGIN)
     # Built into the kernels that extensions are made for; there disks are on the bus when the init starts.
@@ -149,7 +150,7 @@ def _hardware(bench: Bench, tree: Tree, work: Path) -> None:
     tree.add_file("/usr/sbin/ldconfig", bench.runtime / "usr/sbin/ldconfig", _ORIGIN, mode=0o755)
     for path, text in IMAGE_TEXTS.items():
         tree.add_file(path, text.encode(), _ORIGIN)
-    _add_modules(bench, tree, work, {name: built.files[name] for name in _INFINIBAND})
+    _add_modules(bench, tree, work, {name: built.files[name] for name in _NETWORK}, has_rdma=True)
 
 
 def _module(which: str, bench: Bench, tree: Tree, _work: Path) -> None:
@@ -167,7 +168,7 @@ def _driver(version: str, bench: Bench, tree: Tree, work: Path) -> None:
     add_driver(bench, tree, work)
     tree.add_file("/etc/ld.so.cache", make_cache(bench, tree, work), _ORIGIN)
     built = standins.build_modules(bench.shop, version)
-    _add_modules(bench, tree, work, {name: built.files[name] for name in (*_INFINIBAND, *_NVIDIA)})
+    _add_modules(bench, tree, work, {name: built.files[name] for name in (*_NETWORK, *_NVIDIA)}, has_rdma=True)
 
 
 def _extension(bench: Bench, tree: Tree, work: Path, release: str) -> None:
@@ -194,18 +195,21 @@ def add_driver(bench: Bench, tree: Tree, work: Path) -> None:
 
 
 def _add_modules(bench: Bench, tree: Tree, work: Path, files: Mapping[str, Path], *, over_image: bool = True,
-                 release: str = "") -> None:
+                 release: str = "", has_rdma: bool = False) -> None:
     """Modules into the kernel's tree, whose indexes are made anew, with those of the image's own modules in them."""
     base = Path("usr/lib/modules") / (release or compiler.headers_release(bench.shop.root))
     if over_image:
         shutil.copytree(bench.modules / base, work / base)
     (work / base / "updates").mkdir(parents=True, exist_ok=True)
-    for name, path in files.items():
+    for name, path in {**files, **(standins.rdma_core(bench.shop) if has_rdma else {})}.items():
         shutil.copyfile(path, work / base / "updates" / f"{_MODULE_FILES.get(name, name)}.ko")
     (work / "lib").symlink_to("usr/lib")  # depmod knows no merged /usr
     argv = ["/usr/sbin/depmod", "-b", "/out", base.name]
     run(sandbox_argv(bench.runtime, argv, env=clean_env(), writable={"/out": work}), what="depmod")
-    for path in sorted([*(work / base).glob("modules.*"), *(work / base / "updates").glob("*.ko")]):
+    if has_rdma:
+        (work / base / SERVES).write_bytes(_SERVED)
+    parts = ("modules.*", SERVES, "updates/*.ko")
+    for path in sorted(path for part in parts for path in (work / base).glob(part)):
         tree.add_file(f"/{path.relative_to(work)}", path.read_bytes(), _ORIGIN)
 
 
@@ -229,33 +233,6 @@ def make_cache(bench: Bench, tree: Tree, work: Path) -> bytes:
     argv = ["/usr/sbin/ldconfig", "-r", "/out/cache"]
     run(sandbox_argv(bench.runtime, argv, env=clean_env(), writable={"/out": work}), what="ldconfig")
     return (root / "etc/ld.so.cache").read_bytes()
-
-
-def versioned(soname: str) -> str:
-    return f"{soname.partition('.so')[0]}.so.{DRIVER_VERSION}"
-
-
-def build_libraries(shop: Workshop, out: Path) -> None:
-    """Every library of the driver, NVML among them, and the container's programs."""
-    nvml, own = shop.programs / "nvml", shop.checkout / "qemu-tests/container"
-    units = [f"/src/{path.name}" for path in sorted(nvml.glob("*.c"))]
-    _gcc(shop, nvml, out, [*_shared("libnvidia-ml.so.1"), *NVML_FLAGS, *units, "-ldl"])
-    for soname in DRIVER_LIBRARIES:
-        if soname != "libnvidia-ml.so.1":
-            _gcc(shop, own, out, [*_shared(soname), "/src/libcuda.c"])
-    _gcc(shop, own, out, ["-o", "/out/look", "/src/look.c", f"/out/{versioned('libcuda.so.1')}"])
-    _gcc(shop, own, out, ["-o", "/out/stay", "/src/stay.c"])
-    _gcc(shop, own, out, ["-static", "-DPLAIN", "-o", "/out/look-plain", "/src/look.c"])
-
-
-def _shared(soname: str) -> list[str]:
-    return ["-shared", "-fPIC", f"-Wl,-soname,{soname}", "-o", f"/out/{versioned(soname)}"]
-
-
-def _gcc(shop: Workshop, source: Path, out: Path, words: Sequence[str]) -> None:
-    argv = [compiler.CC, "-O2", "-g0", "-ffile-prefix-map=/src=.", "-Wl,--build-id=none", *words]
-    run(sandbox_argv(shop.root, argv, env=clean_env(), read_only={"/src": source}, writable={"/out": out}),
-        what=f"compiling {source.name}")
 
 
 def _container(bench: Bench, tree: Tree, work: Path) -> None:
@@ -288,6 +265,7 @@ def _foreign(bench: Bench, tree: Tree, _work: Path) -> None:
 
 
 PARTS: Mapping[str, Part] = {"base": _base, "pci": _pci, "hardware": _hardware,
+                             "tee": lambda bench, tree, _work: tee.add_modules(bench.shop, tree, _ORIGIN),
                              "driver": partial(_driver, DRIVER_VERSION), "container": _container, "foreign": _foreign}
 VARIANTS: Mapping[str, Callable[[str, Bench, Tree, Path], None]] = {"driver": _driver, "module": _module}
 

@@ -21,15 +21,19 @@ from nvrc_lab.scenario.values import REAL, Scenario
 PROFILE = "nvidia"
 
 
-def image_for(scenarios: Sequence[Scenario], places: Places) -> BootFiles:
-    """One image serves all machines of a command. Compiling the real driver takes minutes, once."""
+def image_for(scenarios: Sequence[Scenario], places: Places, *, agent: Path | None = None,
+              wait_s: float | None = None) -> BootFiles:
+    """One image serves all machines of a command. Compiling the real driver takes minutes, once.
+
+    `agent`: a real one, for which the factory finds libraries and writes the policy that it reads.
+    """
     real = [one.name for one in scenarios if one.driver == REAL]
     if not real:
-        return build_image()
+        return build_image(agent=agent, wait_s=wait_s)
     if len(real) < len(scenarios):
         others = next(one.name for one in scenarios if one.driver != REAL)
-        raise LabError(f"{real[0]} wants the image {PROFILE}, {others} the lab's", "run them one by one")
-    return build_image(PROFILE, agent=standin_agent(places))
+        raise LabError(f"{real[0]} needs the image {PROFILE}, {others} the lab's", "run them one by one")
+    return build_image(PROFILE, agent=agent or standin_agent(places), wait_s=wait_s)
 
 
 def standin_agent(places: Places) -> Path:

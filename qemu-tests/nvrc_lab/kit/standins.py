@@ -7,6 +7,7 @@ machine needs neither gcc nor headers of its own. Results are cached by the cont
 
 from __future__ import annotations
 
+import lzma
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ DRIVER_VERSION = "550.163.01"
 
 # Without debug information: the guest keeps every byte of its initrd in memory.
 _MODULE_FLAGS = ("KCFLAGS=-g0", "CONFIG_DEBUG_INFO_BTF_MODULES=")
+# The kernel's own, above the emulated RDMA devices and below programs; in the order of loading.
+RDMA_CORE = ("ib_core", "ib_uverbs", "ib_umad", "iw_cm", "ib_cm", "configfs", "rdma_cm", "rdma_ucm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,13 +121,24 @@ def build_modules(shop: Workshop, version: str = DRIVER_VERSION) -> Modules:
                    files={path.stem.replace("-", "_"): path for path in sorted(folder.glob("*.ko"))})
 
 
+def rdma_core(shop: Workshop) -> Mapping[str, Path]:
+    """Modules of the very kernel whose headers the others are built against, unpacked, by name as in lsmod."""
+    def unpack(out: Path) -> None:
+        folder = shop.root / "usr/lib/modules" / compiler.headers_release(shop.root) / "kernel"
+        found = {path.name.partition(".")[0]: path for path in folder.rglob("*.ko.xz")}
+        for name in RDMA_CORE:
+            (out / f"{name}.ko").write_bytes(lzma.decompress(found[name].read_bytes()))
+
+    folder = _finished(shop, "lab-rdma-core", shop.key((), *RDMA_CORE), unpack)
+    return {name: folder / f"{name}.ko" for name in RDMA_CORE}
+
+
 def _finished(shop: Workshop, stage: str, key: str, make: Callable[[Path], None]) -> Path:
     """A result that is there needs no lock: nobody has to wait for another build of something else."""
     found = shop.cache.find(stage, key)
     if found is not None:
         return found
     try:
-        with shop.cache.locked(lambda _: None):
-            return shop.cache.get(stage, key, make)
+        return shop.cache.get(stage, key, make)
     except BuildError as err:
         raise LabError(err.what, "\n".join((err.hint, *err.findings))) from err

@@ -23,21 +23,32 @@ class Accel(Enum):
 #   +rdrand: without it the kernel has no random numbers yet when PID 1 starts, and CPython refuses to start.
 #   -cx16: emulated cmpxchg16b leaves garbage in EFLAGS; 6 of 36 boots died of it in __kmalloc or at the next iret,
 #   none of 40 without. Kernel and user space of the distribution do not need the instruction.
-_TCG_CPU = "Nehalem,+rdrand,-cx16"
+TCG_CPU = "Nehalem,+rdrand,-cx16"
 # One thread of the host for each virtual processor.
 _ACCEL = {
     Accel.KVM: ("-accel", "kvm", "-cpu", "host"),
-    Accel.TCG: ("-accel", "tcg,thread=multi", "-cpu", _TCG_CPU),
-    Accel.COUNTED: ("-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", _TCG_CPU),
+    Accel.TCG: ("-accel", "tcg,thread=multi", "-cpu", TCG_CPU),
+    Accel.COUNTED: ("-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", TCG_CPU),
 }
+# What the guest's seconds are made of. The HPET's frequency is fixed, and it counts the host's own seconds. With the
+# emulated time stamp counter and tsc=reliable a boot of 27 s said that it had taken 345; supposed is that the guest
+# found a wrong frequency while the host was busy. The kernel also tries for ten ticks whether its timer works; on a
+# busy host it did not see them (`MP-BIOS bug: 8254 timer not connected to IO-APIC`), and went no further.
+_CLOCK = {
+    Accel.KVM: ("no_timer_check", "tsc=reliable"),
+    Accel.TCG: ("no_timer_check", "tsc=unstable", "clocksource=hpet"),
+    Accel.COUNTED: ("no_timer_check", "tsc=reliable"),
+}
+# The kernel prints to each of them; the last one named is /dev/console, where programs print.
+_ONE_PORT, _TWO_PORTS = ("console=ttyS0",), ("console=ttyS0", "console=ttyS1", "printk.time=1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """A raw image on virtio-blk; the guest finds it by its serial."""
+    """A raw image on virtio-blk; the guest finds it by its serial, or by what is on it."""
 
     path: Path
-    serial: str
+    serial: str = ""
     is_read_only: bool = True
 
 
@@ -46,6 +57,8 @@ class Machine:
     """What the guest sees. `devices` are QEMU's own -device words, in order; `extra` any further arguments.
 
     `vsock`: the socket of a device beside QEMU, which then shares the guest's memory.
+    `console`: a file for what the second serial port says. Then the first has the kernel's log alone, which is the
+    init's as well, and the second also what programs print: nothing can break into a line of the first.
     """
 
     kernel: Path | None = None
@@ -60,6 +73,7 @@ class Machine:
     extra: tuple[str, ...] = ()
     qmp_socket: Path | None = None
     vsock: Path | None = None
+    console: Path | None = None
 
 
 def make_argv(machine: Machine, program: str, accel: Accel) -> tuple[str, ...]:
@@ -68,12 +82,15 @@ def make_argv(machine: Machine, program: str, accel: Accel) -> tuple[str, ...]:
         program, "-M", "q35", *_ACCEL[accel], "-m", f"{machine.memory_mib}M", "-smp", str(machine.cpus),
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
     ]
+    if machine.console is not None:
+        words += ["-serial", f"file:{escape(machine.console)}"]
     words += _memory(machine)
     for option, path in (("-kernel", machine.kernel), ("-initrd", machine.initrd), ("-bios", machine.firmware)):
         if path is not None:
             words += [option, str(path)]
     if machine.cmdline:
-        words += ["-append", machine.cmdline]
+        ports = _TWO_PORTS if machine.console else _ONE_PORT
+        words += ["-append", " ".join((*_CLOCK[accel], *ports, machine.cmdline))]
     for number, disk in enumerate(machine.disks):
         words += _disk(number, disk)
     for device in machine.devices:
@@ -105,7 +122,7 @@ def _disk(number: int, disk: Disk) -> list[str]:
     name = f"disk{number}"
     only = "on" if disk.is_read_only else "off"
     return ["-drive", f"if=none,id={name},format=raw,readonly={only},file={escape(disk.path)}",
-            "-device", f"virtio-blk-pci,drive={name},serial={escape(disk.serial)}"]
+            "-device", f"virtio-blk-pci,drive={name}" + (f",serial={escape(disk.serial)}" if disk.serial else "")]
 
 
 def escape(value: Path | str) -> str:

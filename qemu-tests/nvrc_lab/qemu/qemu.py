@@ -41,5 +41,5 @@ def check_version(path: str, text: str) -> tuple[int, int]:
     version = (int(found[1]), int(found[2]))
     if version < OLDEST:
         raise LabError(f"{path} is version {version[0]}.{version[1]}, older than {OLDEST[0]}.{OLDEST[1]}",
-                       "install a newer qemu-system-x86 (Debian 12 and Ubuntu 24.04 carry one that will do)")
+                       "install a newer qemu-system-x86 (Debian 12 and Ubuntu 24.04 carry one that is new enough)")
     return version

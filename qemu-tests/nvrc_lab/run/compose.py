@@ -7,6 +7,7 @@ scenario goes last: nothing of the image is unpacked or changed here. Everything
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,25 +18,33 @@ from nvrc_build.output.verity import parse_parameters
 from nvrc_build.tree.cpio import write_cpio
 from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.kit.image import BootFiles
-from nvrc_lab.kit.kit import DRIVER_LIBRARIES, EXTENSION, VERITY, versioned
+from nvrc_lab.kit.kit import EXTENSION, VERITY
 from nvrc_lab.kit.kit_texts import LIBRARIES
+from nvrc_lab.kit.libraries import DRIVER_LIBRARIES, versioned
 from nvrc_lab.kit.standins import DRIVER_VERSION
 from nvrc_lab.qemu.cmdline import make_cmdline
 from nvrc_lab.qemu.machine import Disk, Machine
-from nvrc_lab.scenario.faults import WAIT_MS, Effects, collect_effects
-from nvrc_lab.scenario.hardware import Placed, describe_functions, describe_nvml, place_gpus
+from nvrc_lab.run import initdata
+from nvrc_lab.scenario.faults import NVML, WAIT_MS, Effects, collect_effects
+from nvrc_lab.scenario.hardware import Placed, describe_functions, describe_nscq, describe_nvml, place_gpus
 from nvrc_lab.scenario.module_damage import OTHER_RELEASE
 from nvrc_lab.scenario.node_numbers import probe_commands
-from nvrc_lab.scenario.values import GPU_EXTENSION, REAL, Damage, Extension, Scenario
+from nvrc_lab.scenario.values import GPU_EXTENSION, REAL, Damage, Extension, Hardware, Network, Scenario, Tee
 
-POLICY, NVML = "/etc/nvrc/policy.toml", "/etc/nvml-mock.conf"
+POLICY, NSCQ = "/etc/nvrc/policy.toml", "/etc/nscq-mock.conf"
 NO_DEVICE = "none"
 # The document is there before the agent runs, or it will never be.
 CDI_PATIENCE = "agent.cdi_timeout=5"
 # An emulated machine's clock runs ahead of a busy host's, where the runtime is.
 FAREWELL_PATIENCE = "nvrc.timeout.farewell=60"
+# Nobody but the machine itself ends it here.
+NO_HOST = "nvrc.timeout.host_end=0"
 # Memory that the kernel leaves alone: the identity registers of the GPUs, for NVIDIA's own driver.
 REGISTERS_AT, REGISTERS_MIB = 0x3000_0000, 16
+# Who asks its address has to know it before the machine runs.
+MAC, HOST, GUEST = "52:54:00:6e:76:01", "10.0.2.2", "10.0.2.15"
+NETWORKS: Mapping[Network, tuple[str, ...]] = {Network.NONE: (), Network.USER: (
+    "-netdev", "user,id=pod,ipv6=off", "-device", f"virtio-net-pci,netdev=pod,mac={MAC},romfile=")}
 _ORIGIN = Origin(slice="scenario")
 # Offsets on the disk of an extension: its data partition, and the file system's superblock in that.
 DATA_AT, SUPERBLOCK, BLOCK = 1 << 20, 1024, 4096
@@ -60,8 +69,10 @@ def needed_parts(scenario: Scenario, foreign: Foreign | None = None) -> tuple[st
     if scenario.driver == REAL:
         return ("base", *(["pci"] if has_hardware(scenario) else []))
     parts = ["base"]
-    if has_hardware(scenario) or machine.extensions:
+    if has_hardware(scenario) or machine.extensions or machine.initdata or machine.scratch_mib:
         parts.append("hardware")
+    if machine.tee is not Tee.NONE:
+        parts.append("tee")
     if has_hardware(scenario) and not any(row.name == GPU_EXTENSION for row in machine.extensions):
         parts.append(f"driver@{scenario.driver}" if scenario.driver else "driver")
     if scenario.container:
@@ -84,9 +95,19 @@ def compose(scenario: Scenario, image: BootFiles, parts: Mapping[str, Path], fol
     tree = make_tree(scenario, effects, gpus, foreign, has_clocks=bool(events), early=early)
     join_archives(layers, tree, initrd)
     disks, words = make_extensions(scenario, parts, folder)
+    disks = (*initdata.make_disks(scenario.machine, folder), *make_scratch(scenario.machine, folder), *disks)
     return Machine(kernel=image.kernel, initrd=initrd, memory_mib=scenario.machine.memory_mib,
                    cpus=scenario.machine.cpus, numa=scenario.machine.numa, disks=disks,
-                   cmdline=make_line(scenario, words))
+                   extra=NETWORKS[scenario.machine.network], cmdline=make_line(scenario, words))
+
+
+def make_scratch(machine: Hardware, folder: Path) -> tuple[Disk, ...]:
+    if not machine.scratch_mib:
+        return ()
+    path = folder / "scratch.img"
+    path.touch()
+    os.truncate(path, machine.scratch_mib << 20)
+    return (Disk(path=path, is_read_only=False),)
 
 
 def join_archives(layers: Sequence[Path], last: Tree, target: Path) -> None:
@@ -120,13 +141,16 @@ def make_tree(scenario: Scenario, effects: Effects, gpus: Sequence[Placed], fore
 
 def scenario_texts(scenario: Scenario, effects: Effects, gpus: Sequence[Placed],
                    early: Sequence[str] = ()) -> Mapping[str, str]:
-    texts = {"/lab/faults": _lines(effects.programs), "/lab/target": "/init\n", **effects.texts}
-    modules = [*early, *(["/lab/virtio_blk.ko"] if scenario.machine.extensions else [])]
+    texts = {"/lab/faults": _lines(effects.programs), "/lab/target": "/init\n", **scenario.files,
+             **effects.texts}
+    has_disks = scenario.machine.extensions or scenario.machine.initdata or scenario.machine.scratch_mib
+    modules = [*early, *(["/lab/virtio_blk.ko"] if has_disks else []), *initdata.tee_modules(scenario.machine)]
     if has_hardware(scenario):
         functions = describe_functions(scenario, gpus, effects.keys)
         registers = f" mmio={REGISTERS_AT:#x}" if scenario.driver == REAL and gpus else ""
         modules.append(f"/lab/lab_pci.ko{registers} fn={functions}")
         texts[NVML] = describe_nvml(gpus, DRIVER_VERSION, effects.nvml)
+        texts[NSCQ] = describe_nscq(scenario.machine, gpus, effects.nscq)
     if modules:
         texts["/lab/modules"] = _lines(modules)
     near = [f"/sys/bus/pci/devices/{gpu.bdf}/numa_node" for gpu in gpus if gpu.gpu.numa is not None]
@@ -135,6 +159,8 @@ def scenario_texts(scenario: Scenario, effects: Effects, gpus: Sequence[Placed],
         looks += probe_commands([gpu.minor for gpu in gpus])
     if effects.events or looks:
         texts["/lab/events"] = _lines((*looks, *effects.events))
+    if scenario.agent.seconds and scenario.expect.warnings:
+        texts["/lab/until"] = _lines(scenario.expect.warnings)
     if scenario.policy:
         texts[POLICY] = scenario.policy
     if scenario.container:
@@ -154,7 +180,7 @@ def _left_out(words: Sequence[str]) -> Mapping[str, str]:
 
 def make_line(scenario: Scenario, more: Sequence[str] = ()) -> str:
     acts = ",".join((*(["container"] if scenario.container else []), *scenario.agent.does))
-    words = ["rdinit=/lab/init", "nvrc.report=console", FAREWELL_PATIENCE, f"lab.agent={acts}", CDI_PATIENCE]
+    words = ["rdinit=/lab/init", "nvrc.report=console", FAREWELL_PATIENCE, NO_HOST, f"lab.agent={acts}", CDI_PATIENCE]
     if scenario.agent.seconds:
         words.append(f"lab.agent.seconds={scenario.agent.seconds:g}")
     if scenario.driver == REAL and scenario.machine.gpus:

@@ -19,14 +19,14 @@ from nvrc_lab.ground.scratch import scratch_folder, sweep_folders
 from nvrc_lab.kit.image import BootFiles
 from nvrc_lab.kit.kit import find_kit
 from nvrc_lab.qemu.accel import Choice, choose_accel
-from nvrc_lab.qemu.machine import Accel, Machine, make_argv
+from nvrc_lab.qemu.machine import Accel, Disk, Machine, make_argv
 from nvrc_lab.qemu.qemu import Qemu
 from nvrc_lab.run.compose import Foreign, compose, needed_parts
 from nvrc_lab.scenario.values import Scenario
 from nvrc_lab.watch.console import Story
 from nvrc_lab.watch.expect import code_of, compare, compare_foreign, verdict_of
 from nvrc_lab.watch.outcome import Told, gather
-from nvrc_lab.watch.watch import Limits, watch
+from nvrc_lab.watch.watch import Limits, record_of, watch
 
 SILENCE_S = 45.0
 
@@ -34,7 +34,7 @@ SILENCE_S = 45.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
     """What all runs of one command share. `events`: a measuring hand, with the lab's clocks on; `early`: of compose.
-    `runtime`: what Kata's runtime asks of the agent, when that is a real one.
+    `runtime`: what Kata's runtime asks of the agent, when that is a real one. `disks`: behind a machine's own.
     """
 
     places: Places
@@ -46,6 +46,7 @@ class Lab:
     events: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
     runtime: Runtime | None = None
+    disks: tuple[Disk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,6 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
     """One machine from nothing to nothing; the console stays."""
     scenario = scenario if lab.runtime is None else without_standin(scenario)
     heard: list[str] = []
-    moments: list[float] = []
 
     def listen(side: RuntimeSide | None, story: Story, lines: tuple[str, ...], now_s: float) -> None:
         if side is not None:
@@ -91,19 +91,20 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
         if stop is not None and stop.is_set():
             raise StoppedError
         heard.extend(lines)
-        if len(story.verdicts) > len(moments):
-            moments.append(now_s)
         if tell is not None:
             tell(story, lines, now_s)
 
     started = time.monotonic()
     is_wanted = lab.foreign is None and not lab.events
     with scratch_folder() as folder, play_beside(lab.runtime, scenario, folder, is_wanted=is_wanted) as side:
-        machine = replace(_compose(lab, scenario, folder), vsock=side.device.path if side else None)
+        machine = replace(_compose(lab, scenario, folder), vsock=side.device.path if side else None, console=console)
         limits = Limits(total_s=scenario.deadline_s, silence_s=min(SILENCE_S, scenario.deadline_s))
-        run = watch(make_argv(machine, lab.qemu.program, lab.choice.accel), console, limits, partial(listen, side))
-    told = gather(run, (*heard, *keep_said(side, console)), moments[-1] if moments else None)
+        run = watch(make_argv(machine, lab.qemu.program, lab.choice.accel), console, limits, partial(listen, side),
+                    record=record_of(console))
+    told = gather(run, (*heard, *keep_said(side, console)))
     problems = compare(scenario, told) if lab.foreign is None else compare_foreign(told)
+    if lab.choice.accel is not Accel.COUNTED and (problem := run.clocks.problem()):
+        problems = (problem, *problems)
     return Result(scenario=scenario, seconds=time.monotonic() - started, verdict=verdict_of(told), code=code_of(told),
                   problems=(*problems, *(side.problems if side else ())), console=console, told=told)
 
@@ -111,10 +112,11 @@ def run_scenario(lab: Lab, scenario: Scenario, console: Path, stop: threading.Ev
 def _compose(lab: Lab, scenario: Scenario, folder: Path) -> Machine:
     parts = {name: lab.kit[name] for name in needed_parts(scenario, lab.foreign)}
     try:
-        return compose(scenario, lab.image, parts, folder, foreign=lab.foreign, events=lab.events, early=lab.early)
+        made = compose(scenario, lab.image, parts, folder, foreign=lab.foreign, events=lab.events, early=lab.early)
+        return replace(made, disks=(*made.disks, *lab.disks))
     except OSError as err:
         raise LabError(f"the machine of {scenario.name} could not be made: {err.strerror} ({err.filename or folder})",
-                       "it takes some 100 MB where TMPDIR points to, /tmp by default") from err
+                       "free some 100 MB where TMPDIR points to, /tmp by default") from err
 
 
 def run_all(lab: Lab, scenarios: Sequence[Scenario], folder: Path, workers: int) -> Iterator[Result]:
@@ -123,14 +125,20 @@ def run_all(lab: Lab, scenarios: Sequence[Scenario], folder: Path, workers: int)
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="machine")
     try:
         waiting: set[Future[Result]] = {
-            pool.submit(_run_or_tell, lab, scenario, folder / f"{scenario.name}.console", stop)
-            for scenario in scenarios}
+            pool.submit(_run_or_tell, lab, scenario, folder / f"{name}.console", stop)
+            for name, scenario in zip(_file_names(scenarios), scenarios, strict=True)}
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _file_names(scenarios: Sequence[Scenario]) -> list[str]:
+    """The names of the scenarios, numbered where one is run more than once."""
+    names = [scenario.name for scenario in scenarios]
+    return [name if names.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(names, 1)]
 
 
 def _run_or_tell(lab: Lab, scenario: Scenario, console: Path, stop: threading.Event) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nvrc_lab.scenario.faults import FAULTS, MODULES, PERSISTENCED, PHASES, PROGRAMS
+from nvrc_lab.scenario.faults import FAULTS, MODULES, PERSISTENCED, PHASES, PROGRAMS, SIGNALS
 from nvrc_lab.scenario.values import GPU_EXTENSION, REAL, Fault, Scenario
 
 # A row may narrow itself to a GPU or a value that it does not need.
@@ -30,17 +30,17 @@ def check_fault(fault: Fault, scenario: Scenario) -> Iterator[str]:
     if fault.name.startswith("module-"):
         yield from _check_module(fault.value, scenario)
     if fault.program and fault.program not in PROGRAMS:
-        yield f"program {fault.program!r} is none of {', '.join(PROGRAMS)}"
-    if fault.name == "program-killed" and fault.value and fault.value not in PHASES:
-        yield f"value {fault.value!r} is none of {', '.join(PHASES)}"
-    if fault.value == "attaching" and fault.name == "program-killed" and fault.program != PERSISTENCED:
+        yield f"program {fault.program!r} is not one of {', '.join(PROGRAMS)}"
+    if fault.name in SIGNALS and fault.value and fault.value not in PHASES:
+        yield f"value {fault.value!r} is not one of {', '.join(PHASES)}"
+    if fault.value == "attaching" and fault.name in SIGNALS and fault.program != PERSISTENCED:
         yield f"{fault.program} attaches no GPU, only {PERSISTENCED} does"
 
 
 def _check_module(name: str, scenario: Scenario) -> Iterator[str]:
     """A file laid over the image, and so over nothing where the driver comes from elsewhere."""
     if name not in MODULES:
-        yield f"module {name!r} is none of {', '.join(MODULES)}"
+        yield f"module {name!r} is not one of {', '.join(MODULES)}"
     elif scenario.driver == REAL:
         yield "NVIDIA's own modules are left alone"
     elif name.startswith("nvidia") and any(row.name == GPU_EXTENSION for row in scenario.machine.extensions):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nvrc.boot import BOOT
+from nvrc.vocabulary.errors import find_code
 from nvrc_lab.scenario.faults import PROGRAMS
 from nvrc_lab.scenario.values import Scenario, Verdict
 
@@ -17,14 +18,14 @@ STEPS = tuple(step.name for step in BOOT)
 DAEMONS = tuple(PROGRAMS)
 # As in faults.PHASES, less the one that only a daemon at work on a GPU has.
 PHASES = ("starting", "booting", "running")
-# Steps that no fault can make fail, each with the reason. There is none at present.
+# Steps that no fault can make fail, each with the reason.
 EXCUSED: Mapping[str, str] = {}
 
 Table = Mapping[str, tuple[str, ...]]
 
 
 def failed_steps(scenario: Scenario) -> Iterator[str]:
-    """The step that ends the boot, and those that are expected to degrade it."""
+    """The step that ends the boot, and those that are expected to degrade it, or to warn with a code of their own."""
     if scenario.expect.verdict is Verdict.FAILED and scenario.expect.step:
         yield scenario.expect.step
     for path, outcome in scenario.expect.report.items():
@@ -32,6 +33,8 @@ def failed_steps(scenario: Scenario) -> Iterator[str]:
         name, _, field = rest.partition("/")
         if (head, field, outcome) == ("steps", "outcome", "warn"):
             yield name
+    codes = (find_code(text.split()[0]) for text in scenario.expect.warnings if text.startswith("E_"))
+    yield from (row.step for row in codes if row is not None and row.step in STEPS)
 
 
 def kills(scenario: Scenario) -> Iterator[str]:
@@ -50,15 +53,6 @@ def daemon_table(scenarios: Sequence[Scenario]) -> Table:
 def _table(rows: Sequence[str], scenarios: Sequence[Scenario], read: Callable[[Scenario], Iterator[str]]) -> Table:
     hits = [(scenario.name, frozenset(read(scenario))) for scenario in scenarios]
     return {row: tuple(sorted(name for name, found in hits if row in found)) for row in rows}
-
-
-def holes(scenarios: Sequence[Scenario]) -> tuple[str, ...]:
-    """Rows without a scenario and without an excuse; and excuses of what does fail, or is no step."""
-    steps, daemons = step_table(scenarios), daemon_table(scenarios)
-    idle = [f"step {name}: no scenario makes it fail" for name, found in steps.items()
-            if not found and name not in EXCUSED]
-    idle += [f"{name}: no scenario kills it then" for name, found in daemons.items() if not found]
-    return (*idle, *(f"step {name}: excused for nothing" for name in EXCUSED if steps.get(name, ("none",))))
 
 
 def render(scenarios: Sequence[Scenario]) -> str:

@@ -2,7 +2,8 @@
 """Faults by name: what each does to the virtual hardware, the stand-ins and the image. A table; pure.
 
 A fault never touches the product: it is a key of a function (lab_keys.c), a line for the stand-in programs (nvidia.c),
-a directive for the stand-in NVML, a file that is missing, or a hand that breaks something at a given moment (prober.c).
+a directive for the stand-in NVML or NSCQ, a file that is missing, or a hand that breaks something at a given moment
+(prober.c).
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ PROGRAMS: Mapping[str, str] = {
     "nvidia-persistenced": "/usr/bin/nvidia-persistenced", "nv-fabricmanager": "/usr/bin/nv-fabricmanager",
     "nvlsm": "/usr/sbin/nvlsm", "nv-hostengine": "/usr/bin/nv-hostengine", "dcgm-exporter": "/usr/bin/dcgm-exporter",
 }
-# Where the stand-ins and the product can be seen to have got to, for hands that wait for it.
-READY_FILES: Mapping[str, str] = {
-    "nvidia-persistenced": "/var/run/nvidia-persistenced/socket", "nv-fabricmanager": "/var/run/nvidia-lab-fabric",
-    "nvlsm": "/var/run/nvidia-fabricmanager/fm_sm_ipc.socket", "nv-hostengine": "/var/run/nv-hostengine.pid",
-    "dcgm-exporter": "/var/run/nvidia-lab-exporter",
-}
-PERSISTENCED, PERSISTENCED_PID = "nvidia-persistenced", "/var/run/nvidia-persistenced/nvidia-persistenced.pid"
-AGENT_RUNS = "/run/lab-agent"
-MODULES = ("nvidia", "nvidia-uvm", "mlx5_ib", "ib_umad")
-CDI = "/var/run/cdi/nvidia.yaml"
 # For a busy host, too; a hand whose machine is gone goes with it.
 WAIT_MS = 120000
+# A hand strikes when something has happened, never after so many milliseconds: on a busy host that is another phase.
+# What has happened the init says itself: with this a daemon is up for the init, and the boot goes on.
+GOES_ON: Mapping[str, str] = {
+    "nvidia-persistenced": f"heard {WAIT_MS} nvrc: step persistenced ok",
+    "nv-fabricmanager": f"heard {WAIT_MS} nvrc: step fabric ok",
+    "nvlsm": f"await nv-fabricmanager {WAIT_MS}",  # one step starts both, one after the other
+    "nv-hostengine": f"heard {WAIT_MS} nvrc: step dcgm ok", "dcgm-exporter": f"heard {WAIT_MS} nvrc: step dcgm ok",
+}
+BOOT_OVER = f"heard {WAIT_MS} nvrc: READY"
+PERSISTENCED, PERSISTENCED_PID = "nvidia-persistenced", "/run/nvrc/nvidia-persistenced/nvidia-persistenced.pid"
+MODULES = ("nvidia", "nvidia-uvm", "mlx5_core", "mlx5_ib")
 # With this file /lab/init mounts /dev before the init and the hand start.
 DEVICES_FIRST = "/lab/devtmpfs"
-# The document is there, and the agent soon after it.
-AFTER_THE_BOOT = (f"wait {CDI} {WAIT_MS}", "sleep 500")
+EARLY_CLIENT_DONE, NVML = "/lab/early-client", "/etc/nvml-mock.conf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class Effects:
     keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     programs: tuple[str, ...] = ()
     nvml: tuple[str, ...] = ()
+    nscq: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
     scripts: Mapping[str, str] = field(default_factory=dict)
@@ -87,44 +89,45 @@ def _missing_program(fault: Fault, _gpu: Placed | None) -> Effects:
     return Effects(links={PROGRAMS.get(fault.program, fault.program): NOWHERE})
 
 
-# When a daemon is killed, by the word of scenarios: what the hand waits for, and how long it waits then. The first of
-# them holds the program back for as long as it takes to be found.
-HELD_BACK_MS = 3000
+# When a daemon is struck, by the word of scenarios: what the hand waits for. Before it is ready a program waits to be
+# struck; at work on a GPU it is for as long as the GPU takes, which begins when its PID file is there.
 PHASES: Mapping[str, Callable[[str], tuple[str, ...]]] = {
     "starting": lambda program: (f"await {program} {WAIT_MS}", "sleep 300"),
     "attaching": lambda _program: (f"wait {PERSISTENCED_PID} {WAIT_MS}", "sleep 1000"),
-    "booting": lambda program: (f"wait {READY_FILES[program]} {WAIT_MS}", "sleep 700"),
-    "running": lambda _program: (f"wait {AGENT_RUNS} {WAIT_MS}", "sleep 300"),
+    "booting": lambda program: (GOES_ON[program],),
+    "running": lambda _program: (BOOT_OVER,),
+    "restarted": lambda program: (f"heard {WAIT_MS} nvrc: warn {program} was restarted",),
 }
+# The faults that strike so, by the signal. Nobody that is killed can say goodbye; SIGTERM ends all daemons with 0.
+SIGNALS: Mapping[str, int] = {"program-killed": 9, "program-crashes": 11, "program-exits": 15}
 
 
-def _kill(fault: Fault, _gpu: Placed | None) -> Effects:
-    """SIGKILL; nobody that is killed can say goodbye."""
-    held = (f"{fault.program}.slow_ms={HELD_BACK_MS}",) if fault.value == "starting" else ()
-    # With the clocks on, the agent leaves a file when it starts.
-    clocks = {"/lab/clock": ""} if fault.value == "running" else {}
-    return Effects(programs=held, texts=clocks, events=(*PHASES[fault.value](fault.program), f"kill {fault.program} 9"))
+def _strike(fault: Fault, _gpu: Placed | None) -> Effects:
+    held = (f"{fault.program}.hang=1",) if fault.value == "starting" else ()
+    return Effects(programs=held, events=(*PHASES[fault.value](fault.program),
+                                          f"kill {fault.program} {SIGNALS[fault.name]}"))
 
 
 def _attach_later(_fault: Fault, gpu: Placed | None) -> Effects:
-    return Effects(events=(*AFTER_THE_BOOT, f"write /proc/lab-pci set {_bdf(gpu)} faults 1"))
+    return Effects(events=(BOOT_OVER, f"write /proc/lab-pci set {_bdf(gpu)} faults 1"))
 
 
 def _early_client(_fault: Fault, _gpu: Placed | None) -> Effects:
     """nvidia-smi while nvidia-persistenced is still on its way: on a confidential GPU it takes the one attach."""
-    return Effects(programs=("nvidia-persistenced.slow_ms=1500",),
-                   events=(f"wait /proc/driver/nvidia/version {WAIT_MS}", "run /usr/bin/nvidia-smi -L"))
+    return Effects(programs=(f"{PERSISTENCED}.after={EARLY_CLIENT_DONE}",),
+                   events=(f"wait /proc/driver/nvidia/version {WAIT_MS}", "run /usr/bin/nvidia-smi -L",
+                           f"write {EARLY_CLIENT_DONE} done"))
 
 
 def _lost(_fault: Fault, gpu: Placed | None) -> Effects:
     """After the boot, when the agent runs already."""
     bdf = _bdf(gpu)
-    return Effects(events=(*AFTER_THE_BOOT, f"write /proc/lab-pci off {bdf}",
+    return Effects(events=(BOOT_OVER, f"write /proc/lab-pci off {bdf}",
                            f"write /proc/nvidia-lab xid {bdf} 79 pid=0, name=, GPU has fallen off the bus."))
 
 
 def _xid(fault: Fault, gpu: Placed | None) -> Effects:
-    return Effects(events=(*AFTER_THE_BOOT, f"write /proc/nvidia-lab xid {_bdf(gpu)} {fault.value} told by the lab"))
+    return Effects(events=(BOOT_OVER, f"write /proc/nvidia-lab xid {_bdf(gpu)} {fault.value} told by the lab"))
 
 
 def _driver_line(fault: Fault, _gpu: Placed | None) -> Effects:
@@ -158,6 +161,20 @@ def _module(damage: str) -> Make:
     return lambda fault, _gpu: Effects(parts=(f"module@{fault.value}.{damage}",))
 
 
+def _nic_key(key: str, text: str) -> Make:
+    return lambda fault, _gpu: Effects(keys={f"nic {int(fault.value)}": {key: text}})
+
+
+def _nvml_line(text: str, *when: str) -> Make:
+    """NVIDIA's library says something else of the GPU from a moment of the boot on."""
+    def make(fault: Fault, gpu: Placed | None) -> Effects:
+        assert gpu is not None  # the row needs a GPU, and check_fault has seen to it
+        waits = tuple(line.format(value=fault.value) for line in when)
+        return Effects(events=(*waits, f"append {NVML} set gpu={gpu.index} {text}"))
+
+    return make
+
+
 def _silent_vpd(fault: Fault, _gpu: Placed | None) -> Effects:
     return Effects(keys={f"0000:{MANAGEMENT_BUS:02x}:{int(fault.value):02x}.0": {"vpd-error": "1"}})
 
@@ -178,6 +195,17 @@ FAULTS: Mapping[str, Row] = {
                         make=_gpu_key("faults", "nvlink")),
     "vpd-silent": Row(about="management function number `value` does not answer for its VPD", needs=("value",),
                       make=_silent_vpd),
+    "nic-vpd-silent": Row(about="network function number `value` does not answer for its VPD", needs=("value",),
+                          make=_nic_key("vpd-error", "1")),
+    "nic-no-driver": Row(about="the driver refuses network function number `value`", needs=("value",),
+                         make=_nic_key("faults", "probe")),
+    "nic-no-gid": Row(about="the port of network function number `value` has no GID", needs=("value",),
+                      make=_nic_key("faults", "gid")),
+    "fabric-slow": Row(about="the GPU is registered with the NVLink fabric `value` ms after nvidia-persistenced is up",
+                       needs=("gpu", "value"),
+                       make=_nvml_line("fabric=completed", GOES_ON[PERSISTENCED], "sleep {value}")),
+    "fabric-lost": Row(about="the GPU leaves the NVLink fabric after the boot", needs=("gpu",),
+                       make=_nvml_line("fabric=in-progress", BOOT_OVER)),
     "early-client": Row(about="a program opens the GPUs before nvidia-persistenced does", needs=(), make=_early_client),
     "program-slow": Row(about="the program waits `value` ms first", needs=("program", "value"),
                         make=_program("slow_ms")),
@@ -185,18 +213,18 @@ FAULTS: Mapping[str, Row] = {
                          make=_program("fail")),
     "program-lies": Row(about="the program prints `value` as an error and ends with 0", needs=("program", "value"),
                         make=_program("lie")),
-    "program-hangs": Row(about="the program never gets any further", needs=("program",),
+    "program-hangs": Row(about="the program never makes progress", needs=("program",),
                          make=_program("hang", fixed="1")),
     "program-floods": Row(about="the program sends `value` lines to syslog first", needs=("program", "value"),
                           make=_program("flood")),
-    "program-crashes": Row(about="the daemon dies of SIGSEGV `value` ms after it is up", needs=("program", "value"),
-                           make=_program("crash_after_ms")),
-    "program-exits": Row(about="the daemon ends with 0 `value` ms after it is up", needs=("program", "value"),
-                         make=_program("exit_after_ms")),
+    "program-crashes": Row(about="the daemon dies of SIGSEGV; `value` as of `program-killed`",
+                           needs=("program", "value"), make=_strike),
+    "program-exits": Row(about="the daemon ends with 0; `value` as of `program-killed`", needs=("program", "value"),
+                         make=_strike),
     "program-killed": Row(about="the daemon is killed: before it is ready (`starting`), once it is ready and the boot "
-                                "goes on (`booting`), once the agent runs (`running`), or at work on a GPU "
-                                "(`attaching`)",
-                          needs=("program", "value"), make=_kill),
+                                "goes on (`booting`), once the agent runs (`running`), once it was restarted "
+                                "(`restarted`), or while it works on a GPU (`attaching`)",
+                          needs=("program", "value"), make=_strike),
     "attach-fails-later": Row(about="from after the boot on the GPU does not attach again", needs=("gpu",),
                               make=_attach_later),
     "program-missing": Row(about="the image lacks the program", needs=("program",), make=_missing_program),
@@ -210,7 +238,7 @@ FAULTS: Mapping[str, Row] = {
                          make=lambda _fault, _gpu: Effects(links={AGENT: NOWHERE})),
     "agent-not-executable": Row(about="the agent is a file without execute permission", needs=(),
                                 make=lambda _fault, _gpu: Effects(texts={AGENT: "no program\n"})),
-    "agent-no-program": Row(about="the agent may be executed and is no ELF program", needs=(),
+    "agent-no-program": Row(about="the agent may be executed and is not an ELF program", needs=(),
                             make=lambda _fault, _gpu: Effects(scripts={AGENT: "no program\n"})),
     "log-taken": Row(about="another program has bound /dev/log before the init does", needs=(), make=_log_taken),
     "sysctls-hidden": Row(about="an empty file system covers the kernel's switches for files, /proc/sys/fs", needs=(),
@@ -230,10 +258,12 @@ FAULTS: Mapping[str, Row] = {
     "nvml-crashes": Row(about="NVML's function `call` dies of SIGSEGV", needs=("call",), make=_nvml("crash")),
     "nvml-slow": Row(about="NVML's function `call` takes `value` ms longer", needs=("call", "value"),
                      make=_nvml("delay")),
+    "nscq-says": Row(about="NVIDIA's library for NVSwitches obeys `value` (qemu-tests/standins/nscq/README.md)",
+                     needs=("value",), make=lambda fault, _gpu: Effects(nscq=(fault.value,))),
     "gpu-lost": Row(about="the GPU falls off the bus after the boot", needs=("gpu",), make=_lost),
     "xid": Row(about="the driver reports Xid `value` for the GPU after the boot", needs=("gpu", "value"), make=_xid),
     "run-full": Row(about="there is no room left below /run from the moment it is mounted", needs=(), make=_run_full),
-    "module-missing": Row(about="modules.dep lists the kernel module `value`, and its file is not there",
+    "module-missing": Row(about="modules.dep lists the kernel module `value`, and its file does not exist",
                           needs=("value",), make=_module("missing")),
     "module-other-kernel": Row(about="the kernel module `value` was built for a kernel of another release",
                                needs=("value",), make=_module("other-kernel")),
@@ -265,6 +295,6 @@ def _join(one: Effects, other: Effects) -> Effects:
         for key, value in words.items():
             known[key] = f"{known[key]}+{value}" if key == "faults" and key in known else value
     merged = {row.name: (*getattr(one, row.name), *getattr(other, row.name)) for row in fields(Effects)
-              if row.name in ("programs", "nvml", "events", "without", "parts")}
+              if row.name in ("programs", "nvml", "nscq", "events", "without", "parts")}
     return Effects(keys=keys, texts={**one.texts, **other.texts},
                    scripts={**one.scripts, **other.scripts}, links={**one.links, **other.links}, **merged)

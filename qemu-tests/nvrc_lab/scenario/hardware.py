@@ -2,7 +2,7 @@
 """The machine of a scenario in the words of those who imitate it: PCI functions for lab_pci.ko (lab_keys.c has the
 keys) and a description for the stand-in NVML (standins/nvml/README.md). Pure.
 
-Everything sits in PCI domain 0 at fixed buses, GPUs from 0000:40:00.0 on, so that scenarios can name bus ids.
+Places are fixed (tree.py), GPUs from 0000:40:00.0 on where there are no bridges, so that scenarios can name bus ids.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nvrc.vocabulary.products import GIB, PRODUCTS, SWITCHES, Product
+from nvrc_lab.scenario.tree import Site, place_nics, sites, with_bridges
 from nvrc_lab.scenario.values import Confidential, Gpu, Hardware, Scenario
 
-GPU_BUS, SWITCH_BUS, MANAGEMENT_BUS, NIC_BUS, DISPLAY_BUS = 0x40, 0x50, 0x60, 0x70, 0x78
-# With `bridged`: a domain of its own with a bridge for each GPU.
-BRIDGE_BUS, BEHIND_BUS = 0x10, 0x11
+SWITCH_BUS, MANAGEMENT_BUS, DISPLAY_BUS = 0x50, 0x60, 0x78
 # The mailbox has a number for each mode; any other is a mode that nobody knows.
 MODES: Mapping[Confidential, int] = {Confidential.OFF: 0, Confidential.ON: 1, Confidential.DEVTOOLS: 2,
                                      Confidential.PPCIE: 3, Confidential.UNKNOWN: 9}
@@ -27,6 +26,8 @@ NVML_MODES: Mapping[Confidential, str] = {
     Confidential.PPCIE: "environment=prod feature=on devtools=off multigpu=ppcie",
     Confidential.UNKNOWN: "environment=prod feature=7 devtools=off multigpu=none",
 }
+# NSCQ's numbers for the mode of an NVSwitch.
+SWITCH_OFF, SWITCH_LOCKED = 0, 3
 # Capability mask of an InfiniBand port; bit 10: no subnet manager may run here. The second port is the first usable.
 PORT_MASKS = (0xA651EC48, 0xA651E848, 0xA651E848, 0xA651E848)
 
@@ -41,6 +42,7 @@ class Placed:
     minor: int
     gpu: Gpu
     product: Product
+    site: Site
     keys: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -48,17 +50,14 @@ def place_gpus(machine: Hardware) -> tuple[Placed, ...]:
     """The GPUs in order of their bus ids, which is the order of NVML's indices."""
     single = [replace(gpu, count=1, minor=None if gpu.minor is None else gpu.minor + offset)
               for gpu in machine.gpus for offset in range(gpu.count)]
-    placed = [(gpu.at or _default_place(machine, index), gpu) for index, gpu in enumerate(single)]
+    placed = [(Site(bdf=gpu.at) if gpu.at else site, gpu)
+              for gpu, site in zip(single, sites(machine)[0], strict=True)]
     rows = []
-    for index, (bdf, gpu) in enumerate(sorted(placed, key=lambda row: row[0])):
+    for index, (site, gpu) in enumerate(sorted(placed, key=lambda row: row[0].bdf)):
         minor = index if gpu.minor is None else gpu.minor
-        rows.append(Placed(index=index, bdf=bdf, uuid=gpu.uuid or make_uuid(bdf), minor=minor, gpu=gpu,
-                           product=PRODUCTS[gpu.product]))
+        rows.append(Placed(index=index, bdf=site.bdf, uuid=gpu.uuid or make_uuid(site.bdf), minor=minor, gpu=gpu,
+                           product=PRODUCTS[gpu.product], site=site))
     return tuple(rows)
-
-
-def _default_place(machine: Hardware, index: int) -> str:
-    return f"0001:{BEHIND_BUS + index:02x}:00.0" if machine.bridged else f"0000:{GPU_BUS + index:02x}:00.0"
 
 
 def make_uuid(bdf: str) -> str:
@@ -70,15 +69,14 @@ def make_uuid(bdf: str) -> str:
 def describe_functions(scenario: Scenario, gpus: Sequence[Placed], extra: Mapping[str, Mapping[str, str]]) -> str:
     """The parameter `fn=` of lab_pci.ko; `extra` are a fault's keys by bus id."""
     machine = scenario.machine
-    rows = [_gpu_row(placed, extra.get(placed.bdf, {})) for placed in gpus]
-    if machine.bridged:
-        rows = [row for index, own in enumerate(rows)
-                for row in (f"0001:{BRIDGE_BUS:02x}:{index:02x}.0/8086:3420/060400"
-                            f"/bus={BEHIND_BUS + index:02x}-{BEHIND_BUS + index:02x}", own)]
+    nics = place_nics(machine)
+    own = {placed.bdf: _gpu_row(placed, extra.get(placed.bdf, {})) for placed in gpus}
+    own |= {nic.bdf: nic.row + _keys(extra.get(f"nic {nic.index}", {})) for nic in nics}
+    found = {placed.bdf: placed.site for placed in gpus} | {nic.bdf: nic.site for nic in nics}
+    rows = list(with_bridges(own, found))
     switch = SWITCHES[machine.switch_product]
     rows += [f"0000:{SWITCH_BUS:02x}:{index:02x}.0/10de:{switch:04x}/068000" for index in range(machine.nvswitches)]
     rows += [_management_row(index) for index in range(machine.management_nics)]
-    rows += [f"0000:{NIC_BUS:02x}:{index:02x}.0/15b3:1021/020000/vpd=ConnectX-7" for index in range(machine.nics)]
     rows += [f"0000:{DISPLAY_BUS:02x}:{index:02x}.0/1234:1111/030000" for index in range(machine.displays)]
     known = {row.split("/")[0] for row in rows}
     for bdf, keys in extra.items():
@@ -101,8 +99,9 @@ def _gpu_row(placed: Placed, extra: Mapping[str, str]) -> str:
     }
     if placed.gpu.mig:
         keys["mig"] = "+".join(f"{instance}.0" for instance in range(1, len(placed.gpu.mig) + 1))
-    if placed.gpu.numa is not None:
-        keys["numa"] = str(placed.gpu.numa)
+    numa = placed.site.numa if placed.gpu.numa is None else placed.gpu.numa
+    if numa is not None:
+        keys["numa"] = str(numa)
     return f"{placed.bdf}/10de:{placed.product.device:04x}/{placed.product.pci_class:06x}{_keys(keys)}"
 
 
@@ -116,13 +115,21 @@ def _escape(text: str) -> str:
 
 
 def describe_nvml(gpus: Sequence[Placed], version: str, faults: Sequence[str]) -> str:
-    lines = [f"driver {version}", "nodes /dev", "state /run/lab-nvml-state", "door /proc/nvidia-lab"]
+    lines = [f"driver {version}", "nodes /dev", "state /tmp/lab-nvml-state", "door /proc/nvidia-lab"]
     mode = _common_mode(gpus)
     if mode is not None:
         lines.append(f"cc {NVML_MODES[mode]} cpu=snp gpus=capable ready=off")
     for placed in gpus:
         lines += [_nvml_gpu(placed), *_nvml_mig(placed)]
     return "\n".join([*lines, *faults]) + "\n"
+
+
+def describe_nscq(machine: Hardware, gpus: Sequence[Placed], faults: Sequence[str]) -> str:
+    """The NVSwitches as the library for them tells them: protected and locked where the GPUs are in protected PCIe."""
+    mode = SWITCH_LOCKED if _common_mode(gpus) is Confidential.PPCIE else SWITCH_OFF
+    rows = (f"0000:{SWITCH_BUS:02x}:{index:02x}.0" for index in range(machine.nvswitches))
+    return "\n".join(["nodes /dev", *(f"switch {make_uuid(bdf).replace('GPU-', 'SWX-')} {bdf} {mode}" for bdf in rows),
+                      *faults]) + "\n"
 
 
 def _common_mode(gpus: Sequence[Placed]) -> Confidential | None:
@@ -139,6 +146,7 @@ def _nvml_gpu(placed: Placed) -> str:
         f"mig={'on' if placed.gpu.mig else 'off' if product.has_mig else 'unsupported'}",
         *(["mig-needs-reset=on"] if product.has_mig and product.capability < (9, 0) else []),
         *(["cc=on"] if placed.gpu.confidential is not Confidential.OFF else []),
+        *(f"{key}={value}" for key, value in placed.gpu.nvml.items()),
     ]
     return " ".join(words)
 

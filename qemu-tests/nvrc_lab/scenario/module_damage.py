@@ -47,7 +47,7 @@ def spoil_signature(image: bytes) -> bytes:
 def rename_symbol(image: bytes) -> bytes:
     """Needs a symbol that an nvidia.ko of another release has, and this one has not."""
     if _OF_THE_DRIVER not in image:
-        raise LabError("module-lacks-symbol: the module takes no symbol of nvidia.ko", "nvidia-uvm does")
+        raise LabError("module-lacks-symbol: the module takes no symbol of nvidia.ko", "use nvidia-uvm, which does")
     return image.replace(_OF_THE_DRIVER, _OF_THE_DRIVER[:-1] + b"2")
 
 

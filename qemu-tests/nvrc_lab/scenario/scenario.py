@@ -15,10 +15,11 @@ from nvrc.boot import BOOT
 from nvrc.vocabulary.errors import CODES, find_code
 from nvrc.vocabulary.nearmiss import closest
 from nvrc.vocabulary.products import PRODUCTS, SWITCHES
+from nvrc.vocabulary.records import FormatError
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.scenario.fault_check import check_fault
 from nvrc_lab.scenario.faults import FAULTS
-from nvrc_lab.scenario.records import RecordError, read_record
+from nvrc_lab.scenario.records import read_yaml
 from nvrc_lab.scenario.values import Expectation, Scenario, Verdict
 
 SUFFIX = ".yaml"
@@ -30,14 +31,15 @@ def read_scenario(path: Path) -> Scenario:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
-        raise LabError(f"scenario {path} cannot be read ({err})", "nvrc-lab list names those of this checkout") from err
+        raise LabError(f"scenario {path} cannot be read ({err})",
+                       "see nvrc-lab list for those of this checkout") from err
     return parse_scenario(text, path.stem, str(path))
 
 
 def parse_scenario(text: str, name: str, origin: str) -> Scenario:
     try:
-        scenario = read_record(Scenario, text)
-    except RecordError as err:
+        scenario = read_yaml(Scenario, text)
+    except FormatError as err:
         raise _wrong(origin, err.problems) from err
     problems = tuple(check_scenario(scenario))
     if problems:
@@ -47,7 +49,7 @@ def parse_scenario(text: str, name: str, origin: str) -> Scenario:
 
 def _wrong(origin: str, problems: tuple[str, ...]) -> LabError:
     return LabError("\n".join(f"{origin}: {problem}" for problem in problems),
-                    "docs/lab.md describes the format of scenarios")
+                    "see docs/lab.md for the format of scenarios")
 
 
 def check_scenario(scenario: Scenario) -> Iterator[str]:
@@ -89,9 +91,9 @@ def _check_verdict(expect: Expectation) -> Iterator[str]:
     if expect.verdict in (Verdict.FAILED, Verdict.LOST) and not expect.code:
         yield f"expect.code: missing; verdict {expect.verdict.value} has one"
     if expect.within_s < 0 or (expect.within_s and not expect.step):
-        yield "expect.within_s: wants a step, and a time above zero"
+        yield "expect.within_s: requires a step, and a time above zero"
     if expect.code and find_code(expect.code) is None:
-        yield f"expect.code: {expect.code} is no failure code; docs/failure-codes.md lists them"
+        yield f"expect.code: {expect.code} is not a failure code; docs/failure-codes.md lists them"
 
 
 def _unknown(key: str, word: str, known: tuple[str, ...]) -> Iterator[str]:
@@ -102,7 +104,7 @@ def _unknown(key: str, word: str, known: tuple[str, ...]) -> Iterator[str]:
 
 def list_scenarios(folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
-        raise LabError(f"there is no folder of scenarios {folder}", "name one that exists, or install the wheel anew")
+        raise LabError(f"there is no folder of scenarios {folder}", "name one that exists, or install the wheel again")
     return tuple(sorted(folder.glob(f"*{SUFFIX}")))
 
 

@@ -54,7 +54,8 @@ class Damage(Enum):
 class Gpu:
     """One GPU, or `count` equal ones. `minor` counts up from the number given; absent: the driver decides.
 
-    `numa`: the memory node that it is near to.
+    `numa`: the memory node that it is near to. `nvml`: what NVIDIA's library says of it besides
+    (qemu-tests/standins/nvml/README.md), by key.
     """
 
     product: str
@@ -66,6 +67,35 @@ class Gpu:
     confidential: Confidential = Confidential.OFF
     mig: tuple[str, ...] = ()
     numa: int | None = None
+    nvml: Mapping[str, str] = field(default_factory=dict)
+
+
+class Link(Enum):
+    ROCE = "roce"
+    INFINIBAND = "infiniband"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nic:
+    """One ConnectX function, or `count` equal ones. `virtual`: of a card whose physical function the host keeps."""
+
+    link: Link = Link.ROCE
+    virtual: bool = False
+    count: int = 1
+    at: str = ""
+    numa: int | None = None
+
+
+class Tree(Enum):
+    """How the PCI functions of GPUs and NICs hang together.
+
+    `flat`: on root buses, without a bridge. `ports`: each below a root port of its own, as Kata plugs them. `switches`:
+    as on a board: a root port and a switch for each pair of a GPU and a NIC, a root bus for each memory node.
+    """
+
+    FLAT = "flat"
+    PORTS = "ports"
+    SWITCHES = "switches"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,25 +104,62 @@ class Extension:
     damage: Damage = Damage.NONE
 
 
+class DiskDamage(Enum):
+    """What is wrong with the disk that carries the pod's initdata."""
+
+    NONE = "none"
+    CUT_SHORT = "cut-short"                # the stream ends before its end
+    TWO_DISKS = "two-disks"                # two disks with it
+    TOO_LARGE = "too-large"                # more packed bytes than the limit, by the header
+    BOMB = "bomb"                          # few bytes that unpack to very many
+
+
+class Tee(Enum):
+    """Whether the guest is in a TEE (an imitated SEV-SNP), and with which digest of initdata it was started."""
+
+    NONE = "none"
+    MATCHING = "matching"
+    OTHER = "other"
+    NO_INITDATA = "no-initdata"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Initdata:
+    """`kept_back`: the host does not attach the disk."""
+
+    entries: Mapping[str, str]
+    damage: DiskDamage = DiskDamage.NONE
+    kept_back: bool = False
+
+
+class Network(Enum):
+    """Whether the machine reaches the host's loopback, as 10.0.2.2, by QEMU's own user network."""
+
+    NONE = "none"
+    USER = "user"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """`displays`: another vendor's display adapters; `nics`: ordinary ConnectX functions; `numa`: memory nodes,
-    over which memory and processors are divided.
-
-    `bridged`: each GPU behind a bridge of its own, as on a real board.
+    """`displays`: another vendor's display adapters; `numa`: memory nodes, over which memory and processors are
+    divided; `scratch_mib`: an empty disk to write on.
     """
 
     gpus: tuple[Gpu, ...] = ()
     nvswitches: int = 0
     switch_product: str = "H100"
     management_nics: int = 0
-    nics: int = 0
+    nics: tuple[Nic, ...] = ()
     displays: int = 0
-    bridged: bool = False
+    tree: Tree = Tree.FLAT
     memory_mib: int = 512
     cpus: int = 1
     numa: int = 1
     extensions: tuple[Extension, ...] = ()
+    initdata: Initdata | None = None
+    tee: Tee = Tee.NONE
+    network: Network = Network.NONE
+    scratch_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +231,9 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """`variant`: a neighbour of another scenario, which a plain `nvrc-lab matrix` leaves out."""
+    """`variant`: a neighbour of another scenario, which a plain `nvrc-lab matrix` leaves out. `files`: texts that the
+    image has, by path.
+    """
 
     summary: str
     expect: Expectation
@@ -172,6 +241,7 @@ class Scenario:
     machine: Hardware = Hardware()
     cmdline: str = ""
     policy: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
     driver: str = ""
     faults: tuple[Fault, ...] = ()
     agent: Agent = Agent()

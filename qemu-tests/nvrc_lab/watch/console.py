@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from nvrc.vocabulary.console import EndLine, FatalLine, Line, ReadyLine, StepLine, WarningLine, parse_line
+from nvrc.vocabulary.transcript import EndLine, Line, ReadyLine, StepLine, WarningLine, parse_line
+from nvrc.vocabulary.trouble import Trouble
+from nvrc_lab.ground.hosttime import STAMP
 
 LINE_LIMIT = 4096
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 _TERMINAL = re.compile(r"\x1b(?:\[[0-9;?=]*[ -/]*[@-~]|[()][0-9A-Za-z]|[@-Z\\-_a-z])")
-_KERNEL_TIME = re.compile(r"^(?:<[0-9]{1,3}>)?\[ *([0-9]{1,9}\.[0-9]{6})\]")
 # The kernel prints its records whole, but also into the middle of a line that a program is writing to the console.
 _RECORD_INSIDE = re.compile(r"(?<=.)(?=\[ *[0-9]{1,9}\.[0-9]{6}\](?:\[ *[TC][0-9]+\])? nvrc: )")
 _KERNEL_STARTS = re.compile(rb"(?<=[^ >])(?=\[ *[0-9]{1,9}\.[0-9]{6}\] nvrc: )")
@@ -70,19 +71,32 @@ class HeardStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """All that the console told so far. `kernel_s` is the guest's clock when our first line came."""
+    """All that the machine told so far. `said` are its verdicts and ends, in their order.
+
+    `kernel_s` is the guest's clock when our first line came.
+
+    `is_logged`: our lines come by the kernel's log, so what looks like one elsewhere is none.
+    """
 
     steps: tuple[HeardStep, ...] = ()
     warnings: tuple[str, ...] = ()
-    verdicts: tuple[ReadyLine | FatalLine, ...] = ()
-    end: EndLine | None = None
+    said: tuple[ReadyLine | Trouble | EndLine, ...] = ()
     panic: str = ""
     kernel_s: float | None = None
     ready_heard_s: float | None = None
     lines: int = 0
     size_bytes: int = 0
     strange_bytes: int = 0
+    is_logged: bool = False
     tail: tuple[str, ...] = field(default=())
+
+    @property
+    def verdicts(self) -> tuple[ReadyLine | Trouble, ...]:
+        return tuple(line for line in self.said if not isinstance(line, EndLine))
+
+    @property
+    def end(self) -> EndLine | None:
+        return next((line for line in self.said if isinstance(line, EndLine)), None)
 
     @property
     def ready(self) -> ReadyLine | None:
@@ -90,8 +104,8 @@ class Story:
         return first if isinstance(first, ReadyLine) else None
 
     @property
-    def failure(self) -> FatalLine | None:
-        return next((line for line in self.verdicts if isinstance(line, FatalLine)), None)
+    def failure(self) -> Trouble | None:
+        return next((line for line in self.verdicts if isinstance(line, Trouble)), None)
 
     @property
     def is_garbage(self) -> bool:
@@ -107,21 +121,22 @@ def hear_bytes(story: Story, data: bytes) -> Story:
     return replace(story, size_bytes=story.size_bytes + len(data), strange_bytes=story.strange_bytes + strange)
 
 
-def hear_line(story: Story, text: str, heard_s: float) -> Story:
+def hear_line(story: Story, text: str, heard_s: float, *, is_log: bool = True) -> Story:
+    """`is_log`: it came by the port with the kernel's log, not by the console of programs."""
     story = replace(story, lines=story.lines + 1)
     found = None if _RECORD.match(text.encode()) else _RECORD_INSIDE.search(text)
     parts = [text]
     if found is not None and text.count('"', 0, found.start()) % 2 == 0:
         parts = [text[:found.start()], text[found.start():]]
     for part in parts:
-        story = _hear_part(story, part, heard_s)
+        story = _hear_part(story, part, heard_s, is_log=is_log)
     return story
 
 
-def _hear_part(story: Story, text: str, heard_s: float) -> Story:
+def _hear_part(story: Story, text: str, heard_s: float, *, is_log: bool) -> Story:
     told = parse_line(text)
-    if told is not None:
-        return _hear_ours(story, told, text, heard_s)
+    if told is not None and (is_log or not story.is_logged):
+        return _hear_ours(replace(story, is_logged=is_log or story.is_logged), told, text, heard_s)
     if text.strip():
         story = replace(story, tail=(*story.tail, text)[-TAIL_LINES:])
     found = _PANIC.search(text)
@@ -131,7 +146,7 @@ def _hear_part(story: Story, text: str, heard_s: float) -> Story:
 
 
 def _hear_ours(story: Story, told: Line, text: str, heard_s: float) -> Story:
-    if story.kernel_s is None and (stamp := _KERNEL_TIME.match(text)):
+    if story.kernel_s is None and (stamp := STAMP.match(text)):
         story = replace(story, kernel_s=float(stamp[1]))
     match told:
         case StepLine():
@@ -139,8 +154,6 @@ def _hear_ours(story: Story, told: Line, text: str, heard_s: float) -> Story:
         case WarningLine():
             return replace(story, warnings=(*story.warnings, told.text))
         case ReadyLine():
-            return replace(story, verdicts=(*story.verdicts, told), ready_heard_s=story.ready_heard_s or heard_s)
-        case FatalLine():
-            return replace(story, verdicts=(*story.verdicts, told))
-        case EndLine():
-            return replace(story, end=story.end or told)
+            return replace(story, said=(*story.said, told), ready_heard_s=story.ready_heard_s or heard_s)
+        case Trouble() | EndLine():
+            return replace(story, said=(*story.said, told))

@@ -21,7 +21,9 @@ TICKS_PER_S = 100
 _CLOCK = re.compile(r"(labinit|agent|container): clock start=(\d+)(?: exec=(\d+))?")
 _BEFORE = re.compile(r"labinit: clock .* cpu=(\d+)")
 _STAT = re.compile(r"probe: cat /proc/1/stat: \d+ \(.*\) (.*)")
-_RSS = re.compile(r"probe: grep /proc/1/status:? *VmRSS:\s*(\d+) kB")
+# The prober's grep tells its lines as cat does.
+_RESIDENT = re.compile(r"probe: cat /proc/1/status: (VmRSS|RssAnon):\s*(\d+) kB")
+_RESIDENT_NAMES = {"VmRSS": "pid1_rss", "RssAnon": "pid1_anon"}
 # Fields of /proc/PID/stat behind the name: state is 3, so utime (14) is the twelfth of them.
 _UTIME = 14 - 3
 
@@ -53,7 +55,7 @@ class Row:
 # In the order in which they are shown, with their unit.
 MEASURES: Mapping[str, str] = {
     "kernel": "ms", "init_to_agent": "ms", "agent_to_container": "ms", "total": "ms", "own": "ms",
-    "pid1_cpu": "ms", "children_cpu": "ms", "pid1_rss": "KiB",
+    "pid1_cpu": "ms", "children_cpu": "ms", "pid1_rss": "KiB", "pid1_anon": "KiB",
 }
 ABOUT: Mapping[str, str] = {
     "kernel": "kernel entry to the first program, virtual hardware loaded",
@@ -64,7 +66,8 @@ ABOUT: Mapping[str, str] = {
            "without what each step says that it waited for driver, daemons and NVIDIA's library",
     "pid1_cpu": "processor time of PID 1 from the exec of the init until the agent runs",
     "children_cpu": "the same of its ended children",
-    "pid1_rss": "resident memory of PID 1 when the agent runs",
+    "pid1_rss": "resident memory of PID 1 when the agent runs (VmRSS), its pages of files in the root included",
+    "pid1_anon": "of that what is its own (RssAnon)",
 }
 
 
@@ -84,8 +87,7 @@ def measure(told: Told) -> dict[str, float]:
         kernel_ms = int(before[1]) / 1000 if before else 0.0
         figures["pid1_cpu"] = max(0.0, sum(map(int, own)) * 1000 / TICKS_PER_S - kernel_ms)
         figures["children_cpu"] = sum(map(int, children)) * 1000 / TICKS_PER_S
-    if found := _RSS.search(text):
-        figures["pid1_rss"] = float(found[1])
+    figures |= {_RESIDENT_NAMES[found[1]]: float(found[2]) for found in _RESIDENT.finditer(text)}
     return figures
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from nvrc.report.report import Report, from_json
-from nvrc.vocabulary.console import parse_report_piece
+from nvrc.vocabulary.transcript import parse_report_piece
 from nvrc_lab.watch.watch import Run
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -44,8 +44,8 @@ class Container:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """`report` is None when the console carried none; `document` is the same as plain JSON; `power_off_s` counts from
-    the last verdict to the end of the machine; `refusal` is what a runtime was told that asked for an agent.
+    """`report` is None when the machine told none; `document` is the same as plain JSON; `refusal` is what a
+    runtime was told that asked for an agent.
     """
 
     run: Run
@@ -57,10 +57,9 @@ class Told:
     container: Container | None
     attaches: tuple[str, ...]
     refusal: str | None
-    power_off_s: float | None
 
 
-def gather(run: Run, lines: Sequence[str], verdict_heard_s: float | None) -> Told:
+def gather(run: Run, lines: Sequence[str]) -> Told:
     text = "".join(_report_pieces(lines))
     report, problem = _read_report(text)
     return Told(
@@ -69,7 +68,6 @@ def gather(run: Run, lines: Sequence[str], verdict_heard_s: float | None) -> Tol
         agent=_after(lines, "agent: "), container=_container(lines),
         attaches=tuple(line.removeprefix("gpu ") for line in _after(lines, "engine: ") if line.startswith("gpu ")),
         refusal=next(iter(_after(lines, "runtime: refused ")), None),
-        power_off_s=None if verdict_heard_s is None else run.seconds - verdict_heard_s,
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nvrc.vocabulary.console import FatalLine, ReadyLine
+from nvrc.vocabulary.transcript import is_forged
 from nvrc_lab.watch.watch import Ending, Run
 
 ORDERLY = "OK"
@@ -29,8 +29,11 @@ class _Rule:
     say: Callable[[Run], Judgement]
 
 
-def judge(run: Run) -> Judgement:
-    return next(rule.say(run) for rule in _RULES if rule.when(run))
+def judge(run: Run, *, has_host_clock: bool = False) -> Judgement:
+    """`has_host_clock`: the guest's clock has to go with the host's, and a run in which it does not is no good."""
+    found = next(rule.say(run) for rule in _RULES if rule.when(run))
+    problem = run.clocks.problem() if has_host_clock and found.is_good else ""
+    return _bad(problem, "run it again; if it stays so, the host's own clock is worth a look") if problem else found
 
 
 def _bad(what: str, hint: str, code: str = CODE_LAB) -> Judgement:
@@ -41,15 +44,15 @@ def _killed(run: Run) -> Judgement:
     said = run.complaint.splitlines()[-1:]
     what = f"QEMU was ended by {run.killed_by} after {run.seconds:.1f} s, not by the guest"
     if run.killed_by in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"):
-        return _bad(what, "somebody on this host sent it; SIGKILL is also what the kernel does when memory runs out "
+        return _bad(what, "find who sent it on this host; SIGKILL is also what the kernel does when memory runs out "
                           "(see dmesg): run fewer machines at a time, --workers 1")
     return _bad(what + "".join(f": {line}" for line in said), "QEMU itself crashed; --accel tcg rules out KVM, else "
                 "try another version of qemu-system-x86")
 
 
 def _refused(run: Run) -> Judgement:
-    lines = run.complaint.splitlines() or ["(it said nothing)"]
-    return _bad(f"QEMU ended with status {run.status} before the guest said anything: {lines[-1]}",
+    lines = run.complaint.splitlines() or ["(it printed nothing)"]
+    return _bad(f"QEMU exited with status {run.status} before the guest said anything: {lines[-1]}",
                 "read the line above; --accel tcg rules out KVM, and the kernel must be an x86-64 bzImage")
 
 
@@ -65,23 +68,25 @@ def _fatal(run: Run) -> Judgement:
 
 
 def _repeated(run: Run) -> Judgement:
-    return _bad(f"the guest gave {len(run.story.verdicts)} verdicts about one boot: one of them is forged",
-                "PID 1 says READY or FATAL once; see in the console file what else writes to the console or /dev/kmsg")
+    return _bad(f"the guest gave {len(run.story.said)} verdicts where PID 1 gives one: one of them is forged",
+                "PID 1 says READY or FATAL once, and once why it ends; see in the console file what else writes to the "
+                "console or /dev/kmsg")
 
 
 def _silent(run: Run) -> Judgement:
-    return _bad(f"the console stayed empty for {run.seconds:.0f} s",
+    return _bad(f"the console stayed empty for {run.seconds:.0f} s{run.host.note(run.seconds)}",
                 "the kernel needs console=ttyS0 and a serial driver; --accel tcg rules out KVM")
 
 
 def _garbage(run: Run) -> Judgement:
-    return _bad(f"the console carries garbage: {run.story.strange_bytes} of {run.story.size_bytes} bytes are no text",
+    return _bad(f"the console carries garbage: {run.story.strange_bytes} of {run.story.size_bytes} bytes are not text",
                 "check that kernel and initrd are what they should be, and that nothing binary is printed to ttyS0")
 
 
 def _stalled(run: Run) -> Judgement:
     done = run.story.steps[-1].line.name if run.story.steps else "none"
-    return _bad(f"no verdict after {run.seconds:.0f} s ({run.ending.value}); last finished step: {done}",
+    return _bad(f"no verdict after {run.seconds:.0f} s ({run.ending.value}); last finished step: {done}"
+                f"{run.host.note(run.seconds)}",
                 "read the last console lines; --timeout gives it longer")
 
 
@@ -91,7 +96,7 @@ def _mute_end(run: Run) -> Judgement:
 
 
 def _endless(run: Run) -> Judgement:
-    return _bad(f"READY, but the machine still ran after {run.seconds:.0f} s",
+    return _bad(f"READY, but the machine still ran after {run.seconds:.0f} s{run.host.note(run.seconds)}",
                 "the agent did not end; --linger N stops the machine N s after READY")
 
 
@@ -108,19 +113,12 @@ def _stopped(_run: Run) -> Judgement:
     return Judgement(is_good=True, code=ORDERLY, what="READY; the lab stopped the machine as asked")
 
 
-def is_about_the_boot(failure: FatalLine | None) -> bool:
-    """After READY only supervision can fail, or PID 1 itself."""
-    return failure is not None and failure.step not in ("supervise", "pid1")
-
-
 # The first rule that applies decides.
 _RULES = (
     _Rule(when=lambda run: bool(run.killed_by), say=_killed),
     _Rule(when=lambda run: run.story.size_bytes == 0 and run.ending is Ending.GUEST, say=_refused),
     _Rule(when=lambda run: bool(run.story.panic), say=_panic),
-    _Rule(when=lambda run: sum(isinstance(line, ReadyLine) for line in run.story.verdicts) > 1, say=_repeated),
-    _Rule(when=lambda run: len(run.story.verdicts) > (2 if run.story.ready else 1), say=_repeated),
-    _Rule(when=lambda run: run.story.ready is not None and is_about_the_boot(run.story.failure), say=_repeated),
+    _Rule(when=lambda run: is_forged(run.story.said), say=_repeated),
     _Rule(when=lambda run: run.story.failure is not None, say=_fatal),
     _Rule(when=lambda run: run.story.ready is not None and run.ending is Ending.STOPPED, say=_stopped),
     _Rule(when=lambda run: run.story.ready is not None and run.ending is Ending.GUEST, say=_ended),

@@ -6,11 +6,13 @@ What is shown is a function of the story so far; only `Live` writes, and only to
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from typing import Protocol, TextIO
 
-from nvrc.vocabulary.console import FatalLine, StepLine
+from nvrc.vocabulary.transcript import StepLine
+from nvrc.vocabulary.trouble import Trouble
 from nvrc_lab.watch.console import TAIL_LINES, Story
 from nvrc_lab.watch.verdict import Judgement
 from nvrc_lab.watch.watch import Run
@@ -64,8 +66,9 @@ class Plain:
 class Live:
     """For a terminal: the table so far, what is running, and the console's last words, redrawn in place."""
 
-    def __init__(self, stream: TextIO, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, stream: TextIO, size: tuple[int, int] | None = None, *, in_colour: bool = True) -> None:
         self._stream = stream
+        self._paint = paint if in_colour else str
         self._width, self._rows = size or shutil.get_terminal_size()
         self._height = 0
         self._shown = ""
@@ -79,7 +82,7 @@ class Live:
         self._height, self._shown = 0, ""
 
     def _draw(self, lines: list[str]) -> None:
-        text = "".join(paint(cut(line, self._width)) + "\n" for line in lines)
+        text = "".join(self._paint(cut(line, self._width)) + "\n" for line in lines)
         if text == self._shown:
             return
         back = _HOME.format(self._height) if self._height else "\r"
@@ -140,7 +143,7 @@ def conclusion(run: Run, judgement: Judgement) -> list[str]:
     lines.append(f"{mark} {judgement.what}{code}, {run.seconds:.1f} s in all")
     if not judgement.is_good:
         lines += [f"  what to do: {judgement.hint}"] if judgement.hint else []
-        shows_fatal = any(isinstance(line, FatalLine) for line in run.story.verdicts)
+        shows_fatal = any(isinstance(line, Trouble) for line in run.story.verdicts)
         lines += [] if shows_fatal else tail(run.story, 6)
     lines.append(f"  console: {run.console}")
     return lines
@@ -158,9 +161,10 @@ def paint(line: str) -> str:
     return f"\x1b[2m{line}\x1b[0m" if line.startswith("  | ") else line
 
 
-def choose_view(stream: TextIO, *, is_json: bool, everything: bool) -> View:
+def choose_view(stream: TextIO, *, is_json: bool, everything: bool,
+                environment: Mapping[str, str] = os.environ) -> View:
     if is_json:
         return Silent()
-    if everything or not stream.isatty():
+    if everything or not stream.isatty() or environment.get("TERM") == "dumb":
         return Plain(stream, everything=everything)
-    return Live(stream)
+    return Live(stream, in_colour=not environment.get("NO_COLOR"))

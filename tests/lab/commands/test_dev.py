@@ -10,12 +10,14 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from nvrc_lab.commands.lock import LOCKS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -218,7 +220,7 @@ def test_an_apt_that_fails_ends_with_the_remedy(programs: Path, tmp_path: Path) 
 OF_EVERY_DEBIAN = {"bash", "chroot", "dash", "dpkg-deb", "ldconfig", "ldd", "nice", "readlink", "setpriv", "unshare",
                    "apt-cache", "apt-config", "apt-get", "dpkg-query"}
 BESIDE = {"dumpe2fs": "e2fsprogs", "readelf": "gcc", "strip": "gcc", "objcopy": "gcc", "cc": "gcc"}
-MAY_BE_MISSING = {"go", "sudo"}
+MAY_BE_MISSING = {"man", "go", "sudo", "nvidia-ctk"}
 
 
 def programs_started(text: str) -> set[str]:
@@ -279,14 +281,21 @@ def locked(dev: ModuleType) -> dict[str, tuple[str, int]]:
     return requirements((ROOT / dev.LOCK).read_text())
 
 
-def test_the_lock_holds_every_pin_of_pyproject(locked: dict[str, tuple[str, int]]) -> None:
+@pytest.mark.parametrize(("name", "extras"), LOCKS.items(), ids=LOCKS)
+def test_a_lock_holds_every_pin_of_its_extras(name: str, extras: Sequence[str]) -> None:
+    held = requirements((ROOT / "build" / "locks" / name).read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins = [re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", pin) for extra in project["optional-dependencies"].values()
-            for pin in extra]
+    pins = [re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", pin) for extra in extras
+            for pin in project["optional-dependencies"][extra]]
     assert None not in pins
     assert {canonical(pin[1]): pin[2] for pin in pins if pin} == {
-        canonical(pin[1]): locked[canonical(pin[1])][0] for pin in pins if pin}
-    assert [name for name in project["dependencies"] if canonical(name) not in locked] == []
+        canonical(pin[1]): held[canonical(pin[1])][0] for pin in pins if pin}
+    assert [name for name in project["dependencies"] if canonical(name) not in held] == []
+
+
+def test_every_extra_is_locked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {extra for extras in LOCKS.values() for extra in extras} == set(project["optional-dependencies"])
 
 
 def test_the_lock_serves_every_supported_python(locked: dict[str, tuple[str, int]]) -> None:

@@ -30,12 +30,25 @@ def order(*words: str) -> Order:
     return read_order(parser.parse_args(words))
 
 
+@pytest.mark.parametrize(("words", "scenario"), [
+    pytest.param((), "gpu-1", id="nothing"), pytest.param(("cpu",), "cpu", id="a-scenario"),
+    pytest.param(("--cmdline", "nvrc.log=debug", "--cpus", "2"), "gpu-1", id="options"),
+    pytest.param(("--agent", "/a"), None, id="an-agent"), pytest.param(("--kernel", "/k", "--initrd", "/i"), None, id="an-image"),
+    pytest.param(("--linger", "1"), None, id="stopped-after-ready"), pytest.param(("cc", "--agent", "/a"), "cc", id="a-scenario-with-an-agent"),
+])
+def test_without_a_scenario_it_is_one_gpu_and_a_container_unless_image_or_agent_are_given(words: tuple[str, ...],
+                                                                                           scenario: str | None) -> None:
+    assert order(*words).scenario == scenario
+
+
 def test_the_default_order_is_the_lab_image_and_its_stand_in() -> None:
     default = order()
+    assert (default.memory_mib, default.cpus) == (None, None)
     assert (default.kernel, default.initrd, default.agent, default.accel) == (None, None, None, None)
     assert (default.linger_s, default.cmdline, default.is_json) == (None, "", False)
     machine = boot.make_machine(default, BootFiles(kernel=Path("/k"), initrd=Path("/i")))
     assert machine.cmdline.endswith("lab.agent=poweroff")
+    assert (machine.memory_mib, machine.cpus) == (512, 1)
 
 
 def test_a_given_agent_is_stopped_after_a_while_and_gets_no_words_for_the_stand_in() -> None:
@@ -44,6 +57,11 @@ def test_a_given_agent_is_stopped_after_a_while_and_gets_no_words_for_the_stand_
     machine = boot.make_machine(given, BootFiles(kernel=Path("/k"), initrd=Path("/i")))
     assert machine.cmdline.endswith("mitigations=off nvrc.log=debug")
     assert order("--agent", "/a", "--linger", "3").linger_s == 3
+
+
+def test_a_time_limit_is_for_the_machine_and_for_another_build_that_is_waited_for() -> None:
+    assert (order().timeout_s, order().wait_s) == (120.0, None)
+    assert (order("--timeout", "5").timeout_s, order("--timeout", "5").wait_s) == (5.0, 5.0)
 
 
 def test_the_accelerator_can_be_chosen() -> None:
@@ -105,7 +123,7 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
                          ids=["empty", "script", "cut", "32 bits", "another processor"])
 def test_an_agent_that_cannot_run_in_the_guest(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "agent").write_bytes(content)
-    with pytest.raises(LabError, match="is no x86-64 ELF program"):
+    with pytest.raises(LabError, match="is not an x86-64 ELF program"):
         check_agent(tmp_path / "agent")
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,21 @@ def test_the_lab_image_gets_ready_and_ends_in_order(image: BootFiles, tmp_path: 
     assert sorted(step["name"] for step in steps) == sorted(step.name for step in BOOT)
     assert {step["outcome"] for step in steps} <= {"ok", "skip"}
     assert b"agent: stand-in agent, not kata-agent" in (tmp_path / "console").read_bytes()
+
+
+def test_without_words_one_gpu_its_container_and_a_picture(tmp_path: Path) -> None:
+    console = tmp_path / "kept.console"
+    done = subprocess.run([*LAB, "--console", console, "--cpus=2"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    *_, seen, verdict, picture = done.stdout.splitlines()
+    assert seen.startswith("  container: sees nvidia-uvm, nvidia-uvm-tools, nvidia0, nvidiactl, ")
+    assert verdict == "✓ as gpu-1 expects: ready"
+    assert picture == f"  timeline: {tmp_path / 'kept.svg'}"
+    assert ET.parse(tmp_path / "kept.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    for command, first in (("report", "nvrc 0.1.0: ready, mode gpu"), ("doctor", "ended: the VM shut down cleanly: the agent powered off")):
+        for file in (console, tmp_path / "kept.log"):
+            told = subprocess.run([sys.executable, "-m", "nvrc", command, file], capture_output=True, text=True, check=False)
+            assert (told.returncode, told.stderr, told.stdout.splitlines()[0]) == (0, "", first)
 
 
 def test_a_failed_boot_carries_its_code(image: BootFiles, tmp_path: Path) -> None:

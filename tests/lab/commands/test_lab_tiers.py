@@ -11,12 +11,13 @@ from nvrc_lab.commands.tiers import (
     COVERAGE_BAR_PERCENT,
     TIERS,
     Count,
-    judge_again,
+    environment,
     judge_coverage,
     main,
     read_report,
     summarise,
 )
+from nvrc_lab.ground.places import checkout
 
 SUITE = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}"/></testsuites>'
 REPORTS = {
@@ -73,12 +74,8 @@ def test_an_unknown_tier_is_status_2(capsys: pytest.CaptureFixture[str]) -> None
     assert "{lint,unit,worker,namespace,qemu,coverage}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("again", "failed"), [
-    pytest.param(Count(passed=2), 0, id="all-passed-when-run-again"),
-    pytest.param(Count(passed=1, failed=1), 2, id="one-failed-twice"),
-    pytest.param(Count(passed=1), 2, id="one-was-not-run-again"),
-])
-def test_what_fails_once_is_told_and_what_fails_twice_has_failed(again: Count, failed: int) -> None:
-    count = judge_again(Count(passed=10, failed=2, skipped=1), again)
-    assert (count.passed + count.failed, count.failed, count.skipped) == (12, failed, 1)
-    assert bool(count.note) is (failed == 0)
+def test_bytecode_is_kept_whatever_the_caller_has_set() -> None:
+    places = checkout()
+    env = environment(places, {"PYTHONDONTWRITEBYTECODE": "1", "HOME": "/h"})
+    assert env == {"HOME": "/h", "PYTHONPYCACHEPREFIX": str(places.cache / "pycache"),
+                   "COVERAGE_FILE": str(places.reports / "coverage/.coverage")}

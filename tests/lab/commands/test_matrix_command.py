@@ -35,7 +35,7 @@ def test_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     plain = capsys.readouterr().out.splitlines()
     assert main(["list", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["scenarios"]
     assert [line.split()[0] for line in plain] == [row["name"] for row in rows]
     assert {row["verdict"] for row in rows} == {"ready", "failed", "lost", "panic"}
 
@@ -56,7 +56,7 @@ def test_explain_tells_machine_faults_and_expectation(capsys: pytest.CaptureFixt
 def test_explain_lists_faults(capsys: pytest.CaptureFixture[str]) -> None:
     main(["explain", "faults", "--json"])
     assert {"name": "attach-fails", "about": "the GPU takes its time and then does not attach", "needs": ["gpu"]} in json.loads(
-        capsys.readouterr().out)
+        capsys.readouterr().out)["faults"]
 
 
 @pytest.mark.parametrize("path", [path.stem for path in checkout().scenarios.glob("*.yaml")])
@@ -84,7 +84,7 @@ def test_a_folder_without_scenarios(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_an_agent_that_is_no_program_is_refused_before_anything_is_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "agent").write_text("#!/bin/sh")
     assert main(["matrix", "policy-pins", "--accel=tcg", "--agent", str(tmp_path / "agent")]) == 2
-    assert "is no x86-64 ELF program: give a kata-agent" in capsys.readouterr().err
+    assert "is not an x86-64 ELF program: give a kata-agent" in capsys.readouterr().err
 
 
 def result(*problems: str, console: Path = Path("/none")) -> Result:
@@ -194,7 +194,7 @@ def test_a_machine_that_cannot_be_made_says_what_is_in_the_way(tmp_path: Path) -
 
 def test_a_command_line_that_the_kernel_would_cut_is_refused(tmp_path: Path) -> None:
     long = replace(CPU, cmdline="x" * 3000)
-    with pytest.raises(LabError, match="longer than the kernel's"):
+    with pytest.raises(LabError, match="longer than 1947 of the kernel's"):
         run_scenario(fake_lab(tmp_path, "echo"), long, tmp_path / "console")
 
 

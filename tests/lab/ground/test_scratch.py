@@ -40,6 +40,21 @@ def test_a_folder_goes_with_its_machine() -> None:
     assert not folder.exists()
 
 
+BIND = ("import socket\nfrom nvrc_lab.ground.scratch import scratch_folder\nwith scratch_folder() as folder:\n"
+        " with socket.socket(socket.AF_UNIX) as made:\n  made.bind(str(folder / '0123456789.sock'))\n"
+        "  print(len(list(folder.iterdir())))")
+
+
+@pytest.mark.parametrize("depth", [0, 120], ids=["short", "too long for a socket"])
+def test_a_socket_fits_into_a_folder_below_any_tmpdir(tmp_path: Path, depth: int) -> None:
+    below = tmp_path / ("d" * depth)
+    below.mkdir(exist_ok=True)
+    done = subprocess.run([sys.executable, "-c", BIND], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                          env={**os.environ, "TMPDIR": str(below)}, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    assert list(below.glob(f"{PREFIX}*")) == []
+
+
 def test_what_a_killed_lab_left_goes_with_the_next_one(lab: tuple[subprocess.Popen[str], Path]) -> None:
     process, folder = lab
     now_s = time.time()

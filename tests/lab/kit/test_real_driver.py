@@ -49,10 +49,10 @@ def test_a_machine_without_gpu_reserves_nothing() -> None:
 
 def test_one_command_boots_one_image() -> None:
     real = parse_scenario(TWO, "two", "two.yaml")
-    with pytest.raises(LabError, match="two wants the image nvidia, other the lab's: run them one by one"):
+    with pytest.raises(LabError, match="two needs the image nvidia, other the lab's: run them one by one"):
         image_for([real, replace(real, driver="", name="other")], PLACES)
 
 
 def test_a_time_without_a_step_is_a_mistake_of_the_file() -> None:
-    with pytest.raises(LabError, match=r"expect.within_s: wants a step"):
+    with pytest.raises(LabError, match=r"expect.within_s: requires a step"):
         parse_scenario(TWO.replace("step: persistenced, ", ""), "two", "two.yaml")

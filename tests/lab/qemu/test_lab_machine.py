@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nvrc_lab.ground.errors import LabError
-from nvrc_lab.qemu.cmdline import BASE, LIMIT_BYTES, make_cmdline
+from nvrc_lab.qemu.cmdline import BASE, LIMIT_BYTES, MACHINE_BYTES, make_cmdline
 from nvrc_lab.qemu.machine import Accel, Disk, Machine, make_argv
 from nvrc_lab.qemu.qemu import check_version, find_qemu
 
@@ -16,8 +16,11 @@ ALWAYS = ("-nodefaults", "-no-user-config", "-no-reboot", "-serial stdio", "-dis
 ROWS = {
     "the default machine is small": (Machine(), ("-M q35", "-m 512M", "-smp 1")),
     "kernel, initrd and command line": (
-        Machine(kernel=Path("/k"), initrd=Path("/i"), cmdline="console=ttyS0 a=\"b c\""),
-        ("-kernel /k -initrd /i", "-append console=ttyS0 a=\"b c\"")),
+        Machine(kernel=Path("/k"), initrd=Path("/i"), cmdline="quiet a=\"b c\""),
+        ("-kernel /k -initrd /i", "-append no_timer_check tsc=unstable clocksource=hpet console=ttyS0 quiet a=\"b c\"")),
+    "a console beside the kernel's log": (
+        Machine(kernel=Path("/k"), cmdline="quiet", console=Path("/a,b")),
+        ("-serial stdio -serial file:/a,,b", "clocksource=hpet console=ttyS0 console=ttyS1 printk.time=1 quiet")),
     "firmware of its own": (Machine(firmware=Path("/f")), ("-bios /f",)),
     "memory and processors": (Machine(memory_mib=8192, cpus=4), ("-m 8192M", "-smp 4")),
     "memory and processors over two nodes": (Machine(memory_mib=513, cpus=2, numa=2), (
@@ -46,6 +49,17 @@ def test_a_machine_means_this_command_line(machine: Machine, expected: tuple[str
     line = " ".join(make_argv(machine, "qemu", Accel.TCG))
     assert line.startswith("qemu -M q35 -accel tcg,thread=multi -cpu ")
     assert [part for part in (*ALWAYS, *expected) if part not in line] == []
+
+
+@pytest.mark.parametrize(("accel", "words"), [
+    (Accel.KVM, "no_timer_check tsc=reliable"), (Accel.TCG, "no_timer_check tsc=unstable clocksource=hpet"),
+    (Accel.COUNTED, "no_timer_check tsc=reliable"),
+], ids=["kvm", "emulated: no counter whose frequency it would have to find out", "counted"])
+def test_the_clock_of_a_machine(accel: Accel, words: str) -> None:
+    machine = Machine(kernel=Path("/k"), cmdline="quiet", console=Path("/c"))
+    append = next(word for word in make_argv(machine, "qemu", accel) if word.endswith(" quiet"))
+    assert append == f"{words} console=ttyS0 console=ttyS1 printk.time=1 quiet"
+    assert len(append) - len("quiet") <= MACHINE_BYTES
 
 
 def test_nothing_is_passed_that_was_not_asked_for() -> None:
@@ -98,7 +112,7 @@ def test_a_foreign_agent_is_told_nothing() -> None:
 
 
 @pytest.mark.parametrize(("extra", "what"), [
-    ("x" * LIMIT_BYTES, "longer than the kernel's 2047 bytes"),
+    ("x" * LIMIT_BYTES, "longer than 1947 of the kernel's 2047 bytes"),
     ("a\nb", "line break or NUL"),
     ("a\0b", "line break or NUL"),
 ], ids=["too long", "line break", "nul"])

@@ -9,7 +9,8 @@ from enum import Enum
 
 import pytest
 
-from nvrc_lab.scenario.records import RecordError, read_record
+from nvrc.vocabulary.records import FormatError
+from nvrc_lab.scenario.records import read_yaml
 
 
 class Colour(Enum):
@@ -35,7 +36,7 @@ class Cart:
 
 
 def test_every_kind_of_field() -> None:
-    cart = read_record(Cart, """
+    cart = read_yaml(Cart, """
 name: on
 wheels: [{size: 2}, {size: 3}]
 words: single
@@ -68,12 +69,12 @@ notes: {a: 1, b: off}
     pytest.param("name: a\nnotes: {b: [1]}", "line 2: notes.b: expected one value", id="mapping-value"),
 ])
 def test_mistakes_name_line_and_key(text: str, problem: str) -> None:
-    with pytest.raises(RecordError) as caught:
-        read_record(Cart, text)
+    with pytest.raises(FormatError) as caught:
+        read_yaml(Cart, text)
     assert any(problem in one for one in caught.value.problems), caught.value.problems
 
 
 def test_all_mistakes_at_once() -> None:
-    with pytest.raises(RecordError) as caught:
-        read_record(Cart, "wheels: [{size: a}, {size: 1, colour: red}]\nload: x\n")
+    with pytest.raises(FormatError) as caught:
+        read_yaml(Cart, "wheels: [{size: a}, {size: 1, colour: red}]\nload: x\n")
     assert len(caught.value.problems) == 4

@@ -39,9 +39,9 @@ def test_the_smallest_scenario() -> None:
     pytest.param("faults: [{name: attach-fails}]", "attach-fails needs gpu", id="fault-needs"),
     pytest.param("faults: [{name: attach-fails, gpu: 3}]", "gpu 3: the machine has 0", id="no-such-gpu"),
     pytest.param(f"{GPU}\nfaults: [{{name: attach-fails, gpu: 0, value: x}}]", "attach-fails takes no value", id="fault-takes"),
-    pytest.param("faults: [{name: program-hangs, program: bash}]", "program 'bash' is none of", id="program"),
+    pytest.param("faults: [{name: program-hangs, program: bash}]", "program 'bash' is not one of", id="program"),
     pytest.param("faults: [{name: program-killed, program: nvlsm}]", "program-killed needs value", id="killed-when"),
-    pytest.param("faults: [{name: program-killed, program: nvlsm, value: later}]", "value 'later' is none of starting, ", id="killed"),
+    pytest.param("faults: [{name: program-killed, program: nvlsm, value: later}]", "value 'later' is not one of starting, ", id="killed"),
     pytest.param("faults: [{name: program-killed, program: nvlsm, value: attaching}]", "nvlsm attaches no GPU", id="attaching"),
     pytest.param("machine: {gpus: [{product: H100, numa: 1}]}", "machine.gpus[0].numa: 1; machine.numa is 1", id="memory-node"),
     pytest.param("machine: {numa: 0}", "machine.numa: 0 is not above zero", id="memory-nodes"),
@@ -58,7 +58,7 @@ def test_mistakes_of_a_machine(text: str, problem: str) -> None:
 @pytest.mark.parametrize(("expect", "problem"), [
     pytest.param("{verdict: ready, code: E_MOUNT}", "neither code nor step", id="ready-with-code"),
     pytest.param("{verdict: failed}", "expect.code: missing; verdict failed has one", id="no-code"),
-    pytest.param("{verdict: failed, code: E_NONE}", "E_NONE is no failure code", id="code"),
+    pytest.param("{verdict: failed, code: E_NONE}", "E_NONE is not a failure code", id="code"),
     pytest.param("{verdict: failed, code: E_MOUNT, step: filesystem}", "did you mean filesystems?", id="step"),
     pytest.param("{verdict: fine}", "expected one of ready, failed, lost, panic", id="verdict"),
 ])
@@ -116,3 +116,9 @@ def test_the_page_names_every_key_fault_and_part() -> None:
     keys = {row.name for kind in (Scenario, Hardware, Gpu, Extension, Fault, Agent, Expectation, Seen) for row in fields(kind)}
     missing = sorted(word for word in (keys - {"name"}) | set(FAULTS) | set(PARTS) if f"`{word}`" not in text)
     assert missing == []
+
+
+def test_the_page_tells_every_fault_as_its_row_does() -> None:
+    text = (checkout().root / "docs/lab.md").read_text(encoding="utf-8")
+    rows = [f"| `{name}` | {', '.join(row.needs) or '–'} | {row.about} |" for name, row in FAULTS.items()]
+    assert [row for row in rows if row not in text] == []

@@ -8,13 +8,27 @@ from dataclasses import fields, replace
 
 import pytest
 
+from nvrc.boot import BOOT
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.run.compose import make_line, make_tree, needed_parts, scenario_texts
-from nvrc_lab.scenario.faults import FAULTS, Effects, collect_effects
+from nvrc_lab.scenario.faults import FAULTS, GOES_ON, PROGRAMS, SIGNALS, Effects, collect_effects
 from nvrc_lab.scenario.hardware import describe_functions, describe_nvml, make_uuid, place_gpus
 from nvrc_lab.scenario.module_damage import OTHER_RELEASE
 from nvrc_lab.scenario.scenario import parse_scenario
-from nvrc_lab.scenario.values import Confidential, Damage, Extension, Fault, Gpu, Hardware, Scenario
+from nvrc_lab.scenario.tree import place_nics
+from nvrc_lab.scenario.values import (
+    Agent,
+    Confidential,
+    Damage,
+    Extension,
+    Fault,
+    Gpu,
+    Hardware,
+    Link,
+    Nic,
+    Scenario,
+    Tree,
+)
 
 
 def scenario(text: str) -> Scenario:
@@ -50,19 +64,54 @@ def test_a_gpu_carries_its_scenario() -> None:
 
 
 def test_boards_and_cards() -> None:
-    rows = functions(Hardware(nvswitches=2, switch_product="A100", management_nics=4, nics=1, displays=1))
+    rows = functions(Hardware(nvswitches=2, switch_product="A100", management_nics=4, nics=(Nic(),), displays=1))
     assert [(row["at"], row["id"], row["class"]) for row in rows] == [
+        ("0000:70:00.0", "15b3:1021", "020000"),
         ("0000:50:00.0", "10de:1af1", "068000"), ("0000:50:01.0", "10de:1af1", "068000"),
-        *((f"0000:60:0{index}.0", "15b3:1021", "020700") for index in range(4)),
-        ("0000:70:00.0", "15b3:1021", "020000"), ("0000:78:00.0", "1234:1111", "030000")]
+        *((f"0000:60:0{index}.0", "15b3:1021", "020700") for index in range(4)), ("0000:78:00.0", "1234:1111", "030000")]
     masks = [int(row["port_mask"], 16) >> 10 & 1 for row in rows if "port_mask" in row]
     assert masks == [1, 0, 0, 0], "bit 10: no subnet manager on the first port"
 
 
 def test_bridged_gpus_have_a_bridge_each() -> None:
-    rows = functions(Hardware(gpus=(Gpu(product="H100", count=2),), bridged=True))
+    rows = functions(Hardware(gpus=(Gpu(product="H100", count=2),), nics=(Nic(),), tree=Tree.PORTS))
     assert [(row["at"], row.get("bus")) for row in rows] == [
-        ("0001:10:00.0", "11-11"), ("0001:11:00.0", None), ("0001:10:01.0", "12-12"), ("0001:12:00.0", None)]
+        ("0001:10:00.0", "11-11"), ("0001:11:00.0", None), ("0001:10:01.0", "12-12"), ("0001:12:00.0", None),
+        ("0001:10:02.0", "13-13"), ("0001:13:00.0", None)]
+
+
+def test_a_board_has_a_switch_for_each_pair_and_a_root_bus_for_each_memory_node() -> None:
+    machine = Hardware(gpus=(Gpu(product="H100", count=4),), nics=(Nic(count=3), Nic(link=Link.INFINIBAND, virtual=True)),
+                       tree=Tree.SWITCHES, numa=2)
+    rows = {row["at"]: row for row in functions(machine)}
+    assert [one.bdf for one in place_gpus(machine)] == [f"0001:{bus:02x}:00.0" for bus in (0x13, 0x17, 0x53, 0x57)]
+    assert [one.bdf for one in place_nics(machine)] == [f"0001:{bus:02x}:00.0" for bus in (0x14, 0x18, 0x54, 0x58)]
+    way = ("0001:50:01.0", "0001:55:00.0", "0001:56:01.0", "0001:58:00.0")
+    assert [(rows[at].get("port"), rows[at].get("bus")) for at in way] == [
+        ("root", "55-58"), ("up", "56-58"), ("down", "58-58"), (None, None)]
+    assert [rows[at]["numa"] for at in ("0001:13:00.0", "0001:14:00.0", "0001:57:00.0", "0001:58:00.0")] == ["0", "0", "1", "1"]
+    assert (rows["0001:58:00.0"]["id"], rows["0001:58:00.0"]["class"]) == ("15b3:101e", "020700")
+    assert len(rows) == 4 * 6
+
+
+def test_a_nic_with_a_place_of_its_own_stands_between_gpus() -> None:
+    machine = Hardware(gpus=(Gpu(product="H100", count=2),), nics=(Nic(at="0000:40:01.0"), Nic()))
+    assert [one.bdf for one in place_nics(machine)] == ["0000:40:01.0", "0000:70:01.0"]
+
+
+@pytest.mark.parametrize(("fault", "key", "value"), [
+    ("nic-vpd-silent", "vpd-error", "1"), ("nic-no-driver", "faults", "probe"), ("nic-no-gid", "faults", "gid")])
+def test_a_fault_of_a_nic_is_a_key_of_its_function(fault: str, key: str, value: str) -> None:
+    one = scenario(f"machine: {{nics: [{{count: 2}}]}}\nfaults: [{{name: {fault}, value: '1'}}]")
+    rows = functions(one.machine, **{bdf: dict(keys) for bdf, keys in collect_effects(one).keys.items()})
+    assert [row.get(key) for row in rows] == [None, value]
+
+
+def test_what_the_library_says_of_a_gpu_besides_and_later() -> None:
+    one = scenario("machine: {gpus: [{product: H100, nvml: {fabric: in-progress}}]}\n"
+                   "faults: [{name: fabric-slow, gpu: 0, value: '9'}]")
+    assert " fabric=in-progress" in describe_nvml(place_gpus(one.machine), "1", ())
+    assert collect_effects(one).events[1:] == ("sleep 9", "append /etc/nvml-mock.conf set gpu=0 fabric=completed")
 
 
 def test_a_fault_adds_its_keys_to_its_function() -> None:
@@ -123,7 +172,7 @@ def test_faults_of_one_gpu_are_joined() -> None:
 def test_every_fault_has_an_effect() -> None:
     sample = {"gpu": "gpu: 0", "program": "program: nvidia-persistenced", "call": "call: nvmlInit", "value": "value: '1'"}
     for name, row in FAULTS.items():
-        value = {"program-killed": "value: running"}.get(name, sample["value"])
+        value = "value: running" if name in SIGNALS else sample["value"]
         value = "value: nvidia-uvm" if name.startswith("module-") else value
         words = ", ".join([f"name: {name}", *(value if need == "value" else sample[need] for need in row.needs)])
         one = scenario(f"machine: {{gpus: [{{product: H100}}], management_nics: 2}}\nfaults: [{{{words}}}]")
@@ -132,14 +181,30 @@ def test_every_fault_has_an_effect() -> None:
 
 
 @pytest.mark.parametrize(("phase", "programs", "events"), [
-    ("starting", ("nvlsm.slow_ms=3000",), ("await nvlsm 120000", "sleep 300", "kill nvlsm 9")),
-    ("booting", (), ("wait /var/run/nvidia-fabricmanager/fm_sm_ipc.socket 120000", "sleep 700", "kill nvlsm 9")),
-    ("running", (), ("wait /run/lab-agent 120000", "sleep 300", "kill nvlsm 9")),
+    ("starting", ("nvlsm.hang=1",), ("await nvlsm 120000", "sleep 300", "kill nvlsm 9")),
+    ("booting", (), ("await nv-fabricmanager 120000", "kill nvlsm 9")),
+    ("running", (), ("heard 120000 nvrc: READY", "kill nvlsm 9")),
+    ("restarted", (), ("heard 120000 nvrc: warn nvlsm was restarted", "kill nvlsm 9")),
 ])
 def test_when_a_daemon_is_killed(phase: str, programs: tuple[str, ...], events: tuple[str, ...]) -> None:
     effects = collect_effects(scenario(f"faults: [{{name: program-killed, program: nvlsm, value: {phase}}}]"))
     assert (effects.programs, effects.events) == (programs, events)
-    assert ("/lab/clock" in effects.texts) is (phase == "running")  # the agent says that it runs only where it is timed
+
+
+@pytest.mark.parametrize("daemon", PROGRAMS)
+def test_a_daemon_is_struck_when_the_init_has_it_and_goes_on(daemon: str) -> None:
+    faults = f"faults: [{{name: program-crashes, program: {daemon}, value: booting}}]"
+    effects = collect_effects(scenario(f"machine: {{gpus: [{{product: H100}}]}}\n{faults}"))
+    assert effects.events == (GOES_ON[daemon], f"kill {daemon} 11")
+    told = GOES_ON[daemon].partition("step ")[2].split()
+    assert not told or (told[0] in {step.name for step in BOOT} and told[1:] == ["ok"])
+
+
+def test_an_agent_ends_when_the_log_has_what_is_expected_of_it() -> None:
+    one = scenario("agent: {does: [poweroff], seconds: 4}")
+    one = replace(one, expect=replace(one.expect, warnings=("was restarted", "E_GPU_FAULT")))
+    assert scenario_texts(one, collect_effects(one), ())["/lab/until"] == "was restarted\nE_GPU_FAULT\n"
+    assert "/lab/until" not in scenario_texts(replace(one, agent=Agent()), collect_effects(one), ())
 
 
 def test_a_faulty_agent_can_be_executed() -> None:
@@ -157,7 +222,7 @@ def test_memory_nodes_are_asked_for_in_the_guest() -> None:
 
 def test_what_is_laid_over_an_image() -> None:
     assert needed_parts(scenario("")) == ("base",)
-    assert needed_parts(scenario("machine: {nics: 1}")) == ("base", "hardware", "driver")
+    assert needed_parts(scenario("machine: {nics: [{}]}")) == ("base", "hardware", "driver")
     assert needed_parts(scenario("machine: {gpus: [{product: T4}]}\ndriver: 1.2")) == ("base", "hardware", "driver@1.2")
     machine = Hardware(gpus=(Gpu(product="H100"),), extensions=(Extension(name="gpu"),))
     assert needed_parts(Scenario(summary="", expect=scenario("").expect, machine=machine)) == ("base", "hardware", "extension")
@@ -168,7 +233,7 @@ def test_what_is_laid_over_an_image() -> None:
 
 
 @pytest.mark.parametrize(("machine", "module", "problem"), [
-    ("machine: {gpus: [{product: T4}]}", "nvidia-drm", "module 'nvidia-drm' is none of nvidia, nvidia-uvm"),
+    ("machine: {gpus: [{product: T4}]}", "nvidia-drm", "module 'nvidia-drm' is not one of nvidia, nvidia-uvm"),
     ("machine: {gpus: [{product: T4}]}\ndriver: real", "nvidia", "NVIDIA's own modules are left alone"),
     ("machine: {gpus: [{product: T4}], extensions: [{name: gpu}]}", "nvidia", "comes from the GPU extension here"),
 ])
@@ -179,11 +244,12 @@ def test_a_module_fault_names_a_module_that_the_lab_lays_over_the_image(machine:
 
 def test_files_of_a_scenario() -> None:
     one = scenario("machine: {gpus: [{product: H100}]}\npolicy: |\n  deny = []\nfaults: [{name: early-client}]")
-    texts = scenario_texts(one, collect_effects(one), place_gpus(one.machine))
+    texts = scenario_texts(replace(one, files={"/etc/x": "y"}), collect_effects(one), place_gpus(one.machine))
+    assert texts["/etc/x"] == "y"
     assert texts["/etc/nvrc/policy.toml"] == "deny = []\n"
     assert texts["/lab/modules"].startswith("/lab/lab_pci.ko fn=0000:40:00.0/10de:2330/030200/")
-    assert texts["/lab/faults"] == "nvidia-persistenced.slow_ms=1500\n"
-    assert texts["/lab/events"].splitlines()[-1] == "run /usr/bin/nvidia-smi -L"
+    assert texts["/lab/faults"] == "nvidia-persistenced.after=/lab/early-client\n"
+    assert texts["/lab/events"].splitlines()[-2:] == ["run /usr/bin/nvidia-smi -L", "write /lab/early-client done"]
     assert set(scenario_texts(scenario(""), collect_effects(scenario("")), ())) == {"/lab/faults", "/lab/target"}
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from nvrc.report.report import Failure, Outcome, Report, StepRecord, Verdict, to_json
-from nvrc.vocabulary.console import end_line, report_lines, step_line, verdict_fatal, verdict_ready, warning_line
+from fakes.trouble import fatal_line
+from nvrc.report.report import Outcome, Report, StepRecord, Verdict, to_json
+from nvrc.vocabulary.console import end_line, report_lines, step_line, verdict_ready, warning_line
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
+from nvrc.vocabulary.trouble import Trouble
 from nvrc_lab.scenario.values import Container, Expectation, Scenario, Seen
 from nvrc_lab.scenario.values import Verdict as Wanted
 from nvrc_lab.watch.console import Story, hear_bytes, hear_line
@@ -23,7 +25,7 @@ REPORT = Report(
     program="1.0", verdict=Verdict.READY, started_s=2.0,
     steps=(StepRecord(name="journal", outcome=Outcome.OK, start_s=1.0, end_s=2.0), StepRecord(name="agent")),
     gpus=(GpuRecord(bdf="0000:40:00.0", state=GpuState.ATTACHED),))
-FAILED = replace(REPORT, verdict=Verdict.FAILED, failure=Failure(code="E_MOUNT", step="filesystems", what="w", hint="h"),
+FAILED = replace(REPORT, verdict=Verdict.FAILED, failure=Trouble(code="E_MOUNT", step="filesystems", what="w", hint="h"),
                  steps=(StepRecord(name="filesystems", outcome=Outcome.FAIL, start_s=1.0, end_s=1.1), StepRecord(name="journal")))
 READY_LINES = (step_line("journal", "ok", 0.1), warning_line("a word"), verdict_ready(1.5, "gpu", 1, 2, 87))
 END = end_line("OK", "the agent powered off")
@@ -40,8 +42,9 @@ def told(lines: Sequence[str], *, report: Report | None = REPORT, ending: Ending
     story = Story()
     for line in [*pieces, *lines]:
         story = hear_line(hear_bytes(story, line.encode()), line, 1.0)
-    run = Run(story=story, ending=ending, status=0, complaint="", seconds=seconds, console=Path("/c"))
-    return gather(run, [*pieces, *lines], verdict_s)
+    run = Run(story=story, ending=ending, status=0, complaint="", seconds=seconds, console=Path("/c"),
+              power_off_s=seconds - verdict_s)
+    return gather(run, [*pieces, *lines])
 
 
 def scenario(verdict: Wanted = Wanted.READY, **more: object) -> Scenario:
@@ -58,14 +61,13 @@ def test_what_a_run_told() -> None:
     assert one.container.libraries == ("libcuda.so.1",)
     assert one.container.env == {"NVIDIA_VISIBLE_DEVICES": "void"}
     assert len(one.attaches) == 1
-    assert one.power_off_s == 1.0
 
 
 @pytest.mark.parametrize(("lines", "verdict"), [
     ((*READY_LINES, END), "ready"),
     (READY_LINES, "lost"),
     ((*READY_LINES, end_line("E_AGENT_EXIT", "it ended")), "lost"),
-    ((verdict_fatal("E_MOUNT", "filesystems", "w", "h"),), "failed"),
+    ((fatal_line("E_MOUNT", "filesystems", "w", "h"),), "failed"),
     (("Kernel panic - not syncing: dm-verity device corrupted",), "panic"),
     ((), "none"),
 ])
@@ -96,7 +98,8 @@ def test_a_run_as_it_should_be() -> None:
     pytest.param(scenario(agent=("zombies=0",)), (*READY_LINES, END), "agent: no line has 'zombies=0'", id="agent"),
     pytest.param(scenario(console=("NVRM",)), (*READY_LINES, END), "console: no line has 'NVRM'", id="console"),
     pytest.param(scenario(absent=("word",)), (*READY_LINES, END), "'word' must be in no line", id="absent"),
-    pytest.param(scenario(), (*READY_LINES, verdict_ready(1, "gpu", 1, 1, 1), verdict_ready(1, "gpu", 1, 1, 1), END), "3 verdict lines", id="repeated"),
+    pytest.param(scenario(), (*READY_LINES, verdict_ready(1, "gpu", 1, 1, 1), verdict_ready(1, "gpu", 1, 1, 1), END), "4 verdict lines", id="repeated"),
+    pytest.param(scenario(), (*READY_LINES, END, END), "3 verdict lines", id="an end of somebody else's"),
     pytest.param(scenario(container=Seen(gpus=(0,))), (*READY_LINES, END), "the engine never spoke", id="no-container"),
     pytest.param(scenario(container=Seen(gpus=(1,))), (*READY_LINES, *CONTAINER, END), "GPU minors expected [1], found [0]", id="minors"),
     pytest.param(scenario(container=Seen(gpus=(0,), instances=("0/1/0",))), (*READY_LINES, *CONTAINER, END),
@@ -118,7 +121,7 @@ def test_every_difference_is_named(wanted: Scenario, lines: Sequence[str], probl
     assert any(problem in one for one in compare(wanted, told(lines))), compare(wanted, told(lines))
 
 
-FATAL = verdict_fatal("E_MOUNT", "filesystems", "/sys: busy", "h")
+FATAL = fatal_line("E_MOUNT", "filesystems", "/sys: busy", "h")
 
 
 @pytest.mark.parametrize(("wanted", "report", "lines", "problem"), [
@@ -146,8 +149,8 @@ TOLD = "runtime: refused status=9 guest init: E_MOUNT in step filesystems: /sys:
     pytest.param(TOLD.replace("status=9", "status=13"), "does not begin with", id="status"),
     pytest.param("runtime: refused status=0 an agent serves", "does not begin with", id="an agent serves"),
     pytest.param(TOLD.replace("busy", "idle"), "which lacks '/sys: busy'", id="cause"),
-    pytest.param(TOLD + "x" * 1024, "no line of printable ASCII below 1 KiB", id="length"),
-    pytest.param(TOLD + "\u2603", "no line of printable ASCII", id="characters"),
+    pytest.param(TOLD + "x" * 1024, "one line of printable ASCII below 1 KiB", id="length"),
+    pytest.param(TOLD + "\u2603", "one line of printable ASCII", id="characters"),
 ])
 def test_a_runtime_is_told_what_the_console_says(refused: str, problem: str | None) -> None:
     found = compare(scenario(Wanted.FAILED, code="E_MOUNT"), told((FATAL, refused), report=FAILED))
@@ -156,6 +159,11 @@ def test_a_runtime_is_told_what_the_console_says(refused: str, problem: str | No
 
 def test_a_runtime_is_not_refused_by_a_machine_that_is_well() -> None:
     assert any("knows of no failure" in one for one in compare(scenario(), told((*READY_LINES, TOLD, END))))
+
+
+def test_lines_that_the_kernel_dropped_are_told() -> None:
+    lost = ("[    3.000000] ** 12 printk messages dropped **", "[    4.000000] ** 30 printk messages dropped **")
+    assert "the kernel dropped 42 lines of its log" in compare(scenario(), told([*READY_LINES, *lost, END]))[0]
 
 
 def test_a_machine_must_end_by_itself_and_soon() -> None:

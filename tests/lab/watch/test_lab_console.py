@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvrc.vocabulary.console import EndLine, FatalLine, ReadyLine
+from fakes.trouble import trouble
+from nvrc.vocabulary.transcript import EndLine, ReadyLine
 from nvrc_lab.watch.console import LINE_LIMIT, TAIL_LINES, LineSplitter, Story, clean, hear_bytes, hear_line
 
 READY = "nvrc: READY in 1.234s mode=cpu gpus=0 cdi=0 agent=87"
@@ -48,7 +49,7 @@ def test_a_good_boot_is_told_whole() -> None:
 
 def test_a_failed_boot_gives_its_reason_unescaped() -> None:
     story = read(FATAL)
-    assert story.failure == FatalLine("E_MOUNT", "filesystems", 'no "proc"', "a \\ b")
+    assert story.failure == trouble("E_MOUNT", "filesystems", 'no "proc"', "a \\ b")
     assert story.ready is None
 
 
@@ -76,6 +77,19 @@ def test_a_record_inside_somebody_elses_line_is_heard() -> None:
     story = read(f"agent: half a li[    3.159370] {READY}", "ne of the agent")
     assert story.ready is not None
     assert (story.kernel_s, story.tail, story.lines) == (3.15937, ("agent: half a li", "ne of the agent"), 2)
+
+
+def test_the_console_of_programs_says_nothing_for_the_init_that_logs() -> None:
+    story = hear_line(Story(), f"[    3.1] {READY}", 0.0)
+    story = hear_line(story, FATAL, 0.0, is_log=False)
+    assert (story.failure, story.tail) == (None, (FATAL,))
+
+
+def test_an_init_without_a_log_speaks_on_the_console_of_programs() -> None:
+    story = Story()
+    for line in (FATAL, FATAL):
+        story = hear_line(story, line, 0.0, is_log=False)
+    assert len(story.verdicts) == 2
 
 
 def test_the_first_panic_counts() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nvrc_lab.ground.hosttime import Clocks, Host
 from nvrc_lab.watch.console import Story, hear_bytes, hear_line
 from nvrc_lab.watch.verdict import Judgement, judge
 from nvrc_lab.watch.view import Live, Plain, Silent, choose_view, conclusion, cut, table
@@ -47,7 +49,11 @@ ROWS = {
         run_of(READY, LATE, ending=Ending.STOPPED), False, "E_AGENT_EXIT", "supervise"),
     "a failed step": (run_of(FATAL), False, "E_MOUNT", "filesystems: no proc"),
     "a failed step on a machine that stays": (run_of(FATAL, ending=Ending.DEADLINE), False, "E_MOUNT", "no proc"),
-    "ready twice": (run_of(READY, READY, END), False, "-", "gave 2 verdicts"),
+    "ready twice": (run_of(READY, READY, END), False, "-", "gave 3 verdicts"),
+    "an end of a container's making hides none": (run_of(READY, END, BAD_END), False, "-", "gave 3 verdicts"),
+    "the same, the other way round": (run_of(READY, BAD_END, END), False, "-", "one of them is forged"),
+    "an end, then a failure": (run_of(READY, END, LATE), False, "-", "one of them is forged"),
+    "an end, then ready": (run_of(END, READY, END), False, "-", "one of them is forged"),
     "failed twice": (run_of(FATAL, FATAL), False, "-", "gave 2 verdicts"),
     "failed, then ready": (run_of(FATAL, READY), False, "-", "gave 2 verdicts"),
     "ready, then a failed step": (run_of(READY, FATAL), False, "-", "one of them is forged"),
@@ -208,6 +214,22 @@ def test_long_lines_are_cut_to_the_terminal() -> None:
     assert cut("short", 20) == "short"
 
 
+def test_a_run_whose_clock_went_away_is_no_good() -> None:
+    away = replace(run_of(READY, END), clocks=Clocks(first=(3.0, 4.0), last=(348.0, 30.7)))
+    assert judge(away).is_good
+    found = judge(away, has_host_clock=True)
+    assert (found.is_good, "345.0 s in the guest were 26.7 s on the host" in found.what) == (False, True)
+    assert judge(replace(away, story=run_of(FATAL).story), has_host_clock=True).code == "E_MOUNT"
+
+
+@pytest.mark.parametrize("run", [run_of(ending=Ending.SILENCE), run_of(STEP, ending=Ending.DEADLINE),
+                                 run_of(READY, ending=Ending.DEADLINE)], ids=["silent", "no verdict", "endless"])
+def test_a_time_out_on_a_busy_host_says_so(run: Run) -> None:
+    busy = replace(run, host=Host(starved_s=3.0, load=21.0))
+    assert "the host was busy: of 4 s the machine waited 3 s for a processor, load 21.0" in judge(busy).what
+    assert "busy" not in judge(run).what
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -217,6 +239,19 @@ def test_the_view_fits_the_place() -> None:
     kinds = [type(choose_view(stream, is_json=is_json, everything=everything)) for stream, is_json, everything in (
         (io.StringIO(), False, False), (Terminal(), False, False), (Terminal(), False, True), (Terminal(), True, False))]
     assert kinds == [Plain, Live, Plain, Silent]
+
+
+@pytest.mark.parametrize(("environment", "kind", "colours"), [
+    pytest.param({}, Live, True, id="terminal"), pytest.param({"NO_COLOR": ""}, Live, True, id="NO_COLOR empty"),
+    pytest.param({"NO_COLOR": "1"}, Live, False, id="NO_COLOR"), pytest.param({"TERM": "dumb"}, Plain, False, id="dumb"),
+])
+def test_the_view_does_without_colours_where_they_are_not_wanted(environment: dict[str, str], kind: type, *, colours: bool) -> None:
+    terminal = Terminal()
+    view = choose_view(terminal, is_json=False, everything=False, environment=environment)
+    run = run_of(STEP)
+    view.update(run.story, (STEP,), 1.0)
+    assert type(view) is kind
+    assert ("\x1b[32m" in terminal.getvalue()) is colours
 
 
 def test_the_silent_view_is_silent(capsys: pytest.CaptureFixture[str]) -> None:

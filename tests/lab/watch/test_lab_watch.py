@@ -11,7 +11,7 @@ import pytest
 
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.watch.console import Story
-from nvrc_lab.watch.watch import Ending, Limits, Run, watch
+from nvrc_lab.watch.watch import Ending, Limits, Run, record_of, watch
 
 READY = "nvrc: READY in 1.234s mode=cpu gpus=0 cdi=0 agent=87"
 END = 'nvrc: END code=OK what="the agent powered off"'
@@ -66,6 +66,49 @@ def test_one_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
     script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + STAY.format(READY)
     run = play(tmp_path, script, Limits(total_s=60, silence_s=60, linger_s=0.0, patience_s=0.1))
     assert (run.ending, run.status) == (Ending.STOPPED, -9)
+
+
+# A machine of two ports: a record of the kernel's log is on both, broken into on the second; programs print there.
+TWO_PORTS = f"""
+import sys
+with open(sys.argv[1], "ab", 0) as console:
+    print("[    1.000000] {READY}", flush=True)
+    console.write(b"half of [    1.000000] {READY}\\n a line\\n[    1.5] agent: x\\n{END[:20]}\\n")
+    print("[    1.500000] agent: x")
+    print('[    2.000000] {END}')
+"""
+
+
+def test_of_two_ports_each_line_is_heard_once_and_whole(tmp_path: Path) -> None:
+    heard: list[str] = []
+    console = tmp_path / "console"
+    run = watch((sys.executable, "-c", TWO_PORTS, str(console)), console, PATIENT,
+                lambda _story, lines, _now_s: heard.extend(lines), record=record_of(console))
+    assert sorted(heard) == sorted([f"[    1.000000] {READY}", "[    1.500000] agent: x", f"[    2.000000] {END}",
+                                    "half of ", " a line", "[    1.5] agent: x", END[:20]])
+    assert (len(run.story.verdicts), run.story.end is not None, run.power_off_s is not None) == (1, True, True)
+    assert b"half of" in console.read_bytes()
+    assert record_of(console).read_text().splitlines()[0] == f"[    1.000000] {READY}"
+
+
+@pytest.mark.parametrize(("console", "record"), [
+    ("gpu-1.console", "gpu-1.log"), ("mine.log", "mine.log.log"), ("console", "console.log"), ("a.b", "a.b.log")])
+def test_the_log_lies_beside_the_console_and_never_in_its_place(console: str, record: str) -> None:
+    assert record_of(Path("/lab") / console) == Path("/lab") / record
+
+
+def test_a_kernel_that_knows_of_one_port_leaves_a_console_all_the_same(tmp_path: Path) -> None:
+    console = tmp_path / "console"
+    run = watch((sys.executable, "-c", f"print({READY!r})"), console, PATIENT, lambda *_: None, record=record_of(console))
+    assert run.story.ready is not None
+    assert console.read_text() == f"{READY}\n"
+
+
+def test_a_verdict_whose_machine_stays_has_its_time_counted(tmp_path: Path) -> None:
+    script = f"import time; time.sleep(0.5); print({READY!r}, flush=True); time.sleep(0.5)"
+    run = play(tmp_path, script)
+    assert run.power_off_s is not None
+    assert 0 < run.power_off_s < run.seconds
 
 
 def test_an_interruption_ends_the_machine(tmp_path: Path) -> None:

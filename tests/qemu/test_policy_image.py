@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image with the confidential policy in it: the lines of Kata's classes boot, a line that relaxes anything does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nvrc_build import pipeline
+from nvrc_lab.ground.places import checkout
+from nvrc_lab.qemu.machine import Accel, Machine, make_argv
+from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.watch.console import Story
+from nvrc_lab.watch.watch import Limits, watch
+
+POLICY = checkout().root / "rootfs/files/policy-confidential.toml"
+# What the lab itself says to an emulated machine; a real one is not told which clock to take.
+CLOCK = ("tsc=unstable", "clocksource=hpet")
+# As Kata's Go runtime writes it for an initrd, with what the confidential GPU classes add.
+KATA = ("tsc=reliable no_timer_check i8042.noaux=1 reboot=k panic=1 console=ttyS0 quiet nr_cpus=1 cgroup_no_v1=all pci=realloc "
+        "pci=nocrs pci=assign-busses nvrc.smi.srs=1")
+
+pytestmark = pytest.mark.qemu
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> pipeline.Image:
+    policy, shipped = tmp_path_factory.mktemp("policy") / "policy.toml", POLICY.read_text(encoding="utf-8")
+    words = "words = [" + ", ".join(f'"{word}"' for word in ("@kata", *CLOCK)) + "]"
+    assert 'words = ["@kata"]' in shipped
+    policy.write_text(shipped.replace('words = ["@kata"]', words), encoding="utf-8")
+    return pipeline.build("lab", out=tmp_path_factory.mktemp("image"), cache=checkout().out / "cache", line_policy=policy)
+
+
+def boot(image: pipeline.Image, folder: Path, line: str) -> tuple[Story, list[str]]:
+    lines: list[str] = []
+    machine = Machine(kernel=image.kernel, initrd=image.initrd, qmp_socket=folder / "qmp", cmdline=line)
+    went = watch(make_argv(machine, find_qemu().program, Accel.TCG), folder / "console", Limits(total_s=120),
+                 lambda _story, new, _seconds: lines.extend(new))
+    return went.story, lines
+
+
+def test_the_line_of_the_classes_boots_and_the_console_names_the_policy(image: pipeline.Image, tmp_path: Path) -> None:
+    _, lines = boot(image, tmp_path, f"{KATA} agent.log=info")
+    sha256 = json.loads(image.manifest.read_text())["policy"]["sha256"]
+    assert any("step parameters ok" in line and f"policy sha256={sha256}" in line for line in lines), lines[-20:]
+    assert any("nvrc: READY" in line for line in lines), lines[-20:]
+
+
+def test_a_line_that_relaxes_it_does_not(image: pipeline.Image, tmp_path: Path) -> None:
+    _, lines = boot(image, tmp_path, f"{KATA} nvrc.ready=always nvrc.cc=any nvrc.gpus=min:0 agent.debug_console")
+    fatal = [line for line in lines if "nvrc: FATAL code=E_PARAMETERS step=parameters" in line]
+    assert len(fatal) == 1, lines[-20:]
+    for said in ("4 mistakes", "nvrc.ready: is always", "nvrc.cc: is any", "nvrc.gpus: is min:0", "agent.debug_console: is never"):
+        assert said in fatal[0]
+    assert not any("nvrc: READY" in line for line in lines)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of privileges against what the kernel says of each program, in one machine in which all of them run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from nvrc.machine.confine import CAPABILITIES
+from nvrc.machine.privileges import (
+    AGENT,
+    EXPORTER,
+    FABRIC_MANAGER,
+    HOST_ENGINE,
+    PERSISTENCED,
+    SUBNET_MANAGER,
+    WORKER,
+)
+from nvrc.machine.rights import MIB, Privileges
+from nvrc.vocabulary import paths
+from nvrc_lab.ground.places import checkout
+from nvrc_lab.kit.image import build_image
+from nvrc_lab.kit.unpacked_boot import lighten
+from nvrc_lab.qemu.accel import choose_accel
+from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.run.runner import Result, open_lab, run_scenario
+from nvrc_lab.scenario.faults import BOOT_OVER, WAIT_MS
+from nvrc_lab.scenario.scenario import parse_scenario
+
+pytestmark = pytest.mark.qemu
+
+# The last row runs before there is a driver, and the one before the machine's end: the namespace tier has those.
+DAEMONS = (SUBNET_MANAGER, FABRIC_MANAGER, PERSISTENCED, HOST_ENGINE, EXPORTER)
+# The agent stays until the hand has looked, which a line of the kernel's log says to it.
+# The worker is gone when the agent runs, so it is looked at while it counts GPUs, which takes it a while here.
+EVERYTHING = parse_scenario("""
+summary: A whole HGX B200 board with every program that PID 1 starts.
+machine:
+  gpus:
+    - {product: B200, count: 8}
+  management_nics: 4
+  memory_mib: 768
+cmdline: nvrc.dcgm=on
+agent: {does: [poweroff], seconds: 0.1}
+faults:
+  - {name: nvml-slow, call: nvmlDeviceGetCount, value: "1500"}
+expect:
+  verdict: ready
+  mode: gpu-nvl5
+  gpus: 8
+  warnings: [lab looked]
+""", "privileges", "this test")
+HAND = (f"heard {WAIT_MS} nvrc: step persistenced ok", f"rights {WORKER.account.gid}", BOOT_OVER,
+        *(f"rights {row.account.gid}" for row in DAEMONS), f"rights {AGENT.name}",
+        "write /dev/kmsg <2>nvrc: warn lab looked")
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    places, qemu = checkout(), find_qemu()
+    choice = choose_accel(qemu, places.accel)
+    lab = open_lab(places, qemu, lighten(build_image(), (EVERYTHING,), choice.accel, places), (EVERYTHING,), choice=choice)
+    return run_scenario(replace(lab, events=HAND), EVERYTHING, tmp_path_factory.mktemp("consoles") / "console")
+
+
+@pytest.fixture(scope="module")
+def told(result: Result) -> Mapping[str, list[dict[str, str]]]:
+    """By group or name, what the kernel says of each of its programs."""
+    rows: dict[str, list[dict[str, str]]] = {}
+    for line in result.console.read_text(errors="replace").splitlines():
+        _, is_told, text = line.partition("probe: rights ")
+        if is_told:
+            which, *words = text.split()
+            rows.setdefault(which, []).append(dict(word.split("=", 1) for word in words if "=" in word))
+    return rows
+
+
+def limit(number: int | None) -> str:
+    return f"{number},{number}"
+
+
+@pytest.mark.parametrize("row", [WORKER, *DAEMONS], ids=lambda row: row.name)
+def test_the_kernel_says_what_the_row_says(told: Mapping[str, list[dict[str, str]]], row: Privileges) -> None:
+    """All its processes; a daemon that forked has none that escaped."""
+    found = told[str(row.account.gid)]
+    assert found and all("pid" in one for one in found), found
+    mask = f"{sum(1 << CAPABILITIES[name] for name in row.capabilities):016x}"
+    for one in found:
+        assert (one["Uid"].split(","), one["Gid"].split(",")) == ([str(row.account.uid)] * 4, [str(row.account.gid)] * 4)
+        assert one["Groups"] == str(paths.DEV_LOG_GROUP)
+        assert {name: one[name] for name in ("CapPrm", "CapEff", "CapBnd")} == dict.fromkeys(("CapPrm", "CapEff", "CapBnd"), mask)
+        assert one["CapAmb"] == one["CapInh"] == (mask if row.account.uid else "0" * 16)
+        assert (one["NoNewPrivs"], one["Seccomp"]) == ("1", "2")
+        assert (one["core"], one["data"], one["files"]) == ("0,0", limit(row.data_mib * MIB), limit(row.open_files))
+        assert row.processes is None or one["processes"] == limit(row.processes)
+        assert set(one["own"].strip(",").split(",")) == {"mnt", "ipc", "uts"}
+
+
+def test_the_agent_keeps_what_pid_1_has_in_namespaces_of_its_own(told: Mapping[str, list[dict[str, str]]]) -> None:
+    (agent,) = told[AGENT.name]
+    assert (agent["Uid"], agent["NoNewPrivs"], agent["Seccomp"], agent["core"]) == ("0,0,0,0", "0", "0", "0,unlimited")
+    assert agent["CapEff"] == agent["CapPrm"] == agent["CapBnd"]
+    assert int(agent["CapEff"], 16) & 1 << CAPABILITIES["CAP_SYS_ADMIN"]
+    assert {"mnt", "pid"} <= set(agent["own"].strip(",").split(","))
+
+
+def test_the_machine_was_a_good_one(result: Result) -> None:
+    assert result.ok, (result.problems, result.console.read_text(errors="replace").splitlines()[-20:])
