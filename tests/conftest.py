@@ -3,7 +3,30 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from fakes import nvml
 
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=60)
 settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="session")
+def nvml_standin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in libnvidia-ml.so.1, compiled once and kept in pytest's cache."""
+    if shutil.which("gcc") is None:
+        pytest.skip("the stand-in libnvidia-ml.so.1 is compiled with gcc, which is not installed")
+    cache = getattr(request.config, "cache", None)  # absent under -p no:cacheprovider
+    return nvml.build(cache.mkdir("nvml-standin") if cache else tmp_path_factory.mktemp("nvml-standin"))
+
+
+@pytest.fixture(scope="session")
+def nscq_standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in libnvidia-nscq.so.2: one file, compiled in a tenth of a second."""
+    if shutil.which("gcc") is None:
+        pytest.skip("the stand-in libnvidia-nscq.so.2 is compiled with gcc, which is not installed")
+    return nvml.build_nscq(tmp_path_factory.mktemp("nscq-standin"))

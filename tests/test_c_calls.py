@@ -10,7 +10,8 @@ import pytest
 
 from tests.test_architecture import ROOT, rings, tracked
 
-FOLDERS = ("qemu-tests/kernel", "qemu-tests/standins", "qemu-tests/standins/nvml", "qemu-tests/container")
+FOLDERS = ("qemu-tests/kernel", "qemu-tests/standins", "qemu-tests/standins/nvml", "qemu-tests/standins/nscq",
+           "qemu-tests/container")
 # Several programs lie in one folder, and each has these for itself.
 ENTRY_POINTS = frozenset({"main"})
 _NOISE = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"', re.DOTALL)

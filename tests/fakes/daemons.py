@@ -39,9 +39,14 @@ class Stage:
     def program(self, path: str) -> None:
         self.system.put(path, "#!", 0o755)
 
-    def says(self, after_s: float, text: str, uid: int = 0, pid: int | None = None) -> None:
-        """A datagram to /dev/log, as it is kept: without its priority. From what was started last, unless `pid` is given."""
-        self.system.later(after_s, lambda: self.journal._hear(uid, 6, text, self.system.next_pid if pid is None else pid))
+    def says(self, after_s: float, text: str, uid: int | None = None, pid: int | None = None) -> None:
+        """A datagram to /dev/log, as it is kept: without its priority. From what was started last, and as its user."""
+        self.system.later(after_s, lambda: self.journal._hear(
+            self._uid() if uid is None else uid, 6, text, self.system.next_pid if pid is None else pid))
+
+    def _uid(self) -> int:
+        row = self.system.programs[-1].privileges if self.system.programs else None
+        return row.account.uid if row else 0
 
     def kernel_says(self, after_s: float, text: str) -> None:
         records = [f"3,1,1,-;{text}\n".encode()]

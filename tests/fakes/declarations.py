@@ -6,5 +6,5 @@ from __future__ import annotations
 from nvrc_build.declared.declared import Slice
 
 EMPTY = Slice(name="one", why="a test", needs=(), takes=(), folders=(), links=(), texts=(), filelists=(), expects=(),
-              configs=(), libraries=(), embeds=(), kernel_needs=(), console=False, production=True, users=(),
+              configs=(), libraries=(), embeds=(), kernel_needs=(), console=False, users=(),
               unscripted=())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,7 @@ from guest_cdi.host import LinuxHost
 from nvrc.engine.facts import Facts
 from nvrc.hardware.topology import PciFunction, Topology
 from nvrc.machine.linux_system import LinuxSystem
+from nvrc.machine.system import Node as SystemNode
 from nvrc.nvml.client import prepare_worker
 from nvrc.nvml.worker import Worker
 from nvrc.params.parse import parse
@@ -80,6 +82,8 @@ class GpuGuest:
         self._nodes = machine.nodes
         self.host = DescribedHost(LinuxHost(str(folder)), self._nodes)
         self.system = FakeSystem(str(folder))
+        self.system.nodes |= {path: SystemNode(stat.S_IFCHR | node.mode, node.major, node.minor)
+                              for path, node in self._nodes.items()}
         self.system.put("/proc/devices", "Character devices:\n195 nvidia\n511 nvidia-caps\n\nBlock devices:\n")
         self._pids: list[int] = []
         buses = tuple(PciFunction(bdf=bus_id(i), vendor=0x10DE, device=0x2330, pci_class=0x030200)
@@ -96,6 +100,7 @@ class GpuGuest:
     def lose_node(self, path: str, *, described: bool = False) -> None:
         """The file that stands for a device node is gone, and unless `described` so is what the worker sees there."""
         (self.root / path.lstrip("/")).unlink()
+        del self.system.nodes[path]
         if not described:
             del self._nodes[path]
 

@@ -28,7 +28,11 @@ def other_words(path: str) -> str:
     return (f"LD_LIBRARY_PATH=/dev:/lab LD_DEBUG=libs LD_BIND_NOW=1 GLIBC_TUNABLES=glibc.malloc.check=3 LOCPATH={path} "
             f"GCONV_PATH={path} PYTHONHOME={path} PYTHONPATH={path} PYTHONINSPECT=1 PYTHONVERBOSE=1 "
             f"_PYI_ARCHIVE_FILE={path} _PYI_APPLICATION_HOME_DIR={path} _PYI_PARENT_PROCESS_LEVEL=1 "
-            f"_PYI_LINUX_PROCESS_NAME=hostile PYINSTALLER_RESET_ENVIRONMENT=1")
+            f"_PYI_LINUX_PROCESS_NAME=hostile PYINSTALLER_RESET_ENVIRONMENT=1 "
+            # What a loader prints or writes in place of a start, more of the interpreter's places, words for init; with
+            # more than 32 variables the kernel itself would give up.
+            f"LD_TRACE_LOADED_OBJECTS=1 LD_SHOW_AUXV=1 LD_PROFILE=libc.so.6 LD_PROFILE_OUTPUT=/run PYTHONSTARTUP={path} "
+            f"PYTHONUSERBASE=/dev PYTHONMALLOC=debug TMPDIR=/dev TZ={path} MALLOC_TRACE={path} emergency single -- -c import -i")
 
 
 def make_object(folder: Path) -> Path:

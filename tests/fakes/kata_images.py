@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -21,13 +22,14 @@ IMAGES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def make_image(images: Path, name: str) -> Path:
+def make_image(images: Path, name: str, policy: str = "") -> Path:
     image_format, files = IMAGES[name]
     folder = images / name
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text(json.dumps({
         "version": 1, "image": name, "format": image_format, "parts": {}, "packages": [], "filesystem": "erofs",
-        "files": [{"path": path, "kind": "file", "mode": "0755", "slice": "x"} for path in files]}))
+        "files": [{"path": path, "kind": "file", "mode": "0755", "slice": "x"} for path in files],
+        **({"policy": {"sha256": hashlib.sha256(policy.encode()).hexdigest(), "slice": "x", "text": policy}} if policy else {})}))
     if image_format == "disk":
         (folder / "disk.img").write_text(f"disk of {name}")
         (folder / "verity.txt").write_text(LINE + "\n")

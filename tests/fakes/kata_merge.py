@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 Table = dict[str, object]
 
@@ -19,18 +20,30 @@ NVIDIA = "cgroup_no_v1=all pci=realloc pci=nocrs pci=assign-busses"
 NVIDIA_TEE = f"{NVIDIA} nvrc.smi.srs=1"
 LINE = f"root_hash={'ef' * 32},salt={'01' * 32},data_blocks=2,data_block_size=4096,hash_block_size=4096"
 
-# name: kernel_params, names of guest_extension_images, dial timeout in seconds.
-GO: Mapping[str, tuple[str, tuple[str, ...], int]] = {
-    "qemu": ("", (), 45), "qemu-snp": ("", (), 90), "qemu-tdx": ("", (), 60), "qemu-nvidia-cpu": (NVIDIA, (), 45),
-    "qemu-nvidia-gpu": (NVIDIA, (), 1200), "qemu-nvidia-gpu-snp": (NVIDIA_TEE, (), 1200),
-    "qemu-nvidia-gpu-tdx": (NVIDIA_TEE, (), 1200),
+PLAIN = "cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1"
+
+
+class Says(NamedTuple):
+    """Kernel parameters, extensions, and how long it waits: for the agent, for a container, and in Rust between tries."""
+
+    params: str
+    extensions: tuple[str, ...] = ()
+    dial_s: int = 45
+    create_s: int = 60
+    between_ms: int = 10
+
+
+GO: Mapping[str, Says] = {
+    "qemu": Says(PLAIN), "qemu-snp": Says(PLAIN, dial_s=90), "qemu-tdx": Says(PLAIN, dial_s=60),
+    "qemu-nvidia-cpu": Says(NVIDIA), "qemu-nvidia-gpu": Says(NVIDIA, (), 1200, 1200),
+    "qemu-nvidia-gpu-snp": Says(NVIDIA_TEE, (), 1200, 1200), "qemu-nvidia-gpu-tdx": Says(NVIDIA_TEE, (), 1200, 1200),
 }
-RUST: Mapping[str, tuple[str, tuple[str, ...], int]] = {
-    "qemu-runtime-rs": ("", (), 3), "qemu-snp-runtime-rs": ("", ("coco",), 45),
-    "qemu-tdx-runtime-rs": ("", ("coco",), 45), "qemu-nvidia-cpu-runtime-rs": (NVIDIA, (), 3),
-    "qemu-nvidia-gpu-runtime-rs": (NVIDIA, ("gpu",), 1200),
-    "qemu-nvidia-gpu-snp-runtime-rs": (NVIDIA_TEE, ("gpu", "coco"), 1200),
-    "qemu-nvidia-gpu-tdx-runtime-rs": (NVIDIA_TEE, ("gpu", "coco"), 1200),
+RUST: Mapping[str, Says] = {
+    "qemu-runtime-rs": Says(PLAIN, (), 3, 30), "qemu-snp-runtime-rs": Says(PLAIN, ("coco",), 45, 60, 100),
+    "qemu-tdx-runtime-rs": Says(PLAIN, ("coco",), 45, 60, 100), "qemu-nvidia-cpu-runtime-rs": Says(NVIDIA, (), 3, 30),
+    "qemu-nvidia-gpu-runtime-rs": Says(NVIDIA, ("gpu",), 1200, 1200, 1000),
+    "qemu-nvidia-gpu-snp-runtime-rs": Says(NVIDIA_TEE, ("gpu", "coco"), 1200, 1200, 1000),
+    "qemu-nvidia-gpu-tdx-runtime-rs": Says(NVIDIA_TEE, ("gpu", "coco"), 1200, 1200, 1000),
 }
 CLASSES = (*(f"kata-{shim}" for shim in (*GO, *RUST)),)
 
@@ -70,19 +83,19 @@ class KataError(Exception):
 def class_config(name: str) -> Table:
     """A class's configuration-*.toml, as far as a drop-in may meet it."""
     shim = name.removeprefix("kata-")
-    params, extensions, dial_s = {**GO, **RUST}[shim]
+    params, extensions, dial_s, create_s, between_ms = {**GO, **RUST}[shim]
     hypervisor: Table = {"path": "/opt/kata/bin/qemu", "kernel": "/opt/kata/vmlinuz", "image": "/opt/kata/kata.img",
                          "rootfs_type": "erofs", "kernel_params": params, "kernel_verity_params": LINE,
                          "enable_annotations": [], "default_memory": 8192, "enable_debug": False}
     if shim in GO:
         return {"hypervisor": {"qemu": hypervisor}, "agent": {"kata": {"dial_timeout": dial_s, "enable_debug": False}},
-                "runtime": {"create_container_timeout": 1200, "enable_debug": False, "name": "virt_container"}}
+                "runtime": {"create_container_timeout": create_s, "enable_debug": False}}
     if extensions:
         hypervisor["guest_extension_images"] = [
             {"name": one, "path": f"/opt/kata/{one}.img", "verity_params": LINE} for one in extensions]
     return {"hypervisor": {"qemu": hypervisor}, "runtime": {"enable_debug": False, "name": "virt_container"},
-            "agent": {"kata": {"dial_timeout_ms": 10, "reconnect_timeout_ms": dial_s * 1000,
-                               "create_container_timeout": 30, "enable_debug": False}}}
+            "agent": {"kata": {"dial_timeout_ms": between_ms, "reconnect_timeout_ms": dial_s * 1000,
+                               "create_container_timeout": create_s, "enable_debug": False}}}
 
 
 def load(name: str, config_d: Path) -> Loaded:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from types import ModuleType
 from guest_cdi.gpu import Gpu
 
 STANDIN = Path(__file__).resolve().parents[2] / "qemu-tests" / "standins" / "nvml"
+NSCQ = "libnvidia-nscq.so.2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,15 @@ def build_module() -> ModuleType:
 
 def build(directory: Path) -> Path:
     return Path(build_module().build(str(directory)))
+
+
+def build_nscq(directory: Path) -> Path:
+    """The library for NVSwitches, with the warnings of a compiler as errors."""
+    made = directory / NSCQ
+    subprocess.run(["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-shared", "-fPIC",
+                    "-fvisibility=hidden", f"-Wl,-soname,{NSCQ}", "-o", str(made),
+                    str(STANDIN.parent / "nscq" / "nscq.c"), "-ldl"], check=True, timeout=120)
+    return made
 
 
 class MockNvml:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A System for tests: a real directory below `root`, a clock that moves when told, and a journal of effects.
+"""A System for tests: real files in a folder, and three roles that only record what they are asked for.
 
-Files are real, so what a step reads and writes is what the kernel would show. Mounts, names, programs and power are
-only recorded. Any effect can be made to fail: `fail["mount /proc"] = OSError(...)`.
+What a step reads and writes is what the kernel would show. Any effect can be made to fail:
+`fail["mount /proc"] = OSError(...)`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from nvrc.machine.children import Ended, nobody
-from nvrc.machine.linux_system import LinuxSystem
+from nvrc.machine.children import Children, Ended, nobody
+from nvrc.machine.files import LinuxFiles, find_node
+from nvrc.machine.processes import LinuxProcesses
 from nvrc.machine.program import Program
-from nvrc.machine.system import KERN_EMERG, Node
+from nvrc.machine.rights import Privileges
+from nvrc.machine.system import KERN_EMERG, Echo, Node, Output, Task
 from nvrc.machine.waits import Waits
 
 T = TypeVar("T")
@@ -27,17 +29,81 @@ Device = Callable[[int, bytes], bytes]
 
 
 @dataclass
-class FakeSystem(LinuxSystem):
+class Recorded:
+    """What all roles of the fake write their effects to."""
+
     root: str
     effects: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-    levels: list[int] = field(default_factory=list)
-    waits: Waits = field(default_factory=Waits)
     fail: dict[str, OSError] = field(default_factory=dict)
+    images: list[bytes] = field(default_factory=list)
+
+    def _effect(self, what: str) -> None:
+        if error := self.fail.get(what):
+            raise error
+        self.effects.append(what)
+
+    def _refuse(self, what: str) -> None:
+        if error := self.fail.get(what):
+            raise error
+
+
+class FakeFiles(Recorded, LinuxFiles):
+    """Real ones."""
+
+    def __post_init__(self) -> None:
+        LinuxFiles.__init__(self, self.root)
+
+    def put(self, path: str, text: str | bytes = "", mode: int = 0o644) -> None:
+        """A file of the guest, with its directories."""
+        real = self.real_path(path)
+        os.makedirs(os.path.dirname(real), exist_ok=True)
+        with open(real, "wb") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
+        os.chmod(real, mode)
+
+    def text(self, path: str) -> str:
+        return self.read(path).decode()
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        self._refuse(f"read {path}")
+        return super().read(path, limit)
+
+    def write(self, path: str, data: bytes) -> None:
+        self._effect(f"write {path} {data.decode(errors='replace')}")
+        self._refuse(f"write {path}")
+        super().write(path, data)
+
+    def append(self, path: str, data: bytes, limit: int) -> None:
+        self._refuse(f"append {path}")
+        super().append(path, data, limit)
+
+    def make_dir(self, path: str, mode: int = 0o755) -> None:
+        self._effect(f"mkdir {path}")
+        super().make_dir(path, mode)
+
+    def make_link(self, path: str, target: str) -> None:
+        self._effect(f"link {path} {target}")
+        super().make_link(path, target)
+
+    def set_owner(self, path: str, uid: int, gid: int, mode: int) -> None:
+        self._effect(f"own {path} {uid}:{gid} {mode:o}")
+        super().set_owner(path, uid, gid, mode)
+
+    def open_reader(self, path: str) -> int:
+        self._effect(f"open {path}")
+        return super().open_reader(path)
+
+    def bind_log(self, path: str) -> int:
+        self._effect(f"bind {path}")
+        return super().bind_log(path)
+
+
+@dataclass
+class FakeKernel(Recorded):
+    """Records what it is asked for. Its clock moves when somebody waits, or when told; nobody sleeps."""
+
+    waits: Waits = field(default_factory=Waits)
     clock: float = 100.0
-    programs: list[Program] = field(default_factory=list)
-    next_pid: int = 4710
-    ended: list[tuple[int, int]] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
     # Listening sockets, one for each time that somebody asks for a port.
@@ -51,99 +117,9 @@ class FakeSystem(LinuxSystem):
     # What loading a module brings along, by its file (or "memory").
     on_load: dict[str, Callable[[], None]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        super().__init__(self.root)
-
-    def put(self, path: str, text: str | bytes = "", mode: int = 0o644) -> None:
-        """A file of the guest, with its directories."""
-        real = self.real_path(path)
-        os.makedirs(os.path.dirname(real), exist_ok=True)
-        with open(real, "wb") as file:
-            file.write(text.encode() if isinstance(text, str) else text)
-        os.chmod(real, mode)
-
     def later(self, after_s: float, happen: Callable[[], None]) -> None:
         """Something happens that many seconds from now, if somebody waits that long."""
         self.schedule.append((self.clock + after_s, happen))
-
-    def text(self, path: str) -> str:
-        return self.read(path).decode()
-
-    def _effect(self, what: str) -> None:
-        if error := self.fail.get(what):
-            raise error
-        self.effects.append(what)
-
-    def read(self, path: str, limit: int = 1 << 20) -> bytes:
-        if error := self.fail.get(f"read {path}"):
-            raise error
-        return super().read(path, limit)
-
-    def write(self, path: str, data: bytes) -> None:
-        self._effect(f"write {path} {data.decode()}")
-        if error := self.fail.get(f"write {path}"):
-            raise error
-        super().write(path, data)
-
-    def make_dir(self, path: str, mode: int = 0o755) -> None:
-        self._effect(f"mkdir {path}")
-        super().make_dir(path, mode)
-
-    def make_link(self, path: str, target: str) -> None:
-        self._effect(f"link {path} {target}")
-        super().make_link(path, target)
-
-    def append(self, path: str, data: bytes, limit: int) -> None:
-        if error := self.fail.get(f"append {path}"):
-            raise error
-        super().append(path, data, limit)
-
-    def open_reader(self, path: str) -> int:
-        self._effect(f"open {path}")
-        return super().open_reader(path)
-
-    def bind_log(self, path: str) -> int:
-        self._effect(f"bind {path}")
-        return super().bind_log(path)
-
-    def listen_vsock(self, port: int) -> int:
-        """A unix socket in its place, if the test has given one."""
-        self._effect(f"vsock {port}")
-        if not self.vsock:
-            raise OSError(19, "the machine has no vsock device")
-        return self.vsock.pop(0)
-
-    def kernel_records(self) -> Iterator[bytes]:
-        yield from self.kernel_log
-
-    def find_node(self, path: str) -> Node | None:
-        return self.nodes.get(path) or super().find_node(path)
-
-    def make_node(self, path: str, node: Node) -> None:
-        """Recorded only; refuses what the real one would refuse."""
-        found = self.find_node(path)
-        if found and (stat.S_IFMT(found.mode), *found[1:3]) != (stat.S_IFMT(node.mode), *node[1:3]):
-            raise FileExistsError(17, "File exists")
-        kind = "c" if stat.S_ISCHR(node.mode) else "b"
-        self._effect(f"node {path}")
-        self.effects[-1] = (f"node {path} {kind} {node.major}:{node.minor} {stat.S_IMODE(node.mode):o}"
-                            f" {node.uid}:{node.gid}")
-        self.nodes[path] = node
-
-    def load_module(self, image: str | bytes, options: str, *, compressed: bool = False) -> None:
-        name = image if isinstance(image, str) else "memory"
-        self._effect(f"load {name}")
-        self.effects[-1] = f"load {name}{' compressed' if compressed else ''} {options}".rstrip()
-        self.on_load.get(name, lambda: None)()
-
-    def ioctl(self, path: str, request: int, data: bytes) -> bytes:
-        if path not in self.devices:
-            raise FileNotFoundError(2, "No such file or directory", path)
-        return self.devices[path](request, data)
-
-    def listen_uevents(self) -> FakeEvents:
-        self._effect("listen")
-        return FakeEvents(self)
 
     def mount(self, source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
         self._effect(f"mount {target}")
@@ -161,21 +137,46 @@ class FakeSystem(LinuxSystem):
     def raise_loopback(self) -> None:
         self._effect("raise lo")
 
-    def start(self, program: Program, ended: Ended = nobody) -> int:
-        self._effect(f"start {program.path}")
-        self.programs.append(program)
-        self.next_pid += 1
-        return self._children.born(self.next_pid, ended)
+    def load_module(self, image: str | bytes, options: str, *, compressed: bool = False) -> None:
+        name = image if isinstance(image, str) else "memory"
+        if isinstance(image, bytes):
+            self.images.append(image)
+        self._effect(f"load {name}")
+        self.effects[-1] = f"load {name}{' compressed' if compressed else ''} {options}".rstrip()
+        self.on_load.get(name, lambda: None)()
 
-    def reap(self) -> list[tuple[int, int]]:
-        """The children that the test says have ended."""
-        found, self.ended = self.ended, []
-        for child in found:
-            self._children.died(*child)
-        return found
+    def forbid_tracing(self) -> None:
+        self._effect("forbid tracing")
 
-    def signal(self, pid: int, number: int) -> None:
-        self._effect(f"signal {pid} {number}")
+    def make_node(self, path: str, node: Node) -> None:
+        """Refuses what the real one would refuse."""
+        found = self.nodes.get(path) or find_node(self.root + path)
+        if found and (stat.S_IFMT(found.mode), *found[1:3]) != (stat.S_IFMT(node.mode), *node[1:3]):
+            raise FileExistsError(17, "File exists")
+        kind = "c" if stat.S_ISCHR(node.mode) else "b"
+        self._effect(f"node {path}")
+        self.effects[-1] = (f"node {path} {kind} {node.major}:{node.minor} {stat.S_IMODE(node.mode):o}"
+                            f" {node.uid}:{node.gid}")
+        self.nodes[path] = node
+
+    def ioctl(self, path: str, request: int, data: bytes) -> bytes:
+        if path not in self.devices:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return self.devices[path](request, data)
+
+    def listen_vsock(self, port: int) -> int:
+        """A unix socket in its place, if the test has given one."""
+        self._effect(f"vsock {port}")
+        if not self.vsock:
+            raise OSError(19, "the machine has no vsock device")
+        return self.vsock.pop(0)
+
+    def listen_uevents(self) -> FakeEvents:
+        self._effect("listen")
+        return FakeEvents(self)
+
+    def kernel_records(self) -> Iterator[bytes]:
+        yield from self.kernel_log
 
     def power_off(self) -> None:
         self._effect("power off")
@@ -194,7 +195,7 @@ class FakeSystem(LinuxSystem):
             self.waits.add(self.clock - began_s)
 
     def _pass_time_until_filled(self, queue: SimpleQueue[T], limit_s: float) -> T | None:
-        """Time jumps to whatever happens next until there is something in the queue; nobody sleeps."""
+        """Time jumps to whatever happens next until there is something in the queue."""
         until_s = self.clock + max(0.0, limit_s)
         while queue.empty():
             due = min(self.schedule, key=lambda row: row[0], default=None)
@@ -206,14 +207,63 @@ class FakeSystem(LinuxSystem):
             due[1]()
         return queue.get_nowait()
 
+
+@dataclass
+class FakeProcesses(Recorded):
+    """Records the programs, which have pids and never ran; they end when the test says so."""
+
+    programs: list[Program] = field(default_factory=list)
+    next_pid: int = 4710
+    ended: list[tuple[int, int]] = field(default_factory=list)
+    children: Children = field(default_factory=Children)
+    output: Output = field(default=lambda descriptor, _name: os.close(descriptor))
+    echo: Echo | None = None
+    # Forks in earnest, where a test wants that.
+    workers: LinuxProcesses | None = None
+
+    def start(self, program: Program, ended: Ended = nobody) -> int:
+        self._effect(f"start {program.path}")
+        self.programs.append(program)
+        self.next_pid += 1
+        fields = ["S", "1", *["0"] * 17, str(int(self.now() * 100)), "0"]
+        self.put(f"/proc/{self.next_pid}/stat", f"{self.next_pid} (x) {' '.join(fields)}\n")
+        return self.children.born(self.next_pid, ended)
+
+    def fork(self, task: Task, privileges: Privileges, ended: Ended = nobody) -> tuple[int, int]:
+        assert self.workers is not None, "a test that forks gives `workers`"
+        return self.workers.fork(task, privileges, ended)
+
+    def reap(self) -> list[tuple[int, int]]:
+        found, self.ended = self.ended, []
+        for child in found:
+            self.children.died(*child)
+        return found
+
+    def signal(self, pid: int, number: int) -> None:
+        self._effect(f"signal {pid} {number}")
+
+
+@dataclass
+class FakeConsole(Recorded):
+    said: list[str] = field(default_factory=list)
+    levels: list[int] = field(default_factory=list)
+
     def say(self, line: str, level: int = KERN_EMERG) -> None:
         self.said.append(line)
         self.levels.append(level)
 
 
 @dataclass
+class FakeSystem(FakeFiles, FakeKernel, FakeProcesses, FakeConsole):
+    """Has no method of the real Kernel, Processes and Console: what a fake forgets to record cannot happen."""
+
+    def find_node(self, path: str) -> Node | None:
+        return self.nodes.get(path) or super().find_node(path)
+
+
+@dataclass
 class FakeEvents:
-    system: FakeSystem
+    system: FakeKernel
 
     def wait(self, timeout_s: float) -> None:
         if self.system.happenings:
