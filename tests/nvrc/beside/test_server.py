@@ -235,7 +235,7 @@ def test_one_that_hangs_is_killed_and_the_clock_is_all_that_is_waited_for(child:
     assert one.failures == 0
     one.tick(DEADLINE_S)
     assert (one.failures, one.fileno()) == (1, -1)
-    assert time.monotonic() - before < 1.0
+    assert time.monotonic() - before < DEADLINE_S / 2
 
 
 @pytest.mark.worker

@@ -251,7 +251,7 @@ def test_a_quick_step_that_overruns_fails_with_its_limit(system: FakeSystem, loo
 
 
 def test_blocking_steps_run_side_by_side(system: FakeSystem, loop: Loop) -> None:
-    meeting = threading.Barrier(2, timeout=5)
+    meeting = threading.Barrier(2, timeout=60)
 
     def meet(field: str) -> Action:
         def run(_system: System, facts: Facts) -> Facts:
@@ -271,7 +271,7 @@ def test_a_quick_step_runs_while_a_blocking_one_waits(system: FakeSystem, loop: 
     quick_ran = threading.Event()
 
     def wait(_system: System, facts: Facts) -> Facts:
-        assert quick_ran.wait(5)
+        assert quick_ran.wait(60)
         return facts
 
     def quick(_system: System, facts: Facts) -> Facts:
@@ -293,7 +293,7 @@ def test_a_blocking_step_that_overruns_is_left_behind(system: FakeSystem, loop: 
     release, ended = threading.Event(), threading.Event()
 
     def hang(_system: System, facts: Facts) -> Facts:
-        release.wait(5)
+        release.wait(60)
         ended.set()
         return facts
 
@@ -302,7 +302,7 @@ def test_a_blocking_step_that_overruns_is_left_behind(system: FakeSystem, loop: 
         run.run()
     assert run.records[0].waited_s == 0.0
     release.set()
-    assert ended.wait(5)
+    assert ended.wait(60)
 
 
 def test_a_result_that_lies_there_at_the_deadline_counts(system: FakeSystem, loop: Loop) -> None:
@@ -357,11 +357,11 @@ def test_a_late_result_of_an_overrun_step_changes_nothing(system: FakeSystem, lo
     release, overdue = threading.Event(), threading.Event()
 
     def slow(_system: System, facts: Facts) -> Facts:
-        overdue.wait(5)
+        overdue.wait(60)
         return replace(facts, gpu_root="late")
 
     def other(_system: System, facts: Facts) -> Facts:
-        release.wait(5)
+        release.wait(60)
         return facts
 
     def note(record: Record, _facts: Facts) -> None:

@@ -92,7 +92,7 @@ def test_what_does_not_fit_at_once_is_sent_as_it_is_read(opened: MakeOpened) -> 
     reader = threading.Thread(target=lambda: found.append(read_all(client)))
     reader.start()
     port.serve(lambda: not reader.is_alive())
-    reader.join(5)
+    reader.join(60)
     assert len(found[0]) == 8 << 20
 
 
@@ -146,7 +146,7 @@ def test_the_command_reads_a_vm_by_its_hybrid_vsock(tmp_path: Path) -> None:
     thread = hybrid(path, b"OK 1073741824\n", DOCUMENT)
     out = io.StringIO()
     assert main(["status", "--vm", str(path)], out) == 0
-    thread.join(5)
+    thread.join(60)
     assert "ready" in out.getvalue()
 
 
@@ -158,7 +158,7 @@ def test_a_vm_that_does_not_answer_is_told_with_its_parameter(tmp_path: Path, re
     thread = hybrid(path, reply, document)
     err = io.StringIO()
     assert main(["status", "--vm", str(path)], io.StringIO(), err) == 2
-    thread.join(5)
+    thread.join(60)
     assert words in err.getvalue()
 
 
@@ -188,7 +188,7 @@ def test_plain_vsock_reaches_a_port_by_its_context_id() -> None:
         thread = threading.Thread(target=play)
         thread.start()
         assert ask_vm("1", port) == DOCUMENT
-        thread.join(5)
+        thread.join(60)
 
 
 def test_a_context_id_without_a_vm_is_an_error() -> None:

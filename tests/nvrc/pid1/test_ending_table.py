@@ -138,7 +138,7 @@ def test_a_machine_without_a_device_says_so_where_only_debugging_looks(system: T
     lines = [(line, level) for line, level in zip(system.said, system.levels, strict=True) if "farewell" in line]
     assert [level for _line, level in lines] == [KERN_DEBUG]
     assert "no runtime can ask: OSError: [Errno 19] the machine has no vsock device" in lines[0][0]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 def put_transport(system: FakeSystem) -> None:

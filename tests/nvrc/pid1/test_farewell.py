@@ -70,7 +70,7 @@ class Guest:
         self.answers = self.seconds = -1.0
         self._thread: threading.Thread | None = None
 
-    def begin(self, limit_s: float = LIMIT_S, is_hurried: Callable[[], bool] = lambda: False) -> Guest:
+    def begin(self, limit_s: float = LIMIT_S, is_hurried: Callable[[], bool] = lambda: False, grace_s: float = GRACE_S) -> Guest:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(self.path)
         listener.listen(MOST_PEERS)
@@ -78,7 +78,7 @@ class Guest:
 
         def serve() -> None:
             began = time.monotonic()
-            self.answers = Farewell(loop, time.monotonic, listener.detach(), TEXT, GRACE_S).serve(limit_s, is_hurried)
+            self.answers = Farewell(loop, time.monotonic, listener.detach(), TEXT, grace_s).serve(limit_s, is_hurried)
             self.seconds = time.monotonic() - began
             loop.close()
 
@@ -118,8 +118,12 @@ def test_a_runtime_is_told_and_then_it_is_over_soon(guest: Guest) -> None:
 
 
 def test_a_runtime_that_dials_again_is_told_again(guest: Guest) -> None:
-    guest.begin()
-    assert [guest.ask(), guest.ask()] == [TEXT, TEXT]
+    heard: list[str] = []
+    guest.begin(is_hurried=lambda: len(heard) == 2, grace_s=LIMIT_S)
+    for _ in range(2):
+        heard.append(guest.ask())
+    guest.dial().close()  # it looks up when something comes
+    assert heard == [TEXT, TEXT]
     assert guest.join().answers == 2
 
 
@@ -135,7 +139,7 @@ def test_as_long_as_it_stays_it_may_ask(guest: Guest) -> None:
 
 def test_nobody_asks(guest: Guest) -> None:
     assert guest.begin(0.2).join().answers == 0
-    assert 0.2 <= guest.seconds < 2
+    assert 0.2 <= guest.seconds < LIMIT_S / 2
 
 
 def test_somebody_wants_the_machine_to_end(guest: Guest) -> None:
@@ -224,12 +228,15 @@ def test_many_peers_that_say_nothing_do_not_keep_the_runtime_out(guest: Guest) -
 
 
 def test_a_peer_that_takes_no_answer_is_dropped(guest: Guest) -> None:
-    guest.begin()
+    is_told: list[bool] = []
+    guest.begin(is_hurried=lambda: bool(is_told), grace_s=LIMIT_S)
     with guest.dial() as sock:
         with pytest.raises(OSError, match=r"Broken pipe|reset"):
             for _ in range(10_000):
                 sock.sendall(frame(b"", size=0) * 100)
         assert guest.ask() == TEXT
+    is_told.append(True)
+    guest.dial().close()
     assert guest.join().answers <= MOST_ANSWERS + 1
 
 
