@@ -74,9 +74,14 @@ def _is_descendant(system: Files, pid: int, speaker: Speaker) -> bool:
     for _ in range(DEEPEST):
         if process.parent == speaker.started_pid:
             return _is_started(system, speaker)
-        above = _read(system, process.parent) if process.parent > 1 else None
-        if above is None:
+        if process.parent <= 1:
             break
+        above = _read(system, process.parent)
+        if above is None:  # it ended between two looks, so whoever was below it has another parent now
+            again = _read(system, pid)
+            if again is None or again.started_s != found.started_s:
+                return False
+            found = above = again
         process = above
     if found.parent != 1:
         return False

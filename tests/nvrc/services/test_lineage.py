@@ -97,6 +97,28 @@ def test_what_was_gone_before_it_could_be_looked_at_is_nobody(system: FakeSystem
     assert not speaks_for(system, said(pid=STARTED), speaker)
 
 
+class Ending(FakeSystem):
+    """The process between the daemon and what was started ends when somebody looks for it."""
+
+    born_s = 100.5
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        if path == "/proc/41/stat":
+            process(self, 42, 1, started_s=self.born_s, command="/bin/nvidia-persistenced")
+            raise FileNotFoundError(path)
+        return super().read(path, limit)
+
+
+@pytest.mark.parametrize(("born_s", "is_own"), [pytest.param(100.5, True, id="it is PID 1's now"), pytest.param(130.0, False, id="another got its pid")])
+def test_a_parent_that_ends_between_two_looks(tmp_path: Path, born_s: float, is_own: bool) -> None:
+    bare_guest(str(tmp_path))
+    system = Ending(str(tmp_path))
+    system.born_s = born_s
+    process(system, STARTED, 1)
+    process(system, 42, 41)
+    assert speaks_for(system, said(pid=42), SPEAKER) is is_own
+
+
 @given(st.binary(max_size=60))
 def test_any_stat_is_read(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     system = FakeSystem(str(tmp_path_factory.getbasetemp() / "any-stat"))
