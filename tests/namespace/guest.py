@@ -141,7 +141,7 @@ def boot(root: str, *, table: str = "") -> Guest:
     command = ["unshare", *NAMESPACES, sys.executable, os.path.abspath(__file__), root, table]
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests"}
     return Guest(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                  env=environment))
+                                  env=environment, bufsize=0))  # communicate() would pass over what a buffer holds
 
 
 def with_agent(**changes: object) -> Table:
