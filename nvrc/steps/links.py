@@ -12,7 +12,7 @@ from guest_cdi.lean.light import Iterator, Mapping
 from nvrc.engine.asking import client_of
 from nvrc.engine.facts import Facts, known, replace
 from nvrc.hardware.links import Links, Pair, Place, ancestor, read_places
-from nvrc.hardware.nccl import fill_in, write_topology
+from nvrc.hardware.nccl import write_topology
 from nvrc.hardware.topology import Topology
 from nvrc.machine.system import System
 from nvrc.nvml.answers import LinkCount, PairState
@@ -87,9 +87,13 @@ def _publish(system: System, facts: Facts, topology: Topology,
     gpus, nics = ([one.bdf for one in group if one.bdf in places] for group in (topology.gpus, topology.nics))
     source, doubts = "", list[Trouble]()
     text = write_topology((*topology.gpus, *topology.nics), places)
+    present = {one.bdf: one.pci_class for group in (topology.gpus, topology.nvswitches, topology.management_nics,
+                                                    topology.others) for one in group}
     for name, given in _read_given(system, facts, topology):
+        from nvrc.hardware.nccl_given import fill_in  # most boots have none
+
         try:
-            text, source = fill_in(given, name, gpus, nics), name
+            text, source = fill_in(given, name, gpus, nics, present), name
             break
         except NvrcError as err:
             doubts.append(err.trouble)

@@ -49,6 +49,7 @@ PARTS = (
     CONFIDENTIAL,
     Part(name="nvidia-ctk", needs=("NVRC_NVIDIA_CTK",), tests=("tests/guest_cdi/test_generate_reference.py",),
          asks=(("NVRC_NVIDIA_CTK", ""),), may=("NVRC_NVIDIA_CTK_1_19",)),
+    Part(name="nccl", needs=("NVRC_NCCL",), tests=("tests/conformance/test_nccl.py",), asks=(("NVRC_NCCL", ""),)),
     Part(name="cdi-oracles", needs=("NVRC_CDI_ORACLES",), tests=("tests/guest_cdi/test_oracles.py",)),
 )
 

@@ -15,7 +15,8 @@ import pytest
 from fakes.system import FakeSystem, bare_guest
 from nvrc.commands import topology as command
 from nvrc.hardware.links import ACS, ATS, Place, ancestor, read_place, read_places
-from nvrc.hardware.nccl import check_topology, fill_in, read_tags, write_topology
+from nvrc.hardware.nccl import switches, write_topology
+from nvrc.hardware.nccl_given import MOST_ELEMENTS, fill_in, read_given, read_tags
 from nvrc.hardware.topology import PciFunction, classify, scan
 from nvrc.report.links import PairRecord, PlaceRecord
 from nvrc.report.report import FunctionRecord, Report, Role, to_json
@@ -126,14 +127,24 @@ def parents(element: ElementTree.Element, above: tuple[str, ...] = ()) -> Mappin
     return found
 
 
-def test_the_file_nests_as_the_bus_does(system: FakeSystem) -> None:
+@pytest.mark.parametrize(("bridges", "counted"), [
+    pytest.param((), (), id="on-the-root-bus"),
+    pytest.param((PORT,), (), id="a-root-port"),
+    pytest.param((PORT, UP), (PORT,), id="a-bridge-to-PCI"),
+    pytest.param((PORT, UP, LEFT), (UP,), id="a-switch"),
+    pytest.param((PORT, UP, LEFT, "0000:09:00.0", "0000:0a:00.0"), (UP, "0000:09:00.0"), id="a-switch-behind-a-switch"),
+])
+def test_bridges_count_as_nccl_counts_them(bridges: tuple[str, ...], counted: tuple[str, ...]) -> None:
+    assert switches(place("a", "r", *bridges)) == counted
+
+
+def test_the_file_nests_as_nccl_climbs_the_bus(system: FakeSystem) -> None:
     root = ElementTree.fromstring(described(system))
     assert (root.tag, root.get("version")) == ("system", "1")
     found = parents(root)
-    assert found[GPU] == ("0", PORT, UP, LEFT)
-    assert found[NIC] == ("0", PORT, UP, RIGHT)
-    assert found[FAR] == ("0", "0000:00:03.0")
-    assert found[OTHER] == ("1", "0000:80:00.0")
+    assert found[GPU] == found[NIC] == ("0", UP), "a root port and the ports of a switch are no switches of their own to NCCL"
+    assert found[FAR] == ("0",)
+    assert found[OTHER] == ("1",)
     (gpu,) = [one for one in root.iter("pci") if one.get("busid") == GPU]
     assert gpu.attrib == {"busid": GPU, "class": "0x030200", "vendor": "0x10de", "device": "0x2330",
                           "link_speed": "32.0 GT/s PCIe", "link_width": "16"}
@@ -150,7 +161,8 @@ def test_nccl_is_not_told_of_a_link_that_a_device_does_not_have(speed: str, widt
 
 
 def test_our_own_file_keeps_every_rule(system: FakeSystem) -> None:
-    assert check_topology(described(system), (GPU, FAR, OTHER), (NIC,)) == ()
+    text = described(system)
+    assert read_given(text, (GPU, FAR, OTHER), (NIC,), {}) == (text, ())
 
 
 BOARD = """<?xml version="1.0"?>
@@ -166,9 +178,46 @@ BOARD = """<?xml version="1.0"?>
 """
 
 
+PRESENT = {PORT: 0x060400, UP: 0x060400, GPU: 0x030200, NIC: 0x020700, "0000:00:01.0": 0x010000}
+
+
+def read(text: str) -> str:
+    return fill_in(text.encode(), "/f", [GPU], [NIC], PRESENT).decode()
+
+
+WRITTEN = f"""<system version="1">
+  <cpu numaid="0" affinity="ff" arch="x86_64" vendor="GenuineIntel">
+    <pci busid="ffff:01:00.0" class="0x060400" link_speed="32.0 GT/s PCIe" link_width="16">
+      <pci busid="{GPU}" class="0x030200"/>
+      <pci busid="{NIC}" class="0x020700"/>
+    </pci>
+  </cpu>
+</system>
+"""
+
+
 def test_the_places_of_a_board_are_filled_in() -> None:
-    text = fill_in(BOARD.encode(), "/f", [GPU], [NIC]).decode()
-    assert f'busid="{GPU}"' in text and f'busid="{NIC}"' in text and "gpu:" not in text
+    assert read(BOARD) == WRITTEN, "without the declaration and the comment, which NCCL's parser takes for elements"
+
+
+@pytest.mark.parametrize(("there", "instead"), [
+    pytest.param(' class="0x030200"', '\n        class="0x030200"', id="attributes-on-lines-of-their-own"),
+    pytest.param("\n  <cpu", "\n\t<cpu", id="tabs"),
+    pytest.param("\n", "\r\n", id="other-line-ends"),
+    pytest.param("<!-- eight slots -->", "<!--a=b-->", id="a-comment-that-looks-like-an-attribute"),
+    pytest.param('class="0x030200"/>', 'class="0x03" />', id="short-class"),
+    pytest.param('class="0x030200"/>', f'class="0x030200" keep="1"><gpu dev="7" sm="90"><nvlink target="{FAR}" count="18"/></gpu></pci>', id="nvlinks-of-the-host"),
+    pytest.param("</pci>\n    </pci>", '<nic><net name="mlx5_9"/></nic></pci>\n    </pci>', id="a-network-of-the-host"),
+])
+def test_what_nccl_would_stumble_over_or_believe_of_the_host_does_not_reach_it(there: str, instead: str) -> None:
+    assert there in BOARD
+    text = read(BOARD.replace(there, instead))
+    assert text == WRITTEN.replace("0x030200", "0x030000") if "0x03\"" in instead else text == WRITTEN
+
+
+def test_links_between_switches_are_kept() -> None:
+    text = read(BOARD.replace('      <pci busid="gpu:0"', '      <pcilink target="ffff:02:00.0"/>\n      <pci busid="gpu:0"'))
+    assert '      <pcilink target="ffff:02:00.0"/>\n' in text
 
 
 @pytest.mark.parametrize(("text", "mistake"), [
@@ -185,7 +234,25 @@ def test_the_places_of_a_board_are_filled_in() -> None:
     pytest.param(BOARD.replace("cpu", "node"), "<node> is not an element that NCCL knows", id="element"),
     pytest.param(BOARD.replace('numaid="0"', ""), "<cpu> has no numaid", id="no-numaid"),
     pytest.param(BOARD.replace('class="0x030200"', ""), "<pci> has no class", id="no-class"),
-    pytest.param(BOARD.replace("0x030200", "GPU"), "class 'GPU' is not a number", id="class"),
+    pytest.param(BOARD.replace("0x030200", "GPU"), "class 'GPU' is not a number in hexadecimal", id="class"),
+    pytest.param(BOARD.replace("0x030200", "030200"), "class '030200' is not a number in hexadecimal", id="class-without-0x"),
+    pytest.param(BOARD.replace("0x030200", "0x03020000"), "class '0x03020000' is not a number", id="class-too-long"),
+    pytest.param(BOARD.replace("ffff:01:00.0", "switch-a"), "busid 'switch-a' is not one of a bridge", id="bridge-by-name"),
+    pytest.param(BOARD.replace("ffff:01:00.0", "ffff:ffff:ffff:ffff:f"), "busid 'ffff:ffff:ffff:ffff:' is not one of a bridge", id="bridge-too-long"),
+    pytest.param(BOARD.replace("ffff:01:00.0", "0000:00:01.0"), "0000:00:01.0 is not a bridge on this bus", id="bridge-is-a-disk"),
+    pytest.param(BOARD.replace("ffff:01:00.0", NIC), f"{NIC} is not a bridge on this bus; {NIC} is described twice", id="bridge-is-the-nic"),
+    pytest.param(BOARD.replace('      <pci busid="gpu:0"', '      <pci busid="FFFF:0100.0" class="0x060400"/><pci busid="gpu:0"'), "FFFF:0100.0 is described twice", id="bridge-twice"),
+    pytest.param(BOARD.replace('0x020700"></pci>', '0x020700"><pci busid="ffff:02:00.0" class="0x060400"/></pci>'), "ffff:02:00.0 stands inside of what is not a bridge", id="inside-a-nic"),
+    pytest.param(BOARD.replace("  </cpu>", '  </cpu><cpu numaid="0"/>'), "numaid 0 is given twice", id="node-twice"),
+    pytest.param(BOARD.replace('numaid="0"', 'numaid="one"'), "numaid 'one' is not a number", id="node-by-name"),
+    pytest.param(BOARD + '<system version="1"/>', "<system> is given twice", id="system-twice"),
+    pytest.param(BOARD.replace("32.0 GT/s PCIe", "32 gigatransfers"), "link_speed '32 gigatransfers' is not one that NCCL knows", id="speed"),
+    pytest.param(BOARD.replace('link_width="16"', 'link_width="x16"'), "link_width 'x16' is not a number", id="width"),
+    pytest.param(BOARD.replace("GenuineIntel", "v" * 254), "vendor 'vvvvvvvvvvvv' is not plain text of 253 characters at most", id="long"),
+    pytest.param(BOARD.replace("GenuineIntel", "\u20ac"), "vendor '\\u20ac' is not plain text", id="not-ASCII"),
+    pytest.param(BOARD.replace("  </cpu>", "".join(f'<pci busid="{n:04x}:ff:00.0" class="0x060400"/>' for n in range(MOST_ELEMENTS)) + "</cpu>"),
+                 f"{MOST_ELEMENTS + 5} elements are more than {MOST_ELEMENTS}", id="many"),
+    pytest.param(BOARD.replace("  </cpu>", "".join(f'<pci busid="{n:04x}:00:00.0" class="0x060400">' for n in range(31)) + "</pci>" * 31 + "</cpu>"), "<pci> is nested deeper than 32", id="deep"),
     pytest.param(BOARD.replace('"gpu:0"', f'"{FAR}"'), f"GPU {GPU} of the bus is missing; GPU {FAR} is not on the bus", id="other-gpu"),
     pytest.param(BOARD.replace('"nic:0"', '"0000:77:00.0"'), "NIC 0000:77:00.0 is not on the bus", id="other-nic"),
     pytest.param(BOARD.replace("nic:0", "gpu:0").replace("0x020700", "0x030200"), f"{GPU} is described twice", id="described-twice"),
@@ -193,21 +260,22 @@ def test_the_places_of_a_board_are_filled_in() -> None:
 ])
 def test_a_file_that_contradicts_the_bus_or_the_format_is_refused(text: str, mistake: str) -> None:
     with pytest.raises(NvrcError) as caught:
-        fill_in(text.encode(), "/etc/nvrc/topology/b.xml", [GPU], [NIC])
+        fill_in(text.encode(), "/etc/nvrc/topology/b.xml", [GPU], [NIC], PRESENT)
     assert (caught.value.code, caught.value.trouble.path) == ("E_TOPOLOGY_FILE", "/etc/nvrc/topology/b.xml")
     assert mistake in caught.value.what
 
 
 def test_a_nic_may_be_left_out() -> None:
-    assert check_topology(BOARD.replace("gpu:0", GPU).replace('      <pci busid="nic:0" class="0x020700"></pci>\n', "").encode(), [GPU], [NIC]) == ()
+    assert NIC not in read(BOARD.replace('      <pci busid="nic:0" class="0x020700"></pci>\n', ""))
 
 
 def test_a_huge_file_is_refused_before_it_is_read() -> None:
-    assert check_topology(b"<" * ((1 << 20) + 1), [], []) == ("is larger than 1048576 bytes",)
+    assert read_given(b"<" * ((1 << 20) + 1), [], [], {}) == (b"", ("is larger than 1048576 bytes",))
 
 
 def test_tags() -> None:
     assert list(read_tags('<a b="1"  c_d="x y"/>')) == [("a", {"b": "1", "c_d": "x y"}, True)]
+    assert list(read_tags("<a></a >")) == [("a", {}, False), ("/a", {}, False)]
 
 
 @pytest.mark.parametrize(("devices", "name"), [((0x2330,) * 8, "10de-2330x8"), ((0x2901, 0x2330), "10de-2330-2901x2")])
