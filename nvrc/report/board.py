@@ -7,19 +7,19 @@ devices share stands beside the middle of them. What a red box lacks is its tool
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from nvrc.report.links import PlaceRecord
 from nvrc.report.report import Report, Role
-from nvrc.report.svg import FAINT, FONT, TEXT, draw_text, escape
+from nvrc.report.svg import CHAR_W, FAINT, FONT, TEXT, draw_text, escape
 from nvrc.vocabulary.gpu import GpuState
 
 LEFT, TOP, BOX_W, BOX_H, GAP_X, GAP_Y = 24, 72, 172, 40, 34, 14
 FABRIC_GAP, FABRIC_W = 150, 96
 MISSING, PCI, NVLINK = "#c62f1d", "#8a94a3", "#3f8f57"
 FILLS = {"root": "#eef1f5", "bridge": "#f7f8fa", "GPU": "#e3f1e6", "NIC": "#e2ecf8", "": "#f1eadb"}
-_LINE_CHARS = 150
 
 
 class Box(NamedTuple):
@@ -37,12 +37,13 @@ def render_board(report: Report) -> str:
     boxes = place_boxes(report)
     depth = max((len(box.key) for box in boxes), default=1)
     rows = sum(1 for box in boxes if box.kind not in ("root", "bridge"))
-    lines = [f"{box.title} {box.key[-1]}: {fault}" for box in boxes for fault in box.faults] + list(_elsewhere(report))
+    said = [f"{box.title} {box.key[-1]}: {fault}" for box in boxes for fault in box.faults] + list(_elsewhere(report))
     bottom = TOP + max(rows, 1) * (BOX_H + GAP_Y)
     linked = [(box, place) for box in boxes for place in report.places
               if place.bdf == box.key[-1] and (place.nvlinks or place.required)]
     right = LEFT + depth * (BOX_W + GAP_X)
     width = max(640, right + (FABRIC_GAP + FABRIC_W if linked else 0) + LEFT)
+    lines = [piece for line in said for piece in textwrap.wrap(line, int((width - 2 * LEFT) / CHAR_W))]
     height = bottom + 28 + 20 * max(len(lines), 1)
     at = {box.key: box for box in boxes}
     return "\n".join((
@@ -53,9 +54,9 @@ def render_board(report: Report) -> str:
         draw_text(LEFT, 34, _headline(report), size=19, weight="bold"),
         draw_text(LEFT, 54, "root buses on the left; green lines: NVLinks; red: missing", fill=FAINT),
         *(_wire(at[box.key[:-1]], box) for box in boxes if len(box.key) > 1),
-        *_fabric(linked, right),
+        *_fabric(linked, right, _switches(report)),
         *(_draw(box) for box in boxes),
-        *(draw_text(LEFT, bottom + 24 + 20 * index, line[:_LINE_CHARS], fill=MISSING if lines else FAINT)
+        *(draw_text(LEFT, bottom + 24 + 20 * index, line, fill=MISSING if lines else FAINT)
           for index, line in enumerate(lines or ["nothing is missing"])),
         "</svg>", ""))
 
@@ -118,7 +119,14 @@ def _elsewhere(report: Report) -> Iterator[str]:
     placed = {place.bdf for place in report.places}
     for function in report.topology:
         if function.role in (Role.GPU, Role.NIC) and function.bdf not in placed:
-            yield f"{function.role.value} {function.bdf} ({function.ids}): its place is not in the report"
+            yield f"{function.role.value.upper()} {function.bdf} ({function.ids}): its place is not in the report"
+
+
+def _switches(report: Report) -> str:
+    """What the NVLinks lead to, as far as it is on the bus."""
+    roles = [function.role for function in report.topology]
+    counts = ((roles.count(Role.NVSWITCH), "NVSwitches"), (roles.count(Role.MANAGEMENT_NIC), "switch ports"))
+    return next((f"{count} {word}" for count, word in counts if count), "")
 
 
 def _headline(report: Report) -> str:
@@ -139,7 +147,7 @@ def _wire(parent: Box, child: Box) -> str:
             'stroke-width="1.5"/>')
 
 
-def _fabric(linked: list[tuple[Box, PlaceRecord]], right: float) -> Iterator[str]:
+def _fabric(linked: list[tuple[Box, PlaceRecord]], right: float, note: str) -> Iterator[str]:
     """One box for all switches and peers, and a line to it from each GPU with the number of its NVLinks."""
     if not linked:
         return
@@ -154,7 +162,10 @@ def _fabric(linked: list[tuple[Box, PlaceRecord]], right: float) -> Iterator[str
         yield draw_text(x - 6, y - 6, label, anchor="end", fill=NVLINK if is_whole else MISSING)
     yield (f'<rect x="{x:.1f}" y="{top:.1f}" width="{FABRIC_W}" height="{low - top:.1f}" rx="4" fill="#e3f1e6" '
            f'stroke="{NVLINK}"/>')
-    yield draw_text(x + FABRIC_W / 2, (top + low) / 2 + 5, "NVLink", anchor="middle")
+    middle = (top + low) / 2
+    yield draw_text(x + FABRIC_W / 2, middle + 5 - (8 if note else 0), "NVLink", anchor="middle")
+    if note:
+        yield draw_text(x + FABRIC_W / 2, middle + 13, note, size=11, anchor="middle", fill=FAINT)
 
 
 def _draw(box: Box) -> str:

@@ -29,7 +29,7 @@ COLOURS = {
 }
 FONT = "'DejaVu Sans', 'Segoe UI', Helvetica, Arial, sans-serif"
 _SMALLEST_SPAN_S, _LONGEST_S = 1e-6, 1e9
-_CHAR = 7.6  # width of a character at the usual size, a little too much
+CHAR_W = 7.6  # width of a character at the usual size, a little too much
 _LINE_CHARS, _NAME_CHARS, _LABEL_CHARS = 140, 19, 60
 
 
@@ -113,7 +113,7 @@ def _overview(report: Report, own: Axis) -> Iterator[str]:
         yield _bar(left, 92, right - left, 24, colour=colour, tip=label)
         yield _bar(legend_x, 63, 12, 12, colour=colour, tip=label)
         yield draw_text(legend_x + 18, 74, label)
-        legend_x += 46 + _CHAR * len(label)
+        legend_x += 46 + CHAR_W * len(label)
     yield draw_text(WIDTH - MARGIN, 74, f"{_duration(own.end_s)} since the kernel started", fill=FAINT, anchor="end")
     left, right = whole.x(report.started_s), whole.x(own.end_s)
     yield (f'<path d="M{left:.1f} 116 L{own.left:.1f} 160 H{own.right:.1f} L{right:.1f} 116 Z" '
@@ -167,7 +167,7 @@ def _span(span: SpanRecord, axis: Axis, top: int) -> Iterator[str]:
 
 def _bar_label(left: float, right: float, y: int, label: str, *, weight: str, colour: str) -> str:
     """To the right of the bar; where the picture ends there, in the bar, or to its left when it is short."""
-    needed = _CHAR * len(label) + 14
+    needed = CHAR_W * len(label) + 14
     if right + needed <= WIDTH:
         return draw_text(right + 7, y, label, size=12, weight=weight, fill=colour, halo=True)
     if right - left >= needed:

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from fakes.records import records
 from nvrc.commands import report as command
-from nvrc.report.board import MISSING, place_boxes, render_board
+from nvrc.report.board import LEFT, MISSING, place_boxes, render_board
 from nvrc.report.links import PairRecord, PlaceRecord
 from nvrc.report.networks import FabricRecord, NicRecord
 from nvrc.report.report import FunctionRecord, Report, Role, to_json
+from nvrc.report.svg import CHAR_W
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
 from nvrc.vocabulary.verdict import Verdict
 
@@ -67,7 +68,7 @@ def test_a_whole_machine_has_nothing_red() -> None:
     (replace(GOOD, nics=(NicRecord(bdf=NIC, kind="RoCE VF", code="E_NIC_GID"),)), f"NIC0 {NIC}: withheld from containers (E_NIC_GID)"),
     (replace(GOOD, fabric=(FabricRecord(gpu=GPU, state="in progress", status="success", clique=0),)),
      f"GPU0 {GPU}: its registration with the NVLink fabric is in progress, success"),
-    (replace(GOOD, places=GOOD.places[:2]), f"gpu {FAR} (10de:2330): its place is not in the report"),
+    (replace(GOOD, places=GOOD.places[:2]), f"GPU {FAR} (10de:2330): its place is not in the report"),
 ])
 def test_what_is_missing_is_red_and_a_line_of_its_own(broken: Report, line: str) -> None:
     assert line in texts(render_board(broken), MISSING)
@@ -96,3 +97,22 @@ def test_any_report_is_drawn(report: Report) -> None:
 @given(st.text(max_size=40))
 def test_no_text_of_a_report_is_markup(text: str) -> None:
     ElementTree.fromstring(render_board(replace(GOOD, mode=text, places=(replace(GOOD.places[0], root=text, speed=text), *GOOD.places[1:]))))
+
+
+def test_what_is_missing_is_wrapped_to_the_width_of_the_picture() -> None:
+    status = " ".join(["an unusual status that is told in many words"] * 5)
+    narrow = replace(GOOD, places=(replace(GOOD.places[0], bridges=(), nvlinks=0, required=0),), topology=GOOD.topology[:1],
+                     fabric=(replace(GOOD.fabric[0], status=status),))
+    picture = render_board(narrow)
+    lines = texts(picture, MISSING)[1:]
+    width = int(ElementTree.fromstring(picture).attrib["width"])
+    assert " ".join(lines) == f"GPU0 {GPU}: its registration with the NVLink fabric is completed, {status}"
+    assert len(lines) > 2
+    assert max(map(len, lines)) * CHAR_W <= width - 2 * LEFT
+
+
+@pytest.mark.parametrize(("role", "note"), [(Role.NVSWITCH, "4 NVSwitches"), (Role.MANAGEMENT_NIC, "4 switch ports")])
+def test_the_fabric_is_named_by_its_switches(role: Role, note: str) -> None:
+    assert not {"4 NVSwitches", "4 switch ports"} & set(texts(render_board(GOOD)))
+    switches = tuple(FunctionRecord(bdf=f"0000:50:0{n}.0", ids="10de:22a3", pci_class="068000", role=role) for n in range(4))
+    assert note in texts(render_board(replace(GOOD, topology=(*GOOD.topology, *switches))))
