@@ -20,12 +20,12 @@ from nvrc.params.initdata import (
     OWN,
     Initdata,
     is_initdata,
+    parse_both,
     read_initdata,
     unpack,
     unpack_disk,
 )
 from nvrc.params.initdata_make import make_document, pack, pack_disk
-from nvrc.params.parse import parse
 from nvrc.params.policy import NO_POLICY, load_policy
 from nvrc.vocabulary.console import printable
 from nvrc.vocabulary.document import read_input
@@ -101,9 +101,10 @@ def _make(args: argparse.Namespace, out: TextIO) -> int:
     document = make_document(entries, args.algorithm)
     policy = load_policy(read_input(args.policy), args.policy) if args.policy else NO_POLICY
     found = read_initdata(document)
-    mistakes = parse(b"", policy, found.tokens).errors
+    mistakes = parse_both(b"", policy, found).errors
     if mistakes:
-        raise NvrcError("E_INITDATA", f"{OWN}: " + "; ".join(map(str, mistakes)))
+        raise NvrcError("E_INITDATA", "; ".join(f"{one}" if one.parameter in ENTRIES else f"{OWN}: {one}"
+                                                for one in mistakes))
     if args.form == "annotation":
         out.write(base64.b64encode(pack(document)).decode() + "\n")
         return 0
@@ -123,7 +124,7 @@ def _check(document: bytes, args: argparse.Namespace, out: TextIO) -> int:
         else:
             out.write(printable(err.what) + "\n")
         return FINDING
-    parsed = parse(os.fsencode(args.cmdline), policy, found.tokens)
+    parsed = parse_both(os.fsencode(args.cmdline), policy, found)
     is_good = parsed.is_clean and not found.remarks
     if args.json:
         write_document(out, {"ok": is_good, "mistakes": list(found.remarks), "line": check_document(parsed)})

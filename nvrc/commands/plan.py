@@ -13,7 +13,7 @@ from nvrc.commands.recording import record
 from nvrc.hardware.imagined import imagine
 from nvrc.machine.files import LinuxFiles
 from nvrc.machine.system import Readable
-from nvrc.params.initdata import read_initdata
+from nvrc.params.initdata import parse_both, read_initdata
 from nvrc.params.parse import parse
 from nvrc.params.policy import NO_POLICY, Policy, load_policy
 from nvrc.report.plan import Plan, PlannedProblem, PlannedStep, make_plan
@@ -73,8 +73,9 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         policy = _policy(args)
     except NvrcError as error:
         policy_error = error
-    pod = read_initdata(read_document(args.initdata)).tokens if args.initdata is not None else ()
-    plan = make_plan(BOOT, parse(line, policy, pod), bus, policy_error)
+    pod = read_initdata(read_document(args.initdata)) if args.initdata is not None else None
+    parsed = parse_both(line, policy, pod) if pod else parse(line, policy)
+    plan = make_plan(BOOT, parsed, bus, policy_error)
     if args.json:
         write_document(out, plan)
     else:

@@ -13,9 +13,9 @@ from nvrc.confidential.tee import NONCE, Tee, find_tee, read_bound
 from nvrc.extensions.disks import BLOCK, disk_names
 from nvrc.hardware.modules import Modules
 from nvrc.machine.system import Files, System
-from nvrc.params.initdata import HEADER, TOPOLOGY, Initdata, is_initdata, packed_size, read_initdata, unpack_disk
+from nvrc.params.initdata import HEADER, Initdata, is_initdata, packed_size, read_initdata, unpack_disk
 from nvrc.params.module_options import ModuleOption
-from nvrc.params.policy import Policy
+from nvrc.params.policy import TOPOLOGY, Policy
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.trouble import Trouble, remark
 

@@ -14,6 +14,8 @@ import zlib
 
 from guest_cdi.lean.light import Iterator, Mapping, NamedTuple
 from nvrc.params.cmdline import Token, shown
+from nvrc.params.parse import Parsed, Problem, Severity, parse
+from nvrc.params.policy import TOPOLOGY, Policy
 from nvrc.params.values import text
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.nearmiss import closest
@@ -21,7 +23,7 @@ from nvrc.vocabulary.nearmiss import closest
 MAGIC, HEADER, SECTOR = b"initdata", 16, 512
 # Kubernetes keeps the annotations of a pod below 256 KiB; the agent takes a policy of 16 MiB at most.
 PACKED_LIMIT, TEXT_LIMIT, OWN_LIMIT = 1 << 20, 4 << 20, 64 << 10
-OWN, TOPOLOGY = "nvrc.toml", "nccl-topology.xml"
+OWN = "nvrc.toml"
 ENTRIES = ("aa.toml", "cdh.toml", "policy.rego", OWN, TOPOLOGY)
 ALGORITHMS, VERSION = ("sha256", "sha384", "sha512"), "0.1.0"
 GZIP = 31  # zlib's number for the gzip format and nothing else
@@ -100,6 +102,15 @@ def read_initdata(document: bytes) -> Initdata:
         raise _wrong("; ".join(mistakes))
     return Initdata(str(algorithm), _digest(str(algorithm), document), data, tokens,
                     tuple(_unknown(found, data)))
+
+
+def parse_both(line: bytes, policy: Policy, pod: Initdata) -> Parsed:
+    """A command line and what the pod gives beside it, under the image's policy. What the agent takes is its matter."""
+    parsed = parse(line, policy, pod.tokens)
+    if TOPOLOGY not in pod.entries or policy.allows_initdata(TOPOLOGY):
+        return parsed
+    refused = Problem(Severity.ERROR, TOPOLOGY, "is not among what the image's policy lets initdata decide")
+    return parsed._replace(problems=(*parsed.problems, refused))
 
 
 def _tokens(own: str, mistakes: list[str]) -> Iterator[Token]:

@@ -3,8 +3,8 @@
 
 The file is part of the measured image, the command line is not the image owner's. `pin` fixes a value, `deny` refuses
 a parameter, `allow` refuses all others, `limit` bounds a value, `strict` turns warnings into errors, `words` names what
-else may stand on the line, `initdata` which parameters a pod may give there. Every name and value is checked against
-the tables when the file is read, and all mistakes are reported together.
+else may stand on the line, `initdata` which parameters a pod may give there, and whether it may describe its host for
+NCCL. Every name and value is checked against the tables when the file is read, and all mistakes are reported together.
 docs/policy.md explains the file to its authors. An image without one has NO_POLICY.
 """
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SIZE_LIMIT = 64 << 10
 _SECTIONS = ("strict", "pin", "allow", "deny", "limit", "words", "initdata", "verifier")
 _STRICT = "nvrc.strict"
+TOPOLOGY = "nccl-topology.xml"  # an entry of initdata that PID 1 acts on, and an allow list of initdata may name
 
 
 class Limit(NamedTuple):
@@ -57,7 +58,7 @@ class Policy(NamedTuple):
 
     `words` bounds what is not ours (nvrc.params.words). None is an image without a policy: nothing is bounded.
     `sha256` is that of the file, by which reports and manifests name the policy. `initdata` names what a pod's own
-    file may decide, None for all that the line may.
+    may decide there, None for all that the line may.
     """
 
     pins: Mapping[str, Value] = MappingProxyType({})
@@ -71,7 +72,7 @@ class Policy(NamedTuple):
     verifier: str = ""
 
     def allows_initdata(self, name: str) -> bool:
-        """On top of what holds for the line."""
+        """A parameter, on top of what holds for the line, or TOPOLOGY."""
         return self.initdata is None or name in self.pins or _covered(name, self.initdata)
 
     def denies(self, name: str) -> bool:
@@ -239,7 +240,7 @@ def _names_one(row: Param, name: str, section: str, mistakes: list[str]) -> bool
     return True
 
 
-def _names(document: Mapping[str, object], section: str, mistakes: list[str]) -> tuple[str, ...]:
+def _names(document: Mapping[str, object], section: str, mistakes: list[str], also: str = "") -> tuple[str, ...]:
     given = document.get(section, [])
     if not isinstance(given, list):
         mistakes.append(f"{section} is not a list of names")
@@ -248,7 +249,7 @@ def _names(document: Mapping[str, object], section: str, mistakes: list[str]) ->
     if len(names) < len(given):
         mistakes.append(f"{section} holds something that is not a name")
     for name in names:
-        if driver_option(name) == name:
+        if driver_option(name) == name or (also and name == also):
             continue
         if not name.endswith("*"):
             _row(section, name, mistakes)
@@ -272,8 +273,8 @@ def _with_initdata(policy: Policy, section: object, mistakes: list[str]) -> Poli
     required = section.get("require", False)
     if not isinstance(required, bool):
         mistakes.append("initdata require is neither true nor false")
-    return policy._replace(initdata=_names(section, "allow", mistakes) if "allow" in section else None,
-                           requires_initdata=required is True)
+    allow = _names(section, "allow", mistakes, also=TOPOLOGY) if "allow" in section else None
+    return policy._replace(initdata=allow, requires_initdata=required is True)
 
 
 def _words(document: Mapping[str, object], mistakes: list[str]) -> tuple[str, ...]:

@@ -33,11 +33,12 @@ def run(system: System, facts: Facts) -> Facts:
     parsed, found = parse(line, policy), replace(facts, policy=policy.sha256, verifier=policy.verifier)
     if may_have_initdata(system, policy):
         from nvrc.confidential.initdata import find_initdata  # what most boots go without
+        from nvrc.params.initdata import parse_both
 
         pod, remarks = find_initdata(system, policy, parsed.settings.module_options, mount_optional)
         found = replace(found, initdata=pod.told() if pod else "", pod_topology=pod.topology if pod else "",
                         warnings=facts.warnings + remarks)
-        parsed = _add_initdata(parsed, parse(line, policy, pod.initdata.tokens), pod.initdata) if pod else parsed
+        parsed = _add_initdata(parsed, parse_both(line, policy, pod.initdata), pod.initdata) if pod else parsed
     problems = tuple(str(problem) for problem in parsed.problems)
     try:
         parsed.raise_on_error()

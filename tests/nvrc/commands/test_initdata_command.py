@@ -75,6 +75,21 @@ def test_make_refuses_what_the_image_would(files: Path) -> None:
     assert "nvrc.toml: nvrc.gpus: is 2, but the image's policy admits at least 4" in err
 
 
+def test_a_description_of_the_host_is_held_against_the_policy_as_well(files: Path) -> None:
+    (files / "nccl-topology.xml").write_text("<system/>", encoding="utf-8")
+    (files / "narrow.toml").write_text('initdata = { allow = ["nvrc.gpus"] }\n', encoding="utf-8")
+    given = [str(files / "nccl-topology.xml"), "--policy", str(files / "narrow.toml")]
+    status, out, err = call("initdata", "make", *given)
+    assert (status, out) == (2, b"")
+    assert "initdata: nccl-topology.xml: is not among what the image's policy lets initdata decide" in err
+    _status, out, _err = call("initdata", "make", "--as", "toml", given[0])
+    (files / "given.toml").write_bytes(out)
+    for words in (("initdata", "check", str(files / "given.toml")), ("plan", "--machine", "H100", "--initdata", str(files / "given.toml"))):
+        assert call(*words)[0] == 0
+        status, out, _err = call(*words, "--policy", str(files / "narrow.toml"))
+        assert (status, b"nccl-topology.xml" in out) == (1, True)
+
+
 @pytest.mark.parametrize(("names", "words"), [
     (("policy.toml",), "policy.toml: its name is not one of aa.toml, cdh.toml, policy.rego, nvrc.toml, nccl-topology.xml"),
     (("nvrc.toml", "nvrc.toml"), "nvrc.toml: nvrc.toml is given twice"),

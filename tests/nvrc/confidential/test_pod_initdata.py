@@ -225,6 +225,22 @@ def test_a_policy_that_requires_it(system: FakeSystem) -> None:
     assert code_of(system) == ("E_INITDATA", "initdata: no disk has it, and the image's policy requires it")
 
 
+@pytest.mark.parametrize(("policy", "is_good"), [
+    ("", True), ('words = ["*"]\n', True), ('words = ["*"]\ninitdata = { require = true }\n', True),
+    ('words = ["*"]\ninitdata = { allow = ["nvrc.gpus", "nccl-topology.xml"] }\n', True),
+    ('words = ["*"]\ninitdata = { allow = ["nvrc.*"] }\n', False)], ids=["none", "silent", "require", "named", "left-out"])
+def test_a_policy_says_whether_the_pod_may_describe_its_host(system: FakeSystem, policy: str, is_good: bool) -> None:
+    attach(system, "vda", pack_disk(DOCUMENT + b'"nccl-topology.xml" = "<system/>"\n'))
+    if policy:
+        system.put("/etc/nvrc/policy.toml", policy)
+    if is_good:
+        assert parameters.run(system, Facts()).pod_topology == "<system/>"
+        return
+    with pytest.raises(FailedWithFacts, match=r"nccl-topology\.xml: is not among what the image's policy lets initdata decide") as caught:
+        parameters.run(system, Facts())
+    assert caught.value.code == "E_PARAMETERS"
+
+
 def test_a_mistake_in_it_ends_the_boot_as_one_of_the_line_does(system: FakeSystem) -> None:
     attach(system, "vda", pack_disk(DOCUMENT.replace(b"nvrc.gpus", b"nvrc.gpu")))
     with pytest.raises(FailedWithFacts, match=r"nvrc\.gpu: is in initdata and is not a parameter") as caught:
