@@ -85,7 +85,8 @@ def run(places: Places, rows: Sequence[Row], jobs: int) -> int:
     low = 0
     with contextlib.ExitStack() as ending:
         for number in range(jobs):
-            free.put(copy := Copy.of(places.root, places.out / "mutate" / f"copy-{number}"))
+            # By process: two runs side by side are of two modules.
+            free.put(copy := Copy.of(places.root, places.out / "mutate" / f"copy-{os.getpid()}-{number}"))
             ending.callback(copy.close)
         for row in rows:
             figures = measure(places, site, row, free, jobs)
@@ -109,7 +110,7 @@ def measure(places: Places, site: Path, row: Row, free: queue.SimpleQueue[Copy],
             free.put(copy)
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda copy: copy.begin(row.module, row.tests), copies))
+        list(pool.map(lambda copy: copy.begin(row.module, row.tests, apart=row.apart), copies))
         for copy in copies:
             free.put(copy)
         noticed = list(pool.map(notices, mutants))

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks the same tests about one mutant after another: `python -P forks.py ROOT MODULE TEST ...`, in ROOT.
+"""Asks the same tests about one mutant after another: `python -P forks.py ROOT MODULE here|apart TEST ...`, in ROOT.
 
 pytest collects once. Each line of JSON on stdin ({"source", "limit_s"}) gets a fork of the collected session in which
 the functions of the module have the code of that source, and one line of JSON on stdout: true, noticed (or never
 ended); false, not noticed; null, the source differs outside of functions, so nothing was asked. What noticed last is
 asked first. Not noticed is no proof here: values that were computed while collecting are those of the original.
+`apart`: a fork has a mount namespace of its own, so that one which takes the root away takes it from nobody else.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -24,20 +26,23 @@ from typing import BinaryIO
 
 import pytest
 
+CLONE_NEWNS = 0x20000
 
-def main(root: Path, module: str, words: Sequence[str]) -> int:
+
+def main(root: Path, module: str, where: str, words: Sequence[str]) -> int:
     with open(os.dup(0), "rb") as questions, open(os.dup(1), "wb") as answers:
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(nothing, number)
-        return int(pytest.main(["-s", *words], plugins=[Session(root / module, questions, answers)]))
+        session = Session(root / module, where == "apart", questions, answers)
+        return int(pytest.main(["-s", *words], plugins=[session]))
 
 
 class Session:
     """A pytest plugin. State: in a fork, the file that the name of the test that noticed goes to."""
 
-    def __init__(self, module: Path, questions: BinaryIO, answers: BinaryIO) -> None:
-        self._module, self._questions, self._answers = module, questions, answers
+    def __init__(self, module: Path, apart: bool, questions: BinaryIO, answers: BinaryIO) -> None:
+        self._module, self._apart, self._questions, self._answers = module, apart, questions, answers
         self._told = -1
 
     @pytest.hookimpl(tryfirst=True)
@@ -69,6 +74,8 @@ class Session:
         self._told = os.memfd_create("noticed")
         if (child := os.fork()) == 0:
             os.setsid()
+            if self._apart and ctypes.CDLL(None).unshare(CLONE_NEWNS):
+                os._exit(1)
         return child
 
     def _ask_first(self, session: pytest.Session) -> None:
@@ -125,4 +132,4 @@ def ended(child: int, limit_s: float, questions: BinaryIO) -> bool:
 
 
 if __name__ == "__main__":
-    os._exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))
+    os._exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]))

@@ -3,7 +3,8 @@
 
 A row is a module and the tests whose subject it is: no more than that, since every mutant runs them until one fails.
 What a module only looks up (words of messages, the kernel's names and numbers) is no decision: `tables` names the
-module-level names whose value is left alone.
+module-level names whose value is left alone. `apart`: the tests are those of the namespace tier, and a mutant may do to
+the machine what the module only does in namespaces; each gets namespaces of its own, which takes root.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ class Row:
     module: str
     tests: tuple[str, ...]
     tables: tuple[str, ...] = ()
+    apart: bool = False
 
     @property
     def name(self) -> str:
         return self.module.removeprefix("build/").removesuffix(".py").replace("/", ".")
 
 
-def row(module: str, *tests: str, tables: tuple[str, ...] = ()) -> Row:
-    return Row(module=module, tests=tuple(f"tests/{test}" for test in tests), tables=tables)
+def row(module: str, *tests: str, tables: tuple[str, ...] = (), apart: bool = False) -> Row:
+    return Row(module=module, tests=tuple(f"tests/{test}" for test in tests), tables=tables, apart=apart)
 
 
 ROWS = (
@@ -41,9 +43,12 @@ ROWS = (
     row("nvrc/services/ledger.py", "nvrc/services/test_persistence.py"),
     row("nvrc/nvml/count.py", "nvrc/nvml/test_nvml_boot.py"),
     row("nvrc/nvml/identity.py", "nvrc/nvml/test_gpu_identity.py"),
-    row("nvrc/nvml/judge.py", "nvrc/nvml/test_nvml_confidential.py", "nvrc/nvml/test_nvml_boot.py"),
+    row("nvrc/nvml/judge.py", "nvrc/nvml/test_nvml_confidential.py", tables=("_CPUS",)),
     row("nvrc/nvml/confidential.py", "nvrc/nvml/test_nvml_confidential.py"),
-    row("nvrc/nvml/readiness.py", "nvrc/nvml/test_gpu_identity.py", "nvrc/nvml/test_nvml_boot.py"),
+    row("nvrc/nvml/readiness.py", "nvrc/nvml/test_nvml_confidential.py", "nvrc/nvml/test_gpu_identity.py"),
+    row("nvrc/nvml/ready.py", "nvrc/nvml/test_nvml_confidential.py", "nvrc/nvml/test_key_rotation.py"),
+    row("nvrc/steps/ready_state.py", "nvrc/nvml/test_nvml_confidential.py", "nvrc/nvml/test_key_rotation.py",
+        "nvrc/nvml/test_gpu_identity.py", "nvrc/confidential/test_attest.py"),
     row("nvrc/engine/executor.py", "nvrc/engine/test_executor.py"),
     row("nvrc/engine/ledger.py", "nvrc/nvml/test_gpu_identity.py", "nvrc/nvml/test_nvml_boot.py"),
     row("nvrc/pid1/supervise.py", "nvrc/pid1/test_supervise.py"),
@@ -51,8 +56,8 @@ ROWS = (
     row("nvrc/extensions/verity.py", "nvrc/extensions/test_verity.py"),
     row("nvrc/extensions/disks.py", "nvrc/extensions/test_extension_disks.py"),
     row("guest_cdi/hooks/root.py", "guest_cdi/test_hook_root.py", "guest_cdi/test_hook_attacks.py"),
-    row("guest_cdi/hooks/confine.py", "guest_cdi/test_hook_syscalls.py", "guest_cdi/test_hook_effects.py",
-        "guest_cdi/test_hook_attacks.py"),
+    row("guest_cdi/hooks/confine.py", "guest_cdi/test_hook_ldcache.py", "namespace/test_hooks_ldcache.py",
+        "namespace/test_hooks_escape.py", apart=True),
     row("build/nvrc_build/tree/tree.py", "image/tree/test_tree_and_cpio.py"),
     row("build/nvrc_build/output/verity.py", "image/output/test_verity_and_disk.py"),
 )

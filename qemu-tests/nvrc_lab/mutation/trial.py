@@ -25,9 +25,12 @@ from nvrc_lab.ground.errors import LabError
 
 PATIENCE_S = 60.0  # beside what the tests need unharmed, times three: a busy machine is no endless loop
 LONGEST_S = 600.0
+MEMORY = "/dev/shm"  # tests write small files by the hundred, for which a slow disk takes 20 times as long
 FORKS = Path(__file__).with_name("forks.py")
-# What needs root or a VM takes too long to be asked a hundred times.
-PYTEST = ("-x", "-q", "--tb=short", "-p", "no:xdist", "-m", "not namespace and not qemu and not gpu")
+PYTEST = ("-x", "-q", "--tb=short", "-p", "no:xdist", "-m")
+# What needs a VM takes too long to be asked a hundred times. What needs root is asked by rows that say so.
+TIERS = {False: "not namespace and not qemu and not gpu", True: "not qemu and not gpu"}
+APART = ("unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 class Seen(Enum):
@@ -37,15 +40,16 @@ class Seen(Enum):
 
 
 class Copy:
-    """State: the collected session of the module that is asked about, and how often a module was written."""
+    """State: the collected session of the module that is asked about, in namespaces or not; the number of writes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         # Not in the temporary folder of all pytest runs: each would first remove what others have left there.
-        self._temporary = Path(tempfile.mkdtemp(prefix="mutate-"))
+        self._temporary = Path(tempfile.mkdtemp(prefix="mutate-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
         self._session: subprocess.Popen[bytes] | None = None
         self.limit_s = LONGEST_S
         self._writes = 0
+        self._apart = False
 
     @classmethod
     def of(cls, checkout: Path, root: Path) -> Copy:
@@ -66,9 +70,13 @@ class Copy:
         self._writes += 1
         os.utime(path, (self._writes, self._writes))
 
-    def begin(self, module: str, tests: Sequence[str]) -> None:
+    def begin(self, module: str, tests: Sequence[str], *, apart: bool = False) -> None:
         """The tests must pass on what is there: one that fails anyway notices nothing."""
-        argv = [sys.executable, "-P", str(FORKS), str(self.root), module, *self._words(tests)]
+        if apart and os.geteuid() != 0:
+            raise LabError(f"the tests of {module} make namespaces, which takes root", "repeat the command as root")
+        self._apart = apart
+        argv = [*self._program(), "-P", str(FORKS), str(self.root), module, "apart" if apart else "here",
+                *self._words(tests)]
         self._session = subprocess.Popen(argv, cwd=self.root, env=self._environment(), stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE)
         started = time.monotonic()
@@ -96,7 +104,7 @@ class Copy:
         return noticed
 
     def ask(self, tests: Sequence[str], limit_s: float = LONGEST_S) -> tuple[Seen, str]:
-        argv = [sys.executable, "-m", "pytest", *self._words(tests)]
+        argv = [*self._program(), "-m", "pytest", *self._words(tests)]
         child = subprocess.Popen(argv, cwd=self.root, env=self._environment(), stdin=subprocess.DEVNULL,
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -110,15 +118,19 @@ class Copy:
 
     def close(self) -> None:
         self.end_session()
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        for folder in (self._temporary, self.root):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def end_session(self) -> None:
         if self._session is not None:
             self._session.communicate()
             self._session = None
 
+    def _program(self) -> list[str]:
+        return [*(APART if self._apart else ()), sys.executable]
+
     def _words(self, tests: Sequence[str]) -> list[str]:
-        return [*PYTEST, f"--basetemp={self._temporary}/pytest", *tests]
+        return [*PYTEST, TIERS[self._apart], f"--basetemp={self._temporary}/pytest", *tests]
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": f"{self.root}:{self.root}/build:{self.root}/qemu-tests",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -94,6 +95,26 @@ def test_a_program_that_a_test_starts_runs_the_mutant(tmp_path: Path) -> None:
     with a_copy(tmp_path, STARTS) as copy:
         copy.begin("module.py", ["tests"])
         assert copy.notices("module.py", MODULE.replace("!=", "=="), ["tests"])
+
+
+@pytest.mark.namespace
+@pytest.mark.parametrize("own", [False, True], ids=["a fork", "a process of its own"])
+def test_a_module_that_changes_mounts_has_them_to_itself(tmp_path: Path, own: bool) -> None:
+    test = ("import os\nfrom pathlib import Path\n\ndef space(process: object) -> str:\n"
+            "    return os.readlink(f'/proc/{process}/ns/mnt')\n\ndef test_apart() -> None:\n"
+            "    assert space('self') != Path('../space').read_text()\n"
+            "    assert os.getppid() == 0 or space('self') != space(os.getppid())  # the session of all forks\n")
+    (tmp_path / "space").write_text(os.readlink("/proc/self/ns/mnt"))
+    with a_copy(tmp_path, test) as copy:
+        copy.begin("module.py", ["tests"], apart=True)
+        if own:
+            assert copy.ask(["tests"])[0] is Seen.SURVIVED
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may make namespaces")
+def test_a_module_that_changes_mounts_is_asked_by_root_only(tmp_path: Path) -> None:
+    with a_copy(tmp_path, NOTICES) as copy, pytest.raises(LabError, match="takes root"):
+        copy.begin("module.py", ["tests"], apart=True)
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["a fork", "a process of its own"])
