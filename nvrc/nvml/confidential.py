@@ -42,15 +42,15 @@ def _read_multi_gpu(nvml: ModuleType) -> int:
     """Drivers before 550 do not know the question: there is no such mode with them."""
     settings = nvml.c_nvmlSystemConfComputeSettings_v1_t()
 
-    def nvmlSystemGetConfComputeSettings() -> bool:  # noqa: N802 - the name goes into the message
+    def nvmlSystemGetConfComputeSettings() -> int:  # noqa: N802 - the name goes into the message
         # nvidia-ml-py hands out the return code here instead of raising, and does not take the address.
         code = nvml.nvmlSystemGetConfComputeSettings(ctypes.byref(settings))
         if code != nvml.NVML_SUCCESS:
             raise nvml.NVMLError(code)
-        return True
+        return int(settings.multiGpuMode)
 
     told = _unless_without(nvmlSystemGetConfComputeSettings)
-    return NOT_TOLD if told is None else int(settings.multiGpuMode)
+    return NOT_TOLD if told is None else told
 
 
 def _read_memory(session: Session, index: int) -> CcMemory:

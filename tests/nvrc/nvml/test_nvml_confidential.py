@@ -67,6 +67,7 @@ def test_modes(system: CcSystem | None, protected: tuple[int, ...], mode: Mode) 
     pytest.param(DEVTOOLS, (0, -(1 << 63)), "E_CC_UNKNOWN", "cannot be: GPU 1", id="negative memory, developer tools"),
     pytest.param(ON, (80, -1), "E_CC_UNKNOWN", "NVML does not report protected memory on GPU 1", id="silent GPU"),
     pytest.param(ON, (80, 0), "E_CC_DISAGREE", "protected on GPU 0 and not on GPU 1", id="mixed"),
+    pytest.param(ON, (1, 0), "E_CC_DISAGREE", "protected on GPU 0 and not on GPU 1", id="the smallest size there is"),
     pytest.param(PPCIE, (80, 0), "E_CC_DISAGREE", "protected on GPU 0 and not on GPU 1", id="mixed, protected PCIe"),
     pytest.param(OFF, (80, 0), "E_CC_DISAGREE", "protected on GPU 0 and not on GPU 1", id="mixed, off"),
     pytest.param(ON, (0, 0), "E_CC_DISAGREE", "no memory of it on GPU 0, GPU 1", id="GPUs against machine"),
@@ -143,6 +144,7 @@ def refused(guest: GpuGuest) -> NvrcError:
     ("", CONFIDENTIAL, "", "E_CC_DISAGREE"),
     ("", f"{CONFIDENTIAL}\nfail nvmlDeviceGetConfComputeMemSizeInfo gpu=1 3", "cc=on", "E_CC_UNKNOWN"),
     ("", f"{CONFIDENTIAL}\nfail nvmlSystemGetConfComputeState 4", "cc=on", "E_CC_UNKNOWN"),
+    ("", f"{CONFIDENTIAL}\nfail nvmlSystemGetConfComputeSettings 4", "cc=on", "E_CC_UNKNOWN"),
 ])
 def test_modes_that_end_the_boot(gpu_guest: MakeGuest, cmdline: str, text: str, keys: str, code: str) -> None:
     guest = gpu_guest(cmdline, text=text, keys=keys)
