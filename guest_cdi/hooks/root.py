@@ -17,7 +17,7 @@ from types import TracebackType
 
 from guest_cdi.lean import linux
 from guest_cdi.lean.errors import CdiError
-from guest_cdi.lean.light import Self
+from guest_cdi.lean.light import Callable, Self
 
 IN_ROOT = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
 DIRECTORY = os.O_PATH | os.O_DIRECTORY
@@ -104,7 +104,7 @@ class Root(Handle):
 
     def list(self, path: str, limit: int = LISTING_LIMIT) -> list[str]:
         """The names in a directory, sorted."""
-        with self.open(path, DIRECTORY) as found, Handle(reopen(found.fd, os.O_RDONLY | os.O_DIRECTORY)) as opened:
+        with self.open(path, DIRECTORY) as found, Handle(reopen(found.fd, os.O_RDONLY)) as opened:
             names: list[str] = []
             with os.scandir(opened.fd) as entries:
                 for entry in entries:
@@ -130,7 +130,7 @@ def reopen(fd: int, flags: int) -> int:
 
 def read_bounded(fd: int, limit_bytes: int, about: str) -> bytes:
     data = bytearray()
-    while chunk := os.read(fd, limit_bytes + 1 - len(data)):
+    while chunk := os.read(fd, limit_bytes + 1):
         data += chunk
         if len(data) > limit_bytes:
             raise OSError(errno.EFBIG, f"larger than {limit_bytes} bytes", about)
@@ -200,12 +200,17 @@ class _naming:  # noqa: N801 - reads as the statement it is
 
 
 def _lookup(dir_fd: int, path: str, flags: int, resolve: int) -> int:
-    for _ in range(LOOKUP_ATTEMPTS - 1):
-        try:
-            return linux.openat2(dir_fd, path, flags, resolve=resolve)
-        except BlockingIOError:
-            continue
-    return linux.openat2(dir_fd, path, flags, resolve=resolve)
+    return persevere(lambda: linux.openat2(dir_fd, path, flags, resolve=resolve))
+
+
+def persevere(look_up: Callable[[], int], attempts: int = LOOKUP_ATTEMPTS) -> int:
+    """What is found, by the last of so many attempts if the kernel puts off all others."""
+    try:
+        return look_up()
+    except BlockingIOError:
+        if attempts == 1:
+            raise
+    return persevere(look_up, attempts - 1)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 from pathlib import Path
@@ -205,6 +206,35 @@ def test_reopen_notices_another_file(tree: Path) -> None:
     finally:
         os.close(first)
         os.close(second)
+
+
+@pytest.mark.parametrize(("refusals", "asked"), [(0, 1), (1, 2), (127, 128), (128, 128), (500, 128)])
+def test_a_lookup_that_the_kernel_puts_off_is_repeated_though_not_for_ever(refusals: int, asked: int) -> None:
+    attempts: list[None] = []
+
+    def look_up() -> int:
+        attempts.append(None)
+        if len(attempts) <= refusals:
+            raise BlockingIOError
+        return 7
+
+    if refusals < 128:
+        assert confined.persevere(look_up) == 7
+    else:
+        with pytest.raises(BlockingIOError):
+            confined.persevere(look_up)
+    assert len(attempts) == asked
+
+
+def test_nothing_is_waited_for(tree: Path) -> None:
+    (tree / "file").touch()
+    with Root(str(tree)) as root, root.open_regular("/file") as found:
+        assert fcntl.fcntl(found.fd, fcntl.F_GETFL) & os.O_NONBLOCK
+
+
+def test_a_temporary_name_cannot_be_guessed() -> None:
+    names = {confined.random_name() for _ in range(100)}
+    assert (len(names), {len(bytes.fromhex(name)) for name in names}) == (100, {16})
 
 
 def test_create_never_follows_or_overwrites(tree: Path) -> None:
