@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import struct
 import subprocess
 from pathlib import Path
 from typing import NoReturn
@@ -102,7 +104,11 @@ def assert_confined(found: dict[str, list[str]], program: Path) -> None:
     assert [word for word in found["processes"][0].split() if word.isdigit()] == ["1"]
     assert found["exe"] == ["/memfd:ldconfig (deleted)"]
     assert found["inode"] != [f"{program.stat().st_dev}:{program.stat().st_ino}"]
-    assert found["net"] != [os.readlink("/proc/self/ns/net")]
+    assert found["stdin"] == ["/dev/null"]
+    for space in ("net", "ipc", "uts"):
+        assert found[space] and found[space] != [os.readlink(f"/proc/self/ns/{space}")]
+    assert [line.split() for line in found["Max"]] == [
+        ["core", "file", "size", "0", "0", "bytes"], ["data", "size", str(512 << 20), str(512 << 20), "bytes"]]
     assert found["mknod"] == found["chroot"] == ["Function not implemented"]
     assert found["Seccomp"] == ["2"]
     assert found["CapEff"] == found["CapBnd"] == [CONFINED_CAPABILITIES]
@@ -215,6 +221,23 @@ def test_a_program_that_the_kernel_refuses(tmp_path: Path) -> None:
     in_cell(body)
 
 
+def test_the_program_does_not_outlive_the_hook(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, DEBIAN)
+    allow_all = struct.pack("<HBBI", 6, 0, 0, 0x7FFF0000)
+    with Root(str(tree)) as root:
+        place = confine.Place(root.path, root.identity(), False, ())
+
+    def body() -> None:
+        libc, signal = ctypes.CDLL(None), ctypes.c_int()
+        refused = pytest.raises(OSError, match=r"Exec format error|Permission denied")
+        with Handle(os.memfd_create("no-program")) as empty, Handle(os.open(os.devnull, os.O_RDWR)) as null, refused:
+            confine._become(empty.fd, ("x",), place, null.fd, allow_all)
+        assert libc.prctl(2, ctypes.byref(signal)) == 0  # PR_GET_PDEATHSIG
+        assert signal.value == 9
+
+    in_cell(body)
+
+
 def test_nothing_is_imported_from_the_container(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"evil/hooks_unknown_module.py": "open('/owned', 'w').close()\n"})
     with Root(str(tree)) as root:
@@ -250,7 +273,7 @@ def test_a_child_that_fails_says_why(failure: BaseException) -> None:
     child = confine.fork(body, writer)
     os.close(writer)
     _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == confine.FAILED
+    assert os.waitstatus_to_exitcode(status) == 125
     assert os.read(reader, 1000).decode("utf-8", "surrogateescape").startswith(f"{type(failure).__name__}: {failure}")
     os.close(reader)
     # The namespace was for that child: its end is not the end of ours.

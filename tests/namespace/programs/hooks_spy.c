@@ -59,6 +59,8 @@ int main(int argc, char **argv, char **envp)
     fprintf(out, "pid %d\n", (int)getpid());
     link_of(out, "exe", "/proc/self/exe");
     link_of(out, "net", "/proc/self/ns/net");
+    link_of(out, "ipc", "/proc/self/ns/ipc");
+    link_of(out, "uts", "/proc/self/ns/uts");
     link_of(out, "stdin", "/proc/self/fd/0");
     if (!stat("/proc/self/exe", &self))
         fprintf(out, "inode %lu:%lu\n", (unsigned long)self.st_dev, (unsigned long)self.st_ino);
@@ -70,6 +72,8 @@ int main(int argc, char **argv, char **envp)
     lines_of(out, "/proc/self/status", "CapBnd:");
     lines_of(out, "/proc/self/status", "NoNewPrivs:");
     lines_of(out, "/proc/self/status", "Seccomp:");
+    lines_of(out, "/proc/self/limits", "Max core file size");
+    lines_of(out, "/proc/self/limits", "Max data size");
     lines_of(out, "/proc/self/mountinfo", "");
     fclose(out);
     while (!access("/spy-sleeps", F_OK))
