@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import random
 import shutil
@@ -29,6 +30,21 @@ def test_the_tree_has_as_many_blocks_as_the_data_need(blocks: int, tree_blocks: 
     assert (found.data_blocks, len(tree)) == (blocks, tree_blocks * BLOCK)
 
 
+@pytest.mark.parametrize(("blocks", "root_hash"), [
+    (2, "3ad2dfd0ac9964c1e9bf4dd15d6bf2a3886bd5ccb619dee649b0c17fc26eb731"),
+    (129, "56071f1abd03e11da906e19dec45791d651142e220ab10eb1cc98fb5f3598b0d"),
+    (300, "d39d61c6a260a3898ec01df9b0b0abf8b98065e31c6e1871a236a0bf8fd030a0"),
+])
+def test_the_root_hash_is_the_one_that_veritysetup_made(blocks: int, root_hash: str) -> None:
+    """Also on a machine without it."""
+    assert hash_tree(data(blocks), SALT)[0].root_hash == root_hash
+
+
+def test_the_root_of_one_block_is_its_own_salted_hash() -> None:
+    block = data(1).getvalue()
+    assert hash_tree(io.BytesIO(block), SALT)[0].root_hash == hashlib.sha256(bytes.fromhex(SALT) + block).hexdigest()
+
+
 def test_one_changed_bit_changes_the_root_hash() -> None:
     before, after = data(200), bytearray(data(200).getvalue())
     after[150 * BLOCK] ^= 1
@@ -36,6 +52,10 @@ def test_one_changed_bit_changes_the_root_hash() -> None:
 
 
 def test_the_salt_follows_from_the_data() -> None:
+    read_before = data(3)
+    read_before.read()
+    assert derive_salt(read_before) == derive_salt(data(3))
+    assert hash_tree(read_before, SALT) == hash_tree(data(3), SALT)
     assert derive_salt(data(3)) == derive_salt(data(3)) != derive_salt(data(4))
 
 
@@ -64,6 +84,8 @@ def test_parameters_are_read_in_any_order_and_written_in_one() -> None:
     assert expected.root_parameters() == (
         f'dm-mod.create="dm-verity,,,ro,0 16 verity 1 /dev/vda1 /dev/vda2 4096 4096 2 0 sha256 {"cd" * 32} {SALT}" '
         "root=/dev/dm-0 rootflags=ro rootfstype=erofs")
+    assert expected.root_parameters("/dev/sda1", "/dev/sda2", "ext4").endswith(
+        "root=/dev/dm-0 rootflags=data=ordered,errors=remount-ro ro rootfstype=ext4")
 
 
 @pytest.mark.parametrize("line", ["", "root_hash=00", LINE.replace("data_blocks=2", "data_blocks=two"),

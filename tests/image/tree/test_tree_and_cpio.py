@@ -72,6 +72,38 @@ def test_a_declared_folder_replaces_an_implied_one_and_nothing_else() -> None:
     assert tree.conflicts == ["slices 'base' and 'other' disagree on /usr: folder 0700 against folder 0755"]
 
 
+def test_what_has_a_name_gives_way_to_a_replacement_only() -> None:
+    tree = small_tree()
+    before = len(tree)
+    tree.replace_file("/usr/bin/tool", b"new", BASE)
+    assert (len(tree), tree.conflicts) == (before, [])
+    found = tree.get("/usr/bin/tool")
+    assert found is not None and (found.read(), found.size, found.mode) == (b"new", 3, 0o644)
+    tree.add_link("/usr", "opt", OTHER)
+    tree.add_folder("/init", OTHER)
+    assert tree.conflicts == [
+        "slices 'implied' and 'other' disagree on /usr: folder 0755 against link 0777 opt",
+        "slices 'base' and 'other' disagree on /init: link 0777 usr/bin/tool against folder 0755"]
+
+
+def test_only_files_have_a_size_and_only_the_console_has_numbers() -> None:
+    assert [(entry.path, entry.size, entry.device) for entry in small_tree() if entry.size or any(entry.device)] == [
+        ("/dev/console", 0, (5, 1)), ("/usr/bin/tool", 3, (0, 0))]
+
+
+def test_slices_that_differ_in_one_attribute_disagree() -> None:
+    """All else is the same: what a container gets must not depend on which slice comes last."""
+    tree = Tree()
+    tree.add_file("/a", b"x", BASE, xattrs=(("security.capability", b"1"),))
+    tree.add_file("/a", b"x", OTHER, xattrs=(("security.capability", b"1"),))
+    assert tree.conflicts == []
+    tree.add_file("/a", b"x", OTHER)
+    tree.add_link("/b", "to", BASE)
+    tree.add_link("/b", "elsewhere", OTHER)
+    assert [conflict.partition(": ")[0] for conflict in tree.conflicts] == [
+        "slices 'base' and 'other' disagree on /a", "slices 'base' and 'other' disagree on /b"]
+
+
 @pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o6755])
 def test_a_setuid_file_is_a_finding(mode: int) -> None:
     tree = Tree()
