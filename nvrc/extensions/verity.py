@@ -100,7 +100,7 @@ def _make_node(system: System, pair: Pair, numbers: tuple[int, int]) -> None:
     except OSError as err:
         raise _failed(pair, f"cannot make {path}: {err.strerror}", "/dev must be writable and hold nothing of that name"
                       ) from err
-    if found is None or not stat.S_ISBLK(found.mode) or found[1:3] != numbers:
+    if found is None or not stat.S_ISBLK(found.mode) or (found.major, found.minor) != numbers:
         raise _failed(pair, f"{path} is not the block device {numbers[0]}:{numbers[1]}")
 
 

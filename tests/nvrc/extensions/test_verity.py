@@ -113,6 +113,17 @@ def test_a_refused_call_is_told_with_the_kernels_words_and_leaves_nothing(guest:
     assert len(guest.mapper.devices) == left
 
 
+def test_the_kernels_last_words_are_quoted_as_far_as_a_line_goes(guest: ExtensionGuest) -> None:
+    guest.mapper.fail["load"] = OSError(EINVAL, "Invalid argument")
+    guest.kernel_log = [b"3,1,2,-;device-mapper: table: an older one\n", b"3,2,2,-;device-mapper: table: " + b"x" * 500 + b"\n"]
+    assert refusal(guest).what.endswith(f'; the kernel says "device-mapper: table: {"x" * 138}"')
+
+
+def test_a_strange_table_is_quoted_as_far_as_a_line_goes(guest: ExtensionGuest) -> None:
+    guest.mapper.shown = lambda _table: f"8 linear {'y' * 900}"
+    assert refusal(guest).what.startswith(f'extension "gpu": the active table is "8 linear {"y" * 400}", not "1600 verity 1 ')
+
+
 def test_a_kernel_without_device_mapper_is_told(guest: ExtensionGuest) -> None:
     guest.devices.clear()
     err = refusal(guest)
@@ -137,10 +148,15 @@ def test_a_dev_that_cannot_be_written_is_told(guest: ExtensionGuest) -> None:
     assert "Read-only file system" in refusal(guest).what
 
 
-def test_a_node_that_is_not_what_was_made_is_refused(guest: ExtensionGuest) -> None:
+@pytest.mark.parametrize("found", [
+    pytest.param(None, id="none"), pytest.param(Node(stat.S_IFCHR | 0o600, 253, 0), id="no-block-device"),
+    pytest.param(Node(stat.S_IFBLK | 0o600, 253, 1), id="another-device"),
+    pytest.param(Node(stat.S_IFBLK | 0o600, 252, 0), id="another-driver"),
+])
+def test_a_node_that_is_not_what_was_made_is_refused(guest: ExtensionGuest, found: Node | None) -> None:
     class Lying(ExtensionGuest):
-        def make_node(self, path: str, node: Node) -> None:
-            pass
+        def find_node(self, path: str) -> Node | None:
+            return found
 
     lying = Lying(guest.root)
     lying.mapper, lying.images, lying.devices = guest.mapper, guest.images, guest.devices
