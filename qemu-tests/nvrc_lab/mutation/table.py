@@ -32,9 +32,11 @@ def row(module: str, *tests: str, tables: tuple[str, ...] = (), apart: bool = Fa
 
 ROWS = (
     row("nvrc/params/values.py", "nvrc/params/test_params_values.py", "nvrc/params/test_params_parse.py"),
-    row("nvrc/params/parse.py", "nvrc/params/test_params_parse.py", "nvrc/params/test_params_tokens.py",
-        "nvrc/params/test_params_values.py"),
-    row("nvrc/params/policy.py", "nvrc/params/test_policy.py"),
+    row("nvrc/params/parse.py", "nvrc/params/test_params_parse.py", "nvrc/params/test_policy.py",
+        "nvrc/params/test_initdata.py"),
+    row("nvrc/params/cmdline.py", "nvrc/params/test_params_tokens.py", "nvrc/params/test_params_parse.py"),
+    row("nvrc/params/extension.py", "nvrc/params/test_params_values.py"),
+    row("nvrc/params/policy.py", "nvrc/params/test_policy.py", "nvrc/params/test_initdata.py"),
     row("nvrc/params/words.py", "nvrc/params/test_words.py"),
     row("nvrc/params/claims.py", "nvrc/params/test_topology_claims.py"),
     row("nvrc/hardware/topology.py", "nvrc/hardware/test_topology.py", tables=("PRODUCTS",)),

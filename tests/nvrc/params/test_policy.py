@@ -171,6 +171,10 @@ UNUSABLE = {
     "limit upside down": (b"limit.nvrc.smi.pl = { min = 9, max = 3 }", ["limit nvrc.smi.pl: min 9 is above max 3"]),
     "limit outside the parameter": (b"limit.nvrc.smi.pl = { min = 0 }", ["'0' is not a whole number of watts"]),
     "limit by a table": (b"limit.nvrc.smi.pl = { min = {} }", ["limit nvrc.smi.pl: is not a string, a number"]),
+    "verifier by a name": (b'verifier = "v"', ["verifier is not the path of a program in the image"]),
+    "verifier by way of another folder": (b'verifier = "/usr/../v"', ["verifier is not the path of a program"]),
+    "verifier that cannot be printed": (b'verifier = "/usr/\\u0007v"', ["verifier is not the path of a program"]),
+    "verifier is a number": (b"verifier = 3", ["verifier is not the path of a program"]),
     "everything at once": (b'x = 1\nstrict = 2\npin.nvrc.q = 1\nlimit.nvrc.log = 1\nallow = 1\ndeny = 1', [
         "'x' is not one of", "strict is neither", "pin 'nvrc.q'", "limit nvrc.log", "allow is not", "deny is not"]),
 }
@@ -218,6 +222,10 @@ def test_an_unusable_file_is_refused_with_all_its_mistakes(data: bytes, parts: l
     assert [part for part in parts if part not in raised.value.what] == []
     assert raised.value.what.isascii()
     assert raised.value.what.isprintable()
+
+
+def test_a_verifier_is_a_path_and_may_be_left_out() -> None:
+    assert [load_policy(file).verifier for file in (b'verifier = "/usr/bin/v"', b'verifier = ""', b"")] == ["/usr/bin/v", "", ""]
 
 
 def test_quoted_and_bare_names_mean_the_same() -> None:
