@@ -140,6 +140,6 @@ def _running(system: Files) -> str:
         count = sum(system.exists(f"{paths.SANDBOX}/{name}/rootfs") for name in system.list_dir(paths.SANDBOX))
     except OSError:
         count = 0
-    if count == 1:
-        return "1 container without GPUs runs already"
-    return f"{count or 'no'} containers without GPUs run already"
+    if not count:
+        return "no container was started"
+    return f"{count} container{'s' * (count > 1)} without a GPU ran and end{'s' * (count == 1)} with the VM"

@@ -128,13 +128,17 @@ def test_what_is_not_accepted_sets_nothing(attested: Attested, lie: Callable[[Ch
     lie(attested.chain)
     failure = attested.fails()
     assert (failure.code, words in failure.what) == (code, True), failure.what
-    assert failure.what.endswith("; no containers without GPUs run already")
+    assert failure.what.endswith("; no container was started")
 
 
-def test_what_runs_already_is_told(attested: Attested) -> None:
-    attested.guest.system.put("/run/kata-containers/abc/rootfs/x")
+@pytest.mark.parametrize(("names", "told"), [
+    (("abc",), "1 container without a GPU ran and ends with the VM"), (("abc", "def"), "2 containers without a GPU ran and end with the VM"),
+])
+def test_what_runs_already_is_told(attested: Attested, names: tuple[str, ...], told: str) -> None:
+    for name in names:
+        attested.guest.system.put(f"/run/kata-containers/{name}/rootfs/x")
     attested.chain.refusals["GetToken"] = (5, "no")
-    assert attested.fails().what.endswith("; 1 container without GPUs runs already")
+    assert attested.fails().what.endswith(f"; {told}")
 
 
 def test_a_tee_that_the_agent_takes_for_none(attested: Attested) -> None:
