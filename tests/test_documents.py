@@ -70,7 +70,6 @@ ELSEWHERE = {
 # It rewrites rootfs/locks from an archive on the network; the rule on sources below is all that is held against it.
 WITHOUT = {"nvrc-image lock"}
 ELSEWHERE |= dict.fromkeys(("nvrc-image sign", "nvrc-image verify", "nvrc-image push", "nvrc-image pull"), "tests/image/after/test_share.py")
-ELSEWHERE["nvrc-image check-report"] = "tests/image/after/test_evidence.py"
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ NO_TABLE = {
     "nvrc-image overlay": "parameters and a path to copy", "nvrc-image check-extension": "one line for each finding", "nvrc-image enrol": "one line",
     "nvrc-image kata-config": "documents to copy", "nvrc-image measure": "digests and commands to copy",
     "nvrc-image sign": "one line for each file", "nvrc-image verify": "one line for each finding", "nvrc-image push": "a reference to copy",
-    "nvrc-image pull": "a path to copy", "nvrc-image check-report": "one line for each finding",
+    "nvrc-image pull": "a path to copy",
     "nvrc initdata digest": "a digest to copy", "nvrc initdata make": "an annotation to copy", "nvrc initdata check": "one line for each finding", "nvrc-image lock": "one line for each package",
 }
 MODULES = {"nvrc": "nvrc", "nvrc-image": "nvrc_build", "nvrc-lab": "nvrc_lab"}

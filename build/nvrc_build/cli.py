@@ -37,6 +37,7 @@ EPILOG = """examples:
   nvrc-image diff old/manifest.json lab     what changed
   nvrc-image measure lab --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --vcpus 1-8 -o values.json
   nvrc-image sign nvidia-confidential --key builder
+  nvrc-image verify nvidia-confidential --report report --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --vcpus 1-8
   nvrc-image overlay kata-base fixes/ --name kata-base-fixed
   nvrc-image check-extension nvidia-base-confidential kata-coco.img
   nvrc-image enrol nvidia --vars OVMF_VARS_4M.fd -o vars.fd
@@ -50,7 +51,7 @@ Exit status: 0 done, 1 a finding or a failed build, 2 the call was wrong or this
 
 
 # Commands whose status 1 is an answer: what cannot be compared is another thing than what differs.
-ANSWERS_BY_STATUS = ("diff", "verify", "check-report")
+ANSWERS_BY_STATUS = ("diff", "verify")
 BUILD_EXTRA = ("cyclonedx", "license_expression", "packageurl", "spdx_tools")
 
 
@@ -196,12 +197,10 @@ COMMANDS = (
             run=run_diff),
     Command(name="measure", help="the expected measurements of SEV-SNP or TDX, and how to register them with Trustee",
             arguments=trust.measure_arguments, run=trust.run_measure, epilog=trust.MEASURE_EPILOG),
-    Command(name="check-report", help="is an attestation report one of an image, and if not, which input differs",
-            arguments=evidence_command.add_arguments, run=evidence_command.run, epilog=evidence_command.EPILOG),
     Command(name="sign", help="sign all files of an image, and what it was made of, with a key of OpenSSH",
             arguments=share.sign_arguments, run=share.run_sign, epilog=share.SIGN_EPILOG),
-    Command(name="verify", help="is an image what its builder signed (exit 1 if a file differs)",
-            arguments=share.verify_arguments, run=share.run_verify, epilog=share.VERIFY_EPILOG),
+    Command(name="verify", help="is an image what its builder signed, and an attestation report one of it",
+            arguments=evidence_command.add_arguments, run=evidence_command.run, epilog=evidence_command.EPILOG),
     Command(name="push", help="an image to an OCI registry; prints the digest to pull it by",
             arguments=share.push_arguments, run=share.run_push, epilog=share.PUSH_EPILOG),
     Command(name="pull", help="an image from an OCI registry, by digest", arguments=share.pull_arguments,

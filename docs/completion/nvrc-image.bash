@@ -8,7 +8,6 @@ _nvrc_image() {
             '/inspect') at='inspect' ;;
             '/diff') at='diff' ;;
             '/measure') at='measure' ;;
-            '/check-report') at='check-report' ;;
             '/sign') at='sign' ;;
             '/verify') at='verify' ;;
             '/push') at='push' ;;
@@ -23,15 +22,14 @@ _nvrc_image() {
     case "$at $previous" in
         'measure --tee') words='snp tdx' ;;
         *) case "$at" in
-        '') words='build check inspect diff measure check-report sign verify push pull overlay check-extension enrol kata-config lock -h --help --version' ;;
+        '') words='build check inspect diff measure sign verify push pull overlay check-extension enrol kata-config lock -h --help --version' ;;
         'build') words='-h --help --out --cache --mirror --json --agent --components --agent-policy --policy --wait --declarations --archive --archive-key --package --kernel --driver-run' ;;
         'check') words='-h --help --out --cache --mirror --json --declarations --archive --archive-key' ;;
         'inspect') words='-h --help --out --cache --mirror --json --svg --table' ;;
         'diff') words='-h --help --out --cache --mirror --json' ;;
         'measure') words='-h --help --out --cache --mirror --json --tee --firmware --cmdline --kernel --vcpus --vcpu-type --guest-policy --qemu --memory --extension -o --output --compare' ;;
-        'check-report') words='-h --help --out --cache --mirror --json --firmware --cmdline --kernel --vcpus --vcpu-type --guest-policy --qemu --memory --initdata --or-cmdline --or-firmware' ;;
         'sign') words='-h --help --out --cache --mirror --json --key --builder' ;;
-        'verify') words='-h --help --out --cache --mirror --json --signers --identity' ;;
+        'verify') words='-h --help --out --cache --mirror --json --signers --identity --report --firmware --cmdline --kernel --vcpus --vcpu-type --guest-policy --qemu --memory --initdata --or-cmdline --or-firmware' ;;
         'push') words='-h --help --out --cache --mirror --json' ;;
         'pull') words='-h --help --out --cache --mirror --json -o --output --limit-mib --signers --identity' ;;
         'overlay') words='-h --help --out --cache --mirror --json -o --output --name' ;;

@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import shutil
-import struct
 import subprocess
 import sys
 import tomllib
@@ -26,6 +25,7 @@ import yaml
 from fakes import tdx
 from fakes.firmware import make_firmware
 from fakes.kata_images import IMAGES, make_image
+from fakes.snp import report as snp_report
 from nvrc.cli import load_command, make_parser
 from nvrc.pages.manual import describe_cdi, describe_nvrc
 from nvrc.params.initdata import read_initdata
@@ -74,8 +74,8 @@ STATUS = {
     "nvrc policy check policy.toml --cmdline 'nvrc.log=debug nvrc.cc=on'": (0, 1), "nvrc policy check policy.toml --cmdline 'nvrc.cc=on'": (0, 1),
     "guest-cdi validate nvidia.yaml": (0, 1), "nvrc plan --sysfs copy-of-sys --policy policy.toml --json": (0, 1), 'nvrc policy suggest "$(cat /proc/cmdline)" >policy.toml': (0, 1, 2),
     # Of a page whose other examples show failures.
-    'nvrc-image check-report nvidia-confidential report --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --vcpus 1-8 --initdata initdata.toml': (0,),
-    'nvrc-image check-report nvidia-confidential quote --firmware OVMF.inteltdx.fd --cmdline "console=hvc0"': (0,),
+    'nvrc-image verify nvidia-confidential --report report --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --vcpus 1-8 --initdata initdata.toml': (0,),
+    'nvrc-image verify nvidia-confidential --report quote --firmware OVMF.inteltdx.fd --cmdline "console=hvc0"': (0,),
     "nvrc-image verify DIR --signers allowed_signers --identity builder@example.com": (0,),
     "nvrc-image sign nvidia-confidential --key builder --builder https://ci.example.com/nvrc": (0,),
 }
@@ -143,13 +143,6 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def snp_report(measurement: bytes, host_data: bytes) -> bytes:
-    data = bytearray(1184)
-    struct.pack_into("<IIQ", data, 0, 2, 0, 0x30000)
-    data[0x90:0xC0], data[0xC0:0xE0] = measurement, host_data
-    return bytes(data)
-
-
 def make_tdx(folder: Path) -> None:
     """A firmware and a kernel as TDX measures them, and a quote of a machine that started with them."""
     image, firmware, kernel = folder / "out/images/nvidia-confidential", tdx.make_tdvf(), tdx.make_kernel()
@@ -172,7 +165,7 @@ def furnish(folder: Path, command: str) -> None:
     if "inteltdx" in command:
         make_tdx(folder)
     digest = snp_digest(Launch(firmware=folder / "OVMF.amdsev.fd", kernel=image / "vmlinuz", initrd=image / "initrd", cmdline="console=hvc0", vcpus=2, vcpu_type="EPYC-v4"))
-    (folder / "report").write_bytes(snp_report(digest, read_initdata(INITDATA).bound(32) if "--initdata" in command else bytes(32)))
+    (folder / "report").write_bytes(snp_report(digest, host_data=read_initdata(INITDATA).bound(32) if "--initdata" in command else bytes(32)))
     (folder / "image").mkdir()
     shutil.copyfile(folder / "policy.toml", folder / "image/policy.toml")
 

@@ -56,7 +56,7 @@ HOST_VALUES = (
 )
 TDX_HOST_VALUES = (
     HostValue(name="xfam", where="features of the host's processors that the class gives to guests: nvrc-image "
-              "check-report prints it of a guest's quote"),
+              "verify prints it of a guest's quote"),
 )
 GPU_HOST_VALUES = (
     HostValue(name="allowed_vbios_versions", where="nvidia-smi --query-gpu=vbios_version --format=csv,noheader in a VM "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that hand an image on: sign and verify its folder, push it to a registry and pull it by digest."""
+"""Commands that hand an image on: sign its folder, push it to a registry and pull it by digest."""
 
 from __future__ import annotations
 
@@ -21,12 +21,6 @@ SIGN_EPILOG = """examples:
 Writes provenance.intoto.json (an in-toto statement about every file of the folder, with a SLSA provenance) and its
 signature provenance.intoto.json.sig (OpenSSH, namespace nvrc-image). Put measurements (nvrc-image measure -o) into the
 folder before: every file of it is signed.
-"""
-VERIFY_EPILOG = """examples:
-  echo "builder@example.com namespaces=\\"nvrc-image\\" $(cat builder.pub)" >allowed_signers
-  nvrc-image verify nvidia-confidential --signers allowed_signers --identity builder@example.com
-
-Exit status 1: the signature is good, and a file differs, is missing, or is not signed.
 """
 PUSH_EPILOG = f"""examples:
   nvrc-image push nvidia-confidential registry.example.com/nvrc/nvidia-confidential:0.1.0
@@ -62,21 +56,6 @@ def run_sign(args: argparse.Namespace) -> int:
     else:
         print(f"{made}: {len(names)} files: {', '.join(names)}")
     return 0
-
-
-def verify_arguments(parser: argparse.ArgumentParser) -> None:
-    _image(parser)
-    _signers(parser, required=True)
-
-
-def run_verify(args: argparse.Namespace) -> int:
-    folder = _folder(args)
-    differs = verify_folder(folder, args.signers, args.identity)
-    if args.json:
-        write_document(sys.stdout, {"ok": not differs, "identity": args.identity, "differences": list(differs)})
-    else:
-        print("".join(f"{line}\n" for line in differs) or f"{folder}: good, signed by {args.identity}\n", end="")
-    return 1 if differs else 0
 
 
 def verify_folder(folder: Path, signers: Path, identity: str) -> tuple[str, ...]:
@@ -115,7 +94,7 @@ def pull_arguments(parser: argparse.ArgumentParser) -> None:
                         help="a folder that does not exist yet")
     parser.add_argument("--limit-mib", type=int, default=16384, metavar="N",
                         help="most MiB of all files (default: %(default)s)")
-    _signers(parser, required=False)
+    signer_arguments(parser)
 
 
 def run_pull(args: argparse.Namespace) -> int:
@@ -123,11 +102,10 @@ def run_pull(args: argparse.Namespace) -> int:
     if not reference.digest:
         raise WrongCallError(f"{args.reference} has no digest: the registry can move a tag",
                              "write HOST[:PORT]/NAME@sha256:HEX, as push printed it")
-    if (args.signers is None) != (args.identity is None):
-        raise WrongCallError("--signers and --identity belong together", "give both, or neither")
+    is_signed = has_signers(args)
 
     def check(folder: Path) -> None:
-        differs = verify_folder(folder, args.signers, args.identity) if args.signers is not None else ()
+        differs = verify_folder(folder, args.signers, args.identity) if is_signed else ()
         if differs:
             raise BuildError(f"{args.reference} differs from what {args.identity} signed", "use what was signed",
                              findings=differs)
@@ -145,10 +123,15 @@ def _image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", help="an image in OUT/images, its folder, or its manifest.json")
 
 
-def _signers(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    parser.add_argument("--signers", type=Path, required=required, metavar="FILE",
-                        help="allowed_signers, as in ssh-keygen(1)")
-    parser.add_argument("--identity", required=required, metavar="WHO", help="who has to have signed, as in that file")
+def signer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--signers", type=Path, metavar="FILE", help="allowed_signers, as in ssh-keygen(1)")
+    parser.add_argument("--identity", metavar="WHO", help="who has to have signed, as in that file")
+
+
+def has_signers(args: argparse.Namespace) -> bool:
+    if (args.signers is None) != (args.identity is None):
+        raise WrongCallError("--signers and --identity belong together", "give both, or neither")
+    return args.signers is not None
 
 
 def _folder(args: argparse.Namespace) -> Path:

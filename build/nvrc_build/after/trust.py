@@ -50,8 +50,9 @@ def measure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare", type=Path, metavar="FILE", help="compare with reference values; exit 1 if unequal")
 
 
-def launch_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--firmware", type=Path, required=True, help="OVMF with SEV or TDX metadata")
+def launch_arguments(parser: argparse.ArgumentParser, *, is_for_a_report: bool = False) -> None:
+    parser.add_argument("--firmware", type=Path, required=not is_for_a_report,
+                        help=f"OVMF with SEV or TDX metadata{', needed with --report' if is_for_a_report else ''}")
     parser.add_argument("--cmdline", default="", help="kernel command line; a disk image's root parameters are added")
     parser.add_argument("--kernel", type=Path, help="kernel (default: the image's own)")
     parser.add_argument("--vcpus", default="1", metavar="N[-M]",

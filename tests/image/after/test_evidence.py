@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,21 +12,15 @@ import pytest
 
 from fakes.documents import unset
 from fakes.firmware import make_firmware
+from fakes.snp import report as snp_report
 from fakes.tdx import Told, quote
 from nvrc.params.initdata import read_initdata
 from nvrc_build.after.measure import Launch, snp_digest
 from nvrc_build.cli import main
 
-POLICY, LINE = 0x30000, "console=hvc0"
+LINE = "console=hvc0"
 QUOTED = Told(bytes(48), bytes(48), bytes(48))
 INITDATA = b'version = "0.1.0"\nalgorithm = "sha256"\n'
-
-
-def snp_report(measurement: bytes, policy: int = POLICY, host_data: bytes = bytes(32)) -> bytes:
-    data = bytearray(1184)
-    struct.pack_into("<IIQ", data, 0, 2, 0, policy)
-    data[0x90:0xC0], data[0xC0:0xE0] = measurement, host_data
-    return bytes(data)
 
 
 @pytest.fixture
@@ -53,7 +46,7 @@ def launch(folder: Path, image: str = "mine") -> Launch:
 
 def check(folder: Path, data: bytes, *words: str) -> int:
     (folder / "report").write_bytes(data)
-    return main(["check-report", "mine", str(folder / "report"), "--out", str(folder), "--firmware", str(folder / "ovmf"), "--cmdline", LINE,
+    return main(["verify", "mine", "--report", str(folder / "report"), "--out", str(folder), "--firmware", str(folder / "ovmf"), "--cmdline", LINE,
                  "--vcpus", "1-3", *words])
 
 
@@ -85,7 +78,7 @@ def test_policy_and_initdata(folder: Path, capsys: pytest.CaptureFixture[str]) -
     good, digest = snp_digest(launch(folder)), read_initdata(INITDATA).bound(32)
     assert check(folder, snp_report(good, host_data=digest), "--initdata", str(folder / "initdata.toml")) == 0
     capsys.readouterr()
-    assert check(folder, snp_report(good, 0xB0000)) == 1
+    assert check(folder, snp_report(good, policy=0xB0000)) == 1
     assert capsys.readouterr().out == ("policy: the guest was started with 0xb0000, expected 0x30000\n"
                                        "policy: the guest may be debugged by the host\n")
     assert check(folder, snp_report(good, host_data=digest)) == 1
@@ -103,4 +96,14 @@ def test_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(capsys.readouterr().out)
     assert type(document["schema"]) is int
     assert list(unset(document)) == []
-    assert (document["kind"], document["ok"]) == ("SEV-SNP", True)
+    assert (document["ok"], document["identity"], document["report"]["kind"]) == (True, None, "SEV-SNP")
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    ((), "there is nothing to hold the image against"), (("--report", "report"), "--report and --firmware belong together"),
+    (("--firmware", "ovmf"), "--report and --firmware belong together"), (("--signers", "who"), "--signers and --identity belong together"),
+    (("--identity", "builder@example.com"), "--signers and --identity belong together"),
+])
+def test_a_call_that_asks_for_nothing_or_for_half(folder: Path, words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "mine", "--out", str(folder), *words]) == 2
+    assert told in capsys.readouterr().err

@@ -45,7 +45,7 @@ def told(folder: Path, *, firmware: str = "tdvf", kernel: str = "mine", options:
 
 def check(folder: Path, quote: bytes, *words: str) -> int:
     (folder / "quote").write_bytes(quote)
-    return main(["check-report", "mine", str(folder / "quote"), "--out", str(folder), "--firmware", str(folder / "tdvf"), "--cmdline", LINE, *words])
+    return main(["verify", "mine", "--report", str(folder / "quote"), "--out", str(folder), "--firmware", str(folder / "tdvf"), "--cmdline", LINE, *words])
 
 
 @pytest.mark.parametrize("version", [4, 5])
@@ -125,8 +125,9 @@ def test_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(folder, second.quote(told(folder)), "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert list(unset(document)) == []
-    assert (document["kind"], document["ok"], document["rtmr_0"], document["xfam"]) == ("TDX", True, "10" * 48, "e742060000000000")
-    assert document["rtmr_1"] == told(folder).rtmr_1.hex()
+    report = document["report"]
+    assert (document["ok"], report["kind"], report["rtmr_0"], report["xfam"]) == (True, "TDX", "10" * 48, "e742060000000000")
+    assert report["rtmr_1"] == told(folder).rtmr_1.hex()
 
 
 def test_a_firmware_without_tdx_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from fakes.documents import unset
+from fakes.firmware import make_firmware
 from fakes.registry import Registry, sha256
+from fakes.snp import report as snp_report
 from nvrc_build.after import oci
+from nvrc_build.after.measure import Launch, snp_digest
 from nvrc_build.cli import main
 from nvrc_build.ground.errors import BuildError
 
@@ -121,6 +124,26 @@ def test_a_signature_that_is_not_the_builders(image: Path, keys: Path, change: C
     capsys.readouterr()
     assert verify(image, keys, signers) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("is_changed", "is_other", "words"), [
+    (False, False, ("good, signed by", "good: the report is one of this image")), (True, False, ("values.json: signed as sha256 ",)),
+    (False, True, ("measurement: ",)), (True, True, ("values.json: signed as sha256 ", "measurement: ")),
+])
+def test_signature_and_report_in_one_call(image: Path, keys: Path, capsys: pytest.CaptureFixture[str], *, is_changed: bool, is_other: bool,
+                                          words: tuple[str, ...]) -> None:
+    (image.parent / "ovmf").write_bytes(make_firmware())
+    started = Launch(firmware=image.parent / "ovmf", kernel=image / "vmlinuz", initrd=image / "initrd", cmdline="", vcpus=1, vcpu_type="EPYC-v4")
+    (image.parent / "report").write_bytes(snp_report(bytes(48) if is_other else snp_digest(started)))
+    sign(image, keys)
+    if is_changed:
+        (image / "values.json").write_text("{ }")
+    capsys.readouterr()
+    assert main(["verify", str(image), "--report", str(image.parent / "report"), "--signers", str(keys / "signers"), "--identity", WHO,
+                 "--firmware", str(image.parent / "ovmf")]) == int(is_changed or is_other)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(words)
+    assert all(word in line for word, line in zip(words, lines, strict=True)), lines
 
 
 def test_somebody_else_of_the_list_is_not_enough(image: Path, keys: Path) -> None:
