@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * What NCCL makes of a machine: its own ncclTopoGetSystem and ncclTopoComputePaths (src/graph/{xml,topo,paths}.cc), once
- * for each GPU, between stand-ins for NVML, sysfs and the network. Linked with NCCL's objects; docs/conformance.md says how.
+ * for each GPU, between stand-ins for NVML, sysfs and the network. Linked with NCCL's objects; docs/conformance.md.
  *
  *     nccl_reads FILE < FUNCTIONS     FILE: a virtualTopology.xml, or - for NCCL without one
  *
