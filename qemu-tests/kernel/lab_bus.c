@@ -139,18 +139,35 @@ static int claim_reserved(void)
 	return -EINVAL;
 }
 
-/* The kernel never assigns addresses from reserved memory, so these are preset here and claimed after the scan. */
+static bool has_registers(const struct lab_function *function)
+{
+	return function->bars[0] == MMIO_SIZE && !is_secondary(function->domain, function->bus);
+}
+
+/* The kernel never assigns addresses from reserved memory, so these are preset here and claimed after the scan. They are
+ * written only where the memory is known to be nobody's: the kernel itself may lie at any address.
+ */
 static int preset_registers(void)
 {
 	struct lab_function *function;
 	u64 at = mmio;
+	int rc;
 
-	if (!mmio)
+	list_for_each_entry(function, &lab_functions, entry)
+		if (has_registers(function))
+			at += MMIO_SIZE;
+	if (at == mmio || !mmio)
 		return 0;
+	registers.start = mmio;
+	registers.end = at - 1;
+	rc = claim_reserved();
+	if (rc)
+		return rc;
+	at = mmio;
 	list_for_each_entry(function, &lab_functions, entry) {
 		void *page;
 
-		if (function->bars[0] != MMIO_SIZE || is_secondary(function->domain, function->bus))
+		if (!has_registers(function))
 			continue;
 		page = memremap(at, PAGE_SIZE, MEMREMAP_WB);
 		if (!page)
@@ -162,9 +179,7 @@ static int preset_registers(void)
 		*(u32 *)(function->fresh + PCI_BASE_ADDRESS_0) |= at;
 		at += MMIO_SIZE;
 	}
-	registers.start = mmio;
-	registers.end = at - 1;
-	return at > mmio ? claim_reserved() : 0;
+	return 0;
 }
 
 static int finish_function(struct pci_dev *dev, void *unused)

@@ -128,7 +128,7 @@ cat {SYSFS}/0000:40:00.0/resource
 def test_registers_outside_reserved_memory_end_the_boot_with_the_remedy() -> None:
     functions = "0000:40:00.0/10de:2330/030200"
     lines = probe(functions, "", texts={"/lab/modules": f"/lab/lab_pci.ko mmio=0x10000000 fn={functions}\n"})
-    assert any("is not reserved; add memmap=16M$0x10000000 to the kernel command line" in line for line in lines)
+    assert "is not reserved; add memmap=16M$0x10000000 to the kernel command line" in "\n".join(lines)
     assert "labinit: FATAL load /lab/lab_pci.ko: Invalid argument" in lines
 
 
