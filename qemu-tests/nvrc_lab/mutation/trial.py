@@ -73,7 +73,7 @@ class Copy:
     def begin(self, module: str, tests: Sequence[str], *, apart: bool = False) -> None:
         """The tests must pass on what is there: one that fails anyway notices nothing."""
         if apart and os.geteuid() != 0:
-            raise LabError(f"the tests of {module} make namespaces, which takes root", "repeat the command as root")
+            raise LabError(f"the tests of {module} make namespaces, which takes root", "run the command again as root")
         self._apart = apart
         argv = [*self._program(), "-P", str(FORKS), str(self.root), module, "apart" if apart else "here",
                 *self._words(tests)]
