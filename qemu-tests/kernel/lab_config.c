@@ -54,6 +54,7 @@ static u8 *chain(struct lab_function *fn, u8 *last, u8 at, u8 id)
 static void build_express(struct lab_function *fn, bool behind_bridge)
 {
 	u32 link = fn->link_speed | fn->link_width << 4;
+	u32 now = (fn->now_speed ?: fn->link_speed) | (fn->now_width ?: fn->link_width) << 4;
 	int type = is_bridge(fn) ? fn->port : behind_bridge ? PCI_EXP_TYPE_ENDPOINT : PCI_EXP_TYPE_RC_END;
 
 	lab_put16(fn, CAP_EXP + PCI_EXP_FLAGS, 2 | type << 4, 0);
@@ -61,7 +62,7 @@ static void build_express(struct lab_function *fn, bool behind_bridge)
 	lab_put16(fn, CAP_EXP + PCI_EXP_DEVCTL, 0x2810, 0x7fff);
 	lab_put32(fn, CAP_EXP + PCI_EXP_LNKCAP, 0x00400000 | link, 0);
 	lab_put16(fn, CAP_EXP + PCI_EXP_LNKCTL, 0, 0x0fff);
-	lab_put16(fn, CAP_EXP + PCI_EXP_LNKSTA, PCI_EXP_LNKSTA_SLC | link, 0);
+	lab_put16(fn, CAP_EXP + PCI_EXP_LNKSTA, PCI_EXP_LNKSTA_SLC | now, 0);
 	lab_put32(fn, CAP_EXP + PCI_EXP_LNKCAP2, ((1 << fn->link_speed) - 1) << 1, 0);
 }
 

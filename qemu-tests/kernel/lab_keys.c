@@ -4,7 +4,7 @@
  *   sub=10de:16c1  rev=a1  numa=0  irq=11  bars=16M+256M+32M (0, 2 and 4, each a power of two, 0 = none)
  *   vpd=TEXT (identifier and part number; %20 is a blank)  vpd-error=1 (reads time out)  flr=0 (no function-level reset)
  *   bus=41-42 (a bridge: secondary and subordinate bus)  port=root|up|down (which bridge)  acs=1 ats=1 link=5x16
- *   (generation and width that the link can have, and has)  boot0=HEX boot42=HEX (registers, with mmio=)
+ *   (generation and width that the link can have, and has unless now=3x8 says)  boot0=HEX boot42=HEX (registers, with mmio=)
  *   attach_ms= faults=attach+hang+probe+sticky+nvlink+gid cc= minor= status= uuid=32 hex digits model=TEXT vbios=TEXT
  *   mig=1.0+2.0+2.1 (GPU instance and compute instance)
  *   port_mask= port_state= guid=16 hex digits (network functions)
@@ -168,10 +168,19 @@ static int set_ats(struct lab_function *fn, char *value)
 	return kstrtobool(value, &fn->has_ats);
 }
 
+static int parse_link(char *value, unsigned int *speed, unsigned int *width)
+{
+	return sscanf(value, "%ux%u", speed, width) == 2 && *speed - 1 < 6 && *width - 1 < 32 ? 0 : -EINVAL;
+}
+
 static int set_link(struct lab_function *fn, char *value)
 {
-	return sscanf(value, "%ux%u", &fn->link_speed, &fn->link_width) == 2 && fn->link_speed - 1 < 6 &&
-	       fn->link_width - 1 < 32 ? 0 : -EINVAL;
+	return parse_link(value, &fn->link_speed, &fn->link_width);
+}
+
+static int set_now(struct lab_function *fn, char *value)
+{
+	return parse_link(value, &fn->now_speed, &fn->now_width);
 }
 
 static int set_rev(struct lab_function *fn, char *value)
@@ -258,7 +267,7 @@ static const struct {
 	{ "flr", set_flr },	  { "boot0", set_boot0 },     { "boot42", set_boot42 },	  { "faults", set_faults },
 	{ "mig", set_mig },	  { "uuid", set_uuid },	      { "guid", set_guid },	  { "model", set_model },
 	{ "vbios", set_vbios },	  { "port", set_port },	      { "acs", set_acs },	  { "ats", set_ats },
-	{ "link", set_link },
+	{ "link", set_link },	  { "now", set_now },
 };
 
 /* A key of the table, or one of the mailbox's numbers. */

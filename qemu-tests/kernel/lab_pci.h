@@ -15,7 +15,8 @@ struct lab_function {
 	int domain, bus, devfn, numa;
 	int secondary, subordinate;		/* bridges only; 0 = no bridge */
 	int port;				/* PCI_EXP_TYPE_*; bridges only */
-	unsigned int link_speed, link_width;	/* PCIe generation, lanes */
+	unsigned int link_speed, link_width;	/* PCIe generation, lanes that the link can have */
+	unsigned int now_speed, now_width;	/* and has; 0: the same */
 	bool off_bus, vpd_error, has_flr, has_acs, has_ats;
 	u8 config[LAB_CONFIG_SIZE];
 	u8 writable[LAB_CONFIG_SIZE];

@@ -19,9 +19,15 @@ from nvrc.hardware.links import Place, ancestor
 from nvrc.hardware.nccl import write_topology
 from nvrc.hardware.nccl_given import fill_in
 from nvrc.hardware.topology import PciFunction
+from nvrc_lab.ground.places import checkout
+from nvrc_lab.kit.image import build_image
+from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.run.runner import open_lab, run_scenario
 from nvrc_lab.scenario.hardware import place_gpus
+from nvrc_lab.scenario.scenario import find_scenario, read_scenario
 from nvrc_lab.scenario.tree import place_nics
 from nvrc_lab.scenario.values import Gpu, Hardware, Nic, Tree
+from nvrc_lab.watch.places import FILE, read_functions
 
 PROGRAM = os.environ.get("NVRC_NCCL", "")
 pytestmark = pytest.mark.skipif(
@@ -67,7 +73,11 @@ class Machine:
 
 
 def read(machine: Machine, file: Path | None) -> Reading:
-    done = subprocess.run([PROGRAM, str(file or "-")], input="\n".join(machine.rows()) + "\n", capture_output=True, text=True,
+    return read_rows(list(machine.rows()), file)
+
+
+def read_rows(rows: Sequence[str], file: Path | None) -> Reading:
+    done = subprocess.run([PROGRAM, str(file or "-")], input="\n".join(rows) + "\n", capture_output=True, text=True,
                           timeout=60, check=False)
     assert done.returncode == 0, f"NCCL refused it: {done.stderr}"
     words = [line.split() for line in done.stdout.splitlines()]
@@ -132,6 +142,29 @@ def test_our_file_is_the_machine_that_nccl_finds_without_it(machine: Machine, tm
     with_file, without = read(machine, tmp_path / "own.xml"), read(machine, None)
     assert with_file == without
     check(machine, with_file)
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("name", ["nics-switches", "nics-nested", "nics-ports", "nics-numa", "nics-between"])
+def test_a_booted_machines_file_is_the_machine_that_nccl_finds_in_its_sysfs(name: str, tmp_path: Path) -> None:
+    scenario = read_scenario(find_scenario(name, checkout().scenarios))
+    lab = open_lab(checkout(), find_qemu(), build_image(), [scenario])
+    went = run_scenario(lab, scenario, tmp_path / "console")
+    assert went.ok, went.problems
+    assert went.told is not None
+    assert went.told.report is not None
+    devices = [place.bdf for place in went.told.report.places]
+    rows = list[str]()
+    for one in read_functions(went.told).values():
+        kind = "bridge" if one.code.startswith("0604") else "gpu" if one.code.startswith("03") else "nic"
+        if kind == "bridge" or one.bdf in devices:
+            rows.append(f"{kind}|/sys/devices/{'/'.join(one.way)}|{one.numa}|{one.most[0]}|{one.most[1]}")
+    head = f"text {FILE}: "
+    (tmp_path / "own.xml").write_text("".join(f"{line.removeprefix(head)}\n" for line in went.told.agent if line.startswith(head)))
+    found, without = read_rows(rows, tmp_path / "own.xml"), read_rows(rows, None)
+    assert found == without
+    for pair in went.told.report.pairs:
+        assert found.paths[pair.one, pair.other] == WORDS.get(pair.ancestor, pair.ancestor)
 
 
 HOST = """<?xml version="1.0" encoding="UTF-8"?>

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nvrc.vocabulary.products import GIB, PRODUCTS, SWITCHES, Product
-from nvrc_lab.scenario.tree import Site, place_nics, sites, with_bridges
+from nvrc_lab.scenario.tree import Site, link_keys, place_nics, sites, with_bridges
 from nvrc_lab.scenario.values import Confidential, Gpu, Hardware, Scenario
 
 SWITCH_BUS, MANAGEMENT_BUS, DISPLAY_BUS = 0x50, 0x60, 0x78
@@ -95,7 +95,7 @@ def _gpu_row(placed: Placed, extra: Mapping[str, str]) -> str:
     keys = {
         "attach_ms": str(placed.gpu.attach_ms), "cc": str(MODES[placed.gpu.confidential]),
         "minor": str(placed.minor), "uuid": placed.uuid.removeprefix("GPU-").replace("-", ""),
-        "model": placed.product.model, **extra,
+        "model": placed.product.model, **link_keys(placed.gpu.pcie), **extra,
     }
     if placed.gpu.mig:
         keys["mig"] = "+".join(f"{instance}.0" for instance in range(1, len(placed.gpu.mig) + 1))

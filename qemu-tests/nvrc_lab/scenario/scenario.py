@@ -23,6 +23,7 @@ from nvrc_lab.scenario.records import read_yaml
 from nvrc_lab.scenario.values import Expectation, Scenario, Verdict
 
 SUFFIX = ".yaml"
+_PCIE = re.compile(r"[1-6]x[0-9]{1,2}(/[1-6]x[0-9]{1,2})?")
 # What a verdict line may name: a step of the boot, or what a code's own row names, such as the time after the boot.
 STEPS = tuple(dict.fromkeys((*(step.name for step in BOOT), *(row.step for row in CODES))))
 
@@ -61,6 +62,9 @@ def check_scenario(scenario: Scenario) -> Iterator[str]:
             yield f"machine.gpus[{index}]: count {gpu.count}; one GPU each, where uuid or at is given"
         if gpu.numa is not None and not 0 <= gpu.numa < machine.numa:
             yield f"machine.gpus[{index}].numa: {gpu.numa}; machine.numa is {machine.numa}, counted from 0"
+    for key, links in (("gpus", [gpu.pcie for gpu in machine.gpus]), ("nics", [nic.pcie for nic in machine.nics])):
+        yield from (f"machine.{key}[{index}].pcie: {link!r} is neither GENERATIONxLANES nor two of these with a slash"
+                    for index, link in enumerate(links) if link and not _PCIE.fullmatch(link))
     yield from _unknown("machine.switch_product", machine.switch_product, tuple(SWITCHES))
     for key, number in (("machine.memory_mib", machine.memory_mib), ("machine.cpus", machine.cpus),
                         ("machine.numa", machine.numa),

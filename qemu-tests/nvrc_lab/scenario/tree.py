@@ -41,7 +41,8 @@ class PlacedNic:
         device, code = (VIRTUAL if self.nic.virtual else PHYSICAL), 0x0200 if self.nic.link is Link.ROCE else 0x0207
         numa = f"/numa={self.site.numa}" if self.site.numa is not None else ""
         vpd = "" if self.nic.virtual else "/vpd=ConnectX-7"
-        return f"{self.bdf}/15b3:{device:04x}/{code:04x}00{vpd}/guid=b83fd20300b1{self.index:04x}/ats=1{numa}"
+        link = "".join(f"/{key}={value}" for key, value in link_keys(self.nic.pcie).items())
+        return f"{self.bdf}/15b3:{device:04x}/{code:04x}00{vpd}/guid=b83fd20300b1{self.index:04x}/ats=1{link}{numa}"
 
     @property
     def words(self) -> str:
@@ -52,9 +53,10 @@ class PlacedNic:
 def sites(machine: Hardware) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
     """For every GPU and every NIC, in their own order."""
     gpus, nics = sum(gpu.count for gpu in machine.gpus), sum(nic.count for nic in machine.nics)
-    if machine.tree is Tree.SWITCHES:
+    if machine.tree in (Tree.SWITCHES, Tree.NESTED):
         pairs = max(gpus, nics)
-        rows = [_pair(index, pairs, machine.numa) for index in range(pairs)]
+        pair = _pair if machine.tree is Tree.SWITCHES else _nested_pair
+        rows = [pair(index, pairs, machine.numa) for index in range(pairs)]
         return tuple(gpu for gpu, _ in rows[:gpus]), tuple(nic for _, nic in rows[:nics])
     if machine.tree is Tree.PORTS:
         ports = [_port(index) for index in range(gpus + nics)]
@@ -74,17 +76,41 @@ def _pair(index: int, pairs: int, nodes: int) -> tuple[Site, Site]:
     first = next(other for other in range(pairs) if other * nodes // pairs == node)
     root, numa = BRIDGE_BUS + NODE_BUSES * node, (node if nodes > 1 else None)
     bus = root + 1 + 4 * (index - first)
-    above = (_bridge(root, index - first, "root", (bus, bus + 3)), _bridge(bus, 0, "up", (bus + 1, bus + 3)))
-    gpu = (*above, _bridge(bus + 1, 0, "down", (bus + 2, bus + 2)))
-    nic = (*above, _bridge(bus + 1, 1, "down", (bus + 3, bus + 3)))
+    above = (_bridge(root, index - first, "root", (bus, bus + 3), numa),
+             _bridge(bus, 0, "up", (bus + 1, bus + 3), numa))
+    gpu = (*above, _bridge(bus + 1, 0, "down", (bus + 2, bus + 2), numa))
+    nic = (*above, _bridge(bus + 1, 1, "down", (bus + 3, bus + 3), numa))
     return (Site(bdf=f"0001:{bus + 2:02x}:00.0", bridges=gpu, numa=numa),
             Site(bdf=f"0001:{bus + 3:02x}:00.0", bridges=nic, numa=numa))
 
 
-def _bridge(bus: int, slot: int, port: str, below: tuple[int, int]) -> str:
+def _nested_pair(index: int, pairs: int, nodes: int) -> tuple[Site, Site]:
+    """A switch of its own, whose first port leads to the NIC, behind one that it shares with a neighbour."""
+    node = index * nodes // pairs
+    number = index - next(other for other in range(pairs) if other * nodes // pairs == node)
+    root, numa = BRIDGE_BUS + NODE_BUSES * node, (node if nodes > 1 else None)
+    outer = root + 1 + 10 * (number // 2)
+    bus = outer + 2 + 4 * (number % 2)
+    above = (_bridge(root, number // 2, "root", (outer, outer + 9), numa),
+             _bridge(outer, 0, "up", (outer + 1, outer + 9), numa),
+             _bridge(outer + 1, number % 2, "down", (bus, bus + 3), numa),
+             _bridge(bus, 0, "up", (bus + 1, bus + 3), numa))
+    nic, gpu = ((*above, _bridge(bus + 1, slot, "down", (bus + 2 + slot, bus + 2 + slot), numa)) for slot in (0, 1))
+    return (Site(bdf=f"0001:{bus + 3:02x}:00.0", bridges=gpu, numa=numa),
+            Site(bdf=f"0001:{bus + 2:02x}:00.0", bridges=nic, numa=numa))
+
+
+def link_keys(pcie: str) -> Mapping[str, str]:
+    """What a link can have and has, for lab_pci.ko."""
+    now, _, most = pcie.partition("/")
+    return {"link": most or now, **({"now": now} if most else {})} if pcie else {}
+
+
+def _bridge(bus: int, slot: int, port: str, below: tuple[int, int], numa: int | None = None) -> str:
     """`below`: the first and the last bus behind it. An upstream port has no ACS."""
     identity, first, last = (BRIDGE if port == "root" else SWITCH), *below
-    return f"0001:{bus:02x}:{slot:02x}.0/{identity}/bus={first:02x}-{last:02x}/port={port}/acs={int(port != 'up')}"
+    keys = f"bus={first:02x}-{last:02x}/port={port}/acs={int(port != 'up')}"
+    return f"0001:{bus:02x}:{slot:02x}.0/{identity}/{keys}" + (f"/numa={numa}" if numa is not None else "")
 
 
 def place_nics(machine: Hardware) -> tuple[PlacedNic, ...]:

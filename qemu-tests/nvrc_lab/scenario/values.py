@@ -54,7 +54,8 @@ class Damage(Enum):
 class Gpu:
     """One GPU, or `count` equal ones. `minor` counts up from the number given; absent: the driver decides.
 
-    `numa`: the memory node that it is near to. `nvml`: what NVIDIA's library says of it besides
+    `numa`: the memory node that it is near to. `pcie`: its link, `4x8` for eight lanes of the fourth generation, or
+    `4x8/5x16` where it could have more. `nvml`: what NVIDIA's library says of it besides
     (qemu-tests/standins/nvml/README.md), by key.
     """
 
@@ -67,6 +68,7 @@ class Gpu:
     confidential: Confidential = Confidential.OFF
     mig: tuple[str, ...] = ()
     numa: int | None = None
+    pcie: str = ""
     nvml: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -77,25 +79,31 @@ class Link(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nic:
-    """One ConnectX function, or `count` equal ones. `virtual`: of a card whose physical function the host keeps."""
+    """One ConnectX function, or `count` equal ones. `virtual`: of a card whose physical function the host keeps.
+
+    `pcie`: as of a GPU.
+    """
 
     link: Link = Link.ROCE
     virtual: bool = False
     count: int = 1
     at: str = ""
     numa: int | None = None
+    pcie: str = ""
 
 
 class Tree(Enum):
     """How the PCI functions of GPUs and NICs hang together.
 
     `flat`: on root buses, without a bridge. `ports`: each below a root port of its own, as Kata plugs them. `switches`:
-    as on a board: a root port and a switch for each pair of a GPU and a NIC, a root bus for each memory node.
+    as on a board: a root port and a switch for each pair of a GPU and a NIC, a root bus for each memory node. `nested`:
+    the same, with two of these switches behind a larger one, and NICs before GPUs in the order of the bus.
     """
 
     FLAT = "flat"
     PORTS = "ports"
     SWITCHES = "switches"
+    NESTED = "nested"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

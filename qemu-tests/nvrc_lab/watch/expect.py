@@ -18,6 +18,7 @@ from nvrc_lab.scenario.hardware import place_gpus
 from nvrc_lab.scenario.node_numbers import check_numbers
 from nvrc_lab.scenario.values import REAL, Scenario, Seen, Verdict
 from nvrc_lab.watch.outcome import Container, Json, Told
+from nvrc_lab.watch.places import check_places
 from nvrc_lab.watch.verdict import judge
 from nvrc_lab.watch.watch import Ending
 
@@ -54,7 +55,7 @@ def code_of(told: Told) -> str:
 
 def compare(scenario: Scenario, told: Told) -> tuple[str, ...]:
     checks = (_check_end, _check_lost, _check_verdict, _check_refusal, _check_report, _check_order, _check_lines,
-              _check_container, _check_attaches, _check_nodes)
+              _check_container, _check_attaches, _check_nodes, check_places)
     if told.run.killed_by:  # whatever else is missing follows from that
         return (_explain_kill(told),)
     return tuple(problem for check in checks for problem in check(scenario, told))

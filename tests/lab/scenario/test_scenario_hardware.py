@@ -94,6 +94,18 @@ def test_a_board_has_a_switch_for_each_pair_and_a_root_bus_for_each_memory_node(
     assert len(rows) == 4 * 6
 
 
+def test_nested_switches_have_the_nic_before_the_gpu() -> None:
+    machine = Hardware(gpus=(Gpu(product="H100", count=4, pcie="4x8/5x16"),), nics=(Nic(count=4, pcie="3x8"),), tree=Tree.NESTED, numa=2)
+    rows = {row["at"]: row for row in functions(machine)}
+    assert [one.bdf for one in place_nics(machine)] == [f"0001:{bus:02x}:00.0" for bus in (0x15, 0x19, 0x55, 0x59)]
+    assert [one.bdf for one in place_gpus(machine)] == [f"0001:{bus:02x}:00.0" for bus in (0x16, 0x1A, 0x56, 0x5A)]
+    way = ("0001:10:00.0", "0001:11:00.0", "0001:12:01.0", "0001:17:00.0", "0001:18:01.0", "0001:1a:00.0")
+    assert [(rows[at].get("port"), rows[at].get("bus")) for at in way] == [
+        ("root", "11-1a"), ("up", "12-1a"), ("down", "17-1a"), ("up", "18-1a"), ("down", "1a-1a"), (None, None)]
+    assert [(rows[at]["link"], rows[at].get("now")) for at in ("0001:1a:00.0", "0001:19:00.0")] == [("5x16", "4x8"), ("3x8", None)]
+    assert rows["0001:5a:00.0"]["numa"] == "1"
+
+
 def test_a_nic_with_a_place_of_its_own_stands_between_gpus() -> None:
     machine = Hardware(gpus=(Gpu(product="H100", count=2),), nics=(Nic(at="0000:40:01.0"), Nic()))
     assert [one.bdf for one in place_nics(machine)] == ["0000:40:01.0", "0000:70:01.0"]
