@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from guest_cdi.lean.light import Iterator
 from nvrc.engine.asking import client_of
 from nvrc.engine.facts import Facts, known, replace
 from nvrc.machine.system import System
@@ -22,10 +23,18 @@ def run(_system: System, facts: Facts) -> Facts:
                                         f"{_listed(answered)}")
     labels = {gpu.number: gpu.label for gpu in facts.gpus or ()}
     found = _ask_switches(facts, client, judge(answer.system, answer.gpus, labels, facts.settings.cc))
-    remarks = (remark("the GPUs are in developer tools mode: nothing in them is confidential"),
-               ) if found.mode is Mode.DEVTOOLS else ()
+    remarks = tuple(map(remark, _remarks(found.mode, bool(known(facts.topology, "topology").nics))))
     checked = tuple(gpu.bdf for gpu in facts.gpus or () if gpu.number in answered)
     return replace(facts, confidential=found, cc_checked=checked, warnings=facts.warnings + remarks)
+
+
+def _remarks(mode: Mode, has_nics: bool) -> Iterator[str]:
+    if mode is Mode.DEVTOOLS:
+        yield "the GPUs are in developer tools mode: nothing in them is confidential"
+    if mode is not Mode.OFF and has_nics:
+        yield (f"GPUDirect RDMA is unavailable in confidential mode ({mode.value}): what leaves a GPU is encrypted and "
+               "copied by way of the guest's memory, and a NIC may not read GPU memory before both prove themselves on "
+               "the bus (TDISP)")
 
 
 def _ask_switches(facts: Facts, client: Client, found: Confidential) -> Confidential:

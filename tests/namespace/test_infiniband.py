@@ -66,6 +66,17 @@ def test_nothing_is_where_no_nic_is_known(board: FakeSystem, guests: list[Guest]
     assert nodes_of(board, guests, cmdline)[1] == []
 
 
+def test_two_nics_of_one_name_are_out_of_reach_and_a_third_is_not(board: FakeSystem, guests: list[Guest]) -> None:
+    """No kernel names two devices alike, so no machine of the lab has them."""
+    for bdf, number in ((NIC, 0), ("0000:70:01.0", 0), ("0000:71:00.0", 1)):
+        put_nic(board, bdf, number, node=False)
+    guest, seen = nodes_of(board, guests, "quiet")
+    assert seen == ["rdma_cm 1:5 666 open", "uverbs1 1:9 666 open"]
+    for one, other in ((NIC, "0000:70:01.0"), ("0000:70:01.0", NIC)):
+        assert guest.found(f"nvrc: warn E_NIC_NAME NIC {one} and {other} are both called mlx5_0")
+    assert guest.found("nvrc: READY")
+
+
 def test_a_nic_with_a_fault_is_out_of_reach_and_the_agent_serves(board: FakeSystem, guests: list[Guest]) -> None:
     put_nic(board, NIC, 0, node=False)
     board.put(f"{PCI}/{NIC}/vpd", b"")

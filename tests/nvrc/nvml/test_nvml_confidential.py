@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
 from fakes.trouble import told
+from nvrc.hardware.topology import PciFunction
 from nvrc.nvml.answers import CcMemory, CcSystem
 from nvrc.nvml.judge import Confidential, Mode, judge
 from nvrc.nvml.readiness import Outcome, Wish, decide
@@ -223,6 +224,20 @@ def test_developer_tools_are_told_and_never_made_ready_by_what_was_verified(gpu_
     assert told(facts.warnings) == (
         "the GPUs are in developer tools mode: nothing in them is confidential",
         "ready state left: nvrc.smi.srs=1, but mode devtools is not to be trusted")
+
+
+@pytest.mark.parametrize(("text", "keys", "has_nics", "mode"), [
+    (CONFIDENTIAL, "cc=on", True, "on"), ("cc environment=sim feature=on devtools=on", "cc=on", True, "devtools"),
+    (CONFIDENTIAL, "cc=on", False, ""), ("", "", True, "")], ids=["on", "developer-tools", "no-nic", "off"])
+def test_that_nics_do_not_reach_gpus_is_told_in_words(gpu_guest: MakeGuest, text: str, keys: str, has_nics: bool, mode: str) -> None:
+    guest = gpu_guest(text=text, keys=keys)
+    nic = PciFunction(bdf="0000:70:00.0", vendor=0x15B3, device=0x101E, pci_class=0x020000)
+    facts = guest.boot(1)
+    assert facts.topology is not None
+    topology = replace(facts.topology, others=(nic,) if has_nics else ())
+    found = cc_check.run(guest.system, replace(facts, topology=topology))
+    words = [what for what in told(found.warnings) if what.startswith("GPUDirect RDMA is unavailable")]
+    assert [f"confidential mode ({mode})" in what and "(TDISP)" in what for what in words] == ([True] if mode else [])
 
 
 def test_a_state_that_does_not_read_back(gpu_guest: MakeGuest) -> None:
