@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from nvrc.engine.facts import Facts
     from nvrc.hardware.nics import Port
 
+SHOWN_GIDS = 2  # on a terminal, of each port
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortRecord:
@@ -57,9 +59,16 @@ def record_nics(facts: Facts) -> tuple[NicRecord, ...]:
 
 def nic_row(nic: NicRecord) -> tuple[str, ...]:
     """Columns for a terminal."""
-    ports = "; ".join(f"port {port.number} {port.state or 'state unknown'}, {port.link_layer}, {len(port.gids)} GIDs"
+    ports = "; ".join(f"port {port.number} {port.state or 'state unknown'}, {port.link_layer}, {_gids(port.gids)}"
                       for port in nic.ports)
     return nic.bdf, nic.kind, nic.rdma or "no RDMA", " ".join(nic.netdevs), nic.code, ports
+
+
+def _gids(gids: tuple[str, ...]) -> str:
+    if not gids:
+        return "no GID"
+    more = f" and {len(gids) - SHOWN_GIDS} more" if len(gids) > SHOWN_GIDS else ""
+    return f"GID {', '.join(gids[:SHOWN_GIDS])}{more}"
 
 
 def _port(port: Port) -> PortRecord:

@@ -135,7 +135,13 @@ def test_the_report_names_ports_and_gids(system: FakeSystem) -> None:
     assert records == (NicRecord(
         bdf=FIRST, kind="RoCE VF", driver="mlx5_core", netdevs=("eth0",), rdma="mlx5_0", verbs="uverbs0",
         ports=(PortRecord(number=1, state="4: ACTIVE", link_layer="Ethernet", gids=(f"0 {GID} RoCE v2",)),)),)
-    assert nic_row(records[0]) == (FIRST, "RoCE VF", "mlx5_0", "eth0", "", "port 1 4: ACTIVE, Ethernet, 1 GIDs")
+    assert nic_row(records[0]) == (FIRST, "RoCE VF", "mlx5_0", "eth0", "", f"port 1 4: ACTIVE, Ethernet, GID 0 {GID} RoCE v2")
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "no GID"), (1, "GID 0 a"), (2, "GID 0 a, 1 a"), (5, "GID 0 a, 1 a and 3 more")])
+def test_a_terminal_gets_the_first_gids(count: int, words: str) -> None:
+    port = PortRecord(number=1, state="4: ACTIVE", link_layer="Ethernet", gids=tuple(f"{place} a" for place in range(count)))
+    assert nic_row(NicRecord(bdf=FIRST, kind="RoCE PF", ports=(port,)))[-1] == f"port 1 4: ACTIVE, Ethernet, {words}"
 
 
 @pytest.mark.parametrize(("looks", "shown"), [
