@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import gzip
+import random
+import zlib
 from errno import (
     EBUSY,
     EEXIST,
@@ -111,7 +113,7 @@ def test_nvidias_modules_come_from_the_extension_and_only_from_there(system: Fak
 
 
 def test_soft_dependencies_before_and_after_never_fail_the_module(system: FakeSystem) -> None:
-    system.put("/etc/modprobe.d/a.conf", "softdep a pre: early absent post: late a\n")
+    system.put("/etc/modprobe.d/a.conf", "softdep a pre: absent early post: late a\n")
     bad = add_module(system, "early.ko")
     add_module(system, "late.ko")
     add_module(system, "a.ko")
@@ -138,6 +140,64 @@ def test_a_need_that_is_nowhere_is_told_with_who_needs_it(system: FakeSystem) ->
     assert err.what == f"module gone is not in the kernel, and a needs it, and {TREE}/modules.dep does not list it"
 
 
+def test_who_needs_it_is_the_last_of_the_chain(system: FakeSystem) -> None:
+    add_module(system, "b.ko", "gone.ko")
+    add_module(system, "c.ko", "b.ko")
+    assert "module gone is not in the kernel, and b needs it, and " in refusal(system, "c").what
+
+
+@pytest.mark.parametrize(("release", "shown"), [
+    pytest.param("", "''", id="nothing"), pytest.param(".", "'.'", id="the-folder-itself"),
+    pytest.param("..", "'..'", id="its-parent"), pytest.param("6.1/../x", "'6.1/../x'", id="a-path"),
+    pytest.param("6.1\x1bx", r"'6.1\x1bx'", id="unprintable"), pytest.param("/" + "x" * 90, f"'/{'x' * 39}'", id="endless"),
+])
+def test_a_kernel_whose_name_is_no_folder_loads_nothing(system: FakeSystem, release: str, shown: str) -> None:
+    system.put("/proc/sys/kernel/osrelease", f"{release}\n")
+    error = refusal(system, "a")
+    assert (error.code, error.what) == ("E_MODULE_TREE", f"/proc/sys/kernel/osrelease reads {shown}, no kernel release")
+
+
+def test_a_kernel_that_does_not_tell_its_name_loads_nothing(system: FakeSystem) -> None:
+    system.fail["read /proc/sys/kernel/osrelease"] = OSError(EIO, "Input/output error")
+    error = refusal(system, "a")
+    assert (error.code, error.what) == ("E_MODULE_TREE", "/proc/sys/kernel/osrelease: Input/output error")
+
+
+def test_what_is_loadable_has_a_file_and_is_not_in_the_kernel(system: FakeSystem) -> None:
+    add_module(system, "a.ko")
+    add_module(system, "b.ko")
+    system.put("/sys/module/b/initstate", "live\n")
+    modules = Modules(system)
+    assert [modules.is_loadable(name) for name in ("a", "b", "c")] == [True, False, False]
+    assert modules.folder == TREE
+
+
+def test_what_is_read_is_bounded(system: FakeSystem) -> None:
+    class Recording(FakeSystem):
+        def read(self, path: str, limit: int = 1 << 20) -> bytes:
+            limits[path.rpartition("/")[2]] = limit
+            return super().read(path, limit)
+
+    limits: dict[str, int] = {}
+    recording = Recording(system.root)
+    signed_guest(recording, EPERM)
+    add_module(recording, "packed.ko.gz", content=gzip.compress(image(), mtime=0))
+    modules = Modules(recording)
+    recording.put("/sys/module/live/initstate", "live\n")
+    for name in ("a", "packed", "live"):
+        modules.load(name)
+    assert limits["osrelease"] == 256
+    assert (limits["initstate"], limits["compression"]) == (16, 16)
+    assert (limits["a.ko"], limits["packed.ko.gz"], limits["a.ko.sig"]) == (512 << 20, 512 << 20, 64 << 10)
+
+
+def test_an_install_line_is_quoted_as_far_as_a_line_goes(system: FakeSystem) -> None:
+    add_module(system, "a.ko")
+    system.put("/etc/modprobe.d/a.conf", f"install a {'x' * 500}\n")
+    words = refusal(system, "a").what.partition("(")[2]
+    assert (len(words), words[-1]) == (161, ")")
+
+
 def test_an_install_line_is_refused_not_passed_over(system: FakeSystem) -> None:
     add_module(system, "nvidia.ko")
     system.put("/etc/modprobe.d/n.conf", "install nvidia /bin/false\n")
@@ -158,6 +218,22 @@ def test_a_missing_module_says_what_is_there_instead(system: FakeSystem, put: di
     err = refusal(system, "nvidia")
     assert (err.code, err.what) == ("E_MODULE_MISSING", f"module nvidia is not in the kernel, and {what}")
     assert Modules(system).load_if_there("nvidia") is False
+
+
+def test_a_missing_module_of_the_driver_is_looked_for_in_the_extension(system: FakeSystem) -> None:
+    add_module(system, "a.ko")
+    system.put(f"{EXT}/lib/modules/{'6.1.0-' + 'x' * 200}/y", "")
+    assert refusal(system, "nvidia", gpu_root=EXT).what.endswith(
+        f"and {EXT}/lib/modules is for kernel 6.1.0-{'x' * 154}, this is {RELEASE}")
+    assert refusal(system, "b", gpu_root=EXT).what.endswith(f"and {TREE}/modules.dep does not list it")
+
+
+@pytest.mark.parametrize("tree", [TREE, f"{EXT}{TREE}"], ids=["image", "extension"])
+def test_what_either_tree_says_is_built_in_is_left_alone(system: FakeSystem, tree: str) -> None:
+    add_module(system, "nvidia.ko", tree=f"{EXT}{TREE}")
+    system.put(f"{tree}/modules.builtin", "kernel/nvidia.ko\n")
+    Modules(system, gpu_root=EXT).load("nvidia")
+    assert loads(system) == []
 
 
 def test_what_may_be_built_in_is_loaded_where_it_is_a_module(system: FakeSystem) -> None:
@@ -232,7 +308,16 @@ def test_the_kernel_unpacks_what_it_can_and_gzip_is_unpacked_here(system: FakeSy
     assert system.effects == [effect.format(where)]
 
 
+def test_gzip_of_any_window_is_unpacked_whole(system: FakeSystem) -> None:
+    """A repetition that is farther back than half of the largest window."""
+    content = image() + random.Random(1).randbytes(20_000) * 2
+    add_module(system, "a.ko.gz", content=gzip.compress(content, mtime=0))
+    Modules(system).load("a")
+    assert system.images == [content]
+
+
 @pytest.mark.parametrize(("ending", "content", "what"), [
+    (".ko.gz", zlib.compress(image()), "cannot be unpacked: "),
     (".ko.xz", b"", "is compressed with xz, and this kernel unpacks no modules"),
     (".ko.gz", b"not gzip", "cannot be unpacked: "),
     (".ko.gz", gzip.compress(image(), mtime=0)[:-9], "is cut off or unpacks to too much"),

@@ -153,6 +153,33 @@ def test_the_flags_are_those_of_the_first_processor_of_a_large_machine(system: F
     assert not is_recognised(system, BY_NAME["tdx"].signs, Guest())
 
 
+def test_a_machine_without_cpuinfo_has_no_flags(system: FakeSystem) -> None:
+    (Path(system.root) / "proc/cpuinfo").unlink()
+    assert not is_recognised(system, BY_NAME["tdx"].signs, Guest())
+
+
+def test_what_is_read_of_the_machine_is_bounded(system: FakeSystem) -> None:
+    """The host makes both: a processor's first lines are within 8 KiB, and a device's kind is a number on a line."""
+    class Recording(FakeSystem):
+        def read(self, path: str, limit: int = 1 << 20) -> bytes:
+            limits[path.rpartition("/")[2]] = limit
+            return super().read(path, limit)
+
+    limits: dict[str, int] = {}
+    recording = Recording(system.root)
+    put_virtio(recording, 1)
+    give(recording, "agent", "tdx")
+    load_needs(recording, Modules(recording), PLAIN, before_driver=False)
+    assert (limits["cpuinfo"], limits["device"]) == (8192, 16)
+
+
+def test_a_strange_name_of_a_need_is_quoted_as_far_as_a_line_goes(system: FakeSystem) -> None:
+    system.put(f"{TREE}/nvrc.serves", "x" * 90)
+    modules = Modules(system)
+    load_needs(system, modules, PLAIN, before_driver=False)
+    assert f"there is no need called '{'x' * 40}';" in modules.remarks[0]
+
+
 @pytest.mark.parametrize(("put", "told"), [
     pytest.param({}, "", id="no-confidential-guest"),
     pytest.param({"/proc/cpuinfo": TDX_CPU, "/dev/tdx_guest": ""}, "", id="tdx-with-its-device"),
