@@ -12,7 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.device_mapper import ExtensionGuest, extension_guest, params
-from nvrc.extensions.disks import Disk, Pair, Partition, absent, find_disks, hash_bytes, reconcile
+from nvrc.extensions.disks import (
+    BLOCK_DEVICES,
+    SCSI_DEVICES,
+    Disk,
+    Pair,
+    Partition,
+    absent,
+    disk_names,
+    find_disks,
+    has_controller,
+    hash_bytes,
+    reconcile,
+)
 from nvrc.params.extension import Extension
 from nvrc.vocabulary.errors import NvrcError
 from nvrc_build.output.verity import BLOCK, hash_tree
@@ -94,7 +106,70 @@ def test_the_hash_tree_is_as_large_as_the_one_that_is_built(blocks: int) -> None
     assert hash_bytes(params(data_blocks=blocks)) == len(tree)
 
 
+@pytest.mark.parametrize(("vendor", "device", "disks", "scsi"), [
+    ("0x1af4", "0x1001", True, False), ("0x1af4", "0x1042", True, False), ("0x1af4", "0x1004", False, True),
+    ("0x1af4", "0x1048", False, True), ("0x1af4", "0x1041", False, False), ("0x8086", "0x1042", False, False),
+])
+def test_a_controller_may_have_a_disk_that_no_driver_has_shown_yet(guest: ExtensionGuest, vendor: str, device: str,
+                                                                  disks: bool, scsi: bool) -> None:
+    for function, (kind, number) in {"0000:00:01.0": ("0x8086", "0x1237"), "0000:00:02.0": (vendor, device)}.items():
+        guest.put(f"/sys/bus/pci/devices/{function}/vendor", f"{kind}\n")
+        guest.put(f"/sys/bus/pci/devices/{function}/device", f"{number}\n")
+    assert (has_controller(guest, BLOCK_DEVICES), has_controller(guest, SCSI_DEVICES)) == (disks, scsi)
+
+
+def test_a_bus_that_cannot_be_read_has_no_controller(guest: ExtensionGuest) -> None:
+    guest.put("/sys/bus/pci/devices/0000:00:01.0/vendor", "0x1af4\n")
+    assert not has_controller(guest, BLOCK_DEVICES)
+
+
+def test_disks_of_two_kinds_of_driver_are_looked_at(guest: ExtensionGuest) -> None:
+    for name in ("vda", "sdb", "loop0", "ram0"):
+        guest.put(f"/sys/block/{name}/size", "0\n")
+    assert disk_names(guest) == ("sdb", "vda")
+
+
+def test_what_is_read_of_a_disk_is_bounded(guest: ExtensionGuest) -> None:
+    """A serial has 20 bytes, and any other attribute is a line."""
+    class Recording(ExtensionGuest):
+        def read(self, path: str, limit: int = 1 << 20) -> bytes:
+            limits.setdefault(path.rpartition("/")[2], limit)
+            return super().read(path, limit)
+
+    limits: dict[str, int] = {}
+    guest.add_disk("vda", "extension-gpu", 1, 2)
+    for name, value in (("vendor", "0x1af4"), ("device", "0x1042")):
+        guest.put(f"/sys/bus/pci/devices/0000:00:02.0/{name}", f"{value}\n")
+    recording = Recording(guest.root)
+    assert has_controller(recording, BLOCK_DEVICES) and len(find_disks(recording)) == 1
+    assert limits == {"vendor": 16, "device": 16, "serial": 256, "partition": 64, "size": 64, "dev": 64}
+
+
 # hostile sysfs
+
+def test_a_strange_serial_is_quoted_as_far_as_a_line_goes(guest: ExtensionGuest) -> None:
+    guest.add_disk("vda", "extension-" + "x" * 90, 1, 2)
+    with pytest.raises(NvrcError) as caught:
+        find_disks(guest)
+    assert caught.value.what.startswith(f"device vda: its serial b'extension-{'x' * 30}' names no extension: ")
+
+
+def test_strange_numbers_are_quoted_as_far_as_a_line_goes(guest: ExtensionGuest) -> None:
+    guest.add_disk("vda", "extension-gpu", 1, 2)
+    for name in ("partition", "size", "dev"):
+        guest.put(f"/sys/block/vda/vda1/{name}", name[0] * 60)
+    with pytest.raises(NvrcError) as caught:
+        find_disks(guest)
+    assert caught.value.what == (f"/sys/block/vda/vda1: partition '{'p' * 20}', size '{'s' * 20}' and dev '{'d' * 20}' "
+                                 "are not numbers")
+
+
+@pytest.mark.parametrize(("size", "bytes_"), [("0", 0), ("9" * 19, (10 ** 19 - 1) * 512)])
+def test_the_smallest_and_the_largest_partition_that_sysfs_can_show(guest: ExtensionGuest, size: str, bytes_: int) -> None:
+    guest.add_disk("vda", "extension-gpu", 1, 2)
+    guest.put("/sys/block/vda/vda1/size", f"{size}\n")
+    data = find_disks(guest)[0].data
+    assert data is not None and data.size_bytes == bytes_
 
 @pytest.mark.parametrize("serial", ["extension-", "extension-..", "extension-a/b", "extension-" + "x" * 11, "extension-a b",
                                     b"extension-\xff", b"extension-gpu\0x", "extension-gpu\nextension-coco"])
@@ -106,7 +181,7 @@ def test_a_serial_that_names_nothing_is_refused(guest: ExtensionGuest, serial: s
 
 
 @pytest.mark.parametrize(("attribute", "value"), [
-    ("size", "-1"), ("size", "x"), ("size", "9" * 40), ("dev", "252"), ("dev", "252:1 verity"), ("dev", "a:b"),
+    ("size", "-1"), ("size", "x"), ("size", "1" + "0" * 19), ("size", "9" * 40), ("size", "²"), ("dev", "252"), ("dev", "252:1 verity"), ("dev", "a:b"),
     ("dev", ":"), ("partition", "one"), ("partition", ""),
 ])
 def test_a_partition_that_is_no_number_is_refused(guest: ExtensionGuest, attribute: str, value: str) -> None:
