@@ -54,7 +54,7 @@ ROWS = (
     row("nvrc/engine/executor.py", "nvrc/engine/test_executor.py"),
     row("nvrc/engine/ledger.py", "nvrc/nvml/test_gpu_identity.py", "nvrc/nvml/test_nvml_boot.py"),
     row("nvrc/pid1/supervise.py", "nvrc/pid1/test_supervise.py"),
-    row("nvrc/pid1/health.py", "nvrc/pid1/test_health.py"),
+    row("nvrc/pid1/health.py", "nvrc/pid1/test_health.py", tables=("FAULTS",)),
     row("nvrc/extensions/verity.py", "nvrc/extensions/test_verity.py"),
     row("nvrc/extensions/disks.py", "nvrc/extensions/test_extension_disks.py"),
     row("guest_cdi/hooks/root.py", "guest_cdi/test_hook_root.py", "guest_cdi/test_hook_attacks.py"),

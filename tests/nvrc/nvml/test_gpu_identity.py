@@ -142,12 +142,13 @@ class TestLibrary:
         guest.system.put(f"/proc/driver/nvidia/gpus/{bus_id(1)}/information", f"GPU UUID: \t {UUID}9\nDevice Minor: \t 0\n")
         assert f"GPU 1 0000:1b:00.0 has UUID '{UUID}1', the driver says '{UUID}9'" in refusal(guest).what
 
-    def test_a_gpu_that_persistenced_could_not_attach_is_not_made_ready(self, gpu_guest: MakeGuest) -> None:
-        guest = gpu_guest("nvrc.gpus=min:1 nvrc.cc=on nvrc.ready=verified", keys="cc=on", text=CONFIDENTIAL)
-        failed = GpuRecord(bdf=bus_id(1), state=GpuState.FAILED, code="E_GPU_ATTACH")
+    @pytest.mark.parametrize("rule", ["verified", "attested"])
+    def test_a_gpu_that_persistenced_could_not_attach_is_not_made_ready(self, gpu_guest: MakeGuest, rule: str) -> None:
+        guest = gpu_guest(f"nvrc.gpus=min:1 nvrc.cc=on nvrc.ready={rule}", keys="cc=on", text=CONFIDENTIAL)
+        failed = GpuRecord(bdf=bus_id(1), uuid=f"{UUID}1", state=GpuState.FAILED, code="E_GPU_ATTACH")
         guest.facts = replace(guest.facts, ledger=(GpuRecord(bdf=bus_id(0), state=GpuState.ATTACHED), failed))
-        assert refusal(guest).what == ("the ready state would cover GPUs that were not checked: 0000:1b:00.0: not attached by "
-                                       "nvidia-persistenced")
+        assert refusal(guest).what == ("the ready state would cover GPUs that were not checked: 0000:1b:00.0 "
+                                       f"({UUID}1): not attached by nvidia-persistenced")
         assert SETS_READY not in guest.mock.names()
 
     def test_a_gpu_that_the_library_hides_leaves_the_state_as_it_is(self, gpu_guest: MakeGuest) -> None:
@@ -157,6 +158,12 @@ class TestLibrary:
         assert told(facts.warnings)[-1] == ("ready state left: nvrc.ready=verified, but 0000:1b:00.0 was not checked, and the state covers "
                                       "every GPU of the VM")
         assert SETS_READY not in guest.mock.names()
+
+    def test_gpus_of_which_the_library_hides_one_are_not_held_for_attestation(self, gpu_guest: MakeGuest) -> None:
+        guest = gpu_guest("nvrc.gpus=min:1 nvrc.cc=on nvrc.ready=attested", gpus=1, on_bus=2, keys="cc=on", text=CONFIDENTIAL)
+        caught = refusal(guest)
+        assert (caught.code, caught.what) == (
+            "E_READY_STATE", "0000:1b:00.0 was not checked, and the state covers every GPU of the VM")
 
     def test_a_setting_made_twice_on_one_gpu(self, gpu_guest: MakeGuest) -> None:
         guest = gpu_guest("nvrc.smi.pl=500")

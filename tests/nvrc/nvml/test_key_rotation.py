@@ -30,6 +30,21 @@ def test_a_driver_that_refuses_ends_the_boot(gpu_guest: MakeGuest, text: str, wo
     assert caught.value.code == "E_KEY_ROTATION"
 
 
+def test_a_threshold_that_does_not_read_back(gpu_guest: MakeGuest) -> None:
+    guest = gpu_guest("nvrc.cc.key_rotation=60", keys="cc=on", text=f"{CONFIDENTIAL}\nfail {SET} 0")
+    with pytest.raises(NvrcError) as caught:
+        guest.boot()
+    assert caught.value.code == "E_KEY_ROTATION"
+    assert caught.value.what.startswith("set to 60, but nvmlSystemGetConfComputeKeyRotationThresholdInfo says ")
+
+
+def test_what_is_no_number_never_reaches_the_library(gpu_guest: MakeGuest) -> None:
+    guest = gpu_guest(keys="cc=on", text=CONFIDENTIAL)
+    with pytest.raises(NvrcError):
+        guest.start().ask("keys", 10, advantage="60")
+    assert SET not in guest.mock.names()
+
+
 @pytest.mark.parametrize("strict", [False, True])
 def test_without_confidential_mode_it_is_a_note(gpu_guest: MakeGuest, strict: bool) -> None:
     guest = gpu_guest(f"nvrc.cc.key_rotation=60 nvrc.strict={int(strict)}")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
 from fakes.trouble import told
+from nvrc.engine.facts import Facts
 from nvrc.hardware.topology import PciFunction
 from nvrc.nvml.answers import CcMemory, CcSystem
 from nvrc.nvml.judge import Confidential, Mode, judge
@@ -195,6 +196,16 @@ def test_ready_states(  # noqa: PLR0917 - a row of the table
     assert facts.ready == (outcome, accepts, why)
     assert ready_state.tell(facts) == f"{outcome.value}: {why}"
     assert guest.mock.names().count("nvmlSystemSetConfComputeGpusReadyState") == (outcome is Outcome.SET)
+
+
+def test_the_step_waits_longer_than_its_request(gpu_guest: MakeGuest) -> None:
+    """A request that ends by its own deadline says which one it was."""
+    facts = gpu_guest().boot()
+    assert ready_state.deadline_s(facts) == facts.nvml_patience_s + 5.0
+
+
+def test_a_boot_without_gpus_has_no_state_to_tell() -> None:
+    assert ready_state.tell(Facts()) == ""
 
 
 def test_the_worker_is_done_with_afterwards(gpu_guest: MakeGuest) -> None:
