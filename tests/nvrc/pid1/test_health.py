@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,8 +125,49 @@ def test_a_flood_of_kinds_is_bounded() -> None:
     watch = Watch()
     for number in range(MOST_KINDS + 50):
         watch.hear(f"NVRM: Xid (PCI:0000:40:00): {number}, x")
-    assert len(watch.news) == MOST_KINDS
+    assert len(watch.news) == MOST_KINDS == 256
     assert watch.states[0] == ("lost", LOST), "its state is kept all the same"
+
+
+def counted(watch: Watch) -> dict[tuple[str, int], int]:
+    return {(one.gpu, one.number): one.count for one in watch.health.xids}
+
+
+def test_xids_are_counted_for_each_gpu_of_the_machine() -> None:
+    watch = Watch()
+    for place, number in (("40", 31), ("41", 31), ("40", 31), ("40", 79), ("40", 31), ("99", 31)):
+        watch.hear(f"NVRM: Xid (PCI:0000:{place}:00): {number}, x")
+    assert counted(watch) == {("0000:40:00.0", 31): 3, ("0000:41:00.0", 31): 1, ("0000:40:00.0", 79): 1}
+
+
+def test_a_flood_of_kinds_fills_the_count_of_all_gpus_and_what_is_known_counts_on() -> None:
+    watch = Watch()
+    for number in range(600):
+        watch.hear(f"NVRM: Xid (PCI:0000:40:00): {number}, x")
+    watch.hear("NVRM: Xid (PCI:0000:40:00): 7, x")
+    assert (len(counted(watch)), max(number for _, number in counted(watch))) == (512, 511)
+    assert counted(watch)["0000:40:00.0", 7] == 2
+
+
+def test_each_switch_is_told_of_by_itself() -> None:
+    watch = Watch()
+    for bus in ("52", "53", "52"):
+        watch.hear(f"nvidia-nvswitch{bus}: SXid (PCI:0000:{bus}:00.0): 20034, Fatal")
+    assert len(watch.news) == 2
+
+
+def test_gpus_that_persistenced_does_not_attach_again_are_failed() -> None:
+    watch = Watch(3)
+    watch.hear("NVRM: Xid (PCI:0000:41:00): 79, x")
+    watch.news.clear()
+    records = watch.health.records
+    watch.health.attached_again((records[0], *(replace(one, state=GpuState.FAILED, code="E_GPU_ATTACH") for one in records[1:])))
+    assert watch.states == [("attached", ""), ("lost", LOST), ("failed", "E_GPU_ATTACH")]
+    assert list(told(watch.news)) == [
+        "E_GPU_ATTACH GPU 0000:41:00.0 (GPU-1): not attached again by nvidia-persistenced",
+        "E_GPU_ATTACH GPU 0000:42:00.0 (GPU-1): not attached again by nvidia-persistenced",
+        "nvidia-persistenced has attached 1 of 3 GPUs again"]
+    assert [(one.gpu, one.uuid, one.step) for one in watch.news[:1]] == [("0000:41:00.0", "GPU-1", "supervise")]
 
 
 def test_a_gpu_that_failed_to_attach_is_not_whole() -> None:
