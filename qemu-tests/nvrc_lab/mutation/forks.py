@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Asks the same tests about one mutant after another: `python -P forks.py ROOT MODULE here|apart TEST ...`, in ROOT.
 
-pytest collects once. Each line of JSON on stdin ({"source", "limit_s"}) gets a fork of the collected session in which
-the functions of the module have the code of that source, and one line of JSON on stdout: true, noticed (or never
-ended); false, not noticed; null, the source differs outside of functions, so nothing was asked. What noticed last is
-asked first. Not noticed is no proof here: values that were computed while collecting are those of the original.
+pytest collects once. Each line of JSON on stdin gets a fork of the collected session in which the functions of the
+module have the code of its "source", and one line of JSON on stdout: true, noticed (or not ended within "limit_s");
+false, not noticed; null, the source differs outside of functions, so nothing was asked. What noticed last is asked
+first. Not noticed is no proof here: values that were computed while collecting are those of the original. A fork may
+take "bytes" of memory, and of the processor five times what the first one took and "spare_s": more would never end.
 `apart`: a fork has a mount namespace of its own, so that one which takes the root away takes it from nobody else.
 """
 
@@ -15,11 +16,13 @@ import contextlib
 import ctypes
 import gc
 import json
+import math
 import os
+import resource
 import select
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import BinaryIO
@@ -39,11 +42,13 @@ def main(root: Path, module: str, where: str, words: Sequence[str]) -> int:
 
 
 class Session:
-    """A pytest plugin. State: in a fork, the file that the name of the test that noticed goes to."""
+    """A pytest plugin. State: the file that the name of a test that noticed goes to, and how much of the processor the
+    first fork took, whose module is unharmed."""
 
     def __init__(self, module: Path, apart: bool, questions: BinaryIO, answers: BinaryIO) -> None:
         self._module, self._apart, self._questions, self._answers = module, apart, questions, answers
         self._told = -1
+        self._used_s: float | None = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
@@ -56,9 +61,12 @@ class Session:
             answer: bool | None = None
             if only_functions_differ(original, question["source"]):
                 if (child := self._fork()) == 0:
+                    self._bound(question)
                     replace_code(str(self._module), original, question["source"])
                     return None
                 answer = ended(child, question["limit_s"], self._questions)
+                if self._used_s is None:
+                    self._used_s = processor_s()
                 self._ask_first(session)
             self._answers.write(json.dumps(answer).encode() + b"\n")
             self._answers.flush()
@@ -78,9 +86,20 @@ class Session:
                 os._exit(1)
         return child
 
+    def _bound(self, question: Mapping[str, int]) -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (question["bytes"], question["bytes"]))
+        if self._used_s is not None:
+            limit_s = math.ceil(5 * self._used_s + question["spare_s"])
+            resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))
+
     def _ask_first(self, session: pytest.Session) -> None:
         name = os.pread(self._told, 4096, 0).decode()
         session.items.sort(key=lambda item: item.nodeid != name)
+
+
+def processor_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def only_functions_differ(before: str, after: str) -> bool:

@@ -48,6 +48,7 @@ class Copy:
         self._temporary = Path(tempfile.mkdtemp(prefix="mutate-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
         self._session: subprocess.Popen[bytes] | None = None
         self.limit_s = LONGEST_S
+        self.spare_s, self.memory_bytes = 10, 4 << 30
         self._writes = 0
         self._apart = False
 
@@ -96,7 +97,8 @@ class Copy:
     def _noticed_by_fork(self, source: str, limit_s: float) -> bool | None:
         assert self._session and self._session.stdin and self._session.stdout
         try:
-            self._session.stdin.write(json.dumps({"source": source, "limit_s": limit_s}).encode() + b"\n")
+            question = {"source": source, "limit_s": limit_s, "spare_s": self.spare_s, "bytes": self.memory_bytes}
+            self._session.stdin.write(json.dumps(question).encode() + b"\n")
             self._session.stdin.flush()
         except BrokenPipeError:
             return None  # nothing could be collected

@@ -130,6 +130,14 @@ def test_a_mutant_that_never_ends_is_ended(tmp_path: Path, own: bool) -> None:
             assert copy.notices("module.py", endless, ["tests"])
 
 
+@pytest.mark.parametrize("harm", ["while True: pass", "while True: names = [*names, *names, 'x']"], ids=["time", "memory"])
+def test_a_mutant_that_takes_without_end_is_ended_long_before_its_limit(tmp_path: Path, harm: str) -> None:
+    with a_copy(tmp_path, NOTICES) as copy:
+        copy.begin("module.py", ["tests"])
+        copy.limit_s, copy.spare_s, copy.memory_bytes = 1e6, 1, 1 << 30
+        assert copy.notices("module.py", MODULE.replace("return", f"{harm}\n    return"), ["tests"])
+
+
 @pytest.mark.parametrize("test", [
     pytest.param(NOTICES.replace("assert", "assert not"), id="a test that fails"),
     pytest.param("import nothing\n", id="a test that cannot be loaded"),
