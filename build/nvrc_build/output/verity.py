@@ -8,7 +8,7 @@ secret: it is derived from the data, so that equal data give equal trees on ever
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedIOBase
 
@@ -34,7 +34,7 @@ class Verity:
         """What makes the kernel itself map and mount a verity root (CONFIG_DM_INIT). As Kata's runtime writes it:
         the flags of ext4 hold a blank and are not quoted, so that the kernel sees errors=remount-ro and a bare ro."""
         flags = ROOT_FLAGS[fstype]
-        sectors = BLOCK // _SECTOR * self.data_blocks
+        sectors = self.data_blocks * BLOCK // _SECTOR
         return (f'dm-mod.create="dm-verity,,,ro,0 {sectors} verity 1 {data} {hashes} {BLOCK} {BLOCK} '
                 f'{self.data_blocks} 0 sha256 {self.root_hash} {self.salt}" root=/dev/dm-0 rootflags={flags} '
                 f'rootfstype={fstype}')
@@ -60,24 +60,24 @@ def hash_tree(data: BufferedIOBase, salt: str) -> tuple[Verity, bytes]:
     """The parameters and the content of the hash device: the level below the root first, the leaves last."""
     data.seek(0)
     seed = hashlib.sha256(bytes.fromhex(salt))
-    level = _pack(_digests(_blocks(data), seed))
-    blocks = _block_count(data)
-    levels = [level] if blocks > 1 else []
-    while len(levels[-1] if levels else b"") > BLOCK:
+    leaves = list(_digests(_blocks(data), seed))
+    if not leaves:
+        raise BuildError("there is no data to protect")
+    levels = [_pack(leaves)] if len(leaves) > 1 else []
+    while levels and len(levels[-1]) > BLOCK:
         levels.append(_pack(_digests(_cut(levels[-1]), seed)))
-    top = levels[-1] if levels else _first_block(data)
-    root_hash = next(iter(_digests((top,), seed))).hex()
-    return Verity(root_hash=root_hash, salt=salt, data_blocks=blocks), b"".join(reversed(levels))
+    root, = _digests(levels[-1:], seed) if levels else leaves
+    return Verity(root_hash=root.hex(), salt=salt, data_blocks=len(leaves)), b"".join(reversed(levels))
 
 
-def _digests(blocks: Iterator[bytes] | tuple[bytes, ...], seed: hashlib._Hash) -> Iterator[bytes]:
+def _digests(blocks: Iterable[bytes], seed: hashlib._Hash) -> Iterator[bytes]:
     for block in blocks:
         state = seed.copy()
         state.update(block)
         yield state.digest()
 
 
-def _pack(digests: Iterator[bytes]) -> bytes:
+def _pack(digests: Iterable[bytes]) -> bytes:
     joined = b"".join(digests)
     return joined + b"\0" * (-len(joined) % BLOCK)
 
@@ -91,15 +91,3 @@ def _blocks(data: BufferedIOBase) -> Iterator[bytes]:
 
 def _cut(level: bytes) -> Iterator[bytes]:
     return (level[at:at + BLOCK] for at in range(0, len(level), BLOCK))
-
-
-def _block_count(data: BufferedIOBase) -> int:
-    count = data.seek(0, 2) // BLOCK
-    if count == 0:
-        raise BuildError("there is no data to protect")
-    return count
-
-
-def _first_block(data: BufferedIOBase) -> bytes:
-    data.seek(0)
-    return data.read(BLOCK)

@@ -8,6 +8,7 @@ import io
 import random
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,20 @@ def test_one_changed_bit_changes_the_root_hash() -> None:
     assert hash_tree(before, SALT)[0].root_hash != hash_tree(io.BytesIO(after), SALT)[0].root_hash
 
 
+def test_a_tree_of_three_levels_has_the_root_that_veritysetup_made() -> None:
+    found, tree = hash_tree(io.BytesIO(bytes(BLOCK) * (128 * 128 + 1)), SALT)
+    assert (found.root_hash, len(tree)) == ("2fad3e8a5e996027d82ab63e36c1a52413988efc8398474da44660ce86badfe7", 132 * BLOCK)
+
+
+def test_data_are_read_from_their_beginning(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(data(3).getvalue())
+    with (tmp_path / "data").open("rb") as stream:
+        stream.read()
+        assert derive_salt(stream) == derive_salt(data(3))
+        assert hash_tree(stream, SALT) == hash_tree(data(3), SALT)
+
+
 def test_the_salt_follows_from_the_data() -> None:
-    read_before = data(3)
-    read_before.read()
-    assert derive_salt(read_before) == derive_salt(data(3))
-    assert hash_tree(read_before, SALT) == hash_tree(data(3), SALT)
     assert derive_salt(data(3)) == derive_salt(data(3)) != derive_salt(data(4))
 
 
@@ -84,12 +94,13 @@ def test_parameters_are_read_in_any_order_and_written_in_one() -> None:
     assert expected.root_parameters() == (
         f'dm-mod.create="dm-verity,,,ro,0 16 verity 1 /dev/vda1 /dev/vda2 4096 4096 2 0 sha256 {"cd" * 32} {SALT}" '
         "root=/dev/dm-0 rootflags=ro rootfstype=erofs")
+    assert "dm-verity,,,ro,0 8000 verity " in replace(expected, data_blocks=1000).root_parameters()
     assert expected.root_parameters("/dev/sda1", "/dev/sda2", "ext4").endswith(
         "root=/dev/dm-0 rootflags=data=ordered,errors=remount-ro ro rootfstype=ext4")
 
 
 @pytest.mark.parametrize("line", ["", "root_hash=00", LINE.replace("data_blocks=2", "data_blocks=two"),
-                                  LINE + ",extra=1", LINE.replace("data_block_size=4096", "data_block_size=512")])
+                                  LINE + ",extra=1", LINE + ",extra=1=2", LINE.replace("data_block_size=4096", "data_block_size=512")])
 def test_parameters_of_another_form_are_refused(line: str) -> None:
     with pytest.raises(BuildError, match="verity parameters"):
         parse_parameters(line)
