@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from nvrc.engine.executor import Executor
 from nvrc.engine.table import Step
 from nvrc.machine.journal import Journal
 from nvrc.machine.loop import Loop
-from nvrc.report.bulletin import Bulletin
+from nvrc.report.bulletin import TIDY_EVERY, Bulletin
 from nvrc.report.report import Report, from_json
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.transcript import parse_report_piece
@@ -84,3 +86,17 @@ def test_nobody_asked_for_the_console(tmp_path: Path, make: type[FakeSystem]) ->
     system = make(str(tmp_path))
     open_bulletin(system, "quiet").publish(Verdict.READY, Journal(system), None)
     assert printed(system) is None
+
+
+def test_telling_the_status_again_and_again_keeps_nothing(tmp_path: Path) -> None:
+    """Blocks of the interpreter, which counts what it keeps for later as taken."""
+    bulletin, journal = open_bulletin(system := bare_guest(str(tmp_path)), ""), Journal(system)
+
+    def tell(times: int) -> int:
+        for _ in range(times):
+            assert bulletin.live(journal, None)
+        return sys.getallocatedblocks()
+
+    gc.collect()
+    before = tell(TIDY_EVERY)
+    assert tell(10 * TIDY_EVERY) - before < TIDY_EVERY
