@@ -123,7 +123,7 @@ def run(
         remedy = "; choose another with nvrc.metrics" if err.errno == errno.EADDRINUSE else ""
         reason = os.strerror(err.errno) if err.errno else str(err)
         print(f"port {port} cannot be served: {reason}{remedy}", file=sys.stderr)
-        return 2
+        return err.errno or 1  # PID 1 knows what some of them mean
     os.nice(NICE)
     links = Links()
     settle()

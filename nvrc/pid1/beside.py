@@ -23,11 +23,13 @@ def start_metrics(system: System, facts: Facts) -> Running:
 
         service = as_whom(system, METRICS)
     _give(system)
-    values = {"port": str(facts.settings.metrics_port), "driver_root": facts.driver_root,
+    port = str(facts.settings.metrics_port)
+    values = {"port": port, "driver_root": facts.driver_root,
               "gpus": "yes" if facts.on_bus else ""}
     since_s = system.now()
     program, pid = start(system, service, "", lambda _pid, _status: None, values)
-    return Running(service=service, program=program, started_pid=pid, pid=pid, since_s=since_s)
+    return Running(service=service, program=program, started_pid=pid, pid=pid, since_s=since_s,
+                   about=f"port {port}")
 
 
 def _give(system: System) -> None:

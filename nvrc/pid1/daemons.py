@@ -44,6 +44,10 @@ class Watched:
     def name(self) -> str:
         return self.running.service.name
 
+    @property
+    def title(self) -> str:
+        return f"{self.name} ({self.running.about})" if self.running.about else self.name
+
 
 class Daemons:
     def __init__(self, system: System, running: Iterable[Running], *, is_confidential: bool, is_strict: bool,
@@ -109,7 +113,8 @@ class Daemons:
         return None
 
     def _ended(self, one: Watched, end: ChildEnded) -> None:
-        one.detail = f"{end.text()} {self._system.now() - one.since_s:.1f} s after its start"
+        meaning = next((f": {why}" for code, why in one.running.service.meanings if end.status == code << 8), "")
+        one.detail = f"{end.text()} {self._system.now() - one.since_s:.1f} s after its start{meaning}"
         one.pid, one.stale_pid = None, end.pid
         if self._stopping:
             one.state = ServiceState.STOPPED
@@ -132,7 +137,7 @@ class Daemons:
 
     def _give_up(self, one: Watched) -> None:
         one.state = ServiceState.FAILED
-        what = f"{one.name} {one.detail}"
+        what = f"{one.title} {one.detail}"
         if one.running.service.importance is Importance.CRITICAL and self._is_strict:
             self.ending = _lost(one, f"{what}, and nvrc.strict is on")
         self._changed(_lost(one, f"{what}; it will not be restarted"))
@@ -197,7 +202,7 @@ class Daemons:
 
 
 def _news(one: Watched, what: str) -> Trouble:
-    return replace(remark(f"{one.name} {what}"), step=AFTER_THE_BOOT, service=one.name)
+    return replace(remark(f"{one.title} {what}"), step=AFTER_THE_BOOT, service=one.name)
 
 
 def _lost(one: Watched, what: str) -> Trouble:

@@ -7,6 +7,8 @@ the journal. How long to wait for it and what to make of its lines is the busine
 
 from __future__ import annotations
 
+import errno
+
 from guest_cdi.lean.light import TYPE_CHECKING, Enum, Mapping, NamedTuple, dataclass
 from nvrc.machine import privileges as rows
 from nvrc.machine.children import Ended
@@ -60,7 +62,8 @@ class Service:
     """One daemon. `pid_file`: it puts itself into the background, and its pid is there.
 
     `marker`: what its line says when it is ready; `ready_path`: what it makes then. `code` and `stall_code` are those
-    of a failed start and of one that takes too long, `lost_code` that of one that ended for good.
+    of a failed start and of one that takes too long, `lost_code` that of one that ended for good. `meanings`: what an
+    exit status of its own says.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Service:
     pid_file: str = ""
     oom_score_adj: int = 0
     lost_code: Code = "E_SERVICE_LOST"
+    meanings: tuple[tuple[int, str], ...] = ()
     stop: signal.Signals = signal.SIGTERM
 
 
@@ -117,18 +121,22 @@ METRICS = Service(
     code="E_METRICS", stall_code="E_METRICS",
     args=(Words(("--port", "{port}")), Words(("--driver-root", "{driver_root}"), only_with="driver_root"),
           Words(("--gpus",), only_with="gpus")),
-    importance=Importance.HELPER, oom_score_adj=SPARED, restart=Restart.BOUNDED, lost_code="E_METRICS")
+    importance=Importance.HELPER, oom_score_adj=SPARED, restart=Restart.BOUNDED, lost_code="E_METRICS",
+    meanings=((errno.EADDRINUSE, "another program listens there"),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A daemon that is up. `started_pid` is the process that was started, `pid` the daemon it may have left behind."""
+    """A daemon that is up. `started_pid` is the process that was started, `pid` the daemon it may have left behind;
+    `about` is what tells it from others of its name, for people.
+    """
 
     service: Service
     program: Program
     started_pid: int
     pid: int | None
     since_s: float
+    about: str = ""
 
     @property
     def is_critical(self) -> bool:

@@ -232,7 +232,8 @@ CODES: tuple[FailureCode, ...] = (
                 "give the pod more memory: what the VM has beside the containers' limits is for init, agent and driver",
                 AUTHOR),
     FailureCode("E_METRICS", "supervise", "the process that serves metrics could not be started, or ended for good",
-                "read its own lines; choose a free port with nvrc.metrics, and build the image with the slice metrics",
+                "if another program has the port, name a free one with nvrc.metrics=PORT; if the program is missing, "
+                "build the image with the slice metrics; nvrc.log=info shows its own lines",
                 PLATFORM),
     FailureCode("E_SERVICE_LOST", "supervise", "a daemon that the GPUs depend on ended",
                 "read its last lines; running work may go on, new work will fail: replace the VM", PLATFORM),

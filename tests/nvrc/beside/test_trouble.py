@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -66,4 +67,4 @@ def test_nothing_of_that_is_kept(seen: dict[str, Any]) -> None:
 
 
 def test_a_port_that_is_taken_ends_it_with_a_reason(seen: dict[str, Any]) -> None:
-    assert seen["taken"] == [2, "port 9400 cannot be served: Address already in use; choose another with nvrc.metrics\n"]
+    assert seen["taken"] == [errno.EADDRINUSE, "port 9400 cannot be served: Address already in use; choose another with nvrc.metrics\n"]

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -34,7 +36,7 @@ SEGV = int(signal.SIGSEGV)
 
 
 def running(service: Service, pid: int | None, starter: int | None = None) -> Running:
-    return Running(service=service, program=describe(service, "", {"guid": "0x1"}), started_pid=starter or pid or 0, pid=pid,
+    return Running(service=service, program=describe(service, "", {"guid": "0x1", "port": "9400", "driver_root": "", "gpus": ""}), started_pid=starter or pid or 0, pid=pid,
                    since_s=100.0)
 
 
@@ -289,3 +291,20 @@ def test_who_goes_first_when_memory_is_short() -> None:
     scores = {one.service.name: one.program.oom_score_adj for one in ALL}
     assert scores == {"nvlsm": -900, "nv-fabricmanager": -900, "nvidia-persistenced": -900, "nv-hostengine": 500, "dcgm-exporter": 500}
     assert describe(METRICS, "", {"port": "1", "gpus": "", "driver_root": ""}).oom_score_adj == 500
+
+
+def test_metrics_whose_port_is_taken_name_it(watch: MakeWatch) -> None:
+    subject = watch(replace(running(METRICS, 57), about="port 9400"))
+    pid = 57
+    for number in range(5):
+        subject.ends(pid, exited(errno.EADDRINUSE))
+        subject.expire()
+        pid = 4711 + number
+    subject.ends(pid, exited(errno.EADDRINUSE))
+    assert told(subject.news)[0] == ("nvrc-metrics (port 9400) exited with status 98 10.0 s after its start: another program listens there; "
+                                     "it is restarted in 1 s")
+    last = subject.news[-1]
+    assert last is not None
+    assert last.code == "E_METRICS"
+    assert last.what == "nvrc-metrics (port 9400) exited with status 98 10.0 s after its start: another program listens there; it will not be restarted"
+    assert "name a free one with nvrc.metrics=PORT" in last.hint
