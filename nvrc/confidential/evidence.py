@@ -2,8 +2,10 @@
 """What PID 1 can check by itself of the GPUs' evidence and of the token that a verifier made of it. Pure.
 
 Of evidence: that it answers PID 1's own nonce, and that it is about exactly the GPUs that were checked before, by
-number and UUID. Of a token: that it is one, has not run out, and affirms as many GPUs. Not signatures, certificates and
-reference values: that is the verifier's work, whose key PID 1 does not know. A verifier of the image's own can do it.
+their certificates, which NVIDIA's library gives PID 1 as well. A UUID is not in it: the attestation agent says
+"unknown", as NVIDIA's SDK tells it none. Of a token: that it is one, has not run out, and affirms as many GPUs. Not
+signatures, chains of certificates and reference values: that is the verifier's work, whose key PID 1 does not know. A
+verifier of the image's own can do it.
 
 An attestation report of a GPU is an SPDM 1.1 exchange: the request GET_MEASUREMENTS with its nonce of 32 bytes, then
 the answer (DSP0274). A token is a JWT in the form of EAR, with an appraisal for each device.
@@ -14,49 +16,83 @@ from __future__ import annotations
 import binascii
 
 from guest_cdi.lean.jsonvalue import read_json
-from guest_cdi.lean.light import Sequence
+from guest_cdi.lean.light import Mapping, NamedTuple, Sequence
 from nvrc.vocabulary.errors import NvrcError
 
 NONCE, REQUEST_BYTES, NONCE_AT = 32, 37, 4
 GET_MEASUREMENTS, MEASUREMENTS = 0xE0, 0x60
 AFFIRMING = ("affirming", 2)
+UNTOLD, SWITCHES = "unknown", ("LS10",)
+_LEAF_END = b"-----END CERTIFICATE-----"
 UNCHECKED = "not checked by PID 1: signatures, certificates, reference values"
 
 
-def check_evidence(answer: bytes, nonce: bytes, uuids: Sequence[str]) -> None:
-    """`uuids`: of the GPUs that were checked. NvrcError E_ATTEST_EVIDENCE if it is not of exactly these."""
-    rows = _devices(_json(answer, "the evidence"))
-    given = [uuid for uuid, _report in rows]
-    if sorted(given) != sorted(uuids):
-        missing, strange = sorted(set(uuids) - set(given)), sorted(set(given) - set(uuids))
-        raise _wrong(f"it is about {len(given)} GPUs, and {len(uuids)} were checked; missing: {_list(missing)}; "
+class Evidence(NamedTuple):
+    """Of one GPU. `leaf`: the certificate that it is signed with."""
+
+    uuid: str
+    leaf: str
+    report: bytes
+
+
+def check_evidence(answer: bytes, nonce: bytes, gpus: Mapping[str, str]) -> None:
+    """`gpus`: UUIDs of those that were checked, by certificate. NvrcError E_ATTEST_EVIDENCE if it is not of these."""
+    if not answer:
+        raise _wrong("there is none: the attestation agent has no attester of NVIDIA's, or it found no GPU")
+    rows = _gpus(_json(answer, "the evidence"))
+    given = [row.leaf for row in rows]
+    if sorted(given) != sorted(gpus):
+        missing = sorted(uuid for leaf, uuid in gpus.items() if leaf not in given)
+        strange = sorted(f"certificate {_digest(leaf)}" for leaf in set(given) - set(gpus))
+        raise _wrong(f"it is about {len(given)} GPUs, and {len(gpus)} were checked; missing: {_list(missing)}; "
                      f"strange: {_list(strange)}")
-    for uuid, report in rows:
-        if len(report) <= REQUEST_BYTES or report[1] != GET_MEASUREMENTS or report[REQUEST_BYTES + 1] != MEASUREMENTS:
+    for row in rows:
+        uuid, report = gpus[row.leaf], row.report
+        if row.uuid not in (UNTOLD, uuid):
+            raise _wrong(f"it calls {uuid} {row.uuid[:60]!a}")
+        kinds = (report[1], report[REQUEST_BYTES + 1]) if len(report) > REQUEST_BYTES + 1 else ()
+        if kinds != (GET_MEASUREMENTS, MEASUREMENTS):
             raise _wrong(f"the report of {uuid} is not an exchange of measurements ({len(report)} bytes)")
         if report[NONCE_AT:NONCE_AT + NONCE] != nonce:
             raise _wrong(f"the report of {uuid} was made for another nonce")
 
 
-def _devices(document: object) -> list[tuple[str, bytes]]:
-    """Of NVIDIA's part of the evidence, which stands alone or under its name."""
+def leaf_of(chain: bytes) -> str:
+    """The first certificate of a PEM chain, which is the device's own, in one line; empty if there is none."""
+    end = chain.find(_LEAF_END)
+    return b"".join(chain[:end].split()).decode("ascii", "replace") if end >= 0 else ""
+
+
+def _digest(leaf: str) -> str:
+    from hashlib import sha256
+
+    return sha256(leaf.encode()).hexdigest()[:16]
+
+
+def _gpus(document: object) -> list[Evidence]:
+    """Of NVIDIA's part of the evidence, which stands alone or under its name; switches are in the same list."""
     inner = document.get("nvidia", document) if isinstance(document, dict) else None
     if isinstance(inner, str):
         inner = _json(inner.encode("utf-8", "replace"), "NVIDIA's evidence")
     rows = inner.get("device_evidence_list") if isinstance(inner, dict) else None
     if not isinstance(rows, list):
         raise _wrong("it has no list of NVIDIA's devices")
-    return [_device(row) for row in rows]
+    return [_gpu(row) for row in rows if not (isinstance(row, dict) and row.get("arch") in SWITCHES)]
 
 
-def _device(row: object) -> tuple[str, bytes]:
+def _gpu(row: object) -> Evidence:
     match row:
-        case {"uuid": str(uuid), "evidence": str(report)}:
+        case {"evidence": str(report), "certificate": str(chain), **more}:
+            uuid = more.get("uuid", UNTOLD)
             try:
-                return uuid, binascii.a2b_base64(report, strict_mode=True)
+                return Evidence(uuid if isinstance(uuid, str) else "", leaf_of(_decode(chain)), _decode(report))
             except ValueError as err:
-                raise _wrong(f"the report of {ascii(uuid)[:60]} is not base64") from err
-    raise _wrong("a device of it has no uuid or no report")
+                raise _wrong("a report or certificate of it is not base64") from err
+    raise _wrong("a device of it has no report or no certificate")
+
+
+def _decode(text: str) -> bytes:
+    return binascii.a2b_base64(text, strict_mode=True)
 
 
 def check_token(answer: bytes, gpus: int, now_s: float) -> str:

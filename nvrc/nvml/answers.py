@@ -71,6 +71,13 @@ class CcMemory(NamedTuple):
     protected_kib: int
 
 
+class Certificate(NamedTuple):
+    """Which certificate one GPU signs evidence with; empty where there is none."""
+
+    number: int
+    leaf: str
+
+
 class CcAnswer(NamedTuple):
     """`system` is None where this machine has no confidential mode to speak of."""
 

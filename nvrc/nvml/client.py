@@ -15,6 +15,7 @@ from nvrc.nvml.answers import (
     CcMemory,
     CcSystem,
     CdiMade,
+    Certificate,
     FabricState,
     LinkCount,
     MigMade,
@@ -77,6 +78,9 @@ class Client(NamedTuple):
             raise NvrcError("E_NVML_CRASH", f"the worker's answer is not a confidential mode: {ascii(answer)[:80]}")
         system = None if answer["system"] is None else read_record(CcSystem, answer["system"])
         return CcAnswer(system, read_records(CcMemory, answer["gpus"]))
+
+    def certificates(self, gpus: Sequence[int]) -> tuple[Certificate, ...]:
+        return read_records(Certificate, self.worker.ask("certificates", self.patience_s, gpus=gpus))
 
     def switches(self) -> tuple[SwitchTold, ...]:
         return read_records(SwitchTold, self.worker.ask("switches", self.patience_s))

@@ -8,7 +8,8 @@ from types import ModuleType
 
 from guest_cdi.lean.light import Callable, Mapping, ParamSpec, TypeVar
 from guest_cdi.nvml import RefusedError, ask
-from nvrc.nvml.answers import CcMemory, CcSystem, indices
+from nvrc.confidential.evidence import leaf_of
+from nvrc.nvml.answers import CcMemory, CcSystem, Certificate, indices
 from nvrc.nvml.session import FUNCTION_NOT_FOUND, NOT_SUPPORTED, Session
 from nvrc.nvml.worker import Value
 
@@ -27,6 +28,15 @@ def read_mode(session: Session, given: Mapping[str, Value]) -> dict[str, Value]:
     if system is None:
         return {"system": None, "gpus": []}
     return {"system": system, "gpus": [_read_memory(session, index) for index in indices(given["gpus"])]}
+
+
+def read_certificates(session: Session, given: Mapping[str, Value]) -> list[Certificate]:
+    return [_read_certificate(session, index) for index in indices(given["gpus"])]
+
+
+def _read_certificate(session: Session, index: int) -> Certificate:
+    told = ask(session.library.nvmlDeviceGetConfComputeGpuCertificate, session.device(index))
+    return Certificate(index, leaf_of(bytes(told.attestationCertChain[:told.attestationCertChainSize])))
 
 
 def _read_system(nvml: ModuleType) -> CcSystem | None:

@@ -40,6 +40,7 @@ REQUESTS: tuple[tuple[str, Action, Code], ...] = (
     ("mig",       nvml_mig.make_layout,             "E_MIG"),
     ("cc",        nvml_confidential.read_mode,      "E_CC_UNKNOWN"),
     ("switches",  nscq.read_switches,               "E_CC_SWITCH"),
+    ("certificates", nvml_confidential.read_certificates, "E_ATTEST_EVIDENCE"),
     ("fabric",    nvml_fabric.read_states,          "E_FABRIC_STATE"),
     ("links",     nvml_links.read_links,            "E_NVML"),
     ("cdi",       nvml_cdi.describe_document,       "E_CDI_NVML"),

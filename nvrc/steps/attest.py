@@ -36,9 +36,8 @@ def run(system: System, facts: Facts) -> Facts:
     until_s = system.now() + facts.settings.timeout_attest_s
     if not _await_socket(system, facts, until_s):
         return replace(facts, ready=Ready(Outcome.LEFT, False, "the agent ended before anything was attested"))
-    gpus = tuple(gpu for gpu in facts.gpus or () if not gpu.error)
     try:
-        why = _attest(system, facts, tuple(gpu.uuid for gpu in gpus), until_s)
+        why = _attest(system, facts, until_s)
     except NvrcError as err:
         raise NvrcError(err.code, f"{err.what}; {_running(system)}", err.hint) from err
     before, now = client_of(facts).settle_ready(True)
@@ -73,8 +72,21 @@ def _await_socket(system: System, facts: Facts, until_s: float) -> bool:
     return True
 
 
-def _attest(system: System, facts: Facts, uuids: tuple[str, ...], until_s: float) -> str:
+def _certified(facts: Facts) -> dict[str, str]:
+    """UUIDs of the GPUs that were checked, by the certificate that each signs with."""
+    gpus = {gpu.number: gpu.uuid for gpu in facts.gpus or () if not gpu.error}
+    told = client_of(facts).certificates(tuple(gpus))
+    found = {row.leaf: gpus[row.number] for row in told if row.number in gpus and row.leaf}
+    if len(found) != len(gpus):
+        raise NvrcError("E_ATTEST_EVIDENCE", f"NVIDIA's library gives {len(found)} different certificates for "
+                        f"{len(gpus)} GPUs")
+    return found
+
+
+def _attest(system: System, facts: Facts, until_s: float) -> str:
     """Why the GPUs may get ready."""
+    gpus = _certified(facts)
+    uuids = tuple(gpus.values())
     nonce = system.read("/dev/urandom", evidence.NONCE)
     tee = _ask(system, until_s, "GetTeeType").decode("utf-8", "replace")
     own = find_tee(system)
@@ -82,7 +94,7 @@ def _attest(system: System, facts: Facts, uuids: tuple[str, ...], until_s: float
         raise NvrcError("E_ATTEST_EVIDENCE", f"the attestation agent takes this guest for a sample, and "
                         f"it is in {own.name}")
     proof = _ask(system, until_s, "GetAdditionalEvidence", (1, nonce))
-    evidence.check_evidence(proof, nonce, uuids)
+    evidence.check_evidence(proof, nonce, gpus)
     token = _ask(system, until_s, "GetToken", (1, b"kbs"))
     said = evidence.check_token(token, len(uuids), _wall_clock(time.time))
     from hashlib import sha256

@@ -20,6 +20,8 @@
 #define FOLDER "/run/confidential-containers/attestation-agent"
 #define GPUS "/etc/nvml-mock.conf"
 #define OTHER "GPU-ffffffff-0000-4000-8000-000000000000"
+/* As the emulated NVML gives it. */
+#define CERTIFICATE "-----BEGIN CERTIFICATE-----\n%s\n-----END CERTIFICATE-----\n"
 
 enum { HEADER = 10, BODY_MAX = 64 * 1024, NONCE = 32, REPORT = 256, MOST_GPUS = 32, PERMISSION_DENIED = 7 };
 
@@ -62,7 +64,7 @@ static void base64(const void *from, size_t size, char *into, bool url)
 	*into = '\0';
 }
 
-/* An SPDM exchange of measurements: the request, 37 bytes with the nonce, and the answer. */
+/* An SPDM exchange of measurements: the request, 37 bytes with the nonce, and the answer. The real one tells no UUID either. */
 static size_t write_evidence(const uint8_t *nonce, bool is_other, char *into)
 {
 	uint8_t report[REPORT] = { 0x11, 0xe0, 0x01, 0xff };
@@ -74,9 +76,14 @@ static size_t write_evidence(const uint8_t *nonce, bool is_other, char *into)
 	report[38] = 0x60;
 	base64(report, sizeof(report), text, false);
 	at += sprintf(at, "{\"nvidia\":{\"device_evidence_list\":[");
-	for (int i = 0; i < gpus; i++)
-		at += sprintf(at, "%s{\"arch\":\"HOPPER\",\"uuid\":\"%s\",\"evidence\":\"%s\",\"certificate\":\"\"}", i ? "," : "",
-			      is_other && i == gpus - 1 ? OTHER : uuids[i], text);
+	for (int i = 0; i < gpus; i++) {
+		char certificate[128], packed[256];
+		int size = snprintf(certificate, sizeof(certificate), CERTIFICATE, is_other && i == gpus - 1 ? OTHER : uuids[i]);
+
+		base64(certificate, (size_t)size, packed, false);
+		at += sprintf(at, "%s{\"arch\":\"HOPPER\",\"uuid\":\"unknown\",\"evidence\":\"%s\",\"certificate\":\"%s\"}", i ? "," : "",
+			      text, packed);
+	}
 	at += sprintf(at, "]}}");
 	return (size_t)(at - into);
 }

@@ -66,11 +66,11 @@ def tee_report(data: bytes) -> None:
 
 
 def evidence(data: bytes) -> None:
-    from nvrc.confidential.evidence import check_evidence
+    from nvrc.confidential.evidence import check_evidence, leaf_of
     from nvrc.vocabulary.errors import NvrcError
 
     try:
-        check_evidence(data, bytes(32), ["GPU-00000000-0000-4000-8000-000000000000"])
+        check_evidence(data, bytes(32), {leaf_of(b"-----END CERTIFICATE-----"): "GPU-00000000-0000-4000-8000-000000000000"})
     except NvrcError as err:
         assert len(err.what) < 1500 and err.what.isprintable()
         raise

@@ -29,6 +29,7 @@ SIZES = {
     "struct cc_settings": ml.c_nvmlSystemConfComputeSettings_v1_t,
     "struct cc_capabilities": ml.c_nvmlConfComputeSystemCaps_t,
     "struct cc_memory": ml.c_nvmlConfComputeMemSizeInfo_t,
+    "struct cc_certificate": ml.c_nvmlConfComputeGpuCertificate_t,
     "struct fabric_info": ml.c_nvmlGpuFabricInfo_t,
     "struct fabric_info_v2": ml.c_nvmlGpuFabricInfo_v2_t,
     "struct fabric_info_v3": ml.c_nvmlGpuFabricInfo_v3_t,
@@ -169,6 +170,9 @@ def test_confidential_computing(nvml_mock: Describe) -> None:
         assert [m.protectedMemSizeKib for m in memory] == [80 << 20, 0]
         usage = ml.nvmlDeviceGetConfComputeProtectedMemoryUsage(ml.nvmlDeviceGetHandleByIndex(0))
         assert usage.total == 80 << 30
+        certificate = ml.nvmlDeviceGetConfComputeGpuCertificate(ml.nvmlDeviceGetHandleByIndex(0))
+        chain = bytes(certificate.attestationCertChain)[:certificate.attestationCertChainSize]
+        assert chain == b"-----BEGIN CERTIFICATE-----\nGPU-00000000-0000-4000-8000-000000000000\n-----END CERTIFICATE-----\n"
 
 
 def test_a_mode_without_a_name_can_be_described(nvml_mock: Describe) -> None:

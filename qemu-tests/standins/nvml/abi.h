@@ -62,6 +62,7 @@ struct cc_state { unsigned environment, feature, devtools; };
 struct cc_settings { unsigned version, environment, feature, devtools, multigpu; };
 struct cc_capabilities { unsigned cpu, gpus; };
 struct cc_memory { unsigned long long protected_kib, unprotected_kib; };
+struct cc_certificate { unsigned chain_size, attestation_size; uint8_t chain[0x1000], attestation[0x1400]; };
 
 struct fabric_info { uint8_t cluster[16]; unsigned status; uint32_t clique; unsigned state; };
 struct fabric_info_v2 { unsigned version; uint8_t cluster[16]; unsigned status; uint32_t clique; unsigned state; uint32_t health; };

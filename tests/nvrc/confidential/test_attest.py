@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.attestation import Chain, evidence_of, token_of
+from fakes.attestation import Chain, Json, device_of, evidence_of, report, token_of
 from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
 from nvrc.confidential import evidence
 from nvrc.confidential.ttrpc import Client, WireError
@@ -27,6 +28,7 @@ from nvrc.vocabulary.mode import Mode
 from nvrc_lab.agent.ttrpc import HEADER, RESPONSE
 
 pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+CERTIFICATE = "nvmlDeviceGetConfComputeGpuCertificate"
 CDI, HELD = "run/cdi/nvidia.yaml", "run/nvrc/cdi-held.yaml"
 
 
@@ -93,26 +95,36 @@ def token(statuses: dict[str, object], **claims: object) -> Callable[[Chain], No
     return lies("GetToken", lambda _uuids, _given: token_of(statuses, **claims))
 
 
+def devices(**changes: object) -> Callable[[Chain], None]:
+    """Of the right GPUs, and with something else in it."""
+    return lies("GetAdditionalEvidence", lambda uuids, nonce: {"nvidia": {"device_evidence_list": [
+        device_of(uuid, nonce, **changes) for uuid in uuids]}})
+
+
 GOOD: dict[str, object] = {"cpu0": "affirming", "gpu0": 2, "gpu1": "affirming"}
 FAILURES = {
     "KBS refuses": (refuses("GetToken", 13, "KBS: 401 Unauthorized"), "E_ATTEST_REFUSED", "refused GetToken: KBS: 401 Unauthorized (code 13)"),
     "KBS hangs": (says("GetToken", None), "E_ATTEST_TIMEOUT", "gave no answer to GetToken in time"),
     "agent hangs": (says("GetTeeType", None), "E_ATTEST_TIMEOUT", "gave no answer to GetTeeType in time"),
     "an old agent": (refuses("GetAdditionalEvidence", 12, "unimplemented"), "E_ATTEST_REFUSED", "refused GetAdditionalEvidence"),
-    "no evidence": (says("GetAdditionalEvidence", b""), "E_ATTEST_EVIDENCE", "the evidence is not JSON"),
+    "no attester of NVIDIA's": (says("GetAdditionalEvidence", b""), "E_ATTEST_EVIDENCE", "there is none: the attestation agent has no attester"),
+    "no evidence": (says("GetAdditionalEvidence", b"-"), "E_ATTEST_EVIDENCE", "the evidence is not JSON"),
     "none of GPUs": (says("GetAdditionalEvidence", b"{}"), "E_ATTEST_EVIDENCE", "no list of NVIDIA's devices"),
     "another GPU": (lies("GetAdditionalEvidence", lambda uuids, nonce: evidence_of([uuids[0], "GPU-other"], nonce)),
-                    "E_ATTEST_EVIDENCE", "strange: GPU-other"),
+                    "E_ATTEST_EVIDENCE", "missing: GPU-00000000-0000-4000-8000-000000000001; strange: certificate "),
     "one GPU less": (lies("GetAdditionalEvidence", lambda uuids, nonce: evidence_of(uuids[:1], nonce)),
                      "E_ATTEST_EVIDENCE", "it is about 1 GPUs, and 2 were checked"),
     "one GPU twice": (lies("GetAdditionalEvidence", lambda uuids, nonce: evidence_of([uuids[0], uuids[0]], nonce)),
                       "E_ATTEST_EVIDENCE", "it is about 2 GPUs, and 2 were checked; missing: GPU-"),
     "an old nonce": (lies("GetAdditionalEvidence", lambda uuids, nonce: evidence_of(uuids, nonce[::-1])),
                      "E_ATTEST_EVIDENCE", "was made for another nonce"),
-    "no report": (lies("GetAdditionalEvidence", lambda uuids, _nonce: {"device_evidence_list": [{"uuid": u, "evidence": "AAAA"} for u in uuids]}),
-                  "E_ATTEST_EVIDENCE", "is not an exchange of measurements (3 bytes)"),
-    "no base64": (lies("GetAdditionalEvidence", lambda uuids, _nonce: {"device_evidence_list": [{"uuid": u, "evidence": "!"} for u in uuids]}),
-                  "E_ATTEST_EVIDENCE", "is not base64"),
+    "no report": (devices(evidence="AAAA"), "E_ATTEST_EVIDENCE", "is not an exchange of measurements (3 bytes)"),
+    "cut short": (devices(evidence=base64.b64encode(report(bytes(range(32)))[:38]).decode()), "E_ATTEST_EVIDENCE", "(38 bytes)"),
+    "no base64": (devices(evidence="!"), "E_ATTEST_EVIDENCE", "a report or certificate of it is not base64"),
+    "a certificate of nobody": (devices(certificate=""), "E_ATTEST_EVIDENCE", "missing: GPU-"),
+    "a certificate that is none": (devices(certificate=7), "E_ATTEST_EVIDENCE", "has no report or no certificate"),
+    "another name": (devices(uuid="GPU-other"), "E_ATTEST_EVIDENCE", "it calls GPU-00000000-0000-4000-8000-000000000000 'GPU-other'"),
+    "a name that is none": (devices(uuid=7), "E_ATTEST_EVIDENCE", "it calls GPU-00000000-0000-4000-8000-000000000000 ''"),
     "not affirmed": (token({**GOOD, "gpu1": "contraindicated"}), "E_ATTEST_REFUSED", "does not affirm gpu1: 'contraindicated'"),
     "the CPU is not": (token({**GOOD, "cpu0": 32}), "E_ATTEST_REFUSED", "does not affirm cpu0: 32"),
     "too few GPUs": (token({"cpu0": "affirming", "gpu0": "affirming"}), "E_ATTEST_REFUSED", "affirms 1 GPUs, and 2 were checked"),
@@ -129,6 +141,42 @@ def test_what_is_not_accepted_sets_nothing(attested: Attested, lie: Callable[[Ch
     failure = attested.fails()
     assert (failure.code, words in failure.what) == (code, True), failure.what
     assert failure.what.endswith("; no container was started")
+
+
+REPORTED: dict[str, Callable[[list[str], bytes], list[Json]]] = {
+    "with UUIDs": lambda uuids, nonce: [device_of(uuid, nonce, uuid=uuid) for uuid in uuids],
+    "in another order": lambda uuids, nonce: [device_of(uuid, nonce) for uuid in reversed(uuids)],
+    "with switches": lambda uuids, nonce: [*(device_of(uuid, nonce) for uuid in uuids), device_of("switch", nonce, arch="LS10")],
+}
+
+
+@pytest.mark.parametrize("make", REPORTED.values(), ids=REPORTED)
+def test_evidence_as_attestation_agents_have_it(attested: Attested, make: Callable[[list[str], bytes], list[Json]]) -> None:
+    lies("GetAdditionalEvidence", lambda uuids, nonce: {"nvidia": {"device_evidence_list": make(uuids, nonce)}})(attested.chain)
+    ready = attested.run().ready
+    assert ready is not None and ready.outcome is Outcome.SET
+
+
+@pytest.mark.parametrize(("fault", "keys", "code", "words"), [
+    (f"fail {CERTIFICATE} gpu=1 3", "", "E_ATTEST_EVIDENCE", f"{CERTIFICATE} returned NVML_ERROR_NOT_SUPPORTED (3)"),
+    (f"crash {CERTIFICATE}", "", "E_NVML_CRASH", ""), ("", "uuid=GPU-the-same", "E_ATTEST_EVIDENCE", "gives 1 different certificates for 2 GPUs"),
+], ids=["refused", "crash", "the same twice"])
+def test_a_library_that_does_not_tell_the_gpus_apart(attested: Attested, fault: str, keys: str, code: str, words: str) -> None:
+    attested.guest.keys += f" {keys}"
+    attested.guest.describe(f"{CONFIDENTIAL}\n{fault}")
+    failure = attested.fails()
+    assert (failure.code, words in failure.what) == (code, True), failure.what
+
+
+@pytest.mark.parametrize(("chain", "same"), [
+    (b"-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nBB\n-----END CERTIFICATE-----\n", True),
+    (b"-----BEGIN CERTIFICATE-----\r\nAA\r\n-----END CERTIFICATE-----\0\0", True),
+    (b"-----BEGIN CERTIFICATE-----\nAB\n-----END CERTIFICATE-----\n", False),
+    (b"-----BEGIN CERTIFICATE-----\nAA\n", False), (b"", False),
+], ids=["chain", "lines", "other", "cut short", "nothing"])
+def test_a_certificate_is_the_first_of_its_chain(chain: bytes, same: bool) -> None:
+    assert (evidence.leaf_of(chain) == evidence.leaf_of(b"-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n")) is same
+    assert bool(evidence.leaf_of(chain)) is (b"END" in chain)
 
 
 @pytest.mark.parametrize(("names", "told"), [

@@ -182,7 +182,7 @@ import sys
 sys.path[:0] = [sys.argv[1]]
 from nvrc.nvml.requests import make_requests
 requests = make_requests("/", root=sys.argv[2])
-given = {"gpus": {}, "settings": {"gpus": (0, 1), "power_limit_w": 500}, "cc": {"gpus": (0, 1)}, "mig": {"gpus": ()},
+given = {"gpus": {}, "settings": {"gpus": (0, 1), "power_limit_w": 500}, "cc": {"gpus": (0, 1)}, "certificates": {"gpus": (0, 1)}, "mig": {"gpus": ()},
          "fabric": {"gpus": (0, 1)}, "links": {"gpus": (0, 1)},
          "switches": {}, "cdi": {"keep_going": False}, "keys": {"advantage": 60}, "ready": {"ready": None}}
 assert given.keys() == requests.keys()
@@ -203,7 +203,7 @@ def test_no_request_loads_a_module(gpu_guest: MakeGuest) -> None:
     done = subprocess.run([sys.executable, "-c", FIRST_REQUESTS, root, guest.root], capture_output=True, text=True,
                           check=False, timeout=60, env={**os.environ, "PYTHONPATH": ""})
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split("\n") == ["gpus", "settings", "cc", "mig", "fabric", "links", "switches", "cdi",
+    assert done.stdout.split("\n") == ["gpus", "settings", "cc", "certificates", "mig", "fabric", "links", "switches", "cdi",
                                        "keys", "ready", ""]
 
 
