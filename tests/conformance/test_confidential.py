@@ -249,7 +249,8 @@ def test_a_secret_is_given_by_reference_values_only(boot: Boot, broker: Broker, 
 
 
 def test_a_token_of_the_attestation_agent(boot: Boot, broker: Broker, registry: Registry) -> None:
-    lines = boot(lambda agent: run(agent, pulled(registry, "token", "/ask", REST, "/aa/token?token_type=kbs")), initdata(broker, registry))
+    lines = boot(lambda agent: run(agent, pulled(registry, "token", "/ask", REST, "/aa/token?token_type=kbs")), initdata(broker, registry),
+                 line="agent.guest_components_rest_api=all")
     (answer, status) = of(lines, "token")
     assert (answer.startswith("ask: 200 {"), '"token"' in answer, status) == (True, True, "status 0")
 
@@ -350,7 +351,10 @@ def test_a_generated_policy_blocks_a_foreign_container(boot: Boot, given: Path, 
     pod.write_text(json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": {
         "runtimeClassName": "kata-qemu-nvidia-gpu-snp",
         "containers": [{"name": "one", "image": f"{registry.host}/{IMAGE}", "command": ["/stay"]}]}}))
-    words = ["-y", str(pod), "-p", str(given / "rules.rego"), "-j", str(given), "-r", f"--insecure-registry={registry.host}"]
+    settings = json.loads((given / "genpolicy-settings.json").read_text())
+    settings["cluster_config"]["pause_container_image"] = f"{registry.host}/{IMAGE}"  # it is pulled, too
+    (tmp_path / "genpolicy-settings.json").write_text(json.dumps(settings))
+    words = ["-y", str(pod), "-p", str(given / "rules.rego"), "-j", str(tmp_path), "-r", f"--insecure-registry={registry.host}"]
     done = subprocess.run([given / "genpolicy", *words], cwd=tmp_path, capture_output=True, text=True, check=True)
     lines = boot(lambda agent: run(agent, pulled(registry, "foreign", "/ask", REST, FETCH)), initdata(broker, registry, done.stdout))
     assert "CreateContainerRequest is blocked by policy" in of(lines, "foreign")[0]
