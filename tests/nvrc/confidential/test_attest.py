@@ -116,6 +116,8 @@ FAILURES = {
                      "E_ATTEST_EVIDENCE", "it is about 1 GPUs, and 2 were checked"),
     "one GPU twice": (lies("GetAdditionalEvidence", lambda uuids, nonce: evidence_of([uuids[0], uuids[0]], nonce)),
                       "E_ATTEST_EVIDENCE", "it is about 2 GPUs, and 2 were checked; missing: GPU-"),
+    "one GPU more": (lies("GetAdditionalEvidence", lambda uuids, nonce: evidence_of([*uuids, uuids[0]], nonce)),
+                     "E_ATTEST_EVIDENCE", "it is about 3 GPUs, and 2 were checked; missing: none; strange: none"),
     "an old nonce": (lies("GetAdditionalEvidence", lambda uuids, nonce: evidence_of(uuids, nonce[::-1])),
                      "E_ATTEST_EVIDENCE", "was made for another nonce"),
     "no report": (devices(evidence="AAAA"), "E_ATTEST_EVIDENCE", "is not an exchange of measurements (3 bytes)"),

@@ -61,8 +61,8 @@ WHOLE = pack(document(""))
 DISKS = {
     "header cut": (MAGIC + b"\1", "ends after 9 bytes, inside the header"),
     "no length": (disk_of(b"", 0), "says 0 packed bytes"),
-    "too large": (disk_of(b"", PACKED_LIMIT + 1), f"says {PACKED_LIMIT + 1} packed bytes"),
-    "longest length": (disk_of(b"", (1 << 64) - 1), "says 18446744073709551615 packed bytes"),
+    "too large": (disk_of(b"", PACKED_LIMIT + 1), f"says {PACKED_LIMIT + 1} packed bytes; 1 to {PACKED_LIMIT} are possible"),
+    "longest length": (disk_of(b"", (1 << 64) - 1), "says 18446744073709551615 packed bytes; 1 to"),
     "disk ends early": (disk_of(WHOLE, len(WHOLE) + 1), f"says {len(WHOLE) + 1} packed bytes, and its disk ends after {len(WHOLE)}"),
     "cut short": (disk_of(WHOLE[:-9]), "its gzip stream is cut off"),
     "checksum gone": (disk_of(WHOLE[:-4]), "its gzip stream is cut off"),
