@@ -29,6 +29,8 @@ from nvrc.vocabulary.errors import NvrcError
 SERVICE = "attestation_agent.AttestationAgentService"
 SAMPLE = "sample"
 LOOK_AGAIN_S = 0.25
+NICS, ROUTES, ROUTES_6 = "/sys/class/net", "/proc/net/route", "/proc/net/ipv6_route"
+_LINK_LOCAL, _MULTICAST, _ROUTES_LIMIT = "fe80", "ff", 1 << 20
 _DOCUMENT_LIMIT = 16 << 20
 
 
@@ -95,6 +97,7 @@ def _attest(system: System, facts: Facts, until_s: float) -> str:
                         f"it is in {own.name}")
     proof = _ask(system, until_s, "GetAdditionalEvidence", (1, nonce))
     evidence.check_evidence(proof, nonce, gpus)
+    _await_network(system, facts, until_s)
     token = _ask(system, until_s, "GetToken", (1, b"kbs"))
     said = evidence.check_token(token, len(uuids), _wall_clock(time.time))
     from hashlib import sha256
@@ -106,6 +109,42 @@ def _attest(system: System, facts: Facts, until_s: float) -> str:
         return f"{why}; {evidence.UNCHECKED}"
     ask_verifier(system, program, nonce=nonce, evidence=proof, token=token, uuids=uuids, until_s=until_s)
     return f"{why}; accepted by {program}"
+
+
+def _await_network(system: System, facts: Facts, until_s: float) -> None:
+    """The agent hears of the pod's network only after the attestation agent is up, and that one gives up in seconds.
+
+    A machine without a NIC has its broker elsewhere, if it has one.
+    """
+    nothing: SimpleQueue[None] = SimpleQueue()
+    while _has_nic(system) and not _has_route(system):
+        if system.now() >= until_s:
+            raise NvrcError("E_ATTEST_UNREACHABLE", f"there is no route to a key broker within "
+                            f"{facts.settings.timeout_attest_s} s of the agent's start",
+                            "find out why the runtime set up no network for the pod")
+        system.wait(nothing, LOOK_AGAIN_S)
+
+
+def _has_nic(system: Files) -> bool:
+    try:
+        return any(system.exists(f"{NICS}/{name}/device") for name in system.list_dir(NICS))
+    except OSError:
+        return False
+
+
+def _has_route(system: Files) -> bool:
+    """By IPv4, or by IPv6 farther than the link."""
+    rows = [line.split() for line in _lines(system, ROUTES)[1:]]
+    rows_6 = [line.split() for line in _lines(system, ROUTES_6)]
+    return (any(row and row[0] != "lo" for row in rows)
+            or any(row and row[-1] != "lo" and not row[0].startswith((_LINK_LOCAL, _MULTICAST)) for row in rows_6))
+
+
+def _lines(system: Files, path: str) -> list[str]:
+    try:
+        return system.read(path, _ROUTES_LIMIT).decode("ascii", "replace").splitlines()
+    except OSError:
+        return []  # without IPv6
 
 
 def _ask(system: System, until_s: float, method: str, *fields: tuple[int, bytes]) -> bytes:

@@ -107,7 +107,7 @@ CODES: tuple[FailureCode, ...] = (
     FailureCode("E_KEY_ROTATION", "ready-state", "the threshold of key rotation could not be set or read back",
                 "use a driver with key rotation, or drop nvrc.cc.key_rotation; a GPU that is ready needs a reset",
                 PLATFORM),
-    FailureCode("E_ATTEST_UNREACHABLE", "attest", "no attestation agent answers in the guest",
+    FailureCode("E_ATTEST_UNREACHABLE", "attest", "no attestation agent answers, or no network leads to its broker",
                 "build the image with guest components, or give the extension coco; read the agent's lines about them",
                 PLATFORM),
     FailureCode("E_ATTEST_TIMEOUT", "attest", "attestation took longer than nvrc.timeout.attest",

@@ -210,6 +210,35 @@ def test_a_socket_that_never_comes(attested: Attested) -> None:
     assert (failure.code, "did not appear within 2 s" in failure.what) == ("E_ATTEST_UNREACHABLE", True)
 
 
+ROUTE = "Iface\tDestination\tGateway\neth0\t00000000\t0202000A\n"
+LINK, FAR = f"fe80{'0' * 28} 40 {'0' * 32} 00 {'0' * 32} 00000100 1 0 1 eth0\n", f"{'0' * 32} 00 {'0' * 32} 00 fe80{'0' * 28} 400 1 0 3 eth0\n"
+LOOPS = f"{'0' * 31}1 80 {'0' * 32} 00 {'0' * 32} 0 2 0 80200001 lo\n"
+
+
+@pytest.mark.parametrize(("path", "text", "comes"), [
+    (attest.ROUTES, ROUTE, True), (attest.ROUTES, "Iface\tDestination\n", False), (attest.ROUTES_6, LOOPS + LINK + FAR, True),
+    (attest.ROUTES_6, LOOPS + LINK + LINK.replace("fe80", "ff00"), False),
+], ids=["IPv4", "no IPv4", "IPv6", "no IPv6"])
+def test_no_broker_is_asked_before_there_is_a_way_to_it(attested: Attested, path: str, text: str, *, comes: bool) -> None:
+    """The runtime sets the network up by the agent, which listens only after it started the attestation agent."""
+    system, asked = attested.guest.system, attested.chain.asked
+    system.put("/sys/class/net/eth0/device/vendor", "0x1af4")
+    system.put("/sys/class/net/lo/address", "00:00:00:00:00:00")
+
+    def set_up() -> None:
+        asked.append("route")
+        system.put(path, text)
+
+    system.later(1.5, set_up)
+    if comes:
+        assert attested.run().ready is not None
+        assert asked == ["GetTeeType", "GetAdditionalEvidence", "route", "GetToken"]
+    else:
+        failure = attested.fails()
+        assert (failure.code, asked) == ("E_ATTEST_UNREACHABLE", ["GetTeeType", "GetAdditionalEvidence", "route"])
+        assert failure.what.startswith("there is no route to a key broker within 2 s of the agent's start")
+
+
 def test_an_agent_that_ends_first_is_not_a_failure_of_the_boot(attested: Attested) -> None:
     os.unlink(attested.guest.root / paths.ATTESTATION_AGENT.lstrip("/"))
     os.unlink(attested.guest.root / "proc/4711/status")
