@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nvrc_lab.agent.kata_agent import Agent, Container
-from nvrc_lab.agent.runtime_side import CALL_S, CGROUPS_PATH, Runtime, play_scenario
+from nvrc_lab.agent.runtime_side import CALL_S, CGROUPS_PATH, Runtime, describe_container, play_scenario, run_container
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit.image import BootFiles, build_image
 from nvrc_lab.qemu.qemu import find_qemu
@@ -138,6 +138,58 @@ def test_the_life_of_a_pod(boot: Boot) -> None:
     assert "process 1 stay" in executed
     assert executed[-1] == "status 7"
     assert said(went, "killed: ") == ["status 137"]
+
+
+# Management functions of four switches, and two NICs for the pod: the guest has umad, issm and uverbs of all of them.
+NVLINK5 = """
+summary: A whole HGX B200 board with NICs for the pod beside the ports of its switches.
+machine: {gpus: [{product: B200, count: 8}], management_nics: 4, nics: [{link: infiniband}, {link: roce, virtual: true}], memory_mib: 1024}
+container: {devices: [nvidia.com/gpu=all]}
+expect: {verdict: ready, mode: gpu-nvl5, gpus: 8, container: {gpus: [0, 1, 2, 3, 4, 5, 6, 7], nodes: [nvidiactl]}}
+"""
+NICS = """
+summary: Two GPUs and two NICs behind switches.
+machine: {gpus: [{product: H100, count: 2}], nics: [{link: roce}, {link: infiniband, virtual: true}], tree: switches}
+container: {devices: [nvidia.com/gpu=0]}
+expect: {verdict: ready, gpus: 2, container: {gpus: [0], nodes: [nvidiactl]}}
+"""
+PASSED = ("0000:c1:00.0",)
+# What a container asks for by CDI, and whether a function of the host's is passed to it, as for every GPU and NIC.
+ASKING: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "nothing": ((), ()), "gpu": (("nvidia.com/gpu=0",), ()), "passed": (("nvidia.com/gpu=0",), PASSED),
+    "nic": (("nvidia.com/nic=1",), ()), "ib": (("nvidia.com/ib=mlx5_1",), ()), "all": (("nvidia.com/nic=all",), PASSED)}
+FIRST, SECOND = {"infiniband/uverbs0", "infiniband/rdma_cm"}, {"infiniband/uverbs1", "infiniband/rdma_cm"}
+# kata-agent adds all that it finds in /dev/infiniband as soon as one function is passed.
+GIVEN = {"nothing": set[str](), "gpu": set[str](), "passed": FIRST | SECOND, "ib": SECOND, "all": FIRST | SECOND}
+
+
+def look_around(_scenario: Scenario, agent: Agent) -> Iterator[str]:
+    agent.create_sandbox("pod")
+    for name, (devices, passed) in ASKING.items():
+        program = describe_container(devices if "nvidia.com/gpu=0" in devices else ())
+        asking = describe_container(devices)
+        container = replace(program, name=name, annotations=asking.annotations, passed=passed,
+                            cgroups_path=CGROUPS_PATH.replace(":lab", f":{name}"))
+        yield from (f"{name}: {line}" for line in run_container(agent, container))
+    agent.destroy_sandbox()
+
+
+@pytest.mark.parametrize(("text", "numbered"), [(NICS, SECOND), (NVLINK5, FIRST)], ids=["switches", "nvlink5"])
+def test_containers_reach_the_verbs_of_their_nics_and_nothing_of_the_subnet(boot: Boot, text: str, numbered: set[str]) -> None:
+    """`numbered`: what nvidia.com/nic=1 is. The ports of switches have numbers as well, and give nothing."""
+    listing = "/dev/infiniband"
+    went = boot(parse_scenario(text, "nics", "nics"), look_around, (f"wait {listing}/uverbs1 120000", f"ls {listing}"))
+    assert went.verdict == "ready", tail(went)
+    assert went.told is not None
+    for name, due in (*GIVEN.items(), ("nic", numbered)):
+        lines = said(went, f"{name}: ")
+        assert "engine: ended status=0" in lines, tail(went)
+        nodes = {words[2]: words[5] for words in map(str.split, lines) if words[:2] == ["container:", "node"]}
+        found = {node for node in nodes if node.startswith("infiniband/")}
+        assert (found, {nodes[node] for node in found}) == (due, {"open=ok"} if due else set()), name
+    if text == NVLINK5:
+        guest = " ".join(line for line in went.told.lines if f"probe: ls {listing}" in line)
+        assert all(name in guest for name in ("umad0", "issm0")), f"the guest has what no container may: {guest}"
 
 
 def stand_by(_scenario: Scenario, agent: Agent) -> Iterator[str]:

@@ -55,6 +55,8 @@ class Container:
     """A container as the runtime describes it to the agent, which adds a PID namespace by itself.
 
     `in_pod`: without a network namespace of its own, as Kata's runtime has it, so that it reaches the guest's loopback.
+    `passed`: PCI addresses of the host whose functions are the guest's to drive, as Kata's runtimes tell them of GPUs
+    and NICs; without a place in the guest, as of a function that is not on the machine's first root bus.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Container:
     mounts: tuple[Mount, ...] = ()
     storages: tuple[Storage, ...] = ()
     in_pod: bool = False
+    passed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,12 @@ def encode_spec(container: Container) -> bytes:
         repeat(7, [encode((1, key), (2, value)) for key, value in container.annotations.items()]),
         encode((8, linux)),
     ))
+
+
+def encode_passed(number: int, address: str) -> bytes:
+    """A function that the guest's own kernel drives; nothing of it is a device of the container's."""
+    path = f"/dev/vfio/{number}"
+    return encode((1, f"vfio{number}"), (2, "vfio-pci-gk"), (4, path)) + repeat(5, [f"{address}="])
 
 
 def encode_storage(storage: Storage) -> bytes:
@@ -138,6 +147,7 @@ class Agent:
 
     def create(self, container: Container, *, limit_s: float = 0.0) -> None:
         message = (encode((1, container.name), (2, container.name))
+                   + repeat(4, [encode_passed(number, address) for number, address in enumerate(container.passed)])
                    + repeat(5, [encode_storage(one) for one in container.storages])
                    + encode((6, encode_spec(container)), (7, int(container.shares_pids))))
         self._client.call(AGENT, "CreateContainer", message, limit_s or self._limit_s)
