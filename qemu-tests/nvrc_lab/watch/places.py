@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the report says that GPUs and NICs are, against what the guest's own sysfs had: every number, every pair, and
-what NCCL's file makes of it. Pure; written without the functions of nvrc that it judges.
+"""Where the report says that GPUs and NICs are, against what the guest's own sysfs had: every number, every pair, each
+cell that `nvrc topology` prints, and what NCCL's file makes of it. Pure; no function of nvrc says what is right.
 
 The stand-in agent tells sysfs (`rdma`, standins/agent_rdma.c): path, links, class, vendor and extended capabilities.
 """
@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from itertools import combinations
 from xml.etree import ElementTree
 
+from nvrc.report.board import name_devices
+from nvrc.report.links import matrix
+from nvrc.report.report import Report
 from nvrc_lab.scenario.hardware import place_gpus
 from nvrc_lab.scenario.values import Scenario
 from nvrc_lab.watch.outcome import Told
 
 FILE = "/var/run/nvidia-topologyd/virtualTopology.xml"
 BDF = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+NVLINKS = re.compile("NV[1-9][0-9]*")
 ACS, ATS = "d", "f"
 TOPOLOGY, BOARDS = "nccl-topology.xml", "/etc/nvrc/topology/"
 
@@ -59,6 +63,7 @@ def check_places(scenario: Scenario, told: Told) -> Iterator[str]:
         return
     yield from _check_numbers(scenario, told, found)
     yield from _check_pairs(told, found)
+    yield from _check_printed(told.report, found)
     if not any(path.startswith(BOARDS) for path in scenario.files) and not (
             scenario.machine.initdata and TOPOLOGY in scenario.machine.initdata.entries):
         yield from _check_file(told, found)
@@ -93,6 +98,28 @@ def _check_pairs(told: Told, found: Mapping[str, Function]) -> Iterator[str]:
         due, word = between(found[one], found[other]), said.get(frozenset((one, other)))
         if word is not None and word != due:
             yield f"pair {one} {other}: sysfs makes it {due}, the report says {word}"
+
+
+def _check_printed(report: Report, found: Mapping[str, Function]) -> Iterator[str]:
+    """All but the NVLinks, which sysfs does not have."""
+    names = name_devices(report)
+    named = {name: found[bdf] for bdf, name in names.items() if bdf in found}
+    head, *rows = matrix(report.places, report.pairs, names)
+    columns = head[1:1 + len(rows)]
+    for row in rows:
+        one = named.get(row[0])
+        if one is None:
+            continue
+        cells = [_printed(one, named[name], cell) if name in named else cell
+                 for name, cell in zip(columns, row[1:], strict=False)]
+        due = (row[0], *cells, "N/A" if one.numa == "-1" else one.numa, one.way[1] if len(one.way) > 2 else one.way[0],
+               *(f"{speed or '?'} x{width or '?'}" for speed, width in (one.link, one.most)))
+        if row[:len(due)] != due:
+            yield f"nvrc topology prints {' '.join(row)}, and by sysfs it is {' '.join(due)}"
+
+
+def _printed(one: Function, other: Function, cell: str) -> str:
+    return "X" if one.bdf == other.bdf else cell if NVLINKS.fullmatch(cell) else between(one, other)
 
 
 def between(one: Function, other: Function) -> str:

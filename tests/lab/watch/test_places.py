@@ -33,7 +33,9 @@ XML = (f'<system version="1"><cpu numaid="0"><pci busid="{UP}" class="0x060400">
 LINKED = PlaceRecord(bdf="", root="", speed="16.0 GT/s PCIe", width="8", most_speed="32.0 GT/s PCIe", most_width="16")
 REPORT = Report(
     program="nvrc", started_s=0.0,
-    topology=(FunctionRecord(bdf=GPU, ids="10de:2330", pci_class="030200", role=Role.GPU),),
+    topology=(FunctionRecord(bdf=GPU, ids="10de:2330", pci_class="030200", role=Role.GPU),
+              FunctionRecord(bdf=FAR, ids="10de:2330", pci_class="030200", role=Role.GPU),
+              FunctionRecord(bdf=NIC, ids="15b3:1021", pci_class="020000", role=Role.NIC)),
     places=(replace(LINKED, bdf=GPU, root="pci0001:10", bridges=(PORT, UP, LEFT), numa=0, acs=True, nvlinks=18),
             replace(LINKED, bdf=FAR, root="pci0000:40", numa=1),
             replace(LINKED, bdf=NIC, root="pci0001:10", bridges=(PORT, UP, RIGHT), numa=0, ats=True)),
@@ -66,8 +68,17 @@ def test_a_report_that_is_true() -> None:
     ({"nvlinks": 17}, "NVLinks: the machine has 18, the report 17"),
 ])
 def test_a_number_that_is_another(fields: dict[str, object], problem: str) -> None:
-    (found,) = problems(changed(0, **fields))
-    assert found.startswith(f"place {GPU}: {problem}")
+    assert problems(changed(0, **fields))[0].startswith(f"place {GPU}: {problem}")
+
+
+@pytest.mark.parametrize(("number", "fields", "printed", "due"), [
+    (0, {"numa": -1}, "GPU0 X SYS PIX N/A", "GPU0 X SYS PIX 0"),
+    (0, {"width": "16"}, "16.0 GT/s PCIe x16 32.0", "16.0 GT/s PCIe x8 32.0"),
+    (2, {"bridges": ("0001:10:01.0", UP, RIGHT)}, "NIC0 PHB SYS X 0 0001:10:01.0", f"NIC0 PIX SYS X 0 {PORT}"),
+])
+def test_a_cell_that_the_command_prints(number: int, fields: dict[str, object], printed: str, due: str) -> None:
+    (line,) = [one for one in problems(changed(number, **fields)) if one.startswith("nvrc topology prints ") and printed in one]
+    assert due in line.partition(", and by sysfs it is ")[2]
 
 
 def test_a_device_without_a_place() -> None:
