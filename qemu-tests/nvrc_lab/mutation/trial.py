@@ -23,7 +23,7 @@ from pathlib import Path
 
 from nvrc_lab.ground.errors import LabError
 
-PATIENCE_S = 60.0  # beside what the tests need unharmed, times three: a busy machine is no endless loop
+PATIENCE_S = 20.0  # beside what the tests need unharmed, times three: a busy machine is no endless loop
 LONGEST_S = 600.0
 MEMORY = "/dev/shm"  # tests write small files by the hundred, for which a slow disk takes 20 times as long
 FORKS = Path(__file__).with_name("forks.py")
