@@ -254,6 +254,15 @@ def test_a_quick_step_that_overruns_fails_with_its_limit(system: FakeSystem, loo
     assert limits == [10, 0], "the alarm is set for the step and taken back"
 
 
+def test_events_are_served_between_quick_steps(system: FakeSystem, loop: Loop) -> None:
+    def happen(_system: System, facts: Facts) -> Facts:
+        loop.at(system.now(), lambda: system.say("event"))
+        return facts
+
+    executor(system, loop, step("a", happen), step("b", needs=("a",))).run()
+    assert system.said == ["event", "b"]
+
+
 def test_blocking_steps_run_side_by_side(system: FakeSystem, loop: Loop) -> None:
     meeting = threading.Barrier(2, timeout=60)
 
