@@ -66,7 +66,7 @@ class Root(Handle):
         """Open a directory; it and its missing parents are made. A dangling link on the way is an error."""
         name = "/"
         parent = self.open(name, DIRECTORY)
-        for part in clean(path).split("/")[1:]:
+        for part in clean(path).split("/"):
             name = posixpath.join(name, part)
             with parent:
                 parent = self._child(parent, name, mode)

@@ -166,6 +166,8 @@ def test_reading_is_bounded(tree: Path) -> None:
     (tree / "big").write_bytes(b"x" * 11)
     with Root(str(tree)) as root:
         assert root.read("/big", 11) == b"x" * 11
+        (tree / "small").write_bytes(b"y")
+        assert root.read("/small", 1) == b"y"
         with pytest.raises(OSError, match="larger than 10 bytes"):
             root.read("/big", 10)
 
@@ -174,7 +176,7 @@ def test_listing_is_sorted_and_bounded(tree: Path) -> None:
     for name in "cab":
         (tree / name).touch()
     with Root(str(tree)) as root:
-        assert root.list("/") == ["a", "b", "c"]
+        assert root.list("/") == root.list("/", limit=3) == ["a", "b", "c"]
         with pytest.raises(OSError, match="more than 2 entries"):
             root.list("/", limit=2)
 
@@ -200,9 +202,11 @@ def test_reopen_notices_another_file(tree: Path) -> None:
         def __format__(self, spec: str) -> str:
             return str(second)
 
+    before = os.listdir("/proc/self/fd")
     try:
         with pytest.raises(OSError, match="not the file it was opened as"):
             confined.reopen(Swapped(first), os.O_RDONLY)
+        assert os.listdir("/proc/self/fd") == before
     finally:
         os.close(first)
         os.close(second)
@@ -246,6 +250,12 @@ def test_create_never_follows_or_overwrites(tree: Path) -> None:
     assert (tree / "name").read_bytes() == b"mine"
     assert ((tree / "name").lstat().st_mode & 0o777) == 0o444
     assert (tree.parent / "outside/secret").read_text() == "guest"
+
+
+def test_a_file_that_is_not_whole_is_nobody_elses_to_read(tree: Path) -> None:
+    with Root(str(tree)) as root, root.open("/") as top, pytest.raises(TypeError):
+        confined.create_file(top, "name", "no bytes", 0o644)  # type: ignore[arg-type]
+    assert (tree / "name").stat().st_mode & 0o777 == 0o600
 
 
 def test_failed_replacements_leave_nothing(tree: Path) -> None:
