@@ -74,6 +74,7 @@ class GpuHealth:
         if line.uid != KERNEL:
             return
         if found := _XID.match(line.text):
+            self._count(self._name(found[1]), int(found[2]))
             self._note_xid(self._name(found[1]), int(found[2]), found[3])
         elif found := _GONE.match(line.text):
             self._note_xid(self._name(found[1]), OFF_THE_BUS, "")
@@ -99,10 +100,15 @@ class GpuHealth:
         place = place.lower()
         return next((bdf for bdf in self._records if place in (bdf, bdf.rpartition(".")[0])), place)
 
+    def _count(self, bdf: str, number: int) -> None:
+        """Lines that are Xids: of a GPU that falls off the bus the driver tells in another line as well."""
+        if bdf in self._records and (
+            (bdf, number) in self._xids or len(self._xids) < MOST_KINDS * len(self._records)
+        ):
+            self._xids[bdf, number] = self._xids.get((bdf, number), 0) + 1
+
     def _note_xid(self, bdf: str, number: int, text: str) -> None:
         record, meaning = self._records.get(bdf), FAULTS.get(number)
-        if record and ((bdf, number) in self._xids or len(self._xids) < MOST_KINDS * len(self._records)):
-            self._xids[bdf, number] = self._xids.get((bdf, number), 0) + 1
         code: Code = LOST if number == OFF_THE_BUS else FAULT
         if record and meaning and record.state is not GpuState.LOST:
             state = GpuState.LOST if number == OFF_THE_BUS else GpuState.FAILED

@@ -184,3 +184,13 @@ def test_any_line_is_heard_without_an_error(text: str) -> None:
 
 def test_codes_are_known() -> None:
     assert {LOST, FAULT} <= set(BY_CODE)
+
+
+def test_xids_are_counted_by_their_own_lines() -> None:
+    watch = Watch(1)
+    watch.hear("NVRM: Xid (PCI:0000:40:00): 31, x")
+    watch.hear("NVRM: Xid (PCI:0000:40:00): 31, x")
+    watch.hear("NVRM: Xid (PCI:0000:40:00): 79, x")
+    watch.hear("NVRM: GPU 0000:40:00.0: GPU has fallen off the bus.")
+    watch.hear("NVRM: Xid (PCI:0000:99:00): 31, nobody's")
+    assert [(xid.gpu, xid.number, xid.count) for xid in watch.health.xids] == [("0000:40:00.0", 31, 2), ("0000:40:00.0", 79, 1)]
