@@ -46,6 +46,7 @@ class Watcher:
         self._nvml, self._links, self._now = nvml, links, now
         self._control, self._report_path = control, report_path
         self._pids: dict[str, int] = {}
+        self._known: dict[str, str] = {}
         self._boot: tuple[Sample, ...] | None = None
         self._failures: dict[str, int] = {}
         self.server: Server | None = None
@@ -86,8 +87,11 @@ class Watcher:
         return of_status(found, self._serials())
 
     def _serials(self) -> dict[str, str]:
+        """Of a GPU that fell off the bus as well: the library lists it no more, and the host looks for the board."""
         gpus = self._nvml.latest.get("gpus") if self._nvml and self._nvml.latest else None
-        return {bus_id: serial for _uuid, bus_id, serial in map(place_of, gpus if isinstance(gpus, list) else ())}
+        places = map(place_of, gpus if isinstance(gpus, list) else ())
+        self._known.update((bus_id, serial) for _uuid, bus_id, serial in places if serial)
+        return self._known
 
     def _of_boot(self) -> Iterable[Sample]:
         if self._boot is None:
