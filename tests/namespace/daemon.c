@@ -6,8 +6,10 @@
  *   slow-engine        the host engine takes a second to go into the background
  *   exporter-ends      the exporter ends the first time it is started
  *   metrics-flood      the agent beside the pod prints and logs without end
+ *   metrics-port-taken it ends as where another program has its port
  */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -140,6 +142,8 @@ int main(int argc, char **argv)
 	} else if (!strcmp(name, "nvrc-metrics")) {
 		if (strstr(words, "metrics-flood"))
 			flood();
+		if (strstr(words, "metrics-port-taken"))
+			return EADDRINUSE;
 		stay(0);
 	}
 	return 64;

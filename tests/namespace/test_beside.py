@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent beside the pod that is killed, frozen or floods: the real PID 1 and its workload never notice."""
+"""The agent beside the pod that is killed, frozen, floods or cannot have its port: the real PID 1 and its workload never
+notice.
+"""
 
 from __future__ import annotations
 
@@ -135,3 +137,13 @@ def test_one_that_floods_leaves_the_init_time_for_others(run: Run, root: FakeSys
         found = status(root)
     assert (service(found), found.verdict) == ((ServiceState.RUNNING, 0), Verdict.NO_GPU)
     end(guest, root)
+
+
+def test_one_whose_port_is_taken_is_told_with_the_port_and_tried_again(run: Run, root: FakeSystem) -> None:
+    guest = run("metrics-port-taken")
+    found = until(root, lambda found: (row := service(found)) is not None and row[1] > 0)
+    assert found.verdict is Verdict.NO_GPU
+    end(guest, root)
+    line = guest.found("nvrc: warn nvrc-metrics")[0]
+    assert line.startswith("nvrc: warn nvrc-metrics (port 9400) exited with status 98 ")
+    assert line.endswith("s after its start: another program listens there; it is restarted in 1 s")
