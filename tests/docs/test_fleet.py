@@ -96,6 +96,15 @@ def test_the_dashboard_is_one_that_grafana_imports() -> None:
         taken |= cells
 
 
+def test_a_table_is_asked_for_as_one() -> None:
+    """Otherwise each series is a table of its own, of which one is shown."""
+    tables = [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] == "table"]
+    assert len(tables) == 2
+    for panel in tables:
+        assert all(target["format"] == "table" and target["instant"] for target in panel["targets"]), panel["title"]
+        assert [one["id"] for one in panel["transformations"]] == ["organize"]
+
+
 def test_units_and_manifest_call_what_there_is() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
