@@ -23,6 +23,7 @@ FOR_OTHERS = {
                     "tests/conformance starts"),
     **dict.fromkeys(("pytest_runtestloop", "pytest_runtest_logreport"), "hooks of pytest, which ./dev mutate runs"),
     "capwords": "nvidia-ml-py in the frozen program",
+    **dict.fromkeys(("getLogger", "format_exc"), "pyroute2 beside the pod"),
     "accepts": "the ready state as a value: what a report of it tells",
     **dict.fromkeys(("object_hook", "object_pairs_hook", "parse_constant", "parse_float", "parse_int"), "_json.make_scanner"),
 }

@@ -19,6 +19,7 @@ ANSWER_LIMIT = 1 << 20
 DEADLINE_S = 10.0
 KEPT, HIGHEST = 3, 4096  # descriptors
 PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
+NVML = "libnvidia-ml.so.1"
 Read = Callable[[], Answer]
 
 
@@ -127,13 +128,12 @@ def _serve(talking: socket.socket, make: Callable[[], Read]) -> None:  # pragma:
 
 def open_library(driver_root: str) -> Read:  # pragma: no cover - in the child only
     """NVIDIA's library of the guest, where the boot found it."""
-    from guest_cdi.generate import Options
+    from guest_cdi.discover.tree import Tree
     from guest_cdi.host import LinuxHost
-    from guest_cdi.locate import locate_nvml
     from guest_cdi.nvml import load
     from nvrc.beside.gpus import read_machine
 
-    library = locate_nvml(LinuxHost(), Options(driver_root=driver_root or "/"), "/")
+    library, *_others = Tree(LinuxHost(), driver_root or "/").find_libraries(NVML)
     nvml = load(library)
     nvml.nvmlInit()
     return lambda: read_machine(nvml)

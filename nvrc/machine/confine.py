@@ -62,6 +62,11 @@ def _limit(privileges: Privileges) -> None:
     _lower(resource.RLIMIT_NOFILE, privileges.open_files)
     if privileges.processes is not None:
         _lower(resource.RLIMIT_NPROC, privileges.processes)
+    if privileges.small_pages:
+        try:
+            linux.prctl(linux.PR_SET_THP_DISABLE, 1)
+        except OSError:
+            pass  # a kernel that has none
 
 
 def _lower(kind: int, most: int) -> None:

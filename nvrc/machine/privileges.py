@@ -68,6 +68,7 @@ EXPORTER = Privileges(
     why="carries the library of the host engine, with the same counters")
 METRICS = Privileges(
     name="nvrc-metrics", account=METRICS_ACCOUNT, calls=Calls.DAEMON, data_mib=256, processes=64, open_files=128,
+    small_pages=True,
     view=View(shown=(paths.REPORT, paths.CONTROL, paths.EXTENSIONS, paths.PERSISTENCED_HOME), devices=("nvidia",),
               all_processes=True),
     why="our own code; PID 1 gives it the report of the boot and answers it; GPUs and the guest are read, for which no "

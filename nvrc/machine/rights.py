@@ -67,7 +67,7 @@ class Privileges:
     """One program's row. `data_mib` bounds its memory (RLIMIT_DATA), `processes` those of its user (RLIMIT_NPROC).
 
     Nothing can be gained back: no_new_privs is set for all, core dumps are off. Without a `view` it sees the machine
-    as PID 1 does.
+    as PID 1 does. `small_pages`: the kernel gives it no pages of 2 MiB, of which a small program uses a part.
     """
 
     name: str
@@ -78,4 +78,5 @@ class Privileges:
     capabilities: tuple[str, ...] = ()
     open_files: int = 1024
     processes: int | None = None
+    small_pages: bool = False
     why: str = ""

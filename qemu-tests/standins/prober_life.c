@@ -21,15 +21,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define INIT "/proc/1"
+#define INIT "1"
 #define BESIDE "nvrc-metrics"
 
-/* A number of a process's status, in its own unit; -1 where it is not told. */
-static long field(const char *folder, const char *name)
+/* A number of a process's file, in its own unit; -1 where it is not told. */
+static long field(const char *pid, const char *file, const char *name)
 {
 	char path[64], text[8192];
 
-	snprintf(path, sizeof(path), "%s/status", folder);
+	snprintf(path, sizeof(path), "/proc/%.16s/%s", pid, file);
 	char *found = read_text(path, text, sizeof(text)) > 0 ? strstr(text, name) : NULL;
 
 	return found ? atol(found + strlen(name)) : -1;
@@ -47,8 +47,9 @@ static int count_entries(const char *path)
 	return count;
 }
 
-/* `beside` becomes the folder of the agent beside the pod, if that runs: the child of PID 1, not its own. */
-static int count_processes(int *zombies, char *beside, size_t size)
+/* `beside` becomes the folder of the agent beside the pod, if that runs: the child of PID 1, not its own. `share` is what
+ * it and its own child hold of the machine's memory, in KiB: a page of several processes counts for each by its part. */
+static int count_processes(int *zombies, long *share, char *beside, size_t size)
 {
 	char path[64], text[1024];
 	DIR *folder = opendir("/proc");
@@ -62,8 +63,11 @@ static int count_processes(int *zombies, char *beside, size_t size)
 
 		count++;
 		*zombies += after && after[1] == ' ' && after[2] == 'Z';
-		if (after && strstr(text, "(" BESIDE ")") && atoi(after + 4) == 1)
-			snprintf(beside, size, "/proc/%.16s", entry->d_name);
+		if (!after || !strstr(text, "(" BESIDE ")"))
+			continue;
+		*share += field(entry->d_name, "smaps_rollup", "Pss:");
+		if (atoi(after + 4) == 1)
+			snprintf(beside, size, "%.16s", entry->d_name);
 	}
 	if (folder)
 		closedir(folder);
@@ -73,15 +77,18 @@ static int count_processes(int *zombies, char *beside, size_t size)
 void do_census(const struct line *line)
 {
 	char beside[64] = "", more[96] = "", path[80];
-	int zombies = 0, processes = count_processes(&zombies, beside, sizeof(beside));
+	long share = 0;
+	int zombies = 0, processes = count_processes(&zombies, &share, beside, sizeof(beside));
 
 	(void)line;
 	if (*beside) {
-		snprintf(path, sizeof(path), "%s/fd", beside);
-		snprintf(more, sizeof(more), " beside_rss=%ld beside_descriptors=%d", field(beside, "VmRSS:"), count_entries(path));
+		snprintf(path, sizeof(path), "/proc/%.16s/fd", beside);
+		snprintf(more, sizeof(more), " beside_rss=%ld beside_pss=%ld beside_descriptors=%d", field(beside, "status", "VmRSS:"),
+			 share, count_entries(path));
 	}
-	tell("probe: census rss=%ld anon=%ld descriptors=%d threads=%ld zombies=%d processes=%d%s\n", field(INIT, "VmRSS:"),
-	     field(INIT, "RssAnon:"), count_entries(INIT "/fd"), field(INIT, "Threads:"), zombies, processes, more);
+	tell("probe: census rss=%ld anon=%ld descriptors=%d threads=%ld zombies=%d processes=%d%s\n", field(INIT, "status", "VmRSS:"),
+	     field(INIT, "status", "RssAnon:"), count_entries("/proc/" INIT "/fd"), field(INIT, "status", "Threads:"), zombies,
+	     processes, more);
 }
 
 /* Each outlives its parent, because it waits for the end of the pipe until that is gone. */

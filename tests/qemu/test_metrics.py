@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A GPU pod that serves metrics and its status, read from outside the machine while one of its GPUs gets worse and falls
-off the bus, and while the process that serves them is frozen and killed.
+off the bus, and while the process that serves them is frozen and killed (fakes/metrics_pod.py).
 
-The machine has a network card of QEMU's, whose other side is this host: a port here is a port of the guest's address. Its
-vsock is the lab's own device, behind a socket as Kata's hybrid vsock has it.
+Its vsock is the lab's own device, behind a socket as Kata's hybrid vsock has it.
 """
 
 from __future__ import annotations
@@ -15,63 +14,24 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from fakes import metrics_pod
 from fakes.metrics import Series, parse
+from fakes.metrics_pod import HELD, LOST, TOLD, WORSE
 from nvrc.cli import main
 from nvrc.report.status import Status, from_json
 from nvrc.vocabulary.verdict import Verdict
 from nvrc_lab.agent import hybrid_vsock
 from nvrc_lab.devices.vsock_device import VsockDevice
-from nvrc_lab.ground.places import checkout
-from nvrc_lab.kit.image import build_image
-from nvrc_lab.qemu.machine import make_argv
-from nvrc_lab.qemu.qemu import find_qemu
-from nvrc_lab.run.compose import NVML, compose, needed_parts
-from nvrc_lab.run.runner import open_lab
-from nvrc_lab.scenario.faults import BOOT_OVER
-from nvrc_lab.scenario.hardware import place_gpus
-from nvrc_lab.scenario.scenario import parse_scenario
-from nvrc_lab.watch.watch import Limits, record_of, watch
+from nvrc_lab.watch.census import read_censuses
 
 pytestmark = pytest.mark.qemu
 
-PORT, STATUS_PORT = 9400, 1030
-GUEST = "10.0.2.15"
-SCENARIO = parse_scenario(f"""
-summary: Two H100 of a pod that serves metrics and its status.
-machine:
-  memory_mib: 768
-  gpus:
-    - {{product: H100, count: 2}}
-cmdline: nvrc.metrics={PORT} nvrc.status.vsock={STATUS_PORT}
-agent:
-  does: [network, poweroff]
-  seconds: 75
-expect: {{verdict: ready}}
-""", "metrics", "this test")
-HELD, LOST = (gpu.bdf for gpu in place_gpus(SCENARIO.machine))
-# What the library tells of each GPU: power, heat, use, ECC errors, memory in use, links down of 18; then of one that gets worse.
-TOLD = {HELD: (412345, 55, 93, (0, 0), 12 << 30, 0), LOST: (398700, 61, 88, (2, 0), 40 << 30, 0)}
-WORSE = {LOST: (120500, 84, 0, (7, 1), 40 << 30, 3)}
-
-
-def describe(index: int, numbers: tuple[int, int, int, tuple[int, int], int, int]) -> str:
-    draw, celsius, busy, (corrected, uncorrected), used, down = numbers
-    return (f"append {NVML} set gpu={index} nvlinks=18 draw-mw={draw} celsius={celsius} busy={busy},0 ecc={corrected},{uncorrected} "
-            f"used={used} nvlinks-down={down}")
-
-
-EVENTS = (
-    *(describe(index, numbers) for index, numbers in enumerate(TOLD.values())),
-    BOOT_OVER, "await nvrc-metrics 60000", "sleep 15000",
-    describe(1, WORSE[LOST]), "sleep 18000",
-    f"write /proc/lab-pci off {LOST}", f"write /proc/nvidia-lab xid {LOST} 79 pid=0, name=, GPU has fallen off the bus.",
-    "sleep 2000", "kill nvrc-metrics 19", "sleep 3000", "kill nvrc-metrics 18", "kill nvrc-metrics 9",
-)
+MOST_BYTES = 25e6
 
 
 @dataclass
@@ -88,11 +48,6 @@ class Seen:
 
 def get(page: Series, name: str, **labels: str) -> float | None:
     return page.get((name, tuple(sorted(labels.items()))))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def scrape(port: int, seen: Seen) -> None:
@@ -128,25 +83,22 @@ def again(act: Callable[[], None], every_s: float) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    folder: Path = tmp_path_factory.mktemp("metrics")
-    lab = open_lab(checkout(), find_qemu(), build_image(), [SCENARIO])
-    port, found = free_port(), Seen()
-    device = VsockDevice(folder / "vsock")
-    machine = compose(SCENARIO, lab.image, {name: lab.kit[name] for name in needed_parts(SCENARIO)}, folder, events=EVENTS)
-    machine = replace(machine, console=folder / "console", vsock=device.path, devices=("virtio-net-pci,netdev=pod,romfile=",), extra=(
-        "-netdev", f"user,id=pod,restrict=on,hostfwd=tcp:127.0.0.1:{port}-{GUEST}:{PORT}"))
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "kata.hvsock"))
-        listener.listen(8)
-        threading.Thread(target=hybrid_vsock.serve, args=(device, listener), daemon=True).start()
-        with again(lambda: scrape(port, found), 1.0), again(lambda: ask(folder / "kata.hvsock", found), 2.0):
-            watch(make_argv(machine, lab.qemu.program, lab.choice.accel), folder / "console", Limits(total_s=400, silence_s=200),
-                  lambda _story, lines, _now_s: found.lines.extend(lines), record=record_of(folder / "console"))
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    folder, found = tmp_path_factory.mktemp("metrics"), Seen()
+
+    @contextmanager
+    def around(port: int, device: VsockDevice) -> Iterator[None]:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(folder / "kata.hvsock"))
+            listener.listen(8)
+            threading.Thread(target=hybrid_vsock.serve, args=(device, listener), daemon=True).start()
+            with again(lambda: scrape(port, found), 1.0), again(lambda: ask(folder / "kata.hvsock", found), 2.0):
+                yield
+
+    found.lines += metrics_pod.live(folder, around)
     (folder / "lines").write_text("\n".join(found.lines))
     assert found.pages and found.states, "\n".join(found.lines[-60:])
-    yield found
-    device.close()
+    return found
 
 
 def numbers_of(page: Series, place: Mapping[str, str]) -> tuple[object, ...]:
@@ -209,8 +161,14 @@ def test_it_costs_little_and_services_and_steps_are_there(seen: Seen) -> None:
     assert (seen.last("nvrc_boot_step_seconds", step="persistenced") or 0) > 0
     assert seen.last("nvrc_link_up", link="eth0") == 1
     assert seen.last("nvrc_default_route") == 1
-    assert max(get(page, "nvrc_metrics_resident_bytes") or 0 for page in seen.pages) < 25e6
+    assert max(get(page, "nvrc_metrics_resident_bytes") or 0 for page in seen.pages) < MOST_BYTES
     assert not [found for (name, found) in page if name == "nvrc_metrics_source_failures_total"]
+
+
+def test_both_processes_together_take_little(seen: Seen) -> None:
+    """What they add to the machine's memory: a page of several processes counts for each by its part."""
+    census, = read_censuses(seen.lines)
+    assert 0 < census.beside_pss * 1024 < MOST_BYTES
 
 
 def test_one_that_is_frozen_and_killed_comes_back(seen: Seen) -> None:

@@ -17,7 +17,7 @@ FEWEST = 8
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Census:
     """At a second of the guest's clock: KiB of memory, of that what is no file's, and numbers. `beside` is the agent
-    beside the pod, where it runs.
+    beside the pod, where it runs; `beside_pss` is its part of the machine's memory and that of its own child.
     """
 
     at_s: float
@@ -28,14 +28,15 @@ class Census:
     zombies: int
     processes: int
     beside_rss: int = 0
+    beside_pss: int = 0
     beside_descriptors: int = 0
 
 
 # By how much the middle of the last quarter may lie above that of the second. The first is a machine that still
 # starts daemons again; processes are told only, since the kernel's own come and go.
 MAY_GROW: Mapping[str, int] = {"rss": 512, "anon": 256, "descriptors": 0, "threads": 0, "zombies": 0, "beside_rss": 512,
-                               "beside_descriptors": 4}
-UNITS: Mapping[str, str] = {"rss": " KiB", "anon": " KiB", "beside_rss": " KiB"}
+                               "beside_pss": 768, "beside_descriptors": 4}
+UNITS: Mapping[str, str] = {"rss": " KiB", "anon": " KiB", "beside_rss": " KiB", "beside_pss": " KiB"}
 BESIDE = "beside_"
 
 

@@ -10,12 +10,12 @@ import pytest
 from nvrc_lab.watch.census import FEWEST, Census, find_growth, read_censuses, render
 
 FLAT = Census(at_s=60.0, rss=13000, anon=6400, descriptors=21, threads=1, zombies=0, processes=90, beside_rss=20000,
-              beside_descriptors=9)
+              beside_pss=19000, beside_descriptors=9)
 
 
 def test_counts_are_read_from_the_log() -> None:
     line = ("[   60.000000] probe: census rss=13000 anon=6400 descriptors=21 threads=1 zombies=0 processes=90 beside_rss=20000 "
-            "beside_descriptors=9")
+            "beside_pss=19000 beside_descriptors=9")
     assert read_censuses(["[    1.0] nvrc: READY", line, "probe: say census rss=1"]) == (FLAT,)
 
 
@@ -53,4 +53,4 @@ def test_the_table_has_early_late_and_most() -> None:
 
 def test_a_machine_without_an_agent_beside_the_pod_is_counted_as_well() -> None:
     line = "[   60.000000] probe: census rss=13000 anon=6400 descriptors=21 threads=1 zombies=0 processes=90"
-    assert read_censuses([line]) == (replace(FLAT, beside_rss=0, beside_descriptors=0),)
+    assert read_censuses([line]) == (replace(FLAT, beside_rss=0, beside_pss=0, beside_descriptors=0),)

@@ -19,7 +19,7 @@ BASE = ("_collections_abc", "_weakrefset", "abc", "codecs", "collections", "copy
 # Loaded where they happen to be there, and used by nothing here; each would bring a library of its own.
 UNUSED = ("bz2", "_bz2", "lzma", "_lzma", "__main__", "__mp_main__", "_frozen_importlib", "_frozen_importlib_external")
 
-sys.path[:0] = ["/src", "/site"]
+sys.path[:0] = ["/src"]
 
 from importlib import import_module  # noqa: E402
 
@@ -37,14 +37,14 @@ for name, module in sorted(sys.modules.items()):
     if path.endswith(".so"):
         if os.path.basename(path) in known:
             continue
-        inside = path.removeprefix("/site/") if path.startswith("/site/") else f"lib-dynload/{os.path.basename(path)}"
+        inside = path.removeprefix("/src/") if path.startswith("/src/") else f"lib-dynload/{os.path.basename(path)}"
         target = f"{TARGET}/{inside}"
         os.makedirs(os.path.dirname(target), exist_ok=True)
         shutil.copyfile(path, target)
     else:
         with open(path, "rb") as source:
             text = source.read()
-        shown = path.removeprefix("/src/").removeprefix("/site/").removeprefix("/usr/lib/python3.13/")
+        shown = path.removeprefix("/src/").removeprefix("/usr/lib/python3.13/")
         code = compile(text, shown, "exec", dont_inherit=True, optimize=2)
         is_package = path.endswith("/__init__.py")
         target = f"{TARGET}/{name.replace('.', '/')}{'/__init__' if is_package else ''}.pyc"

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A GPU pod of the lab that serves metrics and its status, while one of its GPUs gets worse and falls off the bus, and
+while the process that serves them is frozen and killed.
+
+The machine has a network card of QEMU's, whose other side is this host: a port here is a port of the guest's address.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from nvrc_lab.devices.vsock_device import VsockDevice
+from nvrc_lab.ground.places import checkout
+from nvrc_lab.kit.image import build_image
+from nvrc_lab.qemu.machine import make_argv
+from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.run.compose import compose, needed_parts
+from nvrc_lab.run.runner import open_lab
+from nvrc_lab.scenario.faults import BOOT_OVER, NVML
+from nvrc_lab.scenario.hardware import place_gpus
+from nvrc_lab.scenario.scenario import parse_scenario
+from nvrc_lab.watch.watch import Limits, record_of, watch
+
+PORT, STATUS_PORT = 9400, 1030
+GUEST = "10.0.2.15"
+SCENARIO = parse_scenario(f"""
+summary: Two H100 of a pod that serves metrics and its status.
+machine:
+  memory_mib: 768
+  gpus:
+    - {{product: H100, count: 2}}
+cmdline: nvrc.metrics={PORT} nvrc.status.vsock={STATUS_PORT}
+agent:
+  does: [network, poweroff]
+  seconds: 75
+expect: {{verdict: ready}}
+""", "metrics", "fakes/metrics_pod.py")
+HELD, LOST = (gpu.bdf for gpu in place_gpus(SCENARIO.machine))
+# What the library tells of each GPU: power, heat, use, ECC errors, memory in use, links down of 18; then of one that gets worse.
+TOLD = {HELD: (412345, 55, 93, (0, 0), 12 << 30, 0), LOST: (398700, 61, 88, (2, 0), 40 << 30, 0)}
+WORSE = {LOST: (120500, 84, 0, (7, 1), 40 << 30, 3)}
+
+
+def describe(index: int, numbers: tuple[int, int, int, tuple[int, int], int, int]) -> str:
+    draw, celsius, busy, (corrected, uncorrected), used, down = numbers
+    return (f"append {NVML} set gpu={index} nvlinks=18 draw-mw={draw} celsius={celsius} busy={busy},0 ecc={corrected},{uncorrected} "
+            f"used={used} nvlinks-down={down}")
+
+
+EVENTS = (
+    *(describe(index, numbers) for index, numbers in enumerate(TOLD.values())),
+    BOOT_OVER, "await nvrc-metrics 60000", "sleep 15000",
+    describe(1, WORSE[LOST]), "sleep 18000", "census",
+    f"write /proc/lab-pci off {LOST}", f"write /proc/nvidia-lab xid {LOST} 79 pid=0, name=, GPU has fallen off the bus.",
+    "sleep 2000", "kill nvrc-metrics 19", "sleep 3000", "kill nvrc-metrics 18", "kill nvrc-metrics 9",
+)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def live(folder: Path, around: Callable[[int, VsockDevice], AbstractContextManager[object]], port: int = 0) -> list[str]:
+    """From its start to its end, inside what `around` makes of its port on this host and its vsock; its log."""
+    lab = open_lab(checkout(), find_qemu(), build_image(), [SCENARIO])
+    port, device, lines = port or free_port(), VsockDevice(folder / "vsock"), list[str]()
+    machine = compose(SCENARIO, lab.image, {name: lab.kit[name] for name in needed_parts(SCENARIO)}, folder, events=EVENTS)
+    machine = replace(machine, console=folder / "console", vsock=device.path, devices=("virtio-net-pci,netdev=pod,romfile=",), extra=(
+        "-netdev", f"user,id=pod,restrict=on,hostfwd=tcp:127.0.0.1:{port}-{GUEST}:{PORT}"))
+    try:
+        with around(port, device):
+            watch(make_argv(machine, lab.qemu.program, lab.choice.accel), folder / "console", Limits(total_s=400, silence_s=200),
+                  lambda _story, more, _now_s: lines.extend(more), record=record_of(folder / "console"))
+    finally:
+        device.close()
+    return lines
