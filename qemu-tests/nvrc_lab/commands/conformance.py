@@ -50,6 +50,8 @@ PARTS = (
     Part(name="nvidia-ctk", needs=("NVRC_NVIDIA_CTK",), tests=("tests/guest_cdi/test_generate_reference.py",),
          asks=(("NVRC_NVIDIA_CTK", ""),), may=("NVRC_NVIDIA_CTK_1_19",)),
     Part(name="nccl", needs=("NVRC_NCCL",), tests=("tests/conformance/test_nccl.py",), asks=(("NVRC_NCCL", ""),)),
+    Part(name="prometheus", needs=("NVRC_PROMETHEUS",), may=("NVRC_PROMTOOL",), asks=(("NVRC_PROMETHEUS", ""),),
+         tests=("tests/conformance/test_prometheus.py", "tests/docs/test_fleet.py")),
     Part(name="cdi-oracles", needs=("NVRC_CDI_ORACLES",), tests=("tests/guest_cdi/test_oracles.py",)),
 )
 
