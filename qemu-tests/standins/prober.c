@@ -23,6 +23,7 @@
  *   append PATH TEXT           the same, at its end                   -> probe: append PATH ok | error NAME
  *   shrink PATH SIZE           a tmpfs has no more room than that     -> probe: shrink PATH ok | error NAME
  *   fill PATH [MS]             a file that takes all room there is     -> probe: fill PATH ok ms=80 | error NAME
+ *   answer PORT PATH           that file to whoever connects to the vsock port -> probe: answer PORT ok | error NAME
  *   run PATH ARGS...           run a program, report its exit         -> probe: run PATH exit=0 ms=31
  *   spawn PATH ARGS...         start a program and go on              -> probe: spawn PATH ok
  *   syslog                     take /dev/log from here on             -> probe: syslog <30>... for each datagram
@@ -75,7 +76,7 @@ static const struct {
 	{ "heard", do_heard },	     { "census", do_census },     { "orphans", do_orphans },
 	{ "flood", do_flood },	     { "clients", do_clients },   { "rights", do_rights },
 	{ "append", do_append },     { "scrapers", do_scrapers }, { "flap", do_flap },
-	{ "hog", do_hog },
+	{ "hog", do_hog },	     { "answer", do_answer },
 };
 
 static void split(struct line *line, char *text)

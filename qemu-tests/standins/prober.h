@@ -52,6 +52,7 @@ void do_poweroff(const struct line *line);
 /* prober_programs.c */
 void do_run(const struct line *line);
 void do_spawn(const struct line *line);
+void do_answer(const struct line *line);
 void do_kill(const struct line *line);
 void do_await(const struct line *line);
 void do_kmsg(const struct line *line);

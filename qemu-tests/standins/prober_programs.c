@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/vm_sockets.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,27 @@ void do_run(const struct line *line)
 void do_spawn(const struct line *line)
 {
 	report("spawn", word(line, 1), start_program(line) > 0, -1);
+}
+
+/* As a VM's init does it: whoever connects is told the document. The child lives as long as the machine. */
+void do_answer(const struct line *line)
+{
+	struct sockaddr_vm at = { .svm_family = AF_VSOCK, .svm_port = (unsigned)atol(word(line, 1)), .svm_cid = VMADDR_CID_ANY };
+	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0), client;
+	bool is_good = fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0 && listen(fd, 8) == 0;
+	static char text[65536];
+
+	report("answer", word(line, 1), is_good, -1);
+	fflush(stdout);
+	if (is_good && fork() == 0)
+		while ((client = accept(fd, NULL, NULL)) >= 0) {
+			long length = read_text(word(line, 2), text, sizeof(text));
+
+			if (length > 0)
+				send(client, text, (size_t)length, MSG_NOSIGNAL);
+			close(client);
+		}
+	close(fd);
 }
 
 /* How many other processes have that name and could be sent the signal; 0 only asks. */
