@@ -30,12 +30,12 @@ ROWS = {
     "a machine that still starts daemons again": ([replace(one, descriptors=40) for one in lives(10)] + lives(30), []),
     "it shrinks": (lives(descriptors=-1), []),
     "little": (lives(anon=12), []),
-    "memory": (lives(anon=13), ["anon of PID 1 grew from 6588.5 to 6848.5 KiB, by more than 256"]),
+    "memory": (lives(anon=13), ["anon of PID 1 grew from 6588.5 to 6848.5 KiB, by more than 256: 13 a round"]),
     "a descriptor": (lives(20) + [replace(one, descriptors=22) for one in lives(20)],
-                     ["descriptors of PID 1 grew from 21 to 22, by more than 0"]),
-    "zombies": (lives(zombies=1), ["zombies of PID 1 grew from 14.5 to 34.5, by more than 0"]),
+                     ["descriptors of PID 1 grew from 21 to 22, by more than 0: 0.05 a round"]),
+    "zombies": (lives(zombies=1), ["zombies of PID 1 grew from 14.5 to 34.5, by more than 0: 1 a round"]),
     "a kernel with more threads of its own": (lives(processes=1), []),
-    "memory beside the pod": (lives(beside_rss=26), ["rss of the agent beside the pod grew from 20377 to 20897 KiB, by more than 512"]),
+    "memory beside the pod": (lives(beside_rss=26), ["rss of the agent beside the pod grew from 20377 to 20897 KiB, by more than 512: 26 a round"]),
     "too few": (lives(FEWEST - 1), [f"{FEWEST - 1} counts of what PID 1 holds do not tell whether it grows; "
                                     f"{FEWEST} or more do"]),
 }
