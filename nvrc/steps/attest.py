@@ -30,6 +30,7 @@ SERVICE = "attestation_agent.AttestationAgentService"
 SAMPLE = "sample"
 LOOK_AGAIN_S = 0.25
 NICS, ROUTES, ROUTES_6 = "/sys/class/net", "/proc/net/route", "/proc/net/ipv6_route"
+_REASONS = "read why in the attestation agent's own lines on the console; check the broker, its policies, its values"
 _LINK_LOCAL, _MULTICAST, _ROUTES_LIMIT = "fe80", "ff", 1 << 20
 _DOCUMENT_LIMIT = 16 << 20
 
@@ -162,7 +163,7 @@ def _ask(system: System, until_s: float, method: str, *fields: tuple[int, bytes]
         raise NvrcError("E_ATTEST_TIMEOUT", limit) from err
     except RefusedError as err:
         raise NvrcError("E_ATTEST_REFUSED", f"the attestation agent refused {method}: {ascii(err.reason)[1:-1][:300]} "
-                                            f"(code {err.code})") from err
+                                            f"(code {err.code})", _REASONS) from err
     except WireError as err:
         raise NvrcError("E_ATTEST_REFUSED", f"the attestation agent's answer to {method} is not one: {err}") from err
     except OSError as err:

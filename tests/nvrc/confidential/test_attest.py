@@ -198,6 +198,12 @@ def test_a_tee_that_the_agent_takes_for_none(attested: Attested) -> None:
     assert (failure.code, "takes this guest for a sample, and it is in SEV-SNP" in failure.what) == ("E_ATTEST_EVIDENCE", True)
 
 
+def test_where_the_reason_of_a_refusal_is(attested: Attested) -> None:
+    """guest-components say no more than this to whoever asks, and the reason in their log."""
+    attested.chain.refusals["GetToken"] = (13, "[ERROR:attestation-agent] AA-KBC get token failed")
+    assert attested.fails().hint.startswith("read why in the attestation agent's own lines on the console")
+
+
 def test_no_agent_on_the_socket(attested: Attested) -> None:
     attested.chain.close()
     failure = attested.fails()
