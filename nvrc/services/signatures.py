@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nvrc.vocabulary.errors import Code
 
 KERNEL, PERSISTENCED, FABRIC, LOADER = "kernel", "nvidia-persistenced", "fabric manager", "any program"
-DCGM, AGENT, WORKLOAD = "DCGM", "kata-agent", "workload"
+DCGM, AGENT, ATTESTATION, WORKLOAD = "DCGM", "kata-agent", "attestation agent", "workload"
 
 
 class Signature(NamedTuple):
@@ -176,6 +176,16 @@ SIGNATURES: tuple[Signature, ...] = (
               "compare the names with /var/run/cdi/nvidia.yaml", AUTHOR),
     Signature("cdi-none", AGENT, ("no CDI annotations, no devices to inject",), "",
               "the runtime passed no devices for the container", "request the GPU as a resource of the pod", AUTHOR),
+    Signature("broker-unnamed", ATTESTATION, ("kbs token config not configured in config file",), "E_ATTEST_REFUSED",
+              "the attestation agent knows no key broker",
+              "give the pod's initdata an aa.toml with token_configs.kbs", AUTHOR),
+    Signature("broker-refuses", ATTESTATION, ("KBS attest unauthorized",), "E_ATTEST_REFUSED",
+              "the verifier behind the key broker did not take the evidence",
+              "read its log: which signature, certificate or version it refuses", PLATFORM),
+    Signature("broker-far", ATTESTATION, ("RCAR handshake", "error sending request"), "E_ATTEST_REFUSED",
+              "the guest does not reach the key broker",
+              "check the address in aa.toml, its name's resolution and its certificate from the pod's network",
+              PLATFORM),
     Signature("cuda-802", WORKLOAD, ("system not yet initialized",), "",
               "CUDA error 802: the fabric is down, or confidential GPUs are not in ready state",
               "see the fabric manager's state, then the ready state (nvrc.ready)", PLATFORM),

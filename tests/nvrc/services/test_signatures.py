@@ -63,6 +63,9 @@ MET = {
     "cdi-names": ["unresolvable CDI devices nvidia.com/pgpu=vfio3"],
     "cdi-unresolved": ["waiting for CDI spec(s) to be generated (3 of 100 max tries) \"unresolvable CDI devices nvidia.com/gpu=0\""],
     "cdi-none": ["no CDI annotations, no devices to inject"],
+    "broker-unnamed": ["ERROR ttrpc_aa::server: AA (ttrpc): get token failed", " kbs token config not configured in config file"],
+    "broker-refuses": ["WARN kbs_protocol::client::rcar_client: RCAR handshake failed: RcarHandshake(\"KBS attest unauthorized, Error Info: ErrorInformation"],
+    "broker-far": ["WARN kbs_protocol::client::rcar_client: RCAR handshake failed: RcarHandshake(\"error sending request for url"],
     "cuda-802": ["CUDA error 802: system not yet initialized"],
 }
 
