@@ -101,7 +101,7 @@ def _read_tag(body: str) -> tuple[str, Mapping[str, str], bool]:
         word, equals, rest = rest.partition('="')
         value, quote, rest = rest.partition('"')
         if not (equals and quote) or word.strip() in attributes or not word.strip().isidentifier():
-            raise ValueError(f"<{name[:20]}>: {word[:20]!a} is not an attribute, or is given twice")
+            raise ValueError(f"<{_shown(name)}>: {word[:20]!a} is not an attribute, or is given twice")
         attributes[word.strip()] = value
         rest = rest.strip()
     return name, attributes, is_empty
@@ -124,17 +124,17 @@ class _Reading:
         outside, may_hold = self._open[-1] if self._open else ("", True)
         self._open.append((name, name != "pci"))
         if len(self._open) == DEEPEST + 1:
-            self.mistakes.append(f"<{name[:20]}> is nested deeper than {DEEPEST}")
+            self.mistakes.append(f"<{_shown(name)}> is nested deeper than {DEEPEST}")
         if is_left_out:
             return
         inside, required, optional = ELEMENTS.get(name, ((), (), ()))
         if name not in ELEMENTS:
-            self.mistakes.append(f"<{name[:20]}> is not an element that NCCL knows")
+            self.mistakes.append(f"<{_shown(name)}> is not an element that NCCL knows")
         elif outside not in inside and (outside or inside):
             self.mistakes.append(f"<{name}> stands inside of <{outside or 'nothing'}>")
         elif not outside and self._lines:
             self.mistakes.append(f"<{name}> is given twice")
-        self.mistakes += [f"<{name[:20]}> has no {word}" for word in required if word not in attributes]
+        self.mistakes += [f"<{_shown(name)}> has no {word}" for word in required if word not in attributes]
         kept = {word: attributes[word] for word in (*required, *optional) if word in attributes}
         if name == "pci":
             kept["busid"] = self._names.get(kept.get("busid", ""), kept.get("busid", ""))
@@ -142,13 +142,13 @@ class _Reading:
         elif name == "cpu":
             self._take_node(kept.get("numaid", ""))
         elif name == "system" and kept.get("version") not in (None, VERSION):
-            self.mistakes.append(f"version {kept['version'][:8]} is not {VERSION}")
+            self.mistakes.append(f"version {_shown(kept['version'])} is not {VERSION}")
         self._check_values(kept)
         self._lines.append("  " * (len(self._open) - 1) + write_tag(name, kept) + ">")
 
     def end(self, name: str) -> None:
         if not self._open or self._open[-1][0] != name:
-            raise ValueError(f"</{name[:20]}> closes what is not open")
+            raise ValueError(f"</{_shown(name)}> closes what is not open")
         is_left_out = any(outer in LEFT_OUT for outer, _ in self._open)
         self._open.pop()
         if is_left_out:
@@ -161,7 +161,7 @@ class _Reading:
 
     def finish(self) -> None:
         if self._open or not self._lines:
-            raise ValueError(f"<{self._open[-1][0]}> is not closed" if self._open else "it has no element")
+            raise ValueError(f"<{_shown(self._open[-1][0])}> is not closed" if self._open else "it has no element")
         count = sum(1 for line in self._lines if not line.lstrip().startswith("</"))
         if count > MOST_ELEMENTS:
             self.mistakes.append(f"{count} elements are more than {MOST_ELEMENTS}")
@@ -172,13 +172,13 @@ class _Reading:
     def _take(self, kept: dict[str, str], is_inside_device: bool) -> None:
         bdf, number = kept["busid"], _class_of(kept.get("class", ""))
         if is_inside_device:
-            self.mistakes.append(f"{bdf[:20]} stands inside of what is not a bridge")
+            self.mistakes.append(f"{_shown(bdf)} stands inside of what is not a bridge")
         if number is None:
-            self.mistakes.append(f"{bdf[:20]}: class {kept.get('class', '')[:12]!a} is not a number in hexadecimal")
+            self.mistakes.append(f"{_shown(bdf)}: class {kept.get('class', '')[:12]!a} is not a number in hexadecimal")
             return
         kept["class"] = f"0x{number:06x}"
         if bdf in self.devices or _plain(bdf) in self._bridges:
-            self.mistakes.append(f"{bdf[:20]} is described twice")
+            self.mistakes.append(f"{_shown(bdf)} is described twice")
         if number >> 8 != BRIDGE_CLASS:
             self.devices[bdf] = number
             return
@@ -187,24 +187,29 @@ class _Reading:
         if not set(_plain(bdf)) <= _DIGITS or not 0 < len(_plain(bdf)) <= 16:
             self.mistakes.append(f"busid {bdf[:20]!a} is not one of a bridge")
         elif self._present.get(bdf, BRIDGE_CLASS << 8) >> 8 != BRIDGE_CLASS:
-            self.mistakes.append(f"{bdf[:20]} is not a bridge on this bus")
+            self.mistakes.append(f"{_shown(bdf)} is not a bridge on this bus")
 
     def _take_node(self, node: str) -> None:
         if node in self._nodes:
-            self.mistakes.append(f"numaid {node[:8]} is given twice")
+            self.mistakes.append(f"numaid {_shown(node)} is given twice")
         if not node.removeprefix("-").isdigit() or not node.isascii():
             self.mistakes.append(f"numaid {node[:8]!a} is not a number")
         self._nodes.add(node)
 
     def _check_values(self, kept: Mapping[str, str]) -> None:
         for word, value in kept.items():
-            if len(value) > LONGEST or not (value.isascii() and (value.isprintable() or not value)):
+            if len(value) > LONGEST or not (value.isascii() and value.isprintable()) or "<" in value or "&" in value:
                 self.mistakes.append(f"{word} {value[:12]!a} is not plain text of {LONGEST} characters at most")
         speed, width = kept.get("link_speed", ""), kept.get("link_width", "")
         if speed and not speed.startswith(SPEEDS):
             self.mistakes.append(f"link_speed {speed[:16]!a} is not one that NCCL knows")
         if width and not (width.isascii() and width.isdigit()):
             self.mistakes.append(f"link_width {width[:8]!a} is not a number")
+
+
+def _shown(text: str) -> str:
+    """The beginning, in printable ASCII."""
+    return ascii(text[:20])[1:-1]
 
 
 def _class_of(text: str) -> int | None:
@@ -226,4 +231,4 @@ def _compare(devices: Mapping[str, int], gpus: Sequence[str], nics: Sequence[str
              for kind, base in (("GPU", GPU_BASE), ("NIC", NIC_BASE))}
     yield from (f"GPU {bdf} of the bus is missing" for bdf in gpus if bdf not in found["GPU"])
     for kind, bdfs in (("GPU", gpus), ("NIC", nics)):
-        yield from (f"{kind} {bdf[:20]} is not on the bus" for bdf in sorted(found[kind] - set(bdfs)))
+        yield from (f"{kind} {_shown(bdf)} is not on the bus" for bdf in sorted(found[kind] - set(bdfs)))

@@ -7,17 +7,19 @@ NVRC_NCCL names a program made of NCCL's topology code (nccl_reads.cc here; docs
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from nvrc.hardware.links import Place, ancestor
 from nvrc.hardware.nccl import write_topology
-from nvrc.hardware.nccl_given import fill_in
+from nvrc.hardware.nccl_given import fill_in, read_given
 from nvrc.hardware.topology import PciFunction
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit.image import build_image
@@ -194,6 +196,42 @@ def test_a_file_of_the_host_is_the_host_to_nccl(tmp_path: Path) -> None:
     assert found.below == {"ffff:01:00.0": "0", "ffff:02:00.0": "0", one: "ffff:01:00.0", near: "ffff:01:00.0", other: "ffff:02:00.0", far: "1"}
     assert found.paths == {(one, other): "PHB", (other, one): "PHB", (one, near): "PIX", (other, near): "PHB", (one, far): "SYS",
                            (other, far): "SYS"}
+
+
+def changed(seed: int) -> str:
+    """The host's file with a few of its pieces left out, doubled or moved."""
+    random = Random(seed)
+    pieces = re.findall(r"<[^>]*>|[^<]+", HOST)
+    for _ in range(random.randint(1, 3)):
+        at, to = random.randrange(len(pieces)), random.randrange(len(pieces))
+        match random.randrange(4):
+            case 0:
+                del pieces[at]
+            case 1:
+                pieces.insert(to, pieces[at])
+            case 2:
+                pieces[at], pieces[to] = pieces[to], pieces[at]
+            case _:
+                words = pieces[at].split(" ")
+                del words[random.randrange(len(words))]
+                pieces[at] = " ".join(words)
+    return "".join(pieces)
+
+
+def test_what_our_reader_takes_nccl_takes(tmp_path: Path) -> None:
+    """And every GPU and NIC is in it, with a path to each other."""
+    machine, taken = of_the_lab(Tree.PORTS, 2, 2, 1), 0
+    present = {one.bdf: one.pci_class for one in machine.functions}
+    for seed in range(400):
+        text, mistakes = read_given(changed(seed).encode(), machine.gpus, machine.nics, present)
+        if mistakes:
+            continue
+        taken += 1
+        (tmp_path / "taken.xml").write_bytes(text)
+        found = read(machine, tmp_path / "taken.xml")
+        assert len(found.paths) == 2 + 4, f"seed {seed}"
+        assert "DIS" not in found.paths.values(), f"seed {seed}"
+    assert taken > 40, "most are not the point"
 
 
 @pytest.mark.parametrize(("text", "complaint"), [

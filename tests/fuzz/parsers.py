@@ -56,6 +56,7 @@ PARSERS = (
     Parser("policy", "/etc/nvrc/policy.toml", OWNER, runs.policy, (NvrcError,), 1024),
     Parser("policy-draft", "lines for nvrc policy suggest", POD, runs.policy_draft, largest=400),
     Parser("initdata", "a pod's initdata, on its disk and as a document", f"{POD}, {HOST}", runs.initdata, (NvrcError,)),
+    Parser("nccl-topology", "a machine for NCCL, of initdata or of the image", f"{POD}, {OWNER}", runs.nccl_topology),
     Parser("tee-report", "what the kernel says that the TEE says", HOST, runs.tee_report),
     Parser("evidence", "evidence of GPUs, from the attestation agent", f"{HOST}, {DAEMON}", runs.evidence, (NvrcError,)),
     Parser("token", "a verifier's token, from the attestation agent", f"{HOST}, {DAEMON}", runs.token, (NvrcError,)),

@@ -53,6 +53,23 @@ def initdata(data: bytes) -> None:
         assert str(problem).isprintable()
 
 
+def nccl_topology(data: bytes) -> None:
+    """What is taken of it is XML, has what NCCL has room for, and is taken again as it is."""
+    from xml.etree import ElementTree
+
+    from nvrc.hardware.nccl_given import LONGEST, MOST_ELEMENTS, read_given
+
+    gpus, nics, present = ["0000:40:00.0", "0000:41:00.0"], ["0000:70:00.0"], {"0000:01:00.0": 0x010000}
+    text, mistakes = read_given(data, gpus, nics, present)
+    assert all(mistake.isprintable() for mistake in mistakes)
+    if mistakes:
+        return
+    assert read_given(text, gpus, nics, present) == (text, ())
+    elements = list(ElementTree.fromstring(text).iter())
+    assert len(elements) <= MOST_ELEMENTS
+    assert all(len(value) <= LONGEST for one in elements for value in one.attrib.values())
+
+
 def tee_report(data: bytes) -> None:
     from nvrc.confidential.cbor import find_personalization
     from nvrc.confidential.tee import snp_host_data, td_config

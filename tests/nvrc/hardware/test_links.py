@@ -249,6 +249,8 @@ def test_links_between_switches_are_kept() -> None:
     pytest.param(BOARD.replace("32.0 GT/s PCIe", "32 gigatransfers"), "link_speed '32 gigatransfers' is not one that NCCL knows", id="speed"),
     pytest.param(BOARD.replace('link_width="16"', 'link_width="x16"'), "link_width 'x16' is not a number", id="width"),
     pytest.param(BOARD.replace("GenuineIntel", "v" * 254), "vendor 'vvvvvvvvvvvv' is not plain text of 253 characters at most", id="long"),
+    pytest.param(BOARD.replace("GenuineIntel", "a&lt;b"), "vendor 'a&lt;b' is not plain text", id="entity"),
+    pytest.param(BOARD.replace("  </cpu>", "<p\x05i/></cpu>"), "<p\\x05i> is not an element that NCCL knows", id="unprintable"),
     pytest.param(BOARD.replace("GenuineIntel", "\u20ac"), "vendor '\\u20ac' is not plain text", id="not-ASCII"),
     pytest.param(BOARD.replace("  </cpu>", "".join(f'<pci busid="{n:04x}:ff:00.0" class="0x060400"/>' for n in range(MOST_ELEMENTS)) + "</cpu>"),
                  f"{MOST_ELEMENTS + 5} elements are more than {MOST_ELEMENTS}", id="many"),
