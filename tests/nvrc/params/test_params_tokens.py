@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvrc.params.cmdline import Token, shown, tokenise, word
+from nvrc.params.cmdline import Token, plain, shown, tokenise, word
 
 # The machine that runs this may be busy with others.
 unhurried = settings(deadline=None)
@@ -65,4 +65,9 @@ def test_a_word_that_is_written_reads_back(key: str, value: str) -> None:
 
 def test_text_for_messages_is_printable_and_bounded() -> None:
     assert shown("a\x1b[31m\udcff\u20ac") == r"'a\x1b[31m\udcff\u20ac'"
-    assert len(shown("x" * 5000)) < 70
+    assert [shown("x" * length) for length in (60, 61, 5000)] == [f"'{'x' * 60}'", *[f"'{'x' * 60}...'"] * 2]
+
+
+def test_a_name_stands_as_it_is_while_it_fits_a_line() -> None:
+    assert [plain("x" * length) for length in (80, 81)] == ["x" * 80, f"'{'x' * 60}...'"]
+    assert plain("a\tb") == r"'a\tb'"

@@ -45,6 +45,7 @@ ACCEPTED = [
     (VERITY_PARAMS, ",".join(reversed(ITEMS.replace(HASH, HASH.upper()).split(","))), ITEMS),
     (VERITY_PARAMS, ITEMS.replace(SALT, "-"), ITEMS.replace(SALT, "-")),
     (VERITY_PARAMS, ITEMS + ",new=1", ITEMS),
+    *((VERITY_PARAMS, blocks, blocks) for blocks in (ITEMS.replace("1024", "1"), ITEMS.replace("1024", "281474976710656"))),
 ]
 
 # name, given, a part of the message
@@ -87,6 +88,7 @@ REFUSED = [
     (VERITY_PARAMS, ITEMS.replace(SALT, ""), "salt '' is not an even number from 2 to 512"),
     (VERITY_PARAMS, ITEMS.replace(SALT, "abc"), "salt 'abc' is not an even number"),
     (VERITY_PARAMS, ITEMS.replace("=1024", "=0"), "data_blocks '0' is not a whole number from 1"),
+    (VERITY_PARAMS, ITEMS.replace("=1024", "=281474976710657"), "from 1 to 281474976710656"),
     (VERITY_PARAMS, ITEMS.replace("data_block_size=4096", "data_block_size=4k"), "data_block_size '4k'"),
     (VERITY_PARAMS, ITEMS.replace("hash_block_size=4096", "hash_block_size=256"), "from 512 to 65536"),
     (VERITY_PARAMS, ITEMS.replace("hash_block_size=4096", "hash_block_size=4095"), "not a power of two"),
@@ -106,6 +108,17 @@ def test_a_bad_value_is_refused_in_words(name: str, given: str, message: str) ->
         kind(name).parse(given)
     assert message in str(raised.value)
     assert str(raised.value).isascii()
+
+
+@pytest.mark.parametrize(("name", "has_bounds"), [
+    ("nvrc.smi.pl", True), ("nvrc.timeout.boot", True), ("nvrc.dcgm", False), ("nvrc.gpus", False), ("nvrc.cc", False),
+])
+def test_only_plain_numbers_have_bounds_for_a_policy(name: str, has_bounds: bool) -> None:
+    assert kind(name).is_number is has_bounds
+
+
+def test_all_gpus_are_no_number() -> None:
+    assert kind("nvrc.gpus").parse("all") == GpuCount(CountRule.ALL, 0)
 
 
 @pytest.mark.parametrize("name", ["gpu", "A_b-c.9", "0123456789"])
