@@ -55,7 +55,7 @@ def run(program_fd: int, argv: Sequence[str], root: Root, deadline_s: float) -> 
 
 def fork(body: Callable[[], NoReturn], report_fd: int) -> int:
     """Run body as PID 1 of a new PID namespace. It must not come back; why it did is one line on report_fd."""
-    with Handle(os.open(OWN_PID_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)) as own:
+    with Handle(os.open(OWN_PID_NAMESPACE, os.O_RDONLY)) as own:
         linux.unshare(libc.CLONE_NEWPID)  # for the children of this process, of which there shall be one
         child = os.fork()
         if child:
@@ -91,7 +91,7 @@ def forbid_imports() -> None:
 def enter(place: Place) -> None:
     """Make the container root "/", with nothing of this machine left beside it."""
     linux.make_private("/")
-    with Handle(os.open(place.path, DIRECTORY | os.O_CLOEXEC)) as root:
+    with Handle(os.open(place.path, DIRECTORY)) as root:
         found = os.fstat(root.fd)
         if (found.st_dev, found.st_ino) != place.identity:
             raise RuntimeError(f"{place.path} was exchanged for another directory")
@@ -102,6 +102,7 @@ def enter(place: Place) -> None:
             else:
                 linux.attach_mount(tree.fd, root.fd)
                 _pivot_to(tree.fd)
+    os.chdir("/")
     _mount_proc()
 
 
@@ -109,7 +110,6 @@ def _pivot_to(tree_fd: int) -> None:
     os.fchdir(tree_fd)
     linux.pivot_root(".", ".")  # the old root is now on top of the new one, and "." is the new one
     linux.detach_mount(".")
-    os.chdir("/")
 
 
 def _move_over(tree_fd: int, points: Sequence[str]) -> None:
@@ -120,16 +120,15 @@ def _move_over(tree_fd: int, points: Sequence[str]) -> None:
                 linux.detach_mount(point)
             except OSError:  # went with the mount above it
                 continue
-    with Handle(os.open("/", DIRECTORY | os.O_CLOEXEC)) as old:
+    with Handle(os.open("/", DIRECTORY)) as old:
         linux.attach_mount(tree_fd, old.fd)
     os.fchdir(tree_fd)
     os.chroot(".")
-    os.chdir("/")
 
 
 def _mount_proc() -> None:
     """A /proc of the new PID namespace over the container's; a container without one needs none."""
-    with Handle(os.open("/", DIRECTORY | os.O_CLOEXEC)) as root:
+    with Handle(os.open("/", DIRECTORY)) as root:
         try:
             place = Handle(linux.openat2(root.fd, "proc", DIRECTORY, resolve=linux.RESOLVE_NO_SYMLINKS))
         except FileNotFoundError:
@@ -148,9 +147,9 @@ def drop_privileges() -> None:
 
 def _await(child: int, report_fd: int, deadline_s: float) -> str:
     with Handle(os.pidfd_open(child)) as process:
-        poll = select.poll()
-        poll.register(process.fd, select.POLLIN)
-        in_time = bool(poll.poll(deadline_s * 1000))
+        with select.epoll() as events:
+            events.register(process.fd, select.EPOLLIN)
+            in_time = bool(events.poll(deadline_s))
         if not in_time:
             os.kill(child, linux.SIGKILL)  # PID 1: its namespaces go with it
     _, status = os.waitpid(child, 0)

@@ -80,5 +80,7 @@ def test_mount_table() -> None:
     assert not confine.is_initramfs(TABLE)
     assert confine.is_initramfs("1 1 0:2 / / rw - rootfs rootfs rw\n22 1 0:20 / /run rw - tmpfs tmpfs rw\n")
     assert not confine.is_initramfs("1 1 0:2 / / rw - rootfs none rw\n21 1 254:0 / / rw - ext4 /dev/root rw\n")
+    assert confine.is_initramfs("1 1 0:2 / / rw - rootfs none rw\n")
+    assert confine.is_initramfs("1 1 254:0 / / rw - ext4 rootfs rw\n2 1 0:2 / / rw - rootfs none rw\n"), "the last one counts"
     assert not confine.is_initramfs("")
     assert "/" in confine.mount_points(confine.read_mount_table())

@@ -7,6 +7,7 @@ import ctypes
 import os
 import struct
 import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -157,13 +158,17 @@ def test_enter_leaves_nothing_of_the_machine(tmp_path: Path, is_initramfs: bool)
         with Root(str(tree)) as root:
             points = (*confine.mount_points(table), "/no/such/mount")
             place = confine.Place(root.path, root.identity(), is_initramfs, points)
-        confine.enter(place)
+        with open("/proc/self/mountinfo", encoding="utf-8") as machine:  # lists what the opener's root can reach
+            confine.enter(place)
+            # What cannot be pivoted away from is covered, and has nothing left on it.
+            assert [line.split()[4] for line in machine] == (["/", "/", "/sub", "/proc"] if is_initramfs else [])
         assert sorted(os.listdir("/")) == ["inside", "proc", "sub"]
         assert os.listdir("/sub") == ["deep"]
         assert os.getcwd() == "/"
         with open("/proc/self/mountinfo", encoding="utf-8") as stream:
-            seen = {line.split()[4] for line in stream}
-        assert seen == {"/", "/sub", "/proc"}
+            seen = {line.split()[4]: line.split()[5] for line in stream}
+        assert seen.keys() == {"/", "/sub", "/proc"}
+        assert {"nosuid", "nodev", "noexec"} <= set(seen["/proc"].split(","))
 
     in_cell(body)
 
@@ -194,14 +199,28 @@ def test_enter_refuses_a_linked_proc(tmp_path: Path) -> None:
 def test_dropped_privileges_stay_dropped() -> None:
     def body() -> None:
         leaked = os.open("/", os.O_RDONLY)
-        os.set_inheritable(leaked, True)
+        for fd in (1, 2, 3, leaked):  # 3 was open, or is what leaked
+            os.set_inheritable(fd, True)
         confine.drop_privileges()
-        assert not os.get_inheritable(leaked)
+        assert [fd for fd in (1, 2, 3, leaked) if os.get_inheritable(fd)] == [1, 2]
         with open("/proc/self/status", encoding="utf-8") as stream:
             status = dict(line.split(":\t", 1) for line in stream if ":\t" in line)
         assert status["CapEff"] == status["CapPrm"] == status["CapBnd"] == CONFINED_CAPABILITIES + "\n"
         assert status["CapInh"].strip("0\n") == status["CapAmb"].strip("0\n") == ""
         confine.drop_privileges()  # once more, where the bounding set may no longer be changed
+
+    in_cell(body)
+
+
+def test_mounts_of_a_machine_that_shares_them_stay(tmp_path: Path, spy: Path) -> None:
+    tree = make_tree(tmp_path, DEBIAN)
+
+    def body() -> None:
+        subprocess.run(["mount", "--make-rshared", "/"], check=True)
+        before = mount_points()
+        assert run_program(tree, "update-ldcache", "--ldconfig-path", str(spy)).returncode == 0
+        assert [line.split()[4] for line in spied(tree)["mount"]] == ["/", "/proc"]
+        assert mount_points() == before
 
     in_cell(body)
 
@@ -216,6 +235,7 @@ def test_a_program_that_the_kernel_refuses(tmp_path: Path) -> None:
         refused = pytest.raises(OSError, match=r"Exec format error|Permission denied")
         with Handle(os.memfd_create("no-program")) as empty, Handle(os.open(os.devnull, os.O_RDWR)) as null, refused:
             confine._become(empty.fd, ("x",), place, null.fd, make_filter(os.uname().machine))
+        assert [*sys.path, *sys.path_hooks, *sys.meta_path, *sys.path_importer_cache] == []
         assert sorted(os.listdir("/")) == ["etc", "lib", "proc"]
 
     in_cell(body)
@@ -260,6 +280,16 @@ def test_nothing_is_imported_from_the_container(tmp_path: Path) -> None:
     assert not (tree / "owned").exists()
     in_cell(lambda: enter_and_import(False))
     assert (tree / "owned").exists()
+
+
+def test_what_a_child_says_is_bounded() -> None:
+    def body() -> NoReturn:
+        raise ValueError("x" * 9000)
+
+    reader, writer = os.pipe()
+    os.waitpid(confine.fork(body, writer), 0)
+    with Handle(reader), Handle(writer):
+        assert len(os.read(reader, 9000)) == 4096
 
 
 @pytest.mark.parametrize("failure", [
