@@ -32,6 +32,8 @@ BUS = {FIRST.bdf: Told("", ""), SECOND.bdf: Told("", "")}
     pytest.param((FIRST, SECOND), id="two"), pytest.param((FIRST,), id="one of two"), pytest.param((FIRST, REFUSED), id="refused"),
     pytest.param((), id="none"), pytest.param((FIRST, REFUSED._replace(bdf=SECOND.bdf)), id="refused after its bus id"),
     pytest.param((FIRST._replace(minor=1), SECOND._replace(minor=0)), id="minors against the order"),
+    pytest.param((FIRST, REFUSED, REFUSED._replace(number=2)), id="two refused"),
+    pytest.param((FIRST, SECOND._replace(minor=253)), id="the last minor there is"),
 ])
 def test_lists_that_are_right(gpus: tuple[NvmlGpu, ...]) -> None:
     check_identities(gpus, BUS)
@@ -54,6 +56,11 @@ def test_lists_that_are_right(gpus: tuple[NvmlGpu, ...]) -> None:
     pytest.param((FIRST._replace(number=-1), SECOND), "invalid number -1", id="negative number"),
     pytest.param((FIRST, SECOND._replace(minor=-1)), "the invalid minor -1", id="no minor"),
     pytest.param((FIRST, SECOND._replace(minor=255)), "the invalid minor 255", id="minor of the control node"),
+    pytest.param((FIRST, SECOND._replace(minor=254)), "the invalid minor 254", id="minor of the mode setting node"),
+    pytest.param((FIRST, REFUSED._replace(bdf="41:00.0")), "the invalid bus id '41:00.0'", id="short bus id of a refused one"),
+    pytest.param((FIRST, REFUSED._replace(uuid="GPU-1")), "the invalid UUID 'GPU-1'", id="short UUID of a refused one"),
+    pytest.param((FIRST, REFUSED._replace(minor=-2)), "the invalid minor -2", id="minor of a refused one"),
+    pytest.param((FIRST, SECOND._replace(uuid="x" * 99)), f"the invalid UUID '{'x' * 48}'", id="endless UUID"),
 ])
 def test_lists_that_contradict_themselves(gpus: tuple[NvmlGpu, ...], words: str) -> None:
     with pytest.raises(NvrcError) as caught:
@@ -74,6 +81,23 @@ def test_the_driver_is_asked_as_well(told: Told, words: str) -> None:
     with pytest.raises(NvrcError) as caught:
         check_identities((FIRST,), {FIRST.bdf: told})
     assert words in caught.value.what
+
+
+@pytest.mark.parametrize(("text", "is_one"), [
+    ("0000:41:00.0", True), ("10000:41:00.0", True), ("abcdef01:ff:1f.7", True), ("000:41:00.0", False),
+    ("100000000:41:00.0", False), ("000g:41:00.0", False), ("0000:4:00.0", False), ("0000:41:0.0", False),
+    ("0000:41:00.", False), ("0000:41:00.00", False), ("0000:4g:00.0", False), ("0000:AB:00.0", False), ("0000-41-00-0", False),
+])
+def test_bus_ids_are_those_of_sysfs(text: str, is_one: bool) -> None:
+    assert is_bus_id(text) is is_one
+
+
+@pytest.mark.parametrize(("text", "is_one"), [
+    (f"{UUID}a", True), (f"{UUID}A", True), (f"{UUID}g", False), (f"{UUID}00", False), (UUID, False), (UUID[4:] + "0", False),
+    (f"{UUID}0".replace("-0000", "", 1), False),
+])
+def test_uuids_are_those_of_nvidias_library(text: str, is_one: bool) -> None:
+    assert is_uuid(text) is is_one
 
 
 @given(st.text(max_size=14), st.text(max_size=40))
