@@ -73,6 +73,7 @@ def test_a_machine_without_disks_has_none(guest: ExtensionGuest) -> None:
     ((disk(data=Partition("252:1", 200 * 4096 - 512)),), (GPU,), "E_EXTENSION_LAYOUT",
      'extension "gpu": device vda: the parameters describe 819200 bytes, partition 1 has 818688'),
     ((disk(data=Partition("252:1", 200 * 4096)),), (GPU,), "", ""),
+    ((disk(hashes=Partition("252:2", 3 * 4096)),), (GPU,), "", ""),
     ((disk(hashes=Partition("252:2", 3 * 4096 - 512)),), (GPU,), "E_EXTENSION_LAYOUT",
      'extension "gpu": device vda: the hash tree takes 12288 bytes, partition 2 has 11776'),
     ((disk(),), (Extension("gpu", params(data_blocks=1 << 48)),), "E_EXTENSION_LAYOUT",
@@ -95,6 +96,7 @@ def test_a_pair_has_the_partitions_of_its_own_disk() -> None:
 
 def test_what_is_absent_shrinks_with_every_part_that_comes() -> None:
     assert absent((), (GPU,)) == ("gpu: disk", "gpu: partition 1", "gpu: partition 2")
+    assert absent((disk("coco", hashes=None),), (GPU, COCO))[3:] == ("coco: partition 2",)
     assert absent((disk(data=None, hashes=None),), (GPU,)) == ("gpu: partition 1", "gpu: partition 2")
     assert absent((disk(hashes=None), disk("coco")), (GPU,)) == ("gpu: partition 2",)
     assert absent((disk(),), (GPU,)) == ()
@@ -199,10 +201,14 @@ def test_two_partitions_of_one_number_are_refused(guest: ExtensionGuest) -> None
         find_disks(guest)
 
 
-def test_a_partition_that_is_only_half_there_is_not_there_yet(guest: ExtensionGuest) -> None:
-    guest.add_disk("vda", "extension-gpu", 1)
-    guest.put("/sys/block/vda/vda2/partition", "2\n")
-    assert find_disks(guest)[0].hashes is None
+@pytest.mark.parametrize("there", ["", "size", "dev"])
+def test_a_partition_that_is_only_half_there_is_not_there_yet(guest: ExtensionGuest, there: str) -> None:
+    guest.add_disk("vda", "extension-gpu", 2)
+    guest.put("/sys/block/vda/vda1/partition", "1\n")
+    if there:
+        guest.put(f"/sys/block/vda/vda1/{there}", {"size": "8", "dev": "252:1"}[there])
+    found = find_disks(guest)[0]
+    assert (found.data, found.hashes) == (None, Partition("252:2", 1 << 20))
 
 
 @pytest.mark.parametrize(("path", "code"), [
