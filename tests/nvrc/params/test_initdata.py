@@ -139,6 +139,7 @@ def test_hostile_bytes_end_in_one_code() -> None:
             assert err.code == "E_INITDATA"
 
 
+VERITY = f"root_hash={'ab' * 32},salt=00,data_blocks=1,data_block_size=4096,hash_block_size=4096"
 POLICY = """
 words = ["*"]
 allow = ["nvrc.gpus", "nvrc.log", "nvrc.dcgm"]
@@ -156,6 +157,12 @@ RULED = {
     "not allowed": ("nvrc.gpus=4", POLICY, "nvrc.ready=always", {}, ("nvrc.ready: is not on the list that the image's policy allows",)),
     "for the line only": ("nvrc.gpus=4", POLICY + 'initdata = { allow = ["nvrc.log"] }', "nvrc.gpus=8", {},
                           ("nvrc.gpus: is not among what the image's policy lets initdata decide",)),
+    "an extension": ("", 'words = ["*"]\ninitdata = { allow = ["kata.extension.a.*"] }', f"kata.extension.a.verity_params={VERITY}",
+                     {"kata.extension.a.verity_params": (VERITY, "initdata")}, ()),
+    "another extension": ("", 'words = ["*"]\ninitdata = { allow = ["kata.extension.a.*"] }', f"kata.extension.b.verity_params={VERITY}",
+                          {}, ("kata.extension.b.verity_params: is not among what the image's policy lets initdata decide",)),
+    "an old name": ("", 'words = ["*"]\ninitdata = { allow = ["nvrc.smi.lgc"] }', "nvrc.nvidia_smi_lgc=1500",
+                    {"nvrc.smi.lgc": ("1500", "initdata")}, ()),
     "for both": ("nvrc.gpus=4", POLICY + 'initdata = { allow = ["nvrc.log"] }', "nvrc.log=info",
                  {"nvrc.log": ("info", "initdata"), "nvrc.gpus": ("4", "command line")}, ()),
 }
@@ -177,6 +184,19 @@ def test_a_value_that_both_give_is_a_notice() -> None:
     assert [(problem.severity, str(problem)) for problem in parsed.problems] == [
         (Severity.NOTICE, "nvrc.gpus: is 4 on the command line; 8 of initdata holds")]
     assert text(parsed.settings.gpus) == "8"
+
+
+@pytest.mark.parametrize(("policy", "required", "allowed"), [
+    ("", False, None), ("initdata = { require = true }", True, None), ("initdata = { require = false }", False, None),
+    ("initdata = { allow = [] }", False, ()), ('initdata = { allow = ["nvrc.log"], require = true }', True, ("nvrc.log",)),
+])
+def test_a_policy_may_require_initdata(policy: str, required: bool, allowed: tuple[str, ...] | None) -> None:
+    found = load_policy(policy.encode())
+    assert (found.requires_initdata, found.initdata) == (required, allowed)
+
+
+def test_an_image_without_a_policy_requires_none() -> None:
+    assert not NO_POLICY.requires_initdata
 
 
 SECTIONS = {

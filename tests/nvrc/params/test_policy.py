@@ -82,6 +82,9 @@ JUDGED = {
         "nvrc.log: is info, but the image's policy admits off, warn"]),
     "default not among the values": ('limit.nvrc.cc = ["on", "ppcie"]', "", [
         "nvrc.cc: is not given, and its default any is not among what the image's policy admits: on, ppcie"]),
+    "default not among the values, behind what is given": (
+        'limit.nvrc.log = ["off", "warn"]\nlimit.nvrc.cc = ["on"]', "nvrc.log=off", [
+            "nvrc.cc: is not given, and its default any is not among what the image's policy admits: on"]),
     "default replaced by one": ('limit.nvrc.cc = ["on", "ppcie"]', "nvrc.cc=ppcie", []),
     "layouts": ('limit.nvrc.mig = ["all:off", "all:1g.10gb*7"]', "nvrc.mig=all:1g.10gb*7", []),
     "strict": ("strict = true", "nvrc.smi.src=1", ["nvrc.smi.src: unknown, did you mean nvrc.smi.srs?"]),
