@@ -42,6 +42,7 @@ ROWS = (
     row("nvrc/hardware/topology.py", "nvrc/hardware/test_topology.py", tables=("PRODUCTS",)),
     row("nvrc/hardware/modules.py", "nvrc/hardware/test_modules.py"),
     row("nvrc/hardware/needs.py", "nvrc/hardware/test_needs.py"),
+    row("nvrc/hardware/nccl.py", "nvrc/hardware/test_links.py"),
     row("nvrc/services/ledger.py", "nvrc/services/test_persistence.py"),
     row("nvrc/nvml/count.py", "nvrc/nvml/test_nvml_boot.py"),
     row("nvrc/nvml/identity.py", "nvrc/nvml/test_gpu_identity.py"),

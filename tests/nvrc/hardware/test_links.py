@@ -150,6 +150,14 @@ def test_the_file_nests_as_nccl_climbs_the_bus(system: FakeSystem) -> None:
                           "link_speed": "32.0 GT/s PCIe", "link_width": "16"}
 
 
+def test_a_switch_behind_a_switch_stands_inside_of_it() -> None:
+    behind, far = ("0000:09:00.0", "0000:0a:00.0"), ("0000:0c:00.0", "0000:0d:00.0", "0000:0e:00.0", "0000:0f:00.0")
+    functions = [PciFunction(bdf=bdf, vendor=0x10DE, device=0x2330, pci_class=0x030200) for bdf in (GPU, FAR, OTHER)]
+    places = {GPU: place(GPU, "r", PORT, UP, LEFT, *behind, *far[:2]), FAR: place(FAR, "r", PORT, UP, LEFT, *behind), OTHER: place(OTHER, "r")}
+    found = parents(ElementTree.fromstring(write_topology(functions, places)))
+    assert (found[GPU], found[FAR], found[OTHER]) == (("0", UP, behind[0], far[0]), ("0", UP, behind[0]), ("0",))
+
+
 @pytest.mark.parametrize(("speed", "width", "said"), [
     ("Unknown", "255", {}), ("Unknown", "16", {"link_width": "16"}), ("", "0", {}), ("2.5 GT/s PCIe", "1", {"link_speed": "2.5 GT/s PCIe", "link_width": "1"})])
 def test_nccl_is_not_told_of_a_link_that_a_device_does_not_have(speed: str, width: str, said: Mapping[str, str]) -> None:

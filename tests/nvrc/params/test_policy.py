@@ -139,6 +139,13 @@ def test_pinning_the_ready_rule_answers_a_runtime_that_asks_for_ready() -> None:
         "nvrc.smi.srs: asks for the ready state, but the policy pins nvrc.ready=never wins"]
 
 
+@pytest.mark.parametrize(("section", "may"), [
+    ("", True), ("initdata = { require = true }", True), ('initdata = { allow = ["nccl-topology.xml"] }', True),
+    ('initdata = { allow = ["nvrc.*"] }', False), ("initdata = { allow = [] }", False)])
+def test_whether_initdata_may_describe_the_host(section: str, may: bool) -> None:
+    assert load_policy(section.encode()).allows_initdata("nccl-topology.xml") is may
+
+
 # file, every part that the message must have
 UNUSABLE = {
     "not UTF-8": (b"\xff", ["can't decode"]),
@@ -165,6 +172,8 @@ UNUSABLE = {
     "allow is a word": (b'allow = "nvrc.log"', ["allow is not a list of names"]),
     "allow holds a number": (b'allow = ["nvrc.log", 3]', ["allow holds something that is not a name"]),
     "allow of nothing known": (b'allow = ["nvrc.lgo"]', ["allow 'nvrc.lgo' is not a parameter, did you mean nvrc.log?"]),
+    "allow of an entry of initdata": (b'allow = ["nccl-topology.xml"]', ["allow 'nccl-topology.xml' is not a parameter"]),
+    "allow of an empty name": (b'allow = [""]', ["allow '' is not a parameter"]),
     "deny of a prefix of nothing": (b'deny = ["nvcr.*"]', ["deny 'nvcr.*' covers no parameter"]),
     "limit is no table": (b"limit = []", ["limit is not a table"]),
     "limit of nothing known": (b"limit.nvrc.q = []", ["limit 'nvrc.q' is not a parameter"]),
