@@ -15,10 +15,7 @@ from nvrc.nvml.worker import Value
 
 def change_keys(session: Session, given: Mapping[str, Value]) -> int:
     """Set the threshold of key rotation; the driver takes it only before the ready state. What it says afterwards."""
-    advantage = given["advantage"]
-    if not isinstance(advantage, int):
-        raise TypeError("no number")
-    ask(session.library.nvmlSystemSetConfComputeKeyRotationThresholdInfo, advantage)
+    ask(session.library.nvmlSystemSetConfComputeKeyRotationThresholdInfo, given["advantage"])
     return int(ask(session.library.nvmlSystemGetConfComputeKeyRotationThresholdInfo).attackerAdvantage)
 
 

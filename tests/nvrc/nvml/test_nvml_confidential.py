@@ -223,8 +223,9 @@ def test_without_confidential_mode_a_request_is_a_note_and_an_error_under_strict
         "E_READY_STATE", "a ready state is asked for under nvrc.strict, but no confidential mode, no ready state")
 
 
-def test_nothing_asked_is_nothing_missed(gpu_guest: MakeGuest) -> None:
-    facts = gpu_guest("nvrc.ready=never nvrc.strict=on").boot()
+@pytest.mark.parametrize("cmdline", ["nvrc.ready=never nvrc.strict=on", "nvrc.strict=on", "nvrc.ready=never nvrc.smi.srs=1"])
+def test_nothing_asked_is_nothing_missed(gpu_guest: MakeGuest, cmdline: str) -> None:
+    facts = gpu_guest(cmdline).boot()
     assert facts.ready == (Outcome.NOT_APPLICABLE, True, "no confidential mode, no ready state")
 
 
