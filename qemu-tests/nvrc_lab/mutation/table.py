@@ -53,7 +53,7 @@ ROWS = (
     row("nvrc/steps/ready_state.py", "nvrc/nvml/test_nvml_confidential.py", "nvrc/nvml/test_key_rotation.py",
         "nvrc/nvml/test_gpu_identity.py", "nvrc/confidential/test_attest.py"),
     row("nvrc/engine/executor.py", "nvrc/engine/test_executor.py"),
-    row("nvrc/engine/ledger.py", "nvrc/nvml/test_gpu_identity.py", "nvrc/nvml/test_nvml_boot.py"),
+    row("nvrc/engine/ledger.py", "nvrc/engine/test_gpu_ledger.py"),
     row("nvrc/pid1/supervise.py", "nvrc/pid1/test_supervise.py"),
     row("nvrc/pid1/health.py", "nvrc/pid1/test_health.py", tables=("FAULTS",)),
     row("nvrc/extensions/verity.py", "nvrc/extensions/test_verity.py"),
