@@ -28,7 +28,7 @@ from nvrc.vocabulary.errors import NvrcError
 
 SERVICE = "attestation_agent.AttestationAgentService"
 SAMPLE = "sample"
-LOOK_AGAIN_S = 0.25
+LOOK_AGAIN_S, END_S = 0.25, 2.0
 NICS, ROUTES, ROUTES_6 = "/sys/class/net", "/proc/net/route", "/proc/net/ipv6_route"
 _REASONS = "read why in the attestation agent's own lines on the console; check the broker, its policies, its values"
 _LINK_LOCAL, _MULTICAST, _ROUTES_LIMIT = "fe80", "ff", 1 << 20
@@ -37,11 +37,12 @@ _DOCUMENT_LIMIT = 16 << 20
 
 def run(system: System, facts: Facts) -> Facts:
     until_s = system.now() + facts.settings.timeout_attest_s
-    if not _await_socket(system, facts, until_s):
-        return replace(facts, ready=Ready(Outcome.LEFT, False, "the agent ended before anything was attested"))
     try:
+        _await_socket(system, facts, until_s)
         why = _attest(system, facts, until_s)
     except NvrcError as err:
+        if err.code == "E_ATTEST_UNREACHABLE" and _has_ended(system, facts):
+            return replace(facts, ready=Ready(Outcome.LEFT, False, "the agent ended before anything was attested"))
         raise NvrcError(err.code, f"{err.what}; {_running(system)}", err.hint) from err
     before, now = client_of(facts).settle_ready(True)
     dismiss_worker(facts)
@@ -61,16 +62,26 @@ def tell(facts: Facts) -> str:
     return f"{facts.ready.outcome.value}: {facts.ready.why}" if facts.ready else ""
 
 
-def _await_socket(system: System, facts: Facts, until_s: float) -> bool:
-    """Whether there is one; the agent's end, after which there will be none, is not a failure of this step."""
-    agent = known(facts.agent_pid, "agent")
+def _await_socket(system: System, facts: Facts, until_s: float) -> None:
     nothing: SimpleQueue[None] = SimpleQueue()
     while not system.exists(paths.ATTESTATION_AGENT):
-        if not system.exists(f"/proc/{agent}"):
-            return False
-        if system.now() >= until_s:
+        if system.now() >= until_s or not _is_agent_there(system, facts):
             raise NvrcError("E_ATTEST_UNREACHABLE", f"{paths.ATTESTATION_AGENT} did not appear within "
-                            f"{facts.settings.timeout_attest_s} s of the agent's start; {_running(system)}")
+                            f"{facts.settings.timeout_attest_s} s of the agent's start")
+        system.wait(nothing, LOOK_AGAIN_S)
+
+
+def _is_agent_there(system: Files, facts: Facts) -> bool:
+    return system.exists(f"/proc/{known(facts.agent_pid, 'agent')}")
+
+
+def _has_ended(system: System, facts: Facts) -> bool:
+    """A pod that is deleted takes the attestation agent along, a moment before its agent: no failure of this step."""
+    nothing: SimpleQueue[None] = SimpleQueue()
+    until_s = system.now() + END_S
+    while _is_agent_there(system, facts):
+        if system.now() >= until_s:
+            return False
         system.wait(nothing, LOOK_AGAIN_S)
     return True
 
@@ -119,7 +130,7 @@ def _await_network(system: System, facts: Facts, until_s: float) -> None:
     """
     nothing: SimpleQueue[None] = SimpleQueue()
     while _has_nic(system) and not _has_route(system):
-        if system.now() >= until_s:
+        if system.now() >= until_s or not _is_agent_there(system, facts):
             raise NvrcError("E_ATTEST_UNREACHABLE", f"there is no route to a key broker within "
                             f"{facts.settings.timeout_attest_s} s of the agent's start",
                             "find out why the runtime set up no network for the pod")

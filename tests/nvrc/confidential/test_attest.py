@@ -6,9 +6,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -20,6 +22,7 @@ from nvrc.engine.conditions import awaits_attestation
 from nvrc.engine.facts import Facts
 from nvrc.machine.linux_system import LinuxSystem
 from nvrc.nvml.readiness import Outcome
+from nvrc.nvml.worker import Worker
 from nvrc.params.policy import load_policy
 from nvrc.steps import attest, ready_state
 from nvrc.vocabulary import paths
@@ -170,6 +173,21 @@ def test_a_library_that_does_not_tell_the_gpus_apart(attested: Attested, fault: 
     assert (failure.code, words in failure.what) == (code, True), failure.what
 
 
+class Uncertified:
+    """A worker whose library has a certificate for the second GPU only."""
+
+    def ask(self, _name: str, _limit_s: float, **_given: object) -> list[list[object]]:
+        return [[0, ""], [1, "x"]]
+
+
+def test_a_gpu_without_a_certificate(attested: Attested) -> None:
+    guest, real = attested.guest, attested.guest.facts.worker
+    guest.facts = replace(guest.facts, worker=cast(Worker, Uncertified()))
+    failure = attested.fails()
+    guest.facts = replace(guest.facts, worker=real)
+    assert (failure.code, "gives 1 different certificates for 2 GPUs" in failure.what) == ("E_ATTEST_EVIDENCE", True)
+
+
 @pytest.mark.parametrize(("chain", "same"), [
     (b"-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nBB\n-----END CERTIFICATE-----\n", True),
     (b"-----BEGIN CERTIFICATE-----\r\nAA\r\n-----END CERTIFICATE-----\0\0", True),
@@ -222,7 +240,7 @@ LOOPS = f"{'0' * 31}1 80 {'0' * 32} 00 {'0' * 32} 0 2 0 80200001 lo\n"
 
 
 @pytest.mark.parametrize(("path", "text", "comes"), [
-    (attest.ROUTES, ROUTE, True), (attest.ROUTES, "Iface\tDestination\n", False), (attest.ROUTES_6, LOOPS + LINK + FAR, True),
+    (attest.ROUTES, ROUTE, True), (attest.ROUTES, "Iface\tDestination\nlo\t0000007F\n", False), (attest.ROUTES_6, LOOPS + LINK + FAR, True),
     (attest.ROUTES_6, LOOPS + LINK + LINK.replace("fe80", "ff00"), False),
 ], ids=["IPv4", "no IPv4", "IPv6", "no IPv6"])
 def test_no_broker_is_asked_before_there_is_a_way_to_it(attested: Attested, path: str, text: str, *, comes: bool) -> None:
@@ -245,12 +263,32 @@ def test_no_broker_is_asked_before_there_is_a_way_to_it(attested: Attested, path
         assert failure.what.startswith("there is no route to a key broker within 2 s of the agent's start")
 
 
-def test_an_agent_that_ends_first_is_not_a_failure_of_the_boot(attested: Attested) -> None:
+def ends(attested: Attested) -> None:
+    shutil.rmtree(attested.guest.root / "proc/4711")
+
+
+def without_socket(attested: Attested) -> None:
     os.unlink(attested.guest.root / paths.ATTESTATION_AGENT.lstrip("/"))
-    os.unlink(attested.guest.root / "proc/4711/status")
-    os.rmdir(attested.guest.root / "proc/4711")
+    ends(attested)
+
+
+def without_network(attested: Attested) -> None:
+    attested.guest.system.put("/sys/class/net/eth0/device/vendor", "0x1af4")
+    attested.guest.system.later(1.0, lambda: ends(attested))
+
+
+def a_moment_later(attested: Attested) -> None:
+    attested.chain.close()
+    attested.guest.system.later(1.0, lambda: ends(attested))
+
+
+@pytest.mark.parametrize("end", [without_socket, without_network, a_moment_later])
+def test_an_agent_that_ends_first_is_not_a_failure_of_the_boot(attested: Attested, end: Callable[[Attested], None]) -> None:
+    end(attested)
     ready = attested.run().ready
     assert ready is not None and (ready.outcome, ready.accepts) == (Outcome.LEFT, False)
+    assert not (attested.guest.root / CDI).exists()
+    assert attested.guest.system.now() < 102.0, "no wait to the end of its time"
 
 
 @pytest.mark.parametrize("text", ["", CONFIDENTIAL.replace("feature=on", "feature=off")], ids=["none", "off"])
