@@ -3,7 +3,8 @@
 
 A row is carried out by the module of nvrc.steps with its name. A failing step ends the VM unless its row says DEGRADE
 and nvrc.strict is off. Rows with `blocks` wait on a thread of their own; persistenced is the first and only client of
-the GPUs until it is up, which is why everything that asks a GPU needs it.
+the GPUs until it is up, which is why everything that asks a GPU needs it. `early` is for nvrc.agent.early: the agent
+comes before everything that touches a GPU, and PID 1's word that containers wait for after the last row.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from nvrc.engine.conditions import (
     has_gpus,
     has_nics,
     names_extensions,
+    starts_early,
     wants_dcgm,
 )
 from nvrc.engine.table import DEGRADE, Step, Table
@@ -34,8 +36,11 @@ BOOT: Table = (
     Step("lock-modules", needs=("modules", "device-nodes"),               blocks=always),
     Step("nics",         needs=("lock-modules", "journal"),               when=has_nics, blocks=always,
          on_failure=DEGRADE),
-    Step("fabric",       needs=("device-nodes", "journal", "loopback"),   when=has_fabric, blocks=always),
-    Step("persistenced", needs=("device-nodes", "journal", "fabric"),     when=has_gpus, blocks=always),
+    Step("promise",      needs=("lock-modules", "device-nodes"),          when=starts_early, blocks=always),
+    Step("fabric",       needs=("device-nodes", "journal", "loopback"),   when=has_fabric, blocks=always,
+         early=("agent",)),
+    Step("persistenced", needs=("device-nodes", "journal", "fabric"),     when=has_gpus, blocks=always,
+         early=("agent", "fabric")),
     Step("gpu-settings", needs=("persistenced",),                         when=has_gpus, blocks=always),
     Step("cc-check",     needs=("gpu-settings",),                         when=has_gpus, blocks=always),
     Step("fabric-check", needs=("gpu-settings",),                         when=has_gpus, blocks=always),
@@ -45,7 +50,8 @@ BOOT: Table = (
     Step("dcgm",         needs=("gpu-settings",),                         when=wants_dcgm, blocks=always,
          on_failure=DEGRADE),
     Step("ready-state",  needs=("cdi", "fabric-check"),                   when=has_gpus, blocks=always),
-    Step("agent",        needs=("journal", "identity", "loopback", "lock-modules", "nics", "fabric",
-                                "ready-state", "dcgm")),
+    Step("agent",        needs=("journal", "identity", "loopback", "lock-modules", "nics", "promise", "fabric",
+                                "ready-state", "dcgm"),
+         early=("journal", "identity", "loopback", "lock-modules", "nics", "promise")),
     Step("attest",       needs=("agent",),                                when=awaits_attestation, blocks=always),
 )

@@ -46,5 +46,10 @@ def awaits_attestation(facts: Facts) -> bool:
     return has_gpus(facts) and facts.parameters is not None and facts.parameters.settings.is_attested
 
 
+def starts_early(facts: Facts) -> bool:
+    """Whether the agent runs while the GPUs attach."""
+    return facts.early is True and has_gpus(facts)
+
+
 def is_strict(facts: Facts) -> bool:
     return facts.parameters is not None and facts.parameters.settings.strict

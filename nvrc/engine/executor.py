@@ -95,7 +95,7 @@ class Executor:
 
     def _next_ready(self) -> Step | None:
         for step in self._table:
-            if self._records[step.name].outcome == PENDING and all(self._is_settled(name) for name in step.needs):
+            if self._records[step.name].outcome == PENDING and all(map(self._is_settled, step.needs_of(self._facts))):
                 return step
         return None
 

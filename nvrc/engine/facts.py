@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nvrc.machine.journal import Journal
     from nvrc.nvml.answers import Applied, CdiMade, MigMade, NvmlGpu
     from nvrc.nvml.judge import Confidential
+    from nvrc.nvml.promised import Promise
     from nvrc.nvml.readiness import Ready
     from nvrc.nvml.registration import Registration
     from nvrc.nvml.worker import Worker
@@ -42,6 +43,7 @@ class Facts:
     pod_topology: str | None = None
     verifier: str | None = None
     parameters: Parsed | None = None
+    early: bool | None = None
     topology: Topology | None = None
     mode: Mode | None = None
     agent_pid: int | None = None
@@ -50,6 +52,7 @@ class Facts:
     modules: tuple[str, ...] | None = None
     agent_modules: tuple[str, ...] | None = None
     device_nodes: tuple[str, ...] | None = None
+    promise: Promise | None = None
     nics: tuple[Nic, ...] | None = None
     ledger: tuple[GpuRecord, ...] | None = None
     worker: Worker | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from guest_cdi.lean.light import TYPE_CHECKING, Callable, Enum, dataclass
-from nvrc.engine.conditions import always, never
+from nvrc.engine.conditions import always, never, starts_early
 from nvrc.engine.facts import Facts
 from nvrc.machine.system import System
 
@@ -53,10 +53,13 @@ PATIENT = seconds(120)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One row. `blocks`: the action waits and runs on a worker thread. `does`: instead of the module of its name."""
+    """One row. `blocks`: the action waits and runs on a worker thread. `does`: instead of the module of its name.
+    `early`: what it needs instead of `needs` where the agent does not wait for the GPUs.
+    """
 
     name: str
     needs: tuple[str, ...] = ()
+    early: tuple[str, ...] | None = None
     when: Condition = always
     on_failure: OnFailure = POWER_OFF
     blocks: Condition = never
@@ -65,6 +68,9 @@ class Step:
     @property
     def module(self) -> str:
         return f"nvrc.steps.{self.name.replace('-', '_')}"
+
+    def needs_of(self, facts: Facts) -> tuple[str, ...]:
+        return self.needs if self.early is None or not starts_early(facts) else self.early
 
     def load(self) -> StepModule:
         """What the row does; the first time reads its code."""

@@ -69,6 +69,19 @@ class LinuxKernel(Rooted):
         os.chown(real, node.uid, node.gid, follow_symlinks=False)
         os.chmod(real, stat.S_IMODE(node.mode))
 
+    def shut_devices(self, cgroups: str, majors: tuple[int, ...]) -> int:
+        """Character devices of these numbers open for nobody but members of the root cgroup, whatever their rights."""
+        self._only_as_init("shut devices")
+        from nvrc.machine.gate import shut
+
+        return shut(self.real_path(cgroups), majors)
+
+    def open_devices(self, cgroups: str, gate: int) -> None:
+        self._only_as_init("open devices")
+        from nvrc.machine.gate import lift
+
+        lift(self.real_path(cgroups), gate)
+
     def ioctl(self, path: str, request: int, data: bytes) -> bytes:
         """One request to a device, with a structure that the kernel reads and writes back."""
         self._only_as_init("talk to a device")

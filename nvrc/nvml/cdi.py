@@ -6,10 +6,12 @@ Proved on an empty container here, so that no container is the first to find out
 
 from __future__ import annotations
 
+from guest_cdi.discover.driver import find_version
+from guest_cdi.discover.tree import Tree
 from guest_cdi.generate import Generated, generate
 from guest_cdi.gpu import Gpu
-from guest_cdi.lean.light import Mapping, Sequence
-from guest_cdi.naming import Target
+from guest_cdi.lean.light import Mapping, Sequence, replace
+from guest_cdi.naming import Strategy, Target
 from guest_cdi.prove import prove
 from guest_cdi.render import document
 from nvrc.nvml.answers import CdiMade
@@ -43,6 +45,22 @@ def describe_document(session: Session, given: Mapping[str, Value]) -> dict[str,
     result = generate(session.host, known, options, session.known)
     prove(result.spec, session.host)
     return {"made": _summary(result, known.found), "document": document(result.spec)}
+
+
+def describe_promise(session: Session, given: Mapping[str, Value]) -> dict[str, Value]:
+    """The document for GPUs that nobody has attached, so without a call of NVIDIA's library.
+
+    It has index names only, which follow from the order on the bus, and no sockets: the daemons are yet to make them.
+    """
+    rows = given["gpus"]
+    if not isinstance(rows, list):
+        raise TypeError("no GPUs")
+    gpus = tuple(Gpu(index=index, minor=minor, bus_id=bdf) for index, (bdf, minor) in enumerate(rows))
+    version = find_version(Tree(session.host, session.driver_root))
+    options = replace(session.options(), strategies=(Strategy.INDEX,), sockets=False)
+    result = generate(session.host, _Known(version, gpus), options, session.known)
+    prove(result.spec, session.host)
+    return {"made": _summary(result, gpus), "document": document(result.spec)}
 
 
 def _summary(result: Generated, gpus: tuple[Gpu, ...]) -> CdiMade:

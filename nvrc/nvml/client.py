@@ -96,7 +96,13 @@ class Client(NamedTuple):
 
     def describe_cdi(self, *, keep_going: bool) -> tuple[CdiMade, object]:
         """What was made, and the document itself, which nobody has judged yet."""
-        answer = self.worker.ask("cdi", self.patience_s, keep_going=keep_going)
+        return self._document(self.worker.ask("cdi", self.patience_s, keep_going=keep_going))
+
+    def promise_cdi(self, gpus: Sequence[tuple[str, int]]) -> tuple[CdiMade, object]:
+        """The same before the GPUs are attached, from their bus ids and minors in the order of the bus."""
+        return self._document(self.worker.ask("promise", self.patience_s, gpus=gpus))
+
+    def _document(self, answer: object) -> tuple[CdiMade, object]:
         if not isinstance(answer, dict) or answer.keys() != {"made", "document"}:
             raise NvrcError("E_NVML_CRASH", f"the worker's answer is not a document: {ascii(answer)[:80]}")
         return read_record(CdiMade, answer["made"]), answer["document"]

@@ -44,6 +44,7 @@ REQUESTS: tuple[tuple[str, Action, Code], ...] = (
     ("fabric",    nvml_fabric.read_states,          "E_FABRIC_STATE"),
     ("links",     nvml_links.read_links,            "E_NVML"),
     ("cdi",       nvml_cdi.describe_document,       "E_CDI_NVML"),
+    ("promise",   nvml_cdi.describe_promise,        "E_CDI_NVML"),
     ("keys",      nvml_ready.change_keys,           "E_KEY_ROTATION"),
     ("ready",     nvml_ready.change_state,          "E_READY_STATE"),
 )

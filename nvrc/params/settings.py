@@ -35,6 +35,7 @@ class Settings:
     report: ReportTo = ReportTo.FILE
     farewell: bool = True
     agent_pidns: bool = True
+    agent_early: bool = False
     lockdown_root: bool = False
     lockdown_kexec: bool = False
 

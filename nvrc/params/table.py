@@ -108,10 +108,15 @@ PARAMS: tuple[Param, ...] = (
           "A boot that fails answers the runtime in the agent's place, with the console's verdict, which becomes the "
           "event of the pod. A later failure that PID 1 decides itself goes into termination messages that are still "
           "empty. See pod-events.md. Neither tells the host more than the console does."),
-    Param("nvrc.agent.pidns", "agent_pidns", BOOLEAN, "agent, supervise", AVAILABILITY,
+    Param("nvrc.agent.pidns", "agent_pidns", BOOLEAN, "parameters, agent, supervise", AVAILABILITY,
           "Run the agent as PID 1 of a PID namespace of its own",
           "kata-agent mounts, chooses its cgroup driver and powers off by asking whether it is PID 1. off starts it as "
           "an ordinary child, for agents that do not ask."),
+    Param("nvrc.agent.early", "agent_early", BOOLEAN, "parameters", TRUST,
+          "Start the agent while the GPUs attach",
+          "Sandbox, images and containers without GPUs come meanwhile; a container with GPUs starts when PID 1 has "
+          "them all, see gpu-bring-up.md. No effect in a TEE, where a confidential mode or attestation is asked for, "
+          "with nvrc.mig, with nvrc.gpus=min:N and on cgroup v1."),
     Param("nvrc.lockdown.root", "lockdown_root", BOOLEAN, "lock-modules", TRUST,
           "Remount an initramfs root read-only before the agent starts",
           "A root from a verified disk is read-only already. Leave it off where the agent creates mount points on the "
@@ -131,13 +136,13 @@ PARAMS: tuple[Param, ...] = (
           "The fabric mode that is expected: 0 GPUs and switches, 1 switches only (service VM)", _CLAIM),
     Param("nvrc.fm.rail.policy", "claimed_rail_policy", choice(values.RailPolicy), "topology", AVAILABILITY,
           "The partition rail policy that is expected: greedy on NVL4, symmetric on NVL5", _CLAIM),
-    Param("nvrc.gpus", "gpus", GPU_COUNT, "modules, persistenced, gpu-settings, fabric-check, cdi, ready-state",
-          TRUST,
+    Param("nvrc.gpus", "gpus", GPU_COUNT,
+          "parameters, modules, persistenced, gpu-settings, fabric-check, cdi, ready-state", TRUST,
           "How many GPUs must come up, or the boot ends",
           "all: every GPU on the PCI bus. N: exactly N on the bus, all up. min:N: at least N up, each that is not is "
           "left out of the CDI document with a warning. 0 to 128. A GPU is up when the driver lists it, "
           "nvidia-persistenced has attached it, NVIDIA's library answers for it and it has its device node."),
-    Param("nvrc.cc", "cc", choice(values.CcMode), "cc-check", TRUST,
+    Param("nvrc.cc", "cc", choice(values.CcMode), "parameters, cc-check", TRUST,
           "The confidential mode that every GPU must be in, or the boot ends",
           "any accepts what all GPUs agree on. Developer tools mode and a mode that cannot be read never count as on."),
     # What is done to the GPUs
@@ -170,7 +175,7 @@ PARAMS: tuple[Param, ...] = (
           "Lock the memory clock of all GPUs", aliases=("nvrc.smi.lmcd",)),
     Param("nvrc.smi.pl", "power_limit_w", _POWER, "gpu-settings", AVAILABILITY,
           "Set the power limit of all GPUs"),
-    Param("nvrc.mig", "mig", LAYOUT, "gpu-settings", AVAILABILITY,
+    Param("nvrc.mig", "mig", LAYOUT, "parameters, gpu-settings", AVAILABILITY,
           "Cut GPUs into MIG instances",
           "all:1g.10gb*7 cuts every GPU into seven; 0:3g.40gb,4g.40gb;1:off cuts GPU 0 in two and switches MIG off on "
           "GPU 1; 0-3:2g.20gb*3 names a range. A number beats all. Profiles are named as the driver names them."),
@@ -201,11 +206,11 @@ PARAMS: tuple[Param, ...] = (
     Param("nvrc.timeout.persistenced", "timeout_persistenced_s", _SECONDS, "persistenced", AVAILABILITY,
           "Wait for the next GPU to attach", "Starts over with every GPU that attaches; see nvrc.timeout.per_gpu."),
     Param("nvrc.timeout.nvml", "timeout_nvml_s", _SECONDS,
-          "gpu-settings, cc-check, fabric-check, links, cdi, ready-state, attest, supervise", AVAILABILITY,
+          "promise, gpu-settings, cc-check, fabric-check, links, cdi, ready-state, attest, supervise", AVAILABILITY,
           "Wait for the worker that calls NVIDIA's library",
           "Holds for each of gpu-settings, cc-check, cdi and ready-state."),
     Param("nvrc.timeout.per_gpu", "timeout_per_gpu_s", number(0, 3600, "seconds"),
-          "modules, fabric, persistenced, gpu-settings, cc-check, fabric-check, links, cdi, ready-state, "
+          "modules, promise, fabric, persistenced, gpu-settings, cc-check, fabric-check, links, cdi, ready-state, "
           "attest, supervise", AVAILABILITY,
           "Added for each GPU to the deadlines of modules, fabric, persistenced and nvml"),
     Param("nvrc.timeout.command", "timeout_command_s", _SECONDS, "extensions, modules, lock-modules, dcgm",
@@ -214,8 +219,10 @@ PARAMS: tuple[Param, ...] = (
     Param("nvrc.timeout.attest", "timeout_attest_s", _SECONDS, "attest", AVAILABILITY,
           "Wait until evidence of the GPUs was accepted, with nvrc.ready=attested",
           "The agent waits for as long as agent.cdi_timeout says before it gives a container up that asks for a GPU."),
-    Param("nvrc.timeout.boot", "timeout_boot_s", _SECONDS, "boot", DIAGNOSTIC,
-          "Warn when the whole boot takes longer", "The host gives up by itself later; this line says who was slow."),
+    Param("nvrc.timeout.boot", "timeout_boot_s", _SECONDS, "boot, promise", DIAGNOSTIC,
+          "Warn when the whole boot takes longer",
+          "The host gives up by itself later; this line says who was slow. With nvrc.agent.early the VM ends when the "
+          "GPUs are not up that long after they were promised to containers, which wait for them."),
     Param("nvrc.timeout.agent_stop", "timeout_agent_stop_s", _SECONDS, "supervise", AVAILABILITY,
           "Wait for the agent when the VM is told to stop, before it is killed"),
     Param("nvrc.timeout.services_stop", "timeout_services_stop_s", _SECONDS, "supervise, ending", AVAILABILITY,

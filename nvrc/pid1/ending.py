@@ -25,6 +25,7 @@ from nvrc.vocabulary.verdict import Verdict
 
 if TYPE_CHECKING:
     from nvrc.pid1.init import Init
+    from nvrc.pid1.supervise import Supervisor
     from nvrc.vocabulary.ending import Ending
 
 TRANSPORT = "vmw_vsock_virtio_transport"
@@ -141,8 +142,8 @@ def _write_back(stage: Stage) -> None:
 def _await_host(stage: Stage) -> None:
     """The runtime has the answer to its last request and ends the VM itself. One that is quicker makes it fail."""
     init, limit_s = stage.init, _settings(stage).timeout_host_end_s
-    if (init is None or init.life is None or not isinstance(stage.ending, Orderly)
-            or init.life.supervisor.is_stopping or not limit_s):
+    agent = _supervisor(init)
+    if init is None or agent is None or not isinstance(stage.ending, Orderly) or agent.is_stopping or not limit_s:
         return
     until_s = stage.system.now() + limit_s
     init.loop.at(until_s, lambda: None)
@@ -207,6 +208,13 @@ def _settings(stage: Stage) -> Settings:
         return read(stage.system).settings
     except Exception:
         return Settings()  # neither /proc nor a policy to read: there is nobody to ask
+
+
+def _supervisor(init: Init | None) -> Supervisor | None:
+    """Of an agent that lived, or that ended beside the boot."""
+    if init is None:
+        return None
+    return init.life.supervisor if init.life is not None else init.early.supervisor if init.early is not None else None
 
 
 def _had_sandbox(stage: Stage) -> bool:

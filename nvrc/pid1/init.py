@@ -31,6 +31,7 @@ from nvrc.vocabulary.verdict import Verdict
 if TYPE_CHECKING:
     from nvrc.pid1.agent_output import AgentOutput
     from nvrc.pid1.daemons import Daemons
+    from nvrc.pid1.early import Early
     from nvrc.pid1.life import Life
 
 WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
@@ -59,6 +60,7 @@ class Init:
         self._agent_output: AgentOutput | None = None
         self.warnings_told = 0
         self._is_timed = False
+        self.early: Early | None = None  # where the agent does not wait for the GPUs
         self.signals = -1
         self.ended_early: list[tuple[int, int]] = []
         self._stopped_early: list[int] = []
@@ -73,7 +75,7 @@ class Init:
         try:
             return self._boot_and_live()
         except BootError as failed:
-            return failed.trouble
+            return self.early.ending if self.early and self.early.ending else failed.trouble
         except StopError as stop:
             return Orderly(f"stopped by {stop} during boot")
         finally:
@@ -103,6 +105,7 @@ class Init:
         self.warnings_told = len(facts.warnings)
         self._open_logs(facts)
         self._time_boot(facts)
+        self._start_early(facts)
         self._miss_daemons(facts)
         if facts.agent_pid is not None and not self._are_others_limited:
             self._limit_others()  # containers may come before the last step has ended
@@ -138,6 +141,16 @@ class Init:
 
         self.loop.at(self.started_s + limit_s, tell_slow)
 
+    def _start_early(self, facts: Facts) -> None:
+        """From the promise of GPUs on the agent may run beside the boot, and end beside it."""
+        if facts.promise is not None and self.early is None:
+            from nvrc.pid1.early import Early
+
+            self.early = Early(self.system, self.loop, self.executor,
+                               is_over=lambda: self.is_over or self.life is not None)
+        if self.early is not None and facts.agent_pid is not None and self.life is None:
+            self.early.miss_agent(self.ended_early, self._agent_output)
+
     def _watch_output(self, descriptor: int, name: str) -> None:
         def ready() -> None:
             if not self.journal.read_output(descriptor, name):
@@ -160,6 +173,8 @@ class Init:
     def _hand_over(self, facts: Facts) -> Life:
         from nvrc.pid1.life import Life  # the agent runs already
 
+        if self.early is not None:
+            self.early.keep()
         self.bulletin.boot_over()
         life = Life(self.system, self.loop, self.journal, facts, publish=self._publish_life,
                     is_degraded=any(record.outcome == DEGRADED for record in self.executor.records),
@@ -215,6 +230,7 @@ class Init:
             if self.closing is not None:
                 self.closing.child_ended(*child)
         if self.life is None and not self.is_over:
+            self._start_early(self.executor.facts)
             self._miss_daemons(self.executor.facts)
 
     def _miss_daemons(self, facts: Facts) -> None:
@@ -231,7 +247,7 @@ class Init:
             self.is_hurried = True
         elif self.life is not None:
             self.life.stop_requested(number)
-        elif self.executor.facts.agent_pid is None:
+        elif self.executor.facts.agent_pid is None or self.early is not None:
             raise StopError(signal_name(number))
         else:
             self._stopped_early.append(number)  # the agent is running already: it is told once we look after it

@@ -18,6 +18,7 @@ from nvrc.machine.system import Readable
 from nvrc.params.parse import Parsed
 from nvrc.report.report import FunctionRecord, ParameterRecord, record_topology
 from nvrc.steps import topology
+from nvrc.steps.parameters import refuse_early
 from nvrc.vocabulary.console import sentence
 from nvrc.vocabulary.errors import CODES, NvrcError
 from nvrc.vocabulary.trouble import Trouble
@@ -56,7 +57,8 @@ class Plan:
 
 def make_plan(table: tuple[Step, ...], parsed: Parsed, bus: Readable, policy_error: NvrcError | None = None) -> Plan:
     failures = [replace(policy_error.trouble, step="parameters")] if policy_error else []
-    facts = Facts(parameters=parsed)
+    settings = parsed.settings
+    facts = Facts(parameters=parsed, early=settings.agent_early and not refuse_early(settings))
     functions: tuple[FunctionRecord, ...] = ()
     try:
         parsed.raise_on_error()
@@ -84,7 +86,7 @@ def make_plan(table: tuple[Step, ...], parsed: Parsed, bus: Readable, policy_err
 def _planned(table: tuple[Step, ...], facts: Facts, failed: dict[str, str]) -> Iterator[PlannedStep]:
     lost = dict(failed)
     for step in table:
-        missing = [name for name in step.needs if name in lost]
+        missing = [name for name in step.needs_of(facts) if name in lost]
         if step.name in failed:
             runs, why = True, f"fails: {failed[step.name]}"
         elif missing:
@@ -95,7 +97,8 @@ def _planned(table: tuple[Step, ...], facts: Facts, failed: dict[str, str]) -> I
         else:
             runs, why = False, "does not apply here"
         # A deadline may depend on facts that only a boot that comes this far has.
-        yield PlannedStep(name=step.name, runs=runs, why=why, needs=step.needs, on_failure=step.on_failure.value,
+        yield PlannedStep(name=step.name, runs=runs, why=why, needs=step.needs_of(facts),
+                          on_failure=step.on_failure.value,
                           deadline_s=step.load().deadline_s(facts) if runs else None,
                           codes=tuple(row.code for row in CODES if row.step == step.name))
 

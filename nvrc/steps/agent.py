@@ -28,7 +28,7 @@ deadline_s, tell = LONG, nothing
 def run(system: System, facts: Facts) -> Facts:
     settings = facts.settings
     if settings.cgroup_v2 or not settings.agent_pidns:
-        _mount_cgroup2(system)
+        mount_cgroup2(system)
     elif not settings.agent_has_config:  # which decides in the command line's place
         from nvrc.hardware.cgroups import check_version_1
 
@@ -66,7 +66,7 @@ def describe(*, own_pid_namespace: bool, has_gpu_extension: bool,
                    open_files=OPEN_FILES, oom_score_adj=OOM_SCORE_ADJ, echoed=True, infiniband=infiniband)
 
 
-def _mount_cgroup2(system: System) -> None:
+def mount_cgroup2(system: System) -> None:
     mounts = system.read("/proc/self/mounts").decode("utf-8", "surrogateescape").splitlines()
     if any(line.split(" ")[1:3] == [paths.CGROUP, "cgroup2"] for line in mounts):
         return

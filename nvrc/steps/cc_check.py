@@ -23,6 +23,8 @@ def run(_system: System, facts: Facts) -> Facts:
                                         f"{_listed(answered)}")
     labels = {gpu.number: gpu.label for gpu in facts.gpus or ()}
     found = _ask_switches(facts, client, judge(answer.system, answer.gpus, labels, facts.settings.cc))
+    if facts.promise is not None and found.mode is not Mode.OFF:
+        raise NvrcError("E_AGENT_EARLY", f"the agent runs already, and the GPUs are confidential: {found.mode.value}")
     remarks = tuple(map(remark, _remarks(found.mode, bool(known(facts.topology, "topology").nics))))
     checked = tuple(gpu.bdf for gpu in facts.gpus or () if gpu.number in answered)
     return replace(facts, confidential=found, cc_checked=checked, warnings=facts.warnings + remarks)

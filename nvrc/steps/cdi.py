@@ -32,8 +32,13 @@ def run(system: System, facts: Facts) -> Facts:
     _check_counts(made)
     _check_identities(facts, made)
     _check_rest(facts, made, rule)
-    target = paths.CDI_HELD if facts.settings.is_attested else paths.CDI_SPEC
-    _publish(system, check_document(system, described), target)
+    document = check_document(system, described)
+    if facts.promise is not None:
+        from nvrc.nvml.promised import check_kept  # what most boots go without
+
+        check_kept(facts.promise, document)
+    is_held = facts.settings.is_attested or facts.promise is not None
+    publish(system, document, paths.CDI_HELD if is_held else paths.CDI_SPEC)
     return replace(facts, cdi=made, warnings=facts.warnings + tuple(_left_out(facts, made)) + _renumbered(facts))
 
 
@@ -49,7 +54,7 @@ def tell(facts: Facts) -> str:
     return f"{made.devices} devices, {made.nodes} nodes, {made.mounts} mounts, {made.hooks} hooks, driver {made.driver}"
 
 
-def _publish(system: Files, document: Mapping[str, object], path: str) -> None:
+def publish(system: Files, document: Mapping[str, object], path: str) -> None:
     """Under a name that the agent does not read, where GPUs are held back."""
     try:
         system.make_dir(paths.CDI_RUN)

@@ -16,6 +16,8 @@ from nvrc.hardware.needs import Guest, is_recognised
 from nvrc.machine.system import Files, System
 from nvrc.params.parse import Parsed, Problem, Severity, parse
 from nvrc.params.policy import NO_POLICY, Policy, load_policy
+from nvrc.params.table import asked
+from nvrc.params.values import CcMode, CountRule
 from nvrc.steps.filesystems import mount_optional
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
@@ -24,6 +26,7 @@ from nvrc.vocabulary.trouble import remark
 
 if TYPE_CHECKING:
     from nvrc.params.initdata import Initdata
+    from nvrc.params.settings import Settings
 
 deadline_s = PATIENT
 
@@ -39,6 +42,10 @@ def run(system: System, facts: Facts) -> Facts:
         found = replace(found, initdata=pod.told() if pod else "", pod_topology=pod.topology if pod else "",
                         warnings=facts.warnings + remarks)
         parsed = _add_initdata(parsed, parse_both(line, policy, pod.initdata), pod.initdata) if pod else parsed
+    if parsed.settings.agent_early:
+        why_not = refuse_early(parsed.settings) or ("this is a confidential guest" if is_tee(system) else "")
+        notes = (remark(f"{asked('agent_early', True)} has no effect: {why_not}"),) if why_not else ()
+        found = replace(found, early=not why_not, warnings=found.warnings + notes)
     problems = tuple(str(problem) for problem in parsed.problems)
     try:
         parsed.raise_on_error()
@@ -56,7 +63,23 @@ def may_have_initdata(system: Files, policy: Policy) -> bool:
     """Asked at every boot, so it loads nothing that a boot does not load anyway."""
     return (policy.requires_initdata or bool(disk_names(system))
             or has_controller(system, (*BLOCK_DEVICES, *SCSI_DEVICES))
-            or is_recognised(system, SNP_SIGNS + TDX_SIGNS + CCA_SIGNS, Guest()))
+            or is_tee(system))
+
+
+def is_tee(system: Files) -> bool:
+    return is_recognised(system, SNP_SIGNS + TDX_SIGNS + CCA_SIGNS, Guest())
+
+
+def refuse_early(settings: Settings) -> str:
+    """Why the agent has to wait for the GPUs, as far as the line says; "" if it need not."""
+    reasons = (
+        (settings.cc in (CcMode.ON, CcMode.PPCIE), "confidential GPUs are asked for"),
+        (settings.is_attested, "GPUs are held back until they are attested"),
+        (settings.mig is not None, "the names of MIG devices are known only after the attach"),
+        (settings.gpus.rule is CountRule.AT_LEAST, "which GPUs are left out is known only after the attach"),
+        (not settings.cgroup_v2 and settings.agent_pidns, "it takes cgroup v2, cgroup_no_v1=all"),
+    )
+    return next((why for holds, why in reasons if holds), "")
 
 
 def _add_initdata(line: Parsed, both: Parsed, pod: Initdata) -> Parsed:

@@ -23,6 +23,7 @@
  *   agent: cgroup2 mounted=yes writable=yes agent: shm mounted=yes      agent: pts mounted=yes
  *   agent: orphans started=10000 zombies=0 ms=812       agent: flood sent=100000 failed=0 ms=400
  *   agent: ran pause status=0               (below-run: pause, script and program, each from where kata-agent has it)
+ *   agent: gate /dev/nvidia0 Operation not permitted
  *   agent: sysctl kernel.sysrq=0
  *   agent: infiniband uverbs0 char 231:192  agent: text PATH: LINE      (rdma)
  *   agent: function BDF|PATH|NUMA|SPEED|WIDTH|MOST SPEED|MOST WIDTH     (rdma; of network and display functions)
@@ -30,7 +31,7 @@
  *
  * Behaviour: `lab.agent=` on the kernel command line, words joined by commas, done in this order:
  *   attest:HOW (serve as the attestation agent, see agent_attest.c), container (run /lab/engine to its end), below-run (start programs
- *   from below /run), network (address and route of the pod), complain (as kata-agent logs an error), orphans:N, flood:N, sysctls, rdma, ignore-term, then one of report (default: exit 0 after lab.agent.seconds), exit:N, crash, poweroff, restart, hold or listen (stay; SIGTERM ends it unless ignore-term).
+ *   from below /run), gate (open a GPU from a cgroup), network (address and route of the pod), complain (as kata-agent logs an error), orphans:N, flood:N, sysctls, rdma, ignore-term, then one of report (default: exit 0 after lab.agent.seconds), exit:N, crash, poweroff, restart, hold or listen (stay; SIGTERM ends it unless ignore-term).
  */
 #include "agent.h"
 #include "common.h"
@@ -53,7 +54,7 @@ enum { LOG_LIMIT_MS = 30000 };
 
 struct behaviour {
 	long orphans, flood, status;
-	bool container, below_run, network, complain, sysctls, rdma, ignore_term, stay;
+	bool container, below_run, gate, network, complain, sysctls, rdma, ignore_term, stay;
 	char ending[WORD_MAX], attestation[WORD_MAX];
 };
 
@@ -77,6 +78,8 @@ static void read_word(struct behaviour *wanted, const char *word)
 		wanted->sysctls = true;
 	else if (!strcmp(word, "below-run"))
 		wanted->below_run = true;
+	else if (!strcmp(word, "gate"))
+		wanted->gate = true;
 	else if (!strcmp(word, "network"))
 		wanted->network = true;
 	else if (!strcmp(word, "complain"))
@@ -179,6 +182,8 @@ static void act(const struct behaviour *wanted)
 		run_container();
 	if (wanted->below_run)
 		run_below_run();
+	if (wanted->gate)
+		try_gate();
 	if (wanted->network)
 		join_network();
 	if (wanted->complain)

@@ -17,6 +17,9 @@ void report_rdma(void);
 #define RAN "--ran"
 void run_below_run(void);
 
+/* Tries to open a GPU from a cgroup that is not the root. */
+void try_gate(void);
+
 /* Makes `count` processes whose parent is gone, waits for their end and reports the zombies that stay visible. */
 void storm_of_orphans(long count);
 

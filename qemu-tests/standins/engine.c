@@ -12,7 +12,7 @@
  * which of the two it was that failed is asked afterwards.
  * Every line begins with `engine: `; the container's own lines are qemu-tests/container/look.c's.
  *   engine: refused WHY          engine: injected N ms=M          engine: ended status=N ms=M
- *   engine: gpu ROW              a row of /proc/nvidia-lab: who attached the GPU, and how often
+ *   engine: gpu ROW              at the end: a row of /proc/nvidia-lab: who attached the GPU, and how often
  */
 #include "common.h"
 
@@ -37,9 +37,20 @@ static char devices[MOST][NAME_SIZE], specs[MOST][NAME_SIZE * 2];
 static int device_count, spec_count;
 static const char *config = SOURCE "/config.json";
 
+static void tell_attaches(void)
+{
+	static char text[TEXT_MAX];
+
+	if (read_text("/proc/nvidia-lab", text, sizeof(text)) < 0)
+		return;
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+		tell("engine: gpu %s\n", line);
+}
+
 static void refuse(const char *why, const char *which)
 {
 	tell("engine: refused %s%s%s\n", why, *which ? " " : "", which);
+	tell_attaches();
 	exit(REFUSED);
 }
 
@@ -192,20 +203,9 @@ static void start(void)
 	tell("engine: ended status=%d ms=%ld\n", status, now_ms() - begin);
 }
 
-static void tell_attaches(void)
-{
-	static char text[TEXT_MAX];
-
-	if (read_text("/proc/nvidia-lab", text, sizeof(text)) < 0)
-		return;
-	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
-		tell("engine: gpu %s\n", line);
-}
-
 int main(void)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	tell_attaches();
 	read_request();
 	if (device_count)
 		await_kinds();
@@ -213,5 +213,6 @@ int main(void)
 	if (device_count)
 		inject();
 	start();
+	tell_attaches();
 	return 0;
 }

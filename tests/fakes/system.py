@@ -159,6 +159,14 @@ class FakeKernel(Recorded):
                             f" {node.uid}:{node.gid}")
         self.nodes[path] = node
 
+    def shut_devices(self, cgroups: str, majors: tuple[int, ...]) -> int:
+        self._effect(f"shut {cgroups}")
+        self.effects[-1] = f"shut {cgroups} {majors}"
+        return 77
+
+    def open_devices(self, cgroups: str, gate: int) -> None:
+        self._effect(f"open {cgroups} {gate}")
+
     def ioctl(self, path: str, request: int, data: bytes) -> bytes:
         if path not in self.devices:
             raise FileNotFoundError(2, "No such file or directory", path)

@@ -72,6 +72,10 @@ class NamespaceSystem(LinuxSystem):
     def open_root(self, pid: int) -> int:
         """The real one: the process is real."""
         return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY)
+
+    def open_devices(self, cgroups: str, gate: int) -> None:
+        self.say(f"guest: open {cgroups} {gate}")
+
     def refused_options(self, fstype: str, options: tuple[str, ...]) -> tuple[str, ...]:
         return ()  # of a kernel that has version 1; the one outside may have what it likes
 
@@ -222,6 +226,30 @@ def gpu_daemons() -> Table:
                  for step in BOOT if step.name in kept)
 
 
+def early_agent() -> Table:
+    """The agent runs while GPUs attach, which takes for ever, or until there is a file /run/attached."""
+    from _queue import SimpleQueue
+
+    from nvrc.engine.conditions import always
+    from nvrc.nvml.promised import Promise
+
+    def promise(_system: object, facts: object) -> object:
+        return replace(facts, promise=Promise({}, 0))  # type: ignore[type-var]
+
+    def attach(system: NamespaceSystem, facts: object) -> object:
+        nothing: SimpleQueue[None] = SimpleQueue()
+        while not system.exists("/run/attached"):
+            system.wait(nothing, 0.02)
+        return facts
+
+    rows = {"promise": (promise, ("parameters", "journal")), "persistenced": (attach, ("agent",))}
+    kept = ("filesystems", "journal", "hardening", "parameters", "identity", "loopback", "agent")
+    return tuple(replace(step, when=always, blocks=always, does=Doing(rows[step.name][0]), needs=rows[step.name][1])  # type: ignore[arg-type]
+                 if step.name in rows else
+                 replace(step, needs=tuple(name for name in step.needs if name in (*kept, "promise")))
+                 for step in BOOT if step.name in (*kept, *rows))
+
+
 def known_nics() -> Table:
     """NICs are looked at; their documents, which a worker makes of the whole machine, have a test of their own."""
     from nvrc.steps import nics
@@ -231,7 +259,7 @@ def known_nics() -> Table:
 
 TABLES = {"": lambda: BOOT, "known_nics": known_nics, "broken_step": broken_step, "hanging_step": hanging_step, "slow_step": slow_step,
           "faulting_step": faulting_step, "slow_thread": slow_thread, "slow_attest": slow_attest,
-          "flooded_boot": flooded_boot, "gpu_daemons": gpu_daemons}
+          "flooded_boot": flooded_boot, "early_agent": early_agent, "gpu_daemons": gpu_daemons}
 
 
 def main(root: str, table: str) -> None:

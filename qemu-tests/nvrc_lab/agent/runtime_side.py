@@ -41,11 +41,13 @@ Runtime = Callable[[Scenario, Agent], Iterator[str]]
 class RuntimeSide:
     """A thread that plays once the machine has given a verdict. `said` and `problems` are whole after `join`.
 
-    `play` is what is asked of an agent that serves; None where the agent is no real one.
+    `play` is what is asked of an agent that serves; None where the agent is no real one. `has_held`: the stand-in may
+    have come to a container, and so to a sandbox, when the boot fails.
     """
 
-    def __init__(self, device: VsockDevice, play: Callable[[Agent], Iterator[str]] | None) -> None:
-        self.device, self._play = device, play
+    def __init__(self, device: VsockDevice, play: Callable[[Agent], Iterator[str]] | None, *,
+                 has_held: bool = False) -> None:
+        self.device, self._play, self._has_held = device, play, has_held
         self._thread: threading.Thread | None = None
         self.said: list[str] = []
         self.problems: list[str] = []
@@ -56,7 +58,7 @@ class RuntimeSide:
             self.begin(self._play, is_due=True)
         elif story.failure is not None:
             # A stand-in that had a sandbox leaves nothing to ask.
-            self.begin(ask_why, is_due=story.ready is None)
+            self.begin(ask_why, is_due=story.ready is None and not self._has_held)
 
     def begin(self, play: Callable[[Agent], Iterator[str]], *, is_due: bool) -> None:
         """`is_due`: it is a problem when nobody answers."""
@@ -156,7 +158,8 @@ def play_beside(runtime: Runtime | None, scenario: Scenario, folder: Path, *,
         return
     with contextlib.ExitStack() as stack:
         play = None if runtime is None else partial(runtime, scenario)
-        side = RuntimeSide(VsockDevice(folder / "vsock.sock"), play)
+        seen = scenario.expect.container
+        side = RuntimeSide(VsockDevice(folder / "vsock.sock"), play, has_held=seen is not None and seen.is_held)
         stack.callback(side.join)
         stack.callback(side.device.close)
         yield side

@@ -201,7 +201,8 @@ class Seen:
     """What the container must see. `gpus`: minors of the GPU nodes, exactly these. `refused`: it must not start.
 
     `instances`: MIG instances as `MINOR/GI/CI`; it has the capability nodes of exactly these. `is_confined`: nodes that
-    it makes itself of GPUs it was not given cannot be opened.
+    it makes itself of GPUs it was not given cannot be opened. `is_held`: its program must never have run, however far
+    the engine came.
     """
 
     gpus: tuple[int, ...] = ()
@@ -211,6 +212,7 @@ class Seen:
     env: Mapping[str, str] = field(default_factory=dict)
     refused: str = ""
     is_confined: bool = True
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

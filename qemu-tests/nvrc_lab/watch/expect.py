@@ -189,7 +189,9 @@ def _check_order(scenario: Scenario, told: Told) -> Iterator[str]:
     """Nothing that needs the failed step may have run, and no agent with it."""
     if scenario.expect.verdict is not Verdict.FAILED or told.report is None or told.report.failure is None:
         return
-    later = depend_on(told.report.failure.step, {step.name: step.needs for step in BOOT})
+    is_early = any(step.name == "promise" and step.outcome is not Outcome.SKIP for step in told.report.steps)
+    needs = {step.name: step.early if is_early and step.early is not None else step.needs for step in BOOT}
+    later = depend_on(told.report.failure.step, needs)
     ran = [step.name for step in told.report.steps if step.name in later and step.start_s is not None
            and step.outcome in (Outcome.OK, Outcome.WARN, Outcome.FAIL)]
     if ran:
@@ -220,7 +222,10 @@ def _check_container(scenario: Scenario, told: Told) -> Iterator[str]:
     seen, container = scenario.expect.container, told.container
     if seen is None:
         return
-    if container is None:
+    if seen.is_held:
+        if container is not None and container.ran:
+            yield "container: it started, although its GPUs never came up"
+    elif container is None:
         yield "container: the engine never spoke"
     elif seen.refused:
         if container.ran:

@@ -137,10 +137,42 @@ def test_the_order_of_the_boot(first: str, later: str) -> None:
     assert first in all_needs(later)
 
 
-def all_needs(name: str) -> set[str]:
+@pytest.mark.parametrize(("first", "later"), [
+    *(pytest.param(name, "agent", id=f"{name} precedes the agent") for name in (
+        "filesystems", "journal", "hardening", "parameters", "extensions", "identity", "loopback", "topology", "modules", "device-nodes",
+        "lock-modules", "nics", "promise")),
+    *(pytest.param("agent", name, id=f"the agent precedes {name}") for name in (
+        "fabric", "persistenced", "gpu-settings", "cc-check", "fabric-check", "links", "cdi", "dcgm", "ready-state")),
+    pytest.param("fabric", "persistenced", id="links are trained before a GPU attaches"),
+])
+def test_the_order_of_a_boot_whose_agent_does_not_wait_for_gpus(first: str, later: str) -> None:
+    """Nothing that touches a GPU begins before the agent runs: no thread but the main one is left when it is cloned."""
+    early = tuple(replace(row, needs=row.needs_of(EARLY)) for row in BOOT)
+    assert order(early).index(first) < order(early).index(later)
+    assert first in all_needs(later, early)
+
+
+EARLY = Facts(early=True, mode=Mode.GPU)
+
+
+@pytest.mark.parametrize("facts", [Facts(), Facts(early=False, mode=Mode.GPU), Facts(early=True, mode=Mode.CPU), Facts(early=True)])
+def test_without_a_gpu_or_the_parameter_the_agent_is_last(facts: Facts) -> None:
+    assert all(row.needs_of(facts) is row.needs for row in BOOT)
+
+
+def test_needs_change_with_what_is_found_out_on_the_way(system: FakeSystem, loop: Loop) -> None:
+    def find(_system: System, facts: Facts) -> Facts:
+        return replace(facts, early=True, mode=Mode.GPU)
+
+    executor(system, loop, step("find", find), step("attach", needs=("find",), early=("agent",)),
+             step("agent", needs=("attach",), early=("find",))).run()
+    assert system.said == ["agent", "attach"]
+
+
+def all_needs(name: str, table: tuple[Step, ...] = BOOT) -> set[str]:
     """What has to be over before a step, directly or by way of others: the order of rows proves nothing."""
-    row = next(row for row in BOOT if row.name == name)
-    return set(row.needs).union(*(all_needs(need) for need in row.needs))
+    row = next(row for row in table if row.name == name)
+    return set(row.needs).union(*(all_needs(need, table) for need in row.needs))
 
 
 @pytest.mark.parametrize("row", BOOT, ids=lambda row: row.name)

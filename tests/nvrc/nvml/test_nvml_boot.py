@@ -184,14 +184,15 @@ from nvrc.nvml.requests import make_requests
 requests = make_requests("/", root=sys.argv[2])
 given = {"gpus": {}, "settings": {"gpus": (0, 1), "power_limit_w": 500}, "cc": {"gpus": (0, 1)}, "certificates": {"gpus": (0, 1)}, "mig": {"gpus": ()},
          "fabric": {"gpus": (0, 1)}, "links": {"gpus": (0, 1)},
-         "switches": {}, "cdi": {"keep_going": False}, "keys": {"advantage": 60}, "ready": {"ready": None}}
+         "switches": {}, "cdi": {"keep_going": False}, "promise": {"gpus": [("0000:1a:00.0", 1)]},
+         "keys": {"advantage": 60}, "ready": {"ready": None}}
 assert given.keys() == requests.keys()
 for name, words in given.items():
     before = set(sys.modules)
     try:
         requests[name](words)
     except Exception as err:  # a plain tree has no device nodes, which the document needs, and no switches
-        assert {"cdi": "E_CDI_", "switches": "E_CC_SWITCH"}[name] in getattr(err, "code", ""), (name, err)
+        assert {"cdi": "E_CDI_", "promise": "E_CDI_", "switches": "E_CC_SWITCH"}[name] in getattr(err, "code", ""), (name, err)
     print(name, *sorted(set(sys.modules) - before))
 """
 
@@ -204,7 +205,7 @@ def test_no_request_loads_a_module(gpu_guest: MakeGuest) -> None:
                           check=False, timeout=60, env={**os.environ, "PYTHONPATH": ""})
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split("\n") == ["gpus", "settings", "cc", "certificates", "mig", "fabric", "links", "switches", "cdi",
-                                       "keys", "ready", ""]
+                                       "promise", "keys", "ready", ""]
 
 
 def test_the_gpus_are_walked_once_for_a_boot(gpu_guest: MakeGuest) -> None:
