@@ -88,9 +88,7 @@ class KataHost:
     def enter(self, argv: Sequence[str], limit_s: float = CALL_S) -> Ran:
         """A program in the host's namespaces."""
         words = ["nsenter", "--target", str(self.inside), "--mount", "--pid", "--net", "--ipc", "--uts", "--", *argv]
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-                              timeout=limit_s, check=False)
-        return Ran(status=done.returncode, output=done.stdout, errors=done.stderr)
+        return run_program(words, limit_s)
 
     def ctr(self, *words: str, limit_s: float = CALL_S) -> Ran:
         return self.enter([str(self._given.programs / "ctr"), "--address", SOCKET, *words], limit_s)
@@ -110,6 +108,22 @@ class KataHost:
             if self._process.poll() is not None or time.monotonic() > until_s:
                 raise LabError(f"containerd did not start within {START_S:g} s", f"read {self.log}")
             time.sleep(0.2)
+
+
+def run_program(argv: Sequence[str], limit_s: float) -> Ran:
+    """Nothing comes from its standard input, and that does not end either.
+
+    `ctr` tells the shim when its input ends; Kata's then waits, with its lock held, for a process that may not have
+    been started yet, and answers nobody any more.
+    """
+    reading, writing = os.pipe()
+    try:
+        done = subprocess.run(argv, stdin=reading, capture_output=True, text=True, errors="replace", timeout=limit_s,
+                              check=False)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    return Ran(status=done.returncode, output=done.stdout, errors=done.stderr)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import tarfile
 import threading
 import tomllib
@@ -16,6 +17,7 @@ from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.agent import hybrid_vsock, syslog_sink
 from nvrc_lab.agent.hybrid_vsock import read_request
 from nvrc_lab.agent.kata_config import HostPrograms, to_toml, write_config
+from nvrc_lab.agent.kata_host import run_program
 from nvrc_lab.agent.kata_qemu import emulate, find_folder, is_machine, translate
 from nvrc_lab.agent.pod_image import FOLDERS, NAME, write_image
 from nvrc_lab.qemu.machine import TCG_CPU
@@ -65,6 +67,11 @@ def test_the_folder_of_a_vm() -> None:
     pytest.param(("--cache=never",), ("-o", "cache=none"), id="no cache")])
 def test_options_of_an_older_virtiofsd(argv: tuple[str, ...], expected: tuple[str, ...]) -> None:
     assert translate(argv) == ("-f", "-o", "sandbox=namespace", *expected)
+
+
+def test_the_input_of_a_program_does_not_end_before_the_program() -> None:
+    look = "import select; print(select.select([0], [], [], 0)[0])"
+    assert run_program([sys.executable, "-c", look], 60).output == "[]\n", "neither data nor an end"
 
 
 @pytest.mark.parametrize(("sent", "port"), [
