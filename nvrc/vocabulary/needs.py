@@ -65,9 +65,11 @@ NEEDS: tuple[Need, ...] = (
     Need("agent", "the agent's own: the line to the runtime", ((Sign.VIRTIO, "19"),),
          {"vmw_vsock_virtio_transport": "VIRTIO_VSOCKETS"}, _KATA),
     Need("storage", "disks that are plugged in while the guest runs, and the file systems on them", _ALWAYS, {
-        "virtio_blk": "VIRTIO_BLK", "virtio_scsi": "SCSI_VIRTIO", "sd_mod": "BLK_DEV_SD", "erofs": "EROFS_FS",
-        "dm_verity": "DM_VERITY", "loop": "BLK_DEV_LOOP",
+        "virtio_blk": "VIRTIO_BLK", "erofs": "EROFS_FS", "dm_verity": "DM_VERITY", "loop": "BLK_DEV_LOOP",
     }, _NOT_DEBIAN),
+    # Runtimes that plug in SCSI disks give the machine their controller at its start.
+    Need("storage", "disks that are plugged into a SCSI controller that was attached at boot", ((Sign.VIRTIO, "8"),),
+         {"virtio_scsi": "SCSI_VIRTIO", "sd_mod": "BLK_DEV_SD"}, _NOT_DEBIAN),
     # Of its own: its functions are so many that the kernel's tracing takes longer for it than for all of the others.
     Need("xfs", "volumes with XFS that the agent mounts", _ALWAYS, {"xfs": "XFS_FS"}, _NOT_DEBIAN),
     Need("netfilter", "iptables by nf_tables: the agent's calls, and pods that make rules of their own", _ALWAYS, {

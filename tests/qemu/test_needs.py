@@ -47,9 +47,10 @@ poweroff
 """
 PLUGS: tuple[Mapping[str, str], ...] = (
     {"driver": "virtio-blk-pci", "drive": "blk", "bus": "port1", "id": "late-blk"},
-    {"driver": "virtio-scsi-pci", "bus": "port2", "id": "late-scsi"},
-    {"driver": "scsi-hd", "drive": "scsi", "bus": "late-scsi.0", "id": "late-sd"},
+    {"driver": "scsi-hd", "drive": "scsi", "bus": "scsi0.0", "id": "late-sd"},
 )
+# Of the virtio devices that a need goes by, this machine has a SCSI controller, as Kata's runtimes attach it.
+ATTACHED = (Sign.VIRTIO, "8")
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_disks_that_come_after_the_lock_have_a_driver(image: BootFiles, tmp_path
         (tmp_path / name).write_bytes(f"on {name}".ljust(1 << 20, "\0").encode())
         drives += ("-drive", f"if=none,id={name},format=raw,file={escape(tmp_path / name)}")
     machine = Machine(kernel=image.kernel, initrd=image.initrd, extra=drives, qmp_socket=tmp_path / "qmp",
-                      devices=("pcie-root-port,id=port1,chassis=1", "pcie-root-port,id=port2,chassis=2"),
+                      devices=("pcie-root-port,id=port1,chassis=1", "virtio-scsi-pci,id=scsi0"),
                       cmdline="console=ttyS0 panic=1 quiet loglevel=4 mitigations=off cgroup_no_v1=all")
     heard: list[str] = []
     plugged: list[bool] = []
@@ -140,9 +141,9 @@ def test_disks_that_come_after_the_lock_have_a_driver(image: BootFiles, tmp_path
     loaded = {line.split()[0] for line in told(heard, "cat /proc/modules")}
     served = [need for need in NEEDS if need.name in set(SERVED) - set(ABSENT)]
     wanted = {name for need in served for name in need.modules}
-    attached = {name for need in served if need.signs[0][0] is Sign.VIRTIO for name in need.modules}
-    assert wanted - attached <= loaded, wanted - attached - loaded
-    assert attached and not attached & loaded, "this machine has neither such a network function nor vsock"
+    missing = {name for need in served if need.signs[0][0] is Sign.VIRTIO and ATTACHED not in need.signs for name in need.modules}
+    assert wanted - missing <= loaded, wanted - missing - loaded
+    assert missing and not missing & loaded, "this machine has neither such a network function nor vsock"
     assert {"nf_log_syslog", "libcrc32c"} <= loaded
     assert "aesni_intel" not in loaded, "this processor has no AES"
     assert [line for line in heard if "nvrc: warn" in line and "aesni" in line] == []

@@ -98,6 +98,18 @@ def test_the_agent_gets_the_modules_of_the_devices_that_are_attached(system: Fak
     assert load(system) == wanted
 
 
+@pytest.mark.parametrize(("kinds", "wanted"), [
+    pytest.param((1, 2), [], id="no-controller"),
+    pytest.param((2, 8), ["virtio_scsi", "sd_mod"], id="controller"),
+])
+def test_disks_of_a_scsi_controller_have_their_modules_where_it_is_attached(system: FakeSystem, kinds: tuple[int, ...],
+                                                                            wanted: list[str]) -> None:
+    give(system, "storage")
+    system.put(f"{TREE}/nvrc.serves", "storage\n")
+    put_virtio(system, *kinds)
+    assert load(system) == ["virtio_blk", "erofs", "dm_verity", "loop", *wanted]
+
+
 def test_a_network_that_comes_later_has_its_module_where_the_image_serves_it(system: FakeSystem) -> None:
     give(system, "agent", "late-network")
     system.put(f"{TREE}/nvrc.serves", "agent\nlate-network\n")
@@ -142,7 +154,7 @@ def test_a_driver_without_its_device_is_silence_and_any_other_refusal_a_remark(s
     system.fail[f"load {TREE}/loop.ko"] = OSError(EPERM, "Operation not permitted")
     modules = Modules(system)
     loaded = load_needs(system, modules, Guest(), before_driver=False)
-    assert loaded == ("virtio_blk", "virtio_scsi", "sd_mod", "dm_verity")
+    assert loaded == ("virtio_blk", "dm_verity", "virtio_scsi", "sd_mod")
     assert [remark.split(":")[0] for remark in modules.remarks] == ["module loop may not be loaded"]
 
 
