@@ -273,14 +273,14 @@ def test_a_vpd_that_does_not_answer_is_kept_in_mind(answers: tuple[bytes | OSErr
 def test_a_silent_function_is_refused_only_where_it_could_make_another_machine(gpus: int, managers: int, silent: int,
                                                                                mode: Mode | None) -> None:
     known = machine(gpus=gpus, nics=managers)
-    nics = tuple(PciFunction(bdf=f"0000:c{i}:00.0", vendor=0x15B3, device=0x1021, pci_class=0x020000, vpd_error="silent")
+    nics = tuple(PciFunction(bdf=f"0000:c{i}:00.0", vendor=0x15B3, device=0x1021, pci_class=0x020000, vpd_error=f"silent {i}")
                  for i in range(silent))
     topology = replace(known, others=nics)
     if mode is not None:
         assert decide(topology) is mode
         return
     error = failure(decide, topology)
-    assert (error.code, error.what) == ("E_PCI_READ", "silent")
+    assert (error.code, error.what) == ("E_PCI_READ", "silent 0")
 
 
 @pytest.mark.parametrize(("vendor", "pci_class", "vpd", "expected"), [
