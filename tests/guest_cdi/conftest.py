@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,12 @@ def nvml_mock(nvml_standin: Path, tmp_path: Path) -> Callable[[str], nvml.MockNv
         return nvml.MockNvml(nvml_standin, tmp_path / "nvml", text)
 
     return describe
+
+
+@pytest.fixture
+def process_state() -> Iterator[None]:
+    """main() of the hooks is a whole program: it clears the environment and sets the mask of new files."""
+    environment, mask = dict(os.environ), os.umask(0o077)
+    yield
+    os.umask(mask)
+    os.environ.update(environment)

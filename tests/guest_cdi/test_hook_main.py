@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,7 @@ from guest_cdi.hooks.arguments import HOOKS, STATE
 from guest_cdi.hooks.refusals import explain
 
 
-@pytest.fixture(autouse=True)
-def process_state() -> Iterator[None]:
-    """main() is a whole program: it clears the environment and sets the mask of new files."""
-    environment, mask = dict(os.environ), os.umask(0o077)
-    yield
-    os.umask(mask)
-    os.environ.update(environment)
+pytestmark = pytest.mark.usefixtures("process_state")
 
 
 def run(tree: Path, *argv: str) -> int:

@@ -19,6 +19,9 @@ from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.waiting import WORD
 
 
+pytestmark = pytest.mark.usefixtures("process_state")
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Root]:
     (tmp_path / "rootfs").mkdir()
