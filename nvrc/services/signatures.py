@@ -182,7 +182,7 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature("broker-refuses", ATTESTATION, ("KBS attest unauthorized",), "E_ATTEST_REFUSED",
               "the verifier behind the key broker did not take the evidence",
               "read its log: which signature, certificate or version it refuses", PLATFORM),
-    Signature("broker-far", ATTESTATION, ("RCAR handshake", "error sending request"), "E_ATTEST_REFUSED",
+    Signature("broker-far", ATTESTATION, ("RCAR handshake failed", "reqwest::Error"), "E_ATTEST_REFUSED",
               "the guest does not reach the key broker",
               "check the address in aa.toml, its name's resolution and its certificate from the pod's network",
               PLATFORM),

@@ -65,7 +65,7 @@ MET = {
     "cdi-none": ["no CDI annotations, no devices to inject"],
     "broker-unnamed": ["ERROR ttrpc_aa::server: AA (ttrpc): get token failed", " kbs token config not configured in config file"],
     "broker-refuses": ["WARN kbs_protocol::client::rcar_client: RCAR handshake failed: RcarHandshake(\"KBS attest unauthorized, Error Info: ErrorInformation"],
-    "broker-far": ["WARN kbs_protocol::client::rcar_client: RCAR handshake failed: RcarHandshake(\"error sending request for url"],
+    "broker-far": ["WARN kbs_protocol::client::rcar_client: RCAR handshake failed: RcarHandshake(\"reqwest::Error {\\n    kind: Request,\\n    url:"],
     "cuda-802": ["CUDA error 802: system not yet initialized"],
 }
 
