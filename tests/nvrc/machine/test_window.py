@@ -134,7 +134,8 @@ def hybrid(path: Path, reply: bytes, document: bytes) -> threading.Thread:
         with listener, listener.accept()[0] as client:
             assert client.recv(100) == b"CONNECT 1030\n"
             client.sendall(reply)
-            client.sendall(document)
+            if document:  # who was refused may have gone by now
+                client.sendall(document)
 
     thread = threading.Thread(target=play)
     thread.start()
