@@ -16,7 +16,6 @@ from guest_cdi.hooks import main as hooks
 from guest_cdi.hooks.arguments import HOOKS, STATE
 from guest_cdi.hooks.refusals import explain
 
-
 pytestmark = pytest.mark.usefixtures("process_state")
 
 
