@@ -18,7 +18,6 @@ from guest_cdi.hooks.wait import await_word, is_said
 from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.waiting import WORD
 
-
 pytestmark = pytest.mark.usefixtures("process_state")
 
 
