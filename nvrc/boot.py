@@ -50,8 +50,8 @@ BOOT: Table = (
     Step("dcgm",         needs=("gpu-settings",),                         when=wants_dcgm, blocks=always,
          on_failure=DEGRADE),
     Step("ready-state",  needs=("cdi", "fabric-check"),                   when=has_gpus, blocks=always),
-    Step("agent",        needs=("journal", "identity", "loopback", "lock-modules", "nics", "promise", "fabric",
-                                "ready-state", "dcgm"),
+    Step("agent",        needs=("journal", "identity", "loopback", "lock-modules", "nics", "promise",
+                                "fabric", "ready-state", "dcgm"),
          early=("journal", "identity", "loopback", "lock-modules", "nics", "promise")),
     Step("attest",       needs=("agent",),                                when=awaits_attestation, blocks=always),
 )
