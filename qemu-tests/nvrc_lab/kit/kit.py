@@ -140,13 +140,17 @@ def _pci(bench: Bench, tree: Tree, _work: Path) -> None:
     tree.add_file("/lab/lab_pci.ko", standins.build_modules(bench.shop).files["lab_pci"], _ORIGIN)
 
 
-def _hardware(bench: Bench, tree: Tree, work: Path) -> None:
-    """What a machine with GPUs has around the driver: PCI functions, RDMA, accounts, the loader's tool."""
-    built = standins.build_modules(bench.shop)
-    tree.add_file("/lab/lab_pci.ko", built.files["lab_pci"], _ORIGIN)
-    # Built into the kernels that extensions are made for; there disks are on the bus when the init starts.
+def _disks(bench: Bench, tree: Tree, _work: Path) -> None:
+    """Built into the kernels that extensions are made for; there disks are on the bus when the init starts."""
     (disks,) = bench.modules.glob("usr/lib/modules/*/kernel/drivers/block/virtio_blk.ko")
     tree.add_file("/lab/virtio_blk.ko", disks, _ORIGIN)
+
+
+def _hardware(bench: Bench, tree: Tree, work: Path) -> None:
+    """What a machine with GPUs has around the driver: PCI functions, RDMA, accounts, the loader's tool."""
+    _disks(bench, tree, work)
+    built = standins.build_modules(bench.shop)
+    tree.add_file("/lab/lab_pci.ko", built.files["lab_pci"], _ORIGIN)
     tree.add_file("/usr/sbin/ldconfig", bench.runtime / "usr/sbin/ldconfig", _ORIGIN, mode=0o755)
     for path, text in IMAGE_TEXTS.items():
         tree.add_file(path, text.encode(), _ORIGIN)
@@ -264,7 +268,7 @@ def _foreign(bench: Bench, tree: Tree, _work: Path) -> None:
     tree.add_file("/usr/bin/nvidia-ctk", standins.build_program(bench.shop, "nvidia"), _ORIGIN, mode=0o755)
 
 
-PARTS: Mapping[str, Part] = {"base": _base, "pci": _pci, "hardware": _hardware,
+PARTS: Mapping[str, Part] = {"base": _base, "pci": _pci, "disks": _disks, "hardware": _hardware,
                              "tee": lambda bench, tree, _work: tee.add_modules(bench.shop, tree, _ORIGIN),
                              "driver": partial(_driver, DRIVER_VERSION), "container": _container, "foreign": _foreign}
 VARIANTS: Mapping[str, Callable[[str, Bench, Tree, Path], None]] = {"driver": _driver, "module": _module}

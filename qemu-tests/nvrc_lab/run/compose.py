@@ -69,8 +69,10 @@ def needed_parts(scenario: Scenario, foreign: Foreign | None = None) -> tuple[st
     if scenario.driver == REAL:
         return ("base", *(["pci"] if has_hardware(scenario) else []))
     parts = ["base"]
-    if has_hardware(scenario) or machine.extensions or machine.initdata or machine.scratch_mib:
+    if has_hardware(scenario) or machine.extensions:
         parts.append("hardware")
+    elif machine.initdata or machine.scratch_mib:
+        parts.append("disks")  # and nothing over the modules of an image that serves more than the lab's
     if machine.tee is not Tee.NONE:
         parts.append("tee")
     if has_hardware(scenario) and not any(row.name == GPU_EXTENSION for row in machine.extensions):

@@ -234,6 +234,7 @@ def test_memory_nodes_are_asked_for_in_the_guest() -> None:
 
 def test_what_is_laid_over_an_image() -> None:
     assert needed_parts(scenario("")) == ("base",)
+    assert needed_parts(scenario("machine: {scratch_mib: 8}")) == ("base", "disks")
     assert needed_parts(scenario("machine: {nics: [{}]}")) == ("base", "hardware", "driver")
     assert needed_parts(scenario("machine: {gpus: [{product: T4}]}\ndriver: 1.2")) == ("base", "hardware", "driver@1.2")
     machine = Hardware(gpus=(Gpu(product="H100"),), extensions=(Extension(name="gpu"),))
