@@ -55,6 +55,7 @@ SHARED = f"{RUN}/shared/containers"
 IMAGE = "pod/lab:1"
 SECRET, PATH = b"kbs-secret-42", "default/test/secret"
 REST, FETCH = "8006", f"/cdh/resource/{PATH}"
+DISK = 254, 16  # the second virtio disk; the first has the initdata
 LINE_POLICY = 'words = ["*"]\n'
 EXEC, SET_POLICY = "ExecProcessRequest", "SetPolicyRequest"
 # What the sample verifier says of every sample: trustee, deps/verifier/src/sample.
@@ -316,6 +317,15 @@ def test_an_empty_volume_is_encrypted(boot: Boot, broker: Broker, registry: Regi
     lines = boot(lambda agent: run(agent, container), initdata(broker, registry), line=line)
     assert of(lines, "volume")[-1] == "status 0"
     assert any("/dev/mapper/" in text and " /data " in text for text in of(lines, "volume"))
+
+
+def test_layers_of_pulled_images_lie_on_an_encrypted_disk(boot: Boot, broker: Broker, registry: Registry) -> None:
+    """A pod that brings /dev/trusted_store keeps what the guest pulls off the memory; the agent goes by the device's name."""
+    pulls = Mount(target="/data", kind="bind", source=f"{RUN}/image", options=("rbind", "ro"))
+    container = replace(pulled(registry, "layers", "/show", "/proc/self/mounts", mounts=[pulls]), blocks={"/dev/trusted_store": DISK})
+    lines = boot(lambda agent: run(agent, container), initdata(broker, registry))
+    assert of(lines, "layers")[-1] == "status 0"
+    assert any("/dev/mapper/" in text and " /data ext4 " in text for text in of(lines, "layers"))
 
 
 def closed_policy(agent: Path, *names: str) -> str:

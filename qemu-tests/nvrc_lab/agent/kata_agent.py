@@ -8,7 +8,7 @@ the lab's bundle has it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nvrc_lab.agent.protobuf import bytes_of, decode, encode, number_of, repeat, text_of
 from nvrc_lab.agent.ttrpc import Client, RpcError
@@ -57,6 +57,7 @@ class Container:
     `in_pod`: without a network namespace of its own, as Kata's runtime has it, so that it reaches the guest's loopback.
     `passed`: PCI addresses of the host whose functions are the guest's to drive, as Kata's runtimes tell them of GPUs
     and NICs; without a place in the guest, as of a function that is not on the machine's first root bus.
+    `blocks`: block devices by their path in the container, each with the guest's numbers.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Container:
     storages: tuple[Storage, ...] = ()
     in_pod: bool = False
     passed: tuple[str, ...] = ()
+    blocks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,9 @@ def encode_process(args: Sequence[str], env: Sequence[str]) -> bytes:
 def encode_spec(container: Container) -> bytes:
     no_device = repeat(1, [encode((5, "rwm"))])
     linux = (encode((4, no_device), (5, container.cgroups_path))
-             + repeat(6, [encode((1, kind)) for kind in NAMESPACES if not (container.in_pod and kind == "network")]))
+             + repeat(6, [encode((1, kind)) for kind in NAMESPACES if not (container.in_pod and kind == "network")])
+             + repeat(7, [encode((1, path), (2, "b"), (3, major), (4, minor), (5, 0o600))
+                          for path, (major, minor) in container.blocks.items()]))
     return b"".join((
         encode((1, "1.0.2"), (2, encode_process(container.args, container.env)), (3, encode((1, container.root))),
                (4, "lab")),
