@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from guest_cdi.discover.driver import Driver, Found, find_version
 from guest_cdi.discover.files import find_firmware, find_programs, find_sockets
-from guest_cdi.discover.hooks import DISABLE_NODE_MODIFICATION
+from guest_cdi.discover.hooks import DISABLE_NODE_MODIFICATION, ENABLE_CUDA_COMPAT
 from guest_cdi.discover.libraries import find_libraries
 from guest_cdi.discover.nics import IB, NIC, describe_nics, find_communication, find_functions
 from guest_cdi.discover.nodes import find_matching_nodes, open_folders
@@ -100,7 +100,8 @@ def _channel(driver: Driver, number: str) -> ContainerEdits:
 def _describe_management(host: Host, mode: str, options: Options) -> Spec:
     """All nodes of the driver but those of storage and fabric, and its files; for tools that look after GPUs."""
     # Tools that look after GPUs make nodes: they go without the hook that tells libraries not to.
-    options = replace(options, disabled_hooks=options.disabled_hooks | {DISABLE_NODE_MODIFICATION})
+    without = {DISABLE_NODE_MODIFICATION, *([] if options.release.management_compat else [ENABLE_CUDA_COMPAT])}
+    options = replace(options, disabled_hooks=options.disabled_hooks | without)
     driver = make_driver(host, options, find_version(make_driver(host, options).tree))
     found = find_matching_nodes(driver, MANAGED)
     nodes = tuple(node for node in found.edits.device_nodes if not node.path.startswith(UNMANAGED))

@@ -19,16 +19,18 @@ class Release:
     egl_xcb_xlib: bool = True               # EGL xcb and xlib platforms and nvidia-xconfig are included
     egl_wayland2: bool = True
     bare_ldcache_hook: bool = False         # update-ldcache is emitted even with no folder to update
+    management_compat: bool = True          # the mode `management` has the hook enable-cuda-compat
     nvml_is_witness: bool = True            # without libcuda, libnvidia-ml tells version and directory
 
 
 CURRENT = Release(name="1.20")
 RELEASE_1_19 = Release(name="1.19", application_profile=False, legacy_nvvm=False, all_library_dirs=False,
-                       fixed_config_paths=False, opencl=False, egl_xcb_xlib=False, bare_ldcache_hook=True)
+                       fixed_config_paths=False, opencl=False, egl_xcb_xlib=False, bare_ldcache_hook=True,
+                       management_compat=False)
 RELEASE_1_18 = Release(name="1.18", node_details=False, ipc_read_only=True, application_profile=False,
                        legacy_nvvm=False, all_library_dirs=False, fixed_config_paths=False, opencl=False,
                        egl_xcb_xlib=False, egl_wayland2=False, bare_ldcache_hook=True,
-                       nvml_is_witness=False)
+                       management_compat=False, nvml_is_witness=False)
 
 RELEASES = (CURRENT, RELEASE_1_19, RELEASE_1_18)
 
