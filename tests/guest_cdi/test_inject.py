@@ -8,6 +8,7 @@ import io
 import json
 import os
 import stat
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -405,9 +406,13 @@ def test_a_failure_in_json(bundle: Path) -> None:
     assert json.loads(err)["code"] == "E_CDI_INJECT"
 
 
+# json reads it and the copy does not: since Python 3.12 both go deeper, the copy by a frame less for each level.
+DEEP = 900 if sys.version_info < (3, 12) else 1200
+
+
 @pytest.mark.parametrize(("content", "said"), [
     (None, "No such file or directory"), ("{", "is not JSON"), ("[]", "must hold an object"), ("[" * 100_000, "is not JSON"),
-    ('{"a":' * 900 + "1" + "}" * 900, "nested too deep"), ('{"a": NaN}', "NaN is not a JSON value"),
+    ('{"a":' * DEEP + "1" + "}" * DEEP, "nested too deep"), ('{"a": NaN}', "NaN is not a JSON value"),
     ('{"a": "' + "x" * (16 << 20) + '"}', "not a regular file of at most 16 MiB"),
 ], ids=["missing", "not JSON", "a list", "too deep", "too deep to copy", "no number", "too large"])
 def test_a_bundle_that_cannot_be_used(bundle: Path, content: str | None, said: str) -> None:
