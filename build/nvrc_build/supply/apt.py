@@ -65,20 +65,11 @@ class Pin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """One suite of one distribution, further sources beside it, and where their private apt keeps state."""
+    """Sources that are one archive together, and where their private apt keeps state."""
 
-    uri: str
-    suite: str
-    components: tuple[str, ...]
-    keyring: Path | None
+    sources: tuple[Source, ...]
     state: Path
-    further: tuple[Source, ...] = ()
     pins: tuple[Pin, ...] = ()
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        first = Source(uri=self.uri, suite=self.suite, components=self.components, keyring=self.keyring)
-        return (first, *self.further)
 
     def options(self) -> list[str]:
         pairs = {

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from nvrc_build.ground.run import find, run
+from nvrc_build.supply.apt import Archive
 
 _SONAME = re.compile(r"(?P<base>lib.+)\.so(?:\.(?P<version>[0-9][0-9.]*))?")
 _SUFFIXES = ("", "t64")
@@ -44,9 +45,6 @@ def known_packages(apt: Path) -> frozenset[str]:
     """The names in all package lists below a folder of apt's."""
     found: set[str] = set()
     for state in sorted(path.parent for path in apt.glob("*/lists") if path.is_dir()):
-        places = {"Dir::State": state, "Dir::State::lists": state / "lists", "Dir::State::status": state / "status",
-                  "Dir::Cache": state / "cache", "Dir::Etc::sourcelist": state / "archive.sources",
-                  "Dir::Etc::sourceparts": "/dev/null"}
-        words = [word for name, value in places.items() for word in ("-o", f"{name}={value}")]
-        found |= set(run([find("apt-cache", "apt"), *words, "pkgnames"], what="apt-cache pkgnames").split())
+        options = Archive(sources=(), state=state).options()
+        found |= set(run([find("apt-cache", "apt"), *options, "pkgnames"], what="apt-cache pkgnames").split())
     return frozenset(found)

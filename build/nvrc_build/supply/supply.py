@@ -54,10 +54,9 @@ def open_archive(supply: Supply, row: Root | Image) -> Archive:
     names, pins = archive_names(row), _pins(supply.declared, row)
     places = [f"{name}={supply.addresses.places.get(name, '')}" for name in names]
     state = supply.cache.folder("apt") / digest(*places, supply.mirror or "", repr(pins))[:16]
-    first, *further = [find_source(supply.declared.archive(name), supply.rootfs, supply.addresses, supply.mirror, state)
-                       for name in names]
-    archive = Archive(uri=first.uri, suite=first.suite, components=first.components, keyring=first.keyring, state=state,
-                      further=tuple(further), pins=pins)
+    sources = tuple(find_source(supply.declared.archive(name), supply.rootfs, supply.addresses, supply.mirror, state)
+                    for name in names)
+    archive = Archive(sources=sources, state=state, pins=pins)
     apt.update(archive)
     return archive
 

@@ -66,9 +66,7 @@ def both(tmp_path: Path, vendor: Path, key: Path, bare: Path) -> tuple[Source, .
 
 
 def opened(state: Path, *sources: Source, pins: tuple[Pin, ...] = ()) -> Archive:
-    first = sources[0]
-    archive = Archive(uri=first.uri, suite=first.suite, components=first.components, keyring=first.keyring,
-                      state=state / "apt", further=sources[1:], pins=pins)
+    archive = Archive(sources=sources, state=state / "apt", pins=pins)
     apt.update(archive)
     return archive
 

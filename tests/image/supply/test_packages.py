@@ -17,7 +17,7 @@ from nvrc_build.declared.parts import Unscripted
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.job import open_job
 from nvrc_build.papers.bill import read_licences
-from nvrc_build.supply.apt import Archive, Package, VanishedError, adopt, download, file_sha256, is_present
+from nvrc_build.supply.apt import Archive, Package, Source, VanishedError, adopt, download, file_sha256, is_present
 from nvrc_build.supply.roots import unpack_one
 from nvrc_build.supply.scripts import unexplained_scripts
 
@@ -34,7 +34,8 @@ def archive(tmp_path: Path) -> Archive:
         (state / folder).mkdir(parents=True)
     (state / "status").touch()
     (state / "archive.sources").touch()
-    return Archive(uri="file:/nonexistent", suite="none", components=("main",), keyring=tmp_path / "k", state=state)
+    none = Source(uri="file:/nonexistent", suite="none", components=("main",), keyring=tmp_path / "k")
+    return Archive(sources=(none,), state=state)
 
 
 def test_a_package_that_is_there_is_not_asked_for(tmp_path: Path, archive: Archive) -> None:
