@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,23 +28,14 @@ PROGRAMS = {"agent": "/usr/bin/kata-agent", "daemon": paths.METRICS}
 NAME = "nvrc-metrics"
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("programs")
-    for name in PROGRAMS:
-        subprocess.run(["gcc", "-O1", "-static", "-Wall", "-Wextra", "-Werror", "-Wno-array-bounds", "-o", folder / name,
-                        Path(__file__).with_name(f"{name}.c")], check=True)
-    return {name: (folder / name).read_bytes() for name in PROGRAMS}
-
-
 @pytest.fixture
-def root(tmp_path: Path, programs: dict[str, bytes]) -> FakeSystem:
+def root(tmp_path: Path, compiled: Callable[[str], bytes]) -> FakeSystem:
     system = bare_guest(str(tmp_path))
     system.put("/proc/self/oom_score_adj")
     system.put("/proc/cmdline", "quiet nvrc.timeout.host_end=0 nvrc.timeout.farewell=1 nvrc.metrics=9400\n")
     system.put("/etc/behaviour", "end-on-term hold")
     for name, path in PROGRAMS.items():
-        system.put(path, programs[name], 0o755)
+        system.put(path, compiled(name), 0o755)
     return system
 
 

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import stat
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from fakes.system import FakeSystem, bare_guest
+from fakes.system import FakeSystem
 from namespace.guest import Guest, boot
 from nvrc.vocabulary import paths
 
@@ -22,24 +20,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces: needs root"),
 ]
 Run = Callable[..., Guest]
-
-
-@pytest.fixture(scope="module")
-def agent_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = tmp_path_factory.mktemp("agent") / "agent"
-    source = Path(__file__).with_name("agent.c")
-    subprocess.run(["gcc", "-O1", "-static", "-Wall", "-Wextra", "-Werror", "-Wno-array-bounds", "-o", program, source],
-                   check=True)
-    return program
-
-
-@pytest.fixture
-def guest_root(tmp_path: Path, agent_program: Path) -> FakeSystem:
-    system = bare_guest(str(tmp_path))
-    system.put("/proc/self/oom_score_adj")
-    os.unlink(system.real_path("/usr/bin/kata-agent"))
-    shutil.copy(agent_program, system.real_path("/usr/bin/kata-agent"))
-    return system
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,21 +22,12 @@ pytestmark = [
 SHARED = "/run/kata-containers/shared/containers"
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("programs")
-    for name in ("agent", "daemon"):
-        subprocess.run(["gcc", "-O1", "-static", "-Wall", "-Wextra", "-Werror", "-Wno-array-bounds", "-o", folder / name,
-                        Path(__file__).with_name(f"{name}.c")], check=True)
-    return {name: (folder / name).read_bytes() for name in ("agent", "daemon")}
-
-
 @pytest.fixture
-def root(tmp_path: Path, programs: dict[str, bytes]) -> FakeSystem:
+def root(tmp_path: Path, compiled: Callable[[str], bytes]) -> FakeSystem:
     system = bare_guest(str(tmp_path))
     system.put("/proc/self/oom_score_adj")
-    system.put("/usr/bin/kata-agent", programs["agent"], 0o755)
-    system.put("/bin/nvidia-persistenced", programs["daemon"], 0o755)
+    system.put("/usr/bin/kata-agent", compiled("agent"), 0o755)
+    system.put("/bin/nvidia-persistenced", compiled("daemon"), 0o755)
     os.makedirs(system.real_path("/var"))
     os.symlink("../run", system.real_path("/var/run"))
     return system

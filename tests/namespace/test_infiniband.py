@@ -13,7 +13,6 @@ import pytest
 from fakes.nics import PCI, put_nic
 from fakes.system import FakeSystem
 from namespace.guest import Guest, boot
-from namespace.test_life import agent_program, guest_root  # noqa: F401 - fixtures
 
 pytestmark = [
     pytest.mark.namespace,
@@ -43,7 +42,7 @@ def nodes_of(system: FakeSystem, guests: list[Guest], cmdline: str) -> tuple[Gue
 
 
 @pytest.fixture
-def board(guest_root: FakeSystem) -> FakeSystem:  # noqa: F811 - the fixture
+def board(guest_root: FakeSystem) -> FakeSystem:
     folder = Path(guest_root.real_path("/dev/infiniband"))
     folder.mkdir()
     for name, minor in NODES.items():

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import signal
 import socket
 import struct
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.system import FakeSystem, bare_guest
+from fakes.system import FakeSystem
 from namespace.guest import Guest, boot, may_raise_limits
 from nvrc.boot import BOOT
 from nvrc.engine.conditions import always
@@ -32,24 +31,6 @@ pytestmark = [
     pytest.mark.namespace,
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces: needs root"),
 ]
-
-
-@pytest.fixture(scope="session")
-def agent_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = tmp_path_factory.mktemp("agent") / "agent"
-    source = Path(__file__).with_name("agent.c")
-    subprocess.run(["gcc", "-O1", "-static", "-Wall", "-Wextra", "-Werror", "-Wno-array-bounds", "-o", program, source],
-                   check=True)
-    return program
-
-
-@pytest.fixture
-def guest_root(tmp_path: Path, agent_program: Path) -> FakeSystem:
-    system = bare_guest(str(tmp_path))
-    system.put("/proc/self/oom_score_adj")  # for an agent without a /proc of its own
-    os.unlink(system.real_path("/usr/bin/kata-agent"))
-    shutil.copy(agent_program, system.real_path("/usr/bin/kata-agent"))
-    return system
 
 
 Run = Callable[..., Guest]

@@ -6,8 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -25,26 +24,17 @@ PROGRAMS = {"agent": ("/usr/bin/kata-agent",),
 BDFS = ("0000:40:00.0", "0000:41:00.0")
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("programs")
-    for name in PROGRAMS:
-        subprocess.run(["gcc", "-O1", "-static", "-Wall", "-Wextra", "-Werror", "-Wno-array-bounds", "-o", folder / name,
-                        Path(__file__).with_name(f"{name}.c")], check=True)
-    return {name: folder / name for name in PROGRAMS}
-
-
 class Run(Protocol):
     def __call__(self, behaviour: str, cmdline: str = "", daemons: str = "") -> Guest: ...
 
 
 @pytest.fixture
-def root(tmp_path: Path, programs: dict[str, Path]) -> FakeSystem:
+def root(tmp_path: Path, compiled: Callable[[str], bytes]) -> FakeSystem:
     system = bare_guest(str(tmp_path))
     system.put("/proc/self/oom_score_adj")
     for name, paths in PROGRAMS.items():
         for path in paths:
-            system.put(path, programs[name].read_bytes(), 0o755)
+            system.put(path, compiled(name), 0o755)
     for bdf in BDFS:
         for attribute, text in (("vendor", "0x10de\n"), ("device", "0x2330\n"), ("class", "0x030200\n")):
             system.put(f"/sys/bus/pci/devices/{bdf}/{attribute}", text)
