@@ -147,8 +147,8 @@ void do_flood(const struct line *line)
 	close(fd);
 }
 
-/* Of three clients one reads all, one hangs up at once, and one stays for a while and never reads. */
-void do_clients(const struct line *line)
+/* Of three one reads what it is told, one hangs up at once, and one stays for a while and never reads. */
+static void send_clients(const struct line *line, const char *what, int family, bool (*reach_it)(int fd, const char *where))
 {
 	enum { SILENT = 16 };
 	long wanted = atol(word(line, 2)), served = 0;
@@ -156,8 +156,8 @@ void do_clients(const struct line *line)
 	char text[65536];
 
 	for (long i = 0; i < wanted; i++) {
-		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		bool is_there = reach(fd, word(line, 1));
+		int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		bool is_there = reach_it(fd, word(line, 1));
 
 		if (i % 3 == 0 && is_there)
 			served += read(fd, text, sizeof(text)) > 0;
@@ -168,7 +168,13 @@ void do_clients(const struct line *line)
 	}
 	while (held)
 		close(silent[--held]);
-	report("clients", word(line, 1), served == (wanted + 2) / 3, -1);
+	report(what, word(line, 1), served == (wanted + 2) / 3, -1);
+}
+
+/* Of the control socket. */
+void do_clients(const struct line *line)
+{
+	send_clients(line, "clients", AF_UNIX, reach);
 }
 
 static bool ask_page(int fd, const char *port)
@@ -182,27 +188,10 @@ static bool ask_page(int fd, const char *port)
 	       send(fd, request, sizeof(request) - 1, MSG_NOSIGNAL) == sizeof(request) - 1;
 }
 
-/* Of three scrapers one reads the page, one hangs up at once, and one stays for a while and never reads. */
+/* Of the metrics. */
 void do_scrapers(const struct line *line)
 {
-	enum { SILENT = 16 };
-	long wanted = atol(word(line, 2)), served = 0;
-	int silent[SILENT], held = 0;
-	char text[65536];
-
-	for (long i = 0; i < wanted; i++) {
-		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-		if (ask_page(fd, word(line, 1)) && i % 3 == 0)
-			served += read(fd, text, sizeof(text)) > 0;
-		if (i % 3 == 2 && held < SILENT)
-			silent[held++] = fd;
-		else
-			close(fd);
-	}
-	while (held)
-		close(silent[--held]);
-	report("scrapers", word(line, 1), served == (wanted + 2) / 3, -1);
+	send_clients(line, "scrapers", AF_INET, ask_page);
 }
 
 /* Down and up again, as often as that. */
