@@ -283,6 +283,17 @@ class FakeEvents:
         self.system.effects.append("unlisten")
 
 
+@dataclass
+class RecordingSystem(FakeSystem):
+    """`limits`: how much of each file was asked for last, by the file's name."""
+
+    limits: dict[str, int] = field(default_factory=dict)
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        self.limits[path.rpartition("/")[2]] = limit
+        return super().read(path, limit)
+
+
 def bare_guest(root: str) -> FakeSystem:
     """A guest as the kernel leaves it for the init of an initramfs, plus the files that mounts would bring."""
     system = FakeSystem(root)

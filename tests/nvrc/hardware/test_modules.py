@@ -28,7 +28,7 @@ from pathlib import Path
 import pytest
 
 from fakes.modules import RELEASE, TREE, add_module, image, loads, module_guest
-from fakes.system import FakeSystem
+from fakes.system import FakeSystem, RecordingSystem
 from nvrc.hardware.module_failure import find_vermagic, kernel_words
 from nvrc.hardware.modules import Modules
 from nvrc.vocabulary.errors import NvrcError
@@ -173,22 +173,16 @@ def test_what_is_loadable_has_a_file_and_is_not_in_the_kernel(system: FakeSystem
 
 
 def test_what_is_read_is_bounded(system: FakeSystem) -> None:
-    class Recording(FakeSystem):
-        def read(self, path: str, limit: int = 1 << 20) -> bytes:
-            limits[path.rpartition("/")[2]] = limit
-            return super().read(path, limit)
-
-    limits: dict[str, int] = {}
-    recording = Recording(system.root)
+    recording = RecordingSystem(system.root)
     signed_guest(recording, EPERM)
     add_module(recording, "packed.ko.gz", content=gzip.compress(image(), mtime=0))
     modules = Modules(recording)
     recording.put("/sys/module/live/initstate", "live\n")
     for name in ("a", "packed", "live"):
         modules.load(name)
-    assert limits["osrelease"] == 256
-    assert (limits["initstate"], limits["compression"]) == (16, 16)
-    assert (limits["a.ko"], limits["packed.ko.gz"], limits["a.ko.sig"]) == (512 << 20, 512 << 20, 64 << 10)
+    assert recording.limits["osrelease"] == 256
+    assert (recording.limits["initstate"], recording.limits["compression"]) == (16, 16)
+    assert (recording.limits["a.ko"], recording.limits["packed.ko.gz"], recording.limits["a.ko.sig"]) == (512 << 20, 512 << 20, 64 << 10)
 
 
 def test_an_install_line_is_quoted_as_far_as_a_line_goes(system: FakeSystem) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fakes.modules import TREE, add_module, loads, module_guest
-from fakes.system import FakeSystem
+from fakes.system import FakeSystem, RecordingSystem
 from nvrc.hardware.modules import Modules
 from nvrc.hardware.needs import Guest, check_tee, is_recognised, load_needs
 from nvrc.vocabulary.errors import NvrcError
@@ -172,17 +172,11 @@ def test_a_machine_without_cpuinfo_has_no_flags(system: FakeSystem) -> None:
 
 def test_what_is_read_of_the_machine_is_bounded(system: FakeSystem) -> None:
     """The host makes both: a processor's first lines are within 8 KiB, and a device's kind is a number on a line."""
-    class Recording(FakeSystem):
-        def read(self, path: str, limit: int = 1 << 20) -> bytes:
-            limits[path.rpartition("/")[2]] = limit
-            return super().read(path, limit)
-
-    limits: dict[str, int] = {}
-    recording = Recording(system.root)
+    recording = RecordingSystem(system.root)
     put_virtio(recording, 1)
     give(recording, "agent", "tdx")
     load_needs(recording, Modules(recording), PLAIN, before_driver=False)
-    assert (limits["cpuinfo"], limits["device"]) == (8192, 16)
+    assert (recording.limits["cpuinfo"], recording.limits["device"]) == (8192, 16)
 
 
 def test_a_strange_name_of_a_need_is_quoted_as_far_as_a_line_goes(system: FakeSystem) -> None:
