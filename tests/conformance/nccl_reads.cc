@@ -27,6 +27,9 @@
 #include <string>
 #include <vector>
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 struct Function {
 	std::string kind, path, numa, speed, width;
 	std::string bdf() const { return path.substr(path.rfind('/') + 1); }
@@ -361,14 +364,13 @@ int main(int argc, char **argv)
 	// Twice for the first rank: at the second time it gathers what the others found.
 	for (int turn = 0; turn <= count; turn++) {
 		ncclTopoSystem *system = nullptr;
-		char dump[] = "/tmp/nccl_reads.XXXXXX";
 		comm->rank = turn % count;
 		if (turn < count) {
 			// With a name for the file that nobody asked for, the rank only shares what it found.
-			int fd = mkstemp(dump);
-			ncclResult_t shared_result = ncclTopoGetSystem(comm, &system, dump);
+			int fd = memfd_create("topology", 0);
+			std::string dump = "/proc/self/fd/" + std::to_string(fd);
+			ncclResult_t shared_result = ncclTopoGetSystem(comm, &system, dump.c_str());
 			close(fd);
-			unlink(dump);
 			if (shared_result != ncclSuccess)
 				return 1;
 			continue;

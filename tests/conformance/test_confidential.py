@@ -83,11 +83,10 @@ def build(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
     (work / "images/lab-confidential.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in text.items()))
     policy = tmp_path_factory.mktemp("policy") / "policy.toml"
     policy.write_text(LINE_POLICY)
+    assert image_main(["lock", "lab-confidential", "--declarations", str(work)]) == 0
 
     def make(profile: str = "lab-confidential", agent_policy: str = "allow-all") -> BootFiles:
         options = ("--components", str(given / "components"), "--declarations", str(work), "--policy", str(policy), "--agent-policy", agent_policy)
-        if profile == "lab-confidential" and not (work / "locks").exists():
-            assert image_main(["lock", profile, "--declarations", str(work)]) == 0
         return build_image(profile, agent=given / "kata-agent", options=options)
 
     return make
