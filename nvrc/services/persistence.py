@@ -116,8 +116,8 @@ class _Listener:
         return False
 
     def ask_again(self) -> None:
-        """Whose the lines were that nobody was known to have said: while a daemon goes into the background, a process
-        above it may end between two looks. Now it is there for good.
+        """Whose the lines were that nobody was known to have said: while a daemon goes into the background, it may be
+        known by nothing yet. Now it is there for good, with its PID file.
         """
         for line in self._doubted:
             if speaks_for(self._system, line, self._speaker):
