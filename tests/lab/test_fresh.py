@@ -77,7 +77,27 @@ def test_what_is_not_the_distributions_own_is_left_out(text: str, deb822: bool) 
     ('ID=debian\nVERSION_CODENAME=bookworm\n', "bookworm"), ('VERSION_CODENAME="trixie"\nID="debian"\n', "trixie"),
     ("ID=ubuntu\nVERSION_CODENAME=noble\n", ""), ("ID=debian\n", ""), ("", "")])
 def test_only_a_debian_has_sources_for_a_debian(release: str, expected: str) -> None:
-    assert sources.read_codename(release) == expected
+    assert sources.read_codename(release, sources.DEBIAN) == expected
+
+
+UBUNTU_STANZAS = """\
+Types: deb
+URIs: http://mirror.test/ubuntu
+Suites: jammy jammy-updates jammy-backports
+Components: main universe restricted multiverse
+Signed-By: /usr/share/keyrings/ubuntu-archive-keyring.gpg
+"""
+
+
+def test_an_ubuntu_has_sources_for_an_ubuntu() -> None:
+    assert sources.read_codename('ID=ubuntu\nVERSION_CODENAME=jammy\n', sources.UBUNTU) == "jammy"
+    assert sources.read_codename('ID=debian\nVERSION_CODENAME=trixie\n', sources.UBUNTU) == ""
+    assert sources.translate(UBUNTU_STANZAS, "jammy", "noble", deb822=True) == UBUNTU_STANZAS.replace("jammy", "noble")
+    # one that splits its archive into a line for each component
+    line = "deb http://mirror.test/ubuntu jammy universe\n"
+    assert sources.translate(line, "jammy", "noble", deb822=False) == line.replace("jammy", "noble")
+    assert sources.translate(line.replace("universe", "contrib"), "jammy", "noble", deb822=False) == ""
+    assert sources.translate(STANZAS.split("\n\n")[0], "bookworm", "noble", deb822=True) == ""  # by its key
 
 
 def machine(folder: Path, release: str = "ID=debian\nVERSION_CODENAME=bookworm\n") -> Path:
@@ -109,8 +129,9 @@ def test_a_base_is_known_by_all_it_was_made_from(tmp_path: Path) -> None:
     one = base.Recipe(suite="bookworm", sources={"a": "x"}, settings="")
     others = [base.Recipe(suite="trixie", sources={"a": "x"}, settings=""),
               base.Recipe(suite="bookworm", sources={"a": "y"}, settings=""),
-              base.Recipe(suite="bookworm", sources={"a": "x"}, settings="y")]
-    assert len({one.key, *(other.key for other in others)}) == 4
+              base.Recipe(suite="bookworm", sources={"a": "x"}, settings="y"),
+              base.Recipe(suite="bookworm", sources={"a": "x"}, settings="", included=("ubuntu-keyring",))]
+    assert len({one.key, *(other.key for other in others)}) == 5
     assert base.read_recipe("trixie", machine(tmp_path)).key == base.read_recipe("trixie", machine(tmp_path)).key
 
 
@@ -137,7 +158,7 @@ def test_a_base_that_is_damaged_is_a_finding(tmp_path: Path) -> None:
 
 def test_no_command_line_names_a_mirror(tmp_path: Path) -> None:
     recipe = base.Recipe(suite="bookworm", sources={"debian.sources": STANZAS}, settings="")
-    argv = base.bootstrap_argv("mmdebstrap", recipe, tmp_path / "b.tar")
+    argv = base.bootstrap_argv("mmdebstrap", recipe, tmp_path / "b.tar", "--variant=minbase")
     assert not [word for word in argv if "://" in word or "mirror.test" in word]
     assert argv[-3:] == ["bookworm", str(tmp_path / "b.tar"), str(tmp_path / "debian.sources")]
     assert (tmp_path / "debian.sources").read_text() == STANZAS

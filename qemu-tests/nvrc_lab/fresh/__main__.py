@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`./dev fresh`: run a command of the checkout on a machine that nobody has worked on. Standard library only.
 
-A minimal Debian with Python and git (base.py), a clone of HEAD in it, entered in namespaces of its own (cell.py). What
+A minimal Debian or Ubuntu with Python and git (base.py), a clone of HEAD in it, entered in namespaces of its own (cell.py). What
 was installed by hand on this machine is not there, so a step of installation that is missing shows. What the command
 leaves in out/test and out/dev is kept; everything else goes with the root, also after Ctrl-C, and after a kill with the
 next run.
@@ -27,6 +27,7 @@ from typing import NoReturn
 from nvrc_lab.fresh import base
 from nvrc_lab.fresh.carried import MARK, carry, environment
 from nvrc_lab.fresh.cell import cell_argv
+from nvrc_lab.fresh.sources import SUITES
 from nvrc_lab.ground.errors import LabError
 
 DEFAULT_COMMAND = ("./dev", "test")
@@ -39,9 +40,9 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="dev fresh", description="Run a command of the checkout, as committed, in a minimal Debian of its own.",
+        prog="dev fresh", description="Run a command of the checkout, as committed, in a minimal Debian or Ubuntu of its own.",
         epilog="examples: ./dev fresh; ./dev fresh ./dev boot; ./dev fresh --suite trixie ./dev test --tier unit")
-    parser.add_argument("--suite", choices=base.SUITES, help=f"which Debian (default: {base.SUITES[0]})")
+    parser.add_argument("--suite", choices=tuple(SUITES), help=f"which one (default: {base.DEFAULT_SUITE})")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND",
                         help=f"with its words (default: {' '.join(DEFAULT_COMMAND)})")
     return parser
@@ -74,7 +75,7 @@ def run(suite: str | None, command: Sequence[str], mark: Path = Path("/", MARK))
         _run_plainly(suite, mark.read_text(encoding="ascii").strip(), command)
     if os.geteuid() != 0:
         raise LabError("a root of another system needs root", "run: sudo ./dev fresh")
-    suite = suite or base.SUITES[0]
+    suite = suite or base.DEFAULT_SUITE
     folder = CHECKOUT / "out" / "fresh"
     env = environment(os.environ)
     started = time.monotonic()
@@ -84,7 +85,7 @@ def run(suite: str | None, command: Sequence[str], mark: Path = Path("/", MARK))
         root = work / "root"
         base.unpack_base(packed, root)
         _furnish(root, suite)
-        print(f"fresh: Debian {suite} with {clone(CHECKOUT, root / INSIDE)} entered after "
+        print(f"fresh: {SUITES[suite].name} {suite} with {clone(CHECKOUT, root / INSIDE)} entered after "
               f"{time.monotonic() - started:.1f} s: {' '.join(command)}", flush=True)
         try:
             status = enter(root, command, env)
