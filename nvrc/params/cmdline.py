@@ -65,13 +65,12 @@ def _token(raw: bytes) -> Token:
     quoted = raw.startswith(b'"')
     body = raw[1:] if quoted else raw
     # A "=" in first place is part of the key, as the kernel has it.
-    at = body.find(b"=", 1)
-    if at < 0:
+    key, equals, value = body[1:].partition(b"=")
+    if not equals:
         return Token(_text(body.removesuffix(b'"') if quoted else body))
-    key, value = body[:at], body[at + 1:]
     if value.startswith(b'"'):
         quoted, value = True, value[1:]
-    return Token(_text(key), _text(value.removesuffix(b'"') if quoted else value))
+    return Token(_text(body[:1] + key), _text(value.removesuffix(b'"') if quoted else value))
 
 
 def _text(raw: bytes) -> str:

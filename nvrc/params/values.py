@@ -163,8 +163,8 @@ _TRUE, _FALSE = ("on", "true", "1", "yes"), ("off", "false", "0", "no")
 
 def read_number(given: str, low: int, high: int, unit: str = "") -> int:
     digits = given.isascii() and given.isdigit() and len(given) <= 20
-    number = int(given) if digits else low - 1
-    if not low <= number <= high:
+    number = int(given) if digits else None
+    if number is None or not low <= number <= high:
         raise MalformedError(f"{shown(given)} is not a whole number{unit and ' of ' + unit} from {low} to {high}")
     return number
 

@@ -63,6 +63,11 @@ def test_a_word_that_is_written_reads_back(key: str, value: str) -> None:
     assert tokenise(word(key, value).encode()) == (Token(key, value),)
 
 
+def test_a_word_has_quotes_only_where_it_needs_them() -> None:
+    assert [word("a", value) for value in ("b", "", "b c", "b\u00a0c", "\u00e9")] == [
+        "a=b", "a=", 'a="b c"', 'a="b\u00a0c"', 'a="\u00e9"']
+
+
 def test_text_for_messages_is_printable_and_bounded() -> None:
     assert shown("a\x1b[31m\udcff\u20ac") == r"'a\x1b[31m\udcff\u20ac'"
     assert [shown("x" * length) for length in (60, 61, 5000)] == [f"'{'x' * 60}'", *[f"'{'x' * 60}...'"] * 2]

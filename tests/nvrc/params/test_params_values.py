@@ -36,7 +36,7 @@ ACCEPTED = [
     ("nvrc.cc", "ppcie", "ppcie"), ("nvrc.ready", "verified", "verified"),
     ("nvrc.verity.corruption", "io-error", "io-error"),
     ("nvrc.gpus", "8", "8"), ("nvrc.gpus", "min:2", "min:2"), ("nvrc.gpus", "MIN:007", "min:7"),
-    ("nvrc.gpus", "ALL", "all"),
+    ("nvrc.gpus", "ALL", "all"), ("nvrc.gpus", "0", "0"), ("nvrc.gpus", "8".rjust(20, "0"), "8"),
     ("nvrc.uvm.options", "uvm_disable_hmm=1,a=-x.y:z+_", "uvm_disable_hmm=1,a=-x.y:z+_"),
     ("nvrc.mig", "all:1g.10gb*7", "all:1g.10gb*7"), ("nvrc.mig", "0:3g.40gb,4g.40gb;1:off", "0:3g.40gb,4g.40gb;1:off"),
     ("nvrc.mig", "0-3:1g.10gb,1g.10gb,2g.20gb*1", "0-3:1g.10gb*2,2g.20gb"), ("nvrc.mig", "5-5:off", "5:off"), ("nvrc.mig", "0:4g.40gb*2", "0:4g.40gb*2"),
@@ -160,6 +160,12 @@ def test_a_gpu_that_no_rule_names_is_left_alone() -> None:
 ])
 def test_an_expected_gpu_count(count: GpuCount, ready: int, on_bus: int, holds: bool) -> None:
     assert count.holds(ready, on_bus) is holds
+
+
+def test_what_a_gpu_count_requires_of_this_machine() -> None:
+    counts = (GpuCount(CountRule.ALL), GpuCount(CountRule.AT_LEAST, 2), GpuCount(CountRule.EXACTLY, 4))
+    assert [count.required(8) for count in counts] == [
+        "nvrc.gpus=all requires 8", "nvrc.gpus=min:2 requires 2", "nvrc.gpus=4 requires 4"]
 
 
 def test_claims_about_the_machine_are_the_modes() -> None:
