@@ -221,6 +221,13 @@ class TestLibrary:
         assert caught.value.what.startswith("the CDI document is not about the GPUs that were checked")
 
 
+@pytest.mark.parametrize("without", ["attached", "answering", "checked", "given"])
+def test_a_gpu_that_one_set_lacks_is_unchecked(without: str) -> None:
+    both = frozenset({FIRST.bdf, SECOND.bdf})
+    assert Sets(both, both, both, both, both).unchecked == ()
+    assert Sets(both, both, both, both, both)._replace(**{without: frozenset({FIRST.bdf})}).unchecked == (SECOND.bdf,)
+
+
 def test_steps_in_order() -> None:
     """What the ready step asserts was found by the steps before it."""
     from nvrc.boot import BOOT
