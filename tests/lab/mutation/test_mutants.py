@@ -184,5 +184,5 @@ def test_the_page_of_figures_names_modules_of_the_table_each_above_the_bar() -> 
     page = (ROOT / "docs/mutation.md").read_text(encoding="utf-8")
     rows = recorded(page)
     assert len(rows) == page.count("\n| `") > 0
-    assert {name for name, _, _ in rows} <= {row.name for row in ROWS}
+    assert [name for name, _, _ in rows] == [row.name for row in ROWS]
     assert [row for row in rows if not BAR_PERCENT <= 100 * row[2] / row[1] <= 100] == []
