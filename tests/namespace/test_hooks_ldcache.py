@@ -58,7 +58,7 @@ def test_cache_covers_the_folders(tmp_path: Path, library: Path, kind: str) -> N
     (tree / "opt/nv/lib/libprobe.so.1.2").write_bytes(library.read_bytes())
     before = mount_points()
     done = run_program(tree, "update-ldcache", "--folder", "/opt/nv/lib")
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert cache_of(tree) == [("libprobe.so.1", "/opt/nv/lib/libprobe.so.1")]
     assert os.readlink(tree / "opt/nv/lib/libprobe.so.1") == "libprobe.so.1.2"
     assert mount_points() == before
@@ -125,7 +125,7 @@ def test_the_program_sees_the_container_and_nothing_else(tmp_path: Path, spy: Pa
         done = run_program(tree, "update-ldcache", "--ldconfig-path", str(spy), environment=hostile)
     finally:
         os.close(leaked)
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
     found = spied(tree)
     assert_confined(found, spy)
     assert sorted(found["root"][0].split()) == ["etc", "lib", "proc", "spy"]

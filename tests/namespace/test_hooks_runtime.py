@@ -141,9 +141,22 @@ def test_runc_runs_the_hooks(bundle: Path, readonly: bool) -> None:
     in_cell(body)
 
 
+def hands_variables(bundle: Path) -> bool:
+    """Whether a hook without variables gets the container's: runc of Debian 13 does so, later ones do not."""
+    write_config(bundle, bundle / "c", (), readonly=False)
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"]["env"].append("HANDED=yes")
+    config["hooks"]["createContainer"] = [{"path": "/bin/sh", "args": ["sh", "-c", f"echo $HANDED > {bundle}/handed"]}]
+    (bundle / "config.json").write_text(json.dumps(config))
+    in_cell(lambda: runc(bundle))
+    return (bundle / "handed").read_text() == "yes\n"
+
+
 @pytest.mark.parametrize("is_naive", [True, False], ids=["naive", "ours"])
 def test_runc_hands_the_variables_of_the_container_to_a_hook_without_its_own(bundle: Path, is_naive: bool) -> None:
     """CVE-2025-23266: the working directory of the hook is the container's root, so the container names its own file."""
+    if is_naive and not hands_variables(bundle):
+        pytest.skip("this runc gives a hook without variables none")
     build("hooks_preload.c", bundle / "c/evil.so", "-shared", "-fPIC")
     write_config(bundle, bundle / "c", SEPARATE, readonly=False)
     config = json.loads((bundle / "config.json").read_text())
