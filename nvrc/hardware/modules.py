@@ -7,7 +7,7 @@ where it can (CONFIG_MODULE_DECOMPRESS); gzip is unpacked here where it cannot, 
 frozen init carries no library for them.
 
 A signature may lie beside its module (docs/kernel-modules.md): checking it is most of what loading costs, so it is
-handed over only to a kernel that has refused the module without it.
+handed over only to a kernel that has refused the module without it. So is what the factory took out for loading's sake.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nvrc.machine.system import Files, System
 from nvrc.params.module_options import ModuleOption
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
-from nvrc.vocabulary.needs import SIGNATURE
+from nvrc.vocabulary.needs import CHANGED_BYTES, SIGNATURE, SIGNED_BYTES
 
 COMPRESSION = "/sys/module/compression"
 # What a kernel answers that takes signed modules only: module.sig_enforce, and lockdown.
@@ -148,9 +148,17 @@ class Modules:
                     raise
             else:
                 return
-        signed = self._system.read(path, _FILE_LIMIT) + self._system.read(signature, _SIGNATURE_LIMIT)
+        signed = self._read_signed(path) + self._system.read(signature, _SIGNATURE_LIMIT)
         self._system.load_module(signed, given)
         self._signed_only = True
+
+    def _read_signed(self, path: str) -> bytes:
+        """A module's file as it was when it was signed."""
+        image = bytearray(self._system.read(path, _FILE_LIMIT))
+        if self._system.exists(path + SIGNED_BYTES):
+            for at, byte in CHANGED_BYTES.iter_unpack(self._system.read(path + SIGNED_BYTES, _FILE_LIMIT)):
+                image[at] = byte
+        return bytes(image)
 
     def _kernel_unpacks(self) -> str:
         """The one compression that the kernel knows; "" for none."""

@@ -8,6 +8,7 @@ is done. Knows no machine: nvrc/hardware/needs.py recognises and loads. docs/ker
 
 from __future__ import annotations
 
+from struct import Struct
 from types import MappingProxyType
 
 from guest_cdi.lean.light import Enum, Mapping, NamedTuple
@@ -123,8 +124,11 @@ NEEDS: tuple[Need, ...] = (
 NAMES = tuple(dict.fromkeys(need.name for need in NEEDS))
 # Beside modules.dep in an image whose modules the factory chose: the names of the needs that it serves, one a line.
 SERVES = "nvrc.serves"
-# What a module's file is called with it behind: its signature, for the kernels that require one.
+# What a module's file is called with it behind: its signature, for the kernels that require one, and the bytes that
+# the factory changed in it, each with its place, as they were when it was signed.
 SIGNATURE = ".sig"
+SIGNED_BYTES = ".was"
+CHANGED_BYTES = Struct("<IB")
 
 
 def modules_of(option: str) -> tuple[str, ...]:

@@ -88,3 +88,30 @@ def make_module(name: str, depends: str = "", softdeps: Sequence[str] = ()) -> b
     sections += struct.pack("<IIQQQQIIQQ", 1, 1, 0, 0, 64, len(info), 0, 0, 1, 0)
     sections += struct.pack("<IIQQQQIIQQ", 10, 3, 0, 0, 64 + len(info), len(names), 0, 0, 1, 0)
     return head + info + names + sections
+
+
+def make_traced_module(*, machine: int = 62, calls: Sequence[tuple[str, int]] = (), table: bool = True) -> bytes:
+    """A relocatable object with a function of five bytes for each of `calls`: the symbol that it calls, and how."""
+    symbols = ("", *sorted({name for name, _ in calls}))
+    strings = bytearray(b"\0")
+    rows = b"".join(struct.pack("<IBBHQQ", _add(strings, name) if name else 0, 0, 0, 0, 0, 0) for name in symbols)
+    relocations = b"".join(struct.pack("<QIIq", 5 * number + 1, kind, symbols.index(name), -4)
+                           for number, (name, kind) in enumerate(calls))
+    places = bytes(8 * len(calls))
+    parts: list[tuple[str, int, int, bytes, int, int]] = [
+        (".text", 1, 2 | 4, bytes.fromhex("e800000000") * len(calls), 0, 0),
+        (".rela.text", 4, 0, relocations, 3, 1),
+        (".symtab", 2, 0, rows, 4, 0),
+        (".strtab", 3, 0, bytes(strings), 0, 0),
+        *([("__mcount_loc", 1, 2, places, 0, 0), (".rela__mcount_loc", 4, 0, relocations, 3, 5)] if table else []),
+    ]
+    names = bytearray(b"\0")
+    heads, body = bytes(64), b""
+    for name, kind, flags, data, link, info in parts:
+        heads += struct.pack("<IIQQQQIIQQ", _add(names, name), kind, flags, 0, 64 + len(body), len(data), link, info, 1,
+                             24 if kind in (2, 4) else 0)
+        body += data
+    heads += struct.pack("<IIQQQQIIQQ", _add(names, ".shstrtab"), 3, 0, 0, 64 + len(body), len(names), 0, 0, 1, 0)
+    body += bytes(names)
+    return b"\x7fELF\x02\x01\x01" + b"\0" * 9 + struct.pack(
+        "<HHIQQQIHHHHHH", 1, machine, 1, 0, 0, 64 + len(body), 0, 64, 0, 0, 64, len(parts) + 2, len(parts) + 1) + body + heads

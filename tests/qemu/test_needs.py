@@ -60,11 +60,11 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> BootFiles:
     base = put_agent(build_image(), standins.build_program(standins.open_workshop(checkout()), "prober"), folder)
     root = kernel_root(pipeline.make_inputs(pipeline.open_job("lab", cache=CACHE)))
     served = [need for need in NEEDS if need.name in SERVED]
-    modules = kernels.select_modules(root, ["dm-verity", "erofs", "virtio_blk", *(
-        name for need in served for name in need.modules)], [name for need in served for name in need.where_there])
+    modules = map(kernels.split_signature, kernels.select_modules(root, ["dm-verity", "erofs", "virtio_blk", *(
+        name for need in served for name in need.modules)], [name for need in served for name in need.where_there]))
     tree, origin = Tree(), Origin(slice="test")
     release = f"/usr/lib/modules/{kernels.find_release(root)}"
-    kernels.write_modules(modules, root, folder / "modules", SERVED)
+    kernels.write_modules(tuple(modules), root, folder / "modules", SERVED)
     for path in sorted(folder.glob("modules/**/*")):
         if path.is_file():
             tree.add_file(f"{release}/{path.relative_to(folder / 'modules')}", path, origin)
@@ -117,14 +117,17 @@ def plug_in(monitor: Path) -> None:
                 assert "return" in answer, answer
 
 
-def test_disks_that_come_after_the_lock_have_a_driver(image: BootFiles, tmp_path: Path) -> None:
+@pytest.mark.parametrize("signatures", ["", "module.sig_enforce=1"], ids=["unsigned", "signed-only"])
+def test_disks_that_come_after_the_lock_have_a_driver(image: BootFiles, tmp_path: Path, signatures: str) -> None:
+    """Where the kernel wants each module as it was signed, too: none of them may be missing then."""
     drives: tuple[str, ...] = ()
     for name in ("blk", "scsi"):
         (tmp_path / name).write_bytes(f"on {name}".ljust(1 << 20, "\0").encode())
         drives += ("-drive", f"if=none,id={name},format=raw,file={escape(tmp_path / name)}")
     machine = Machine(kernel=image.kernel, initrd=image.initrd, extra=drives, qmp_socket=tmp_path / "qmp",
                       devices=("pcie-root-port,id=port1,chassis=1", "virtio-scsi-pci,id=scsi0"),
-                      cmdline="console=ttyS0 panic=1 quiet loglevel=4 mitigations=off cgroup_no_v1=all")
+                      cmdline="console=ttyS0 panic=1 quiet loglevel=4 mitigations=off cgroup_no_v1=all "
+                              f"{signatures}")
     heard: list[str] = []
     plugged: list[bool] = []
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
-from nvrc.vocabulary.needs import SERVES, SIGNATURE
+from nvrc.vocabulary.needs import SERVES, SIGNATURE, SIGNED_BYTES
 from nvrc_build.ground.errors import BuildError
+from nvrc_build.products.untraced import untrace
 
 SIGNED = b"~Module signature appended~\n"
 _TRAILER = struct.Struct(">8xI")  # struct module_signature: for PKCS#7 only the length counts
@@ -29,7 +30,7 @@ class Module:
     """One module file of a kernel: where it lies below lib/modules/<release>/, its content and its needs.
 
     `softdeps` are lines as modprobe.d(5) has them, less the word and the module's name. `signature`: what was taken off
-    the end of the file, to lie beside it.
+    the end of the file, to lie beside it. `signed_bytes`: what was changed in it since it was signed.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Module:
     depends: tuple[str, ...]
     softdeps: tuple[str, ...] = ()
     signature: bytes = b""
+    signed_bytes: bytes = b""
 
 
 def find_release(root: Path) -> str:
@@ -106,7 +108,7 @@ def select_modules(root: Path, names: Sequence[str], where_there: Sequence[str] 
 
 
 def split_signature(module: Module) -> Module:
-    """The module as it was before it was signed, and what makes it signed again when it is put behind it."""
+    """The module as it was before it was signed, less its tracing, and what makes it again what was signed."""
     body = module.data.removesuffix(SIGNED)
     if body == module.data:
         return module
@@ -115,7 +117,8 @@ def split_signature(module: Module) -> Module:
         raise BuildError(f"module {module.name} has a signature of {length} bytes, more than the file",
                          "remove the kernel package from the cache and build again: it is damaged")
     size = len(body) - _TRAILER.size - length
-    return replace(module, data=module.data[:size], signature=module.data[size:])
+    data, signed_bytes = untrace(module.data[:size])
+    return replace(module, data=data, signature=module.data[size:], signed_bytes=signed_bytes)
 
 
 def canonical(name: str) -> str:
@@ -173,8 +176,9 @@ def write_modules(modules: Sequence[Module], root: Path, folder: Path, serves: S
         path = folder / module.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(module.data)
-        if module.signature:
-            path.with_name(path.name + SIGNATURE).write_bytes(module.signature)
+        for ending, beside in ((SIGNATURE, module.signature), (SIGNED_BYTES, module.signed_bytes)):
+            if beside:
+                path.with_name(path.name + ending).write_bytes(beside)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "modules.dep").write_bytes(modules_dep(modules))
     if soft := modules_softdep(modules):

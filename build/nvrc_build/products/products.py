@@ -54,7 +54,7 @@ def make_modules(job: Job, work: Work) -> Path:
         names, where_there = (), ()
     signatures, _ = choose_signatures(job.image, kernels.read_config(root))
     key = digest(root.name, repr((names, where_there, serves, signatures)), driver.name if driver else "",
-                 _code("products/kernel.py"))
+                 _code("products/kernel.py"), _code("products/untraced.py"))
 
     def make(out: Path) -> None:
         extra = kernels.read_extra_modules(driver) if driver else ()

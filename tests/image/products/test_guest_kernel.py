@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.elves import make_module
+from fakes.elves import make_module, make_traced_module
 from nvrc.hardware.module_tree import Softdep, read_softdeps
 from nvrc_build.declared.declared import Signatures
 from nvrc_build.declared.parts import Edit
@@ -29,6 +29,7 @@ from nvrc_build.products.kernel import (
     write_modules,
 )
 from nvrc_build.products.products import choose_signatures, module_trust
+from nvrc_build.products.untraced import untrace
 
 RELEASE = "6.12.1-cloud"
 
@@ -156,15 +157,17 @@ def test_the_report_says_what_a_kernel_without_the_key_does_with_the_modules(con
 @pytest.mark.parametrize("signature", [b"", b"s" * 700], ids=["empty", "as-long-as-most"])
 def test_a_signature_lies_beside_its_module_and_an_unsigned_one_stays_as_it_is(kernel: Path, tmp_path: Path,
                                                                                 signature: bytes) -> None:
-    plain = Module(name="a", path="a.ko", data=make_module("a"), depends=())
+    plain = Module(name="a", path="a.ko", data=make_traced_module(calls=[("__fentry__", 4)]), depends=())
     trailer = bytes([0, 0, 2, 0, 0, 0, 0, 0]) + len(signature).to_bytes(4, "big")
     signed = replace(plain, data=plain.data + signature + trailer + SIGNED)
     assert split_signature(plain) == plain
     split = split_signature(signed)
-    assert (split.data, split.data + split.signature) == (plain.data, signed.data)
+    assert (split.data, split.signed_bytes) == untrace(plain.data)
     write_modules([split, replace(plain, path="b.ko")], kernel, tmp_path / "out")
-    assert (tmp_path / "out/a.ko").read_bytes() + (tmp_path / "out/a.ko.sig").read_bytes() == signed.data
-    assert not (tmp_path / "out/b.ko.sig").exists()
+    a, sig, was = ((tmp_path / f"out/a.ko{ending}").read_bytes() for ending in ("", ".sig", ".was"))
+    assert (a, plain.data + sig, was) == (split.data, signed.data, split.signed_bytes)
+    assert sorted(path.name for path in (tmp_path / "out").glob("b.ko*")) == ["b.ko"]
+    assert (tmp_path / "out/b.ko").read_bytes() == plain.data
     with pytest.raises(BuildError, match="module a has a signature of 9999999 bytes"):
         split_signature(replace(plain, data=plain.data + bytes(8) + (9999999).to_bytes(4, "big") + SIGNED))
 

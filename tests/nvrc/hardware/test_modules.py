@@ -240,21 +240,25 @@ def test_what_may_be_built_in_is_loaded_where_it_is_a_module(system: FakeSystem)
 
 # signatures beside their modules
 def signed_guest(system: FakeSystem, error: int | None) -> None:
-    """Three modules, two with a signature beside them, on a kernel that refuses what is not signed."""
+    """Three modules, two with a signature beside them, on a kernel that refuses what is not signed.
+
+    The second was changed since: its first byte was another, which its signature is of.
+    """
     for name in ("a", "b", "c"):
         where = add_module(system, f"{name}.ko", content=name.encode())
         if error is not None and name != "b":  # of which no attempt without signature is to be seen
             system.fail[f"load {where}"] = OSError(error, "Key was rejected by service")
     for name in ("a", "b"):
         system.put(f"{TREE}/{name}.ko.sig", f"-signature-of-{name}")
+    system.put(f"{TREE}/b.ko.was", b"\0\0\0\0B")
 
 
 @pytest.mark.parametrize(("error", "effects", "images"), [
     pytest.param(None, [f"load {TREE}/a.ko x=1", f"load {TREE}/b.ko"], [], id="the-kernel-requires-none"),
     pytest.param(EKEYREJECTED, ["load memory x=1", "load memory"],
-                 [b"a-signature-of-a", b"b-signature-of-b"], id="sig-enforce"),
+                 [b"a-signature-of-a", b"B-signature-of-b"], id="sig-enforce"),
     pytest.param(EPERM, ["load memory x=1", "load memory"],
-                 [b"a-signature-of-a", b"b-signature-of-b"], id="lockdown"),
+                 [b"a-signature-of-a", b"B-signature-of-b"], id="lockdown"),
 ])
 def test_a_signature_is_handed_over_where_the_kernel_requires_one(system: FakeSystem, error: int | None,
                                                                   effects: list[str], images: list[bytes]) -> None:
