@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from nvrc.beside.child import DEADLINE_S, NvmlChild, open_library
 from nvrc.beside.families import Sample, render
@@ -42,11 +42,12 @@ class Watcher:
         *,
         control: str = paths.CONTROL,
         report_path: str = paths.REPORT,
+        serials: Mapping[str, str] | None = None,
     ) -> None:
         self._nvml, self._links, self._now = nvml, links, now
         self._control, self._report_path = control, report_path
         self._pids: dict[str, int] = {}
-        self._known: dict[str, str] = {}
+        self._known = dict(serials or {})
         self._boot: tuple[Sample, ...] | None = None
         self._failures: dict[str, int] = {}
         self.server: Server | None = None
@@ -119,7 +120,13 @@ class Watcher:
 
 
 def run(
-    port: int, driver_root: str, *, has_gpus: bool, every_s: float = EVERY_S, deadline_s: float = DEADLINE_S
+    port: int,
+    driver_root: str,
+    *,
+    has_gpus: bool,
+    serials: Mapping[str, str] | None = None,
+    every_s: float = EVERY_S,
+    deadline_s: float = DEADLINE_S,
 ) -> int:
     try:
         listener = listen(port)
@@ -132,7 +139,7 @@ def run(
     links = Links()
     settle()
     nvml = NvmlChild(lambda: open_library(driver_root), every_s, deadline_s) if has_gpus else None
-    watcher = Watcher(nvml, links, time.monotonic)
+    watcher = Watcher(nvml, links, time.monotonic, serials=serials)
     server = watcher.server = Server(listener, watcher.page, time.monotonic)
     server.watch(links, links.heard)
     print(f"{READY} {port}", flush=True)
@@ -178,15 +185,20 @@ class Following:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`--port PORT [--driver-root DIR] [--gpus]`, as PID 1 has it. Without argparse, which stays in memory."""
+    """`--port PORT [--driver-root DIR] [--gpus] [--serials BUSID=SERIAL,...]`, as PID 1 has it. Without argparse, which
+    stays in memory.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     has_gpus = "--gpus" in words
     pairs = [word for word in words if word != "--gpus"]
     options = dict(zip(pairs[::2], pairs[1::2], strict=False))
-    if len(pairs) % 2 or not options.keys() <= {"--port", "--driver-root"} or not options.get("--port", "").isdigit():
-        print("usage: nvrc-metrics --port PORT [--driver-root DIR] [--gpus]; PID 1 starts it", file=sys.stderr)
+    known = {"--port", "--driver-root", "--serials"}
+    if len(pairs) % 2 or not options.keys() <= known or not options.get("--port", "").isdigit():
+        usage = "usage: nvrc-metrics --port PORT [--driver-root DIR] [--gpus] [--serials LIST]; PID 1 starts it"
+        print(usage, file=sys.stderr)
         return 2
-    return run(int(options["--port"]), options.get("--driver-root", ""), has_gpus=has_gpus)
+    serials = [word.partition("=")[::2] for word in options.get("--serials", "").split(",") if word]
+    return run(int(options["--port"]), options.get("--driver-root", ""), has_gpus=has_gpus, serials=dict(serials))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ T = TypeVar("T")
 
 
 class NvmlGpu(NamedTuple):
-    """A GPU that NVML lists. `error` names the call that failed; fields not yet known then are empty."""
+    """A GPU that NVML lists. `error` names the call that failed; fields not yet known then are empty. `serial` is the
+    number on the board, empty where the GPU has none to tell.
+    """
 
     number: int
     bdf: str            # as sysfs spells it
@@ -23,6 +25,7 @@ class NvmlGpu(NamedTuple):
     name: str
     minor: int
     error: str
+    serial: str = ""
 
     @property
     def label(self) -> str:

@@ -30,7 +30,7 @@ Action = Callable[[Session, Mapping[str, Value]], Value]
 
 
 def list_gpus(session: Session, _given: Mapping[str, Value]) -> list[NvmlGpu]:
-    return [describe(gpu) for gpu in session.gpus()]
+    return [describe(gpu, session.serial(gpu)) for gpu in session.gpus()]
 
 
 REQUESTS: tuple[tuple[str, Action, Code], ...] = (

@@ -18,7 +18,7 @@ from guest_cdi.gpu import Gpu
 from guest_cdi.host import Host
 from guest_cdi.lean.light import Iterable
 from guest_cdi.locate import locate_nvml
-from guest_cdi.nvml import OpenNvml, ask
+from guest_cdi.nvml import OpenNvml, RefusedError, ask
 from nvrc.nvml.answers import NvmlGpu
 
 # A device or an instance; nvidia-ml-py's pointer types say no more.
@@ -73,6 +73,13 @@ class Session:
             self._devices[index] = ask(self.library.nvmlDeviceGetHandleByIndex, index)
         return self._devices[index]
 
+    def serial(self, gpu: Gpu) -> str:
+        """What is printed on the board, by which the host knows it; not all products have one."""
+        try:
+            return "" if gpu.error else ask(self.library.nvmlDeviceGetSerial, self.device(gpu.index))
+        except RefusedError:
+            return ""
+
     def warm(self) -> None:
         """Load the code and read the directories that later requests need, while the driver still attaches GPUs.
 
@@ -110,6 +117,6 @@ class _NoGpus:
         return ()
 
 
-def describe(gpu: Gpu) -> NvmlGpu:
+def describe(gpu: Gpu, serial: str = "") -> NvmlGpu:
     bdf = normalise_bus_id(gpu.bus_id) if gpu.bus_id else ""
-    return NvmlGpu(gpu.index, bdf, gpu.uuid, gpu.name, gpu.minor, gpu.error or "")
+    return NvmlGpu(gpu.index, bdf, gpu.uuid, gpu.name, gpu.minor, gpu.error or "", serial)

@@ -25,11 +25,18 @@ def start_metrics(system: System, facts: Facts) -> Running:
     _give(system)
     port = str(facts.settings.metrics_port)
     values = {"port": port, "driver_root": facts.driver_root,
-              "gpus": "yes" if facts.on_bus else ""}
+              "gpus": "yes" if facts.on_bus else "", "serials": _serials(facts)}
     since_s = system.now()
     program, pid = start(system, service, "", lambda _pid, _status: None, values)
     return Running(service=service, program=program, started_pid=pid, pid=pid, since_s=since_s,
                    about=f"port {port}")
+
+
+def _serials(facts: Facts) -> str:
+    """As the boot found them: one that is started again after a GPU fell off the bus can ask the library no more. They
+    come out of the process with NVIDIA's library, and are nothing but a word here."""
+    return ",".join(f"{gpu.bdf}={gpu.serial}" for gpu in facts.gpus or ()
+                    if gpu.bdf and gpu.serial.isascii() and gpu.serial.isalnum())
 
 
 def _give(system: System) -> None:

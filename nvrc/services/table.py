@@ -120,7 +120,7 @@ METRICS = Service(
     name="nvrc-metrics", step="supervise", path=paths.METRICS, privileges=rows.METRICS,
     code="E_METRICS", stall_code="E_METRICS",
     args=(Words(("--port", "{port}")), Words(("--driver-root", "{driver_root}"), only_with="driver_root"),
-          Words(("--gpus",), only_with="gpus")),
+          Words(("--gpus",), only_with="gpus"), Words(("--serials", "{serials}"), only_with="serials")),
     importance=Importance.HELPER, oom_score_adj=SPARED, restart=Restart.BOUNDED, lost_code="E_METRICS",
     meanings=((errno.EADDRINUSE, "another program listens there"),))
 

@@ -174,6 +174,8 @@ def test_both_processes_together_take_little(seen: Seen) -> None:
 def test_one_that_is_frozen_and_killed_comes_back(seen: Seen) -> None:
     assert seen.last("nvrc_service_restarts_total", service="nvrc-metrics") == 1
     assert not [line for line in seen.lines if "E_METRICS" in line]
+    gpus = {dict(labels)["bus_id"]: dict(labels)["serial"] for name, labels in seen.pages[-1] if name == "nvrc_gpu_state"}
+    assert all(gpus[bdf] for bdf in (HELD, LOST)), "which of the lost one the library tells no more"
 
 
 def test_the_host_reads_the_status_over_a_hybrid_vsock(seen: Seen) -> None:

@@ -62,3 +62,13 @@ def test_a_gpu_that_the_library_lists_no_more_keeps_its_serial_number(tmp_path: 
     assert value(after, "nvrc_gpu_up", **labels) is None
     for page in (before, after):
         assert value(page, "nvrc_gpu_state", **labels, state="lost") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="PID 1 answers root")
+def test_one_that_starts_after_the_gpu_was_lost_has_its_serial_number_from_pid_1(tmp_path: Path) -> None:
+    nvml = NvmlChild(nobody, 60.0)
+    watcher = Watcher(nvml, None, lambda: 0.0, control=str(tmp_path / "control"), report_path=str(tmp_path / "none"), serials={BDF: SERIAL})
+    nvml.latest = {"gpus": []}
+    with answering(tmp_path / "control", 1):
+        page = watcher.page()
+    assert value(page, "nvrc_gpu_state", gpu=UUID, bus_id=BDF, serial=SERIAL, state="lost") == 1

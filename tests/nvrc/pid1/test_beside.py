@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from fakes.daemons import Stage
 from nvrc.machine.privileges import METRICS_ACCOUNT
 from nvrc.machine.system import Node
+from nvrc.nvml.answers import NvmlGpu
 from nvrc.pid1.beside import start_metrics
 from nvrc.vocabulary import paths
 
@@ -50,3 +52,11 @@ def test_where_nothing_was_written_it_starts_without(stage: Stage) -> None:
     os.unlink(stage.system.real_path(paths.REPORT))
     start_metrics(stage.system, stage.facts(cmdline="nvrc.metrics=9400"))
     assert stage.commands == [f"{paths.METRICS} --port 9400 --gpus"]
+
+
+def test_it_is_given_the_serial_numbers_that_are_words(stage: Stage) -> None:
+    told = ("1650123", "", "a b", "x,0000:41:00.0=y", "\u0661", "X7")
+    facts = replace(stage.facts(cmdline="nvrc.metrics=9400"), gpus=tuple(
+        NvmlGpu(number, f"0000:{40 + number}:00.0", "", "", number, "", serial) for number, serial in enumerate(told)))
+    start_metrics(stage.system, facts)
+    assert stage.commands == [f"{paths.METRICS} --port 9400 --gpus --serials 0000:40:00.0=1650123,0000:45:00.0=X7"]
