@@ -132,8 +132,10 @@ def open_library(driver_root: str) -> Read:  # pragma: no cover - in the child o
     from guest_cdi.host import LinuxHost
     from guest_cdi.nvml import load
     from nvrc.beside.gpus import read_machine
+    from nvrc.beside.zeros import give_back
 
     library, *_others = Tree(LinuxHost(), driver_root or "/").find_libraries(NVML)
     nvml = load(library)
     nvml.nvmlInit()
+    give_back(library)
     return lambda: read_machine(nvml)

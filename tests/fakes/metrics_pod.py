@@ -51,7 +51,10 @@ def describe(index: int, numbers: tuple[int, int, int, tuple[int, int], int, int
             f"used={used} nvlinks-down={down}")
 
 
+# MiB of zeros that NVIDIA's own library writes when it starts.
+TABLE_MIB = 14
 EVENTS = (
+    f"append {NVML} table {TABLE_MIB}",
     *(describe(index, numbers) for index, numbers in enumerate(TOLD.values())),
     BOOT_OVER, "await nvrc-metrics 60000", "sleep 15000",
     describe(1, WORSE[LOST]), "sleep 18000", "census",

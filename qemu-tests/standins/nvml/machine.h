@@ -12,7 +12,7 @@
 
 #include "abi.h"
 
-enum { MAX_GPUS = 32, MAX_MIG = 16, MAX_FAULTS = 64, MAX_MEM_CLOCKS = 8, MIG_SLICES = 8 };
+enum { MAX_GPUS = 32, MAX_MIG = 16, MAX_FAULTS = 64, MAX_MEM_CLOCKS = 8, MIG_SLICES = 8, MAX_TABLE = 32 };
 enum { MIG_OFF = 0, MIG_ON = 1, MIG_UNSUPPORTED = 2 };
 
 struct gpu_instance {
@@ -68,6 +68,7 @@ struct machine {
 	bool cc_supported;
 	unsigned environment, feature, devtools, multigpu, cpu, gpus_capable, ready;
 	unsigned long long key_rotation;
+	unsigned table;                         /* MiB of zeros that init writes */
 	char nodes[PATH_MAX], log[PATH_MAX], state[PATH_MAX], door[PATH_MAX];
 	unsigned gpu_count;
 	struct gpu gpus[MAX_GPUS];

@@ -401,6 +401,11 @@ static const char *on_cuda(char **words)
 	return words[0] && !words[1] && small(words[0], &machine.cuda) ? NULL : "wants one number, e.g. 13000";
 }
 
+static const char *on_table(char **words)
+{
+	return words[0] && !words[1] && small(words[0], &machine.table) && machine.table <= MAX_TABLE ? NULL : "wants one number, 32 at most";
+}
+
 /* Paths of a description are relative to the folder it lies in. */
 static const char *place(char *target, char **words, const char *directory)
 {
@@ -411,7 +416,7 @@ static const char *place(char *target, char **words, const char *directory)
 }
 
 static const struct directive { const char *name; const char *(*run)(char **words); } DIRECTIVES[] = {
-	{ "driver", on_driver }, { "nvml", on_nvml }, { "cuda", on_cuda }, { "cc", on_cc }, { "gpu", on_gpu },
+	{ "driver", on_driver }, { "nvml", on_nvml }, { "cuda", on_cuda }, { "table", on_table }, { "cc", on_cc }, { "gpu", on_gpu },
 	{ "instance", on_instance }, { "mig", on_mig }, { "clear", on_clear }, { "set", on_set },
 	{ "fail", on_fail }, { "hang", on_hang }, { "crash", on_crash }, { "delay", on_delay },
 	{ NULL, NULL },

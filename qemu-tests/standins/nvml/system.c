@@ -53,10 +53,20 @@ static void detach(void)
 	}
 }
 
+/* As the real one clears its table of GPUs: pages of its own from then on, with nothing in them. */
+static void clear_table(void)
+{
+	static char table[MAX_TABLE << 20];
+
+	explicit_bzero(table, (size_t)machine.table << 20);
+}
+
 static int start(struct call *call)
 {
 	int code = call->answer;
 
+	if (code == GO_ON && init_count == 0)
+		clear_table();
 	if (code == GO_ON)
 		code = init_count == 0 ? attach() : NVML_SUCCESS;
 	if (code == NVML_SUCCESS)

@@ -23,7 +23,7 @@ sys.path[:0] = ["/src"]
 
 from importlib import import_module  # noqa: E402
 
-for wanted in ("psutil", "nvrc.beside.main"):
+for wanted in ("psutil", "nvrc.beside.main", "nvrc.beside.zeros"):  # the last one by the child alone
     import_module(wanted)
 import_module("nvrc.beside.links").messages()
 with open("/src/frozen.txt", encoding="utf-8") as listing:
