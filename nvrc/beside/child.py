@@ -80,11 +80,8 @@ class NvmlChild:
             self._fail(now_s)
         elif self._piece.endswith(b"\n"):
             line, self._piece, self._asked_s = self._piece, b"", None
-            try:
-                answer = json.loads(line)
-            except ValueError:
-                answer = None
-            if isinstance(answer, dict) and "gpus" in answer:
+            answer = _answer_of(line)
+            if answer is not None:
                 self.latest, self.told_s, self.is_up, self._pause_s = answer, now_s, True, PAUSE_S
             else:
                 self._fail(now_s)
@@ -106,6 +103,16 @@ class NvmlChild:
     def _reap(self) -> None:
         if os.waitpid(self._pid, os.WNOHANG)[0]:
             self._pid = 0
+
+
+def _answer_of(line: bytes) -> Answer | None:
+    """What comes out of a process with NVIDIA's library in it may be anything."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    gpus = found.get("gpus") if isinstance(found, dict) else None
+    return found if isinstance(gpus, list) and all(isinstance(gpu, dict) for gpu in gpus) else None
 
 
 def _keep_only(talking: socket.socket) -> socket.socket:  # pragma: no cover - in the child only

@@ -14,6 +14,8 @@ from nvrc.beside.families import Sample
 MHZ, MILLI = 1_000_000, 1000
 FABRIC = {0: "unsupported", 1: "not-started", 2: "in-progress", 3: "completed"}
 MOST_LINKS = 18  # of an NVLink generation, as nvml.h has it
+# "Not available", as NVML says it in a number of 32 bits and of 64.
+NO_VALUE = (0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
 Answer = Mapping[str, object]
 
 
@@ -122,7 +124,7 @@ def _of_gpu(gpu: Answer, place: tuple[str, str, str]) -> Iterator[Sample]:
         ("uncorrected", "nvrc_gpu_ecc_errors_total", 1, ("uncorrected",)),
     ):
         value = gpu.get(key)
-        if isinstance(value, int):
+        if isinstance(value, int) and 0 <= value < NO_VALUE[-1] and value not in NO_VALUE:
             yield Sample(family, value * factor, (*place, *more))
     links = gpu.get("links")
     if isinstance(links, list) and links:

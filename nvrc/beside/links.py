@@ -12,6 +12,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from nvrc.beside.families import Sample
 
@@ -29,7 +30,7 @@ COUNTERS = tuple((f"{prefix}_{what}", "Q") for what in ("packets", "bytes", "err
 FAMILIES = {int(socket.AF_INET): "ipv4", int(socket.AF_INET6): "ipv6"}
 PIECE = 1 << 16
 PATIENCE_S = 1.0
-MOST_LINKS = 256  # that changes are counted for; containers may make and remove any number
+MOST_LINKS = 256  # that are told, and that changes are counted for; containers may make and remove any number
 
 Message = Mapping[str, object]
 
@@ -79,7 +80,7 @@ class Links:
 
     def samples(self) -> Iterator[Sample]:
         names = dict[int, str]()
-        for message in self._ask(RTM_GETLINK):
+        for message in islice(self._ask(RTM_GETLINK), MOST_LINKS):
             name = str(attribute(message, "IFLA_IFNAME"))
             names[_number(message.get("index"))] = name
             flags = _number(message.get("flags"))

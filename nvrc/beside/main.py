@@ -26,6 +26,7 @@ from nvrc.vocabulary import paths
 
 EVERY_S = 15.0
 TICK_S = 1.0
+FRESH_S = 0.5
 PATIENCE_S = 1.0
 NICE = 10
 READY = "serving metrics on port"
@@ -140,7 +141,7 @@ def run(
     settle()
     nvml = NvmlChild(lambda: open_library(driver_root), every_s, deadline_s) if has_gpus else None
     watcher = Watcher(nvml, links, time.monotonic, serials=serials)
-    server = watcher.server = Server(listener, watcher.page, time.monotonic)
+    server = watcher.server = Server(listener, kept(watcher.page, time.monotonic), time.monotonic)
     server.watch(links, links.heard)
     print(f"{READY} {port}", flush=True)
     following = Following(server, nvml, time.monotonic) if nvml else None
@@ -148,6 +149,19 @@ def run(
         if following is not None:
             following.tick()
         server.serve(TICK_S)
+
+
+def kept(make: Callable[[], bytes], now: Callable[[], float]) -> Callable[[], bytes]:
+    """A page for all who ask within half a second, so that neither this process nor PID 1 works for a flood of them."""
+    page, made_s = b"", -FRESH_S
+
+    def give() -> bytes:
+        nonlocal page, made_s
+        if now() - made_s >= FRESH_S:
+            page, made_s = make(), now()
+        return page
+
+    return give
 
 
 def settle() -> None:

@@ -160,6 +160,15 @@ def lies() -> Read:
     return lambda: {"nothing": 1}
 
 
+def lists_what_is_no_gpu() -> Read:
+    return lambda: {"gpus": ["x"]}
+
+
+def nests() -> Read:
+    os.write(3, b"[" * 100_000 + b"\n")  # its pipe
+    return good()
+
+
 def cannot_open() -> Read:
     raise RuntimeError("no library")
 
@@ -208,7 +217,7 @@ def test_one_process_answers_again_and_again(child: MakeChild) -> None:
 
 @pytest.mark.worker
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("read", [crashes, lies, cannot_open, floods], ids=lambda read: read.__name__)
+@pytest.mark.parametrize("read", [crashes, lies, lists_what_is_no_gpu, nests, cannot_open, floods], ids=lambda read: read.__name__)
 def test_one_that_fails_is_replaced_each_time_later(child: MakeChild, read: Callable[[], Read]) -> None:
     one = child(read)
     now = 1.0

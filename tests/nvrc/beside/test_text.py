@@ -15,7 +15,7 @@ from nvrc.beside import guest
 from nvrc.beside.families import BY_NAME, COUNTER, FAMILIES, Sample, render
 from nvrc.beside.gpus import of_gpus
 from nvrc.beside.init_state import of_report, of_status
-from nvrc.beside.main import main
+from nvrc.beside.main import FRESH_S, kept, main
 from nvrc.report.report import ConfidentialRecord, Report, StepRecord
 from nvrc.report.status import ServiceRecord, ServiceState, Status, XidRecord
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
@@ -104,6 +104,33 @@ def test_what_the_library_does_not_tell_is_left_out() -> None:
     assert value(text, "nvrc_gpus_ready") == 1
     assert value(text, "nvrc_cc_feature") is None
     assert value(text, "nvrc_gpu_up", gpu="", bus_id="", serial="") == 0
+
+
+@pytest.mark.parametrize("number", [0xFFFFFFFF, (1 << 64) - 1, 1 << 64, -1, 10 ** 400, 1.5, math.nan, "7", None])
+def test_a_number_that_is_none_is_left_out(number: object) -> None:
+    """NVML has numbers that mean "not available"; others can only come of a library that went wrong."""
+    text = render(of_gpus({"gpus": [{"up": True, "power": number, "used": number, "corrected": number, "temperature": 40}]}))
+    gpu = {"gpu": "", "bus_id": "", "serial": ""}
+    assert value(text, "nvrc_gpu_power_watts", **gpu) is None
+    assert value(text, "nvrc_gpu_memory_bytes", **gpu, kind="used") is None
+    assert value(text, "nvrc_gpu_ecc_errors_total", **gpu, kind="corrected") is None
+    assert value(text, "nvrc_gpu_temperature_celsius", **gpu) == 40
+
+
+def test_a_flood_of_scrapes_is_one_page_for_half_a_second() -> None:
+    made, clock = list[float](), [0.0]
+
+    def make() -> bytes:
+        made.append(clock[0])
+        return b"%d" % len(made)
+
+    give = kept(make, lambda: clock[0])
+    assert [give() for _ in range(1000)] == [b"1"] * 1000
+    clock[0] = FRESH_S - 0.01
+    assert give() == b"1"
+    clock[0] = FRESH_S
+    assert give() == b"2"
+    assert made == [0.0, FRESH_S]
 
 
 def test_pressure_and_kills_are_read_as_the_kernel_writes_them(tmp_path: Path) -> None:
