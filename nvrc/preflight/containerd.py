@@ -16,6 +16,7 @@ CONFIG = "/etc/containerd/config.toml"
 CRI = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
 NEEDED, FOR_EROFS = (2, 1), (2, 2)
 PROGRAMS = ("/usr/bin/containerd", "/usr/local/bin/containerd", "/opt/kata/bin/containerd")
+CDI = ("/var/run/cdi", "/etc/cdi")
 KATA_DEPLOY = "/opt/kata/containerd/config.d"
 NO_CONTAINERD = "no configuration of containerd on this host"
 
@@ -89,12 +90,12 @@ def judge_cdi(host: Host) -> Iterator[Judgement]:
     if not config.documents:
         yield unused(NO_CONTAINERD)
         return
-    told = [
-        value
-        for document in config.documents
-        for plugin in CRI
-        if isinstance(value := dig(document, "plugins", plugin, "enable_cdi"), bool)
-    ]
+    told = [value for value in _told(config, "enable_cdi") if isinstance(value, bool)]
+    folders = [tuple(map(_folder, rows(value))) for value in _told(config, "cdi_spec_dirs") if value is not None]
+    if folders and not {*folders[-1]} & {*CDI}:
+        told_folders, ours = ", ".join(folders[-1]) or "nothing", " or ".join(CDI)
+        yield bad(f"cdi_spec_dirs has {told_folders}; the node's documents are in {ours}")
+        return
     version = version_of(host)
     if told:
         yield (
@@ -110,6 +111,16 @@ def judge_cdi(host: Host) -> Iterator[Judgement]:
             if version >= (2, 0)
             else bad("enable_cdi is not set, and off by default before containerd 2.0")
         )
+
+
+def _told(config: Config, key: str) -> Iterator[object]:
+    return (dig(document, "plugins", plugin, key) for document in config.documents for plugin in CRI)
+
+
+def _folder(path: object) -> str:
+    """/run is /var/run."""
+    place = str(path).rstrip("/")
+    return f"/var{place}" if place.startswith("/run/") else place
 
 
 def judge_annotations(host: Host) -> Iterator[Judgement]:

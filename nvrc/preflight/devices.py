@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nvrc.hardware.topology import NVIDIA, PciFunction
+from nvrc.preflight.containerd import CDI
 from nvrc.preflight.host import Host, dig, rows
 from nvrc.preflight.row import Judgement, bad, good, unknown, unused, warning
 
 PCI = "/sys/bus/pci/devices"
-CDI = ("/var/run/cdi", "/etc/cdi")
 VFIO_DRIVERS = ("vfio-pci", "nvgrace-gpu-vfio-pci")
 HOST_DRIVERS = ("nvidia", "nouveau", "nvidia_drm", "nova_core")
 DMA_LIMIT = "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit"

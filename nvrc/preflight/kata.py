@@ -12,7 +12,7 @@ from nvrc.params.parse import Settings, parse
 from nvrc.preflight.containerd import kata_runtimes
 from nvrc.preflight.devices import devices
 from nvrc.preflight.host import Host, dig, table
-from nvrc.preflight.kata_merge import Merged, merge
+from nvrc.preflight.kata_merge import Merged, merge, misfits
 from nvrc.preflight.row import Judgement, bad, good, unknown, unused, warning
 from nvrc.vocabulary.errors import NvrcError
 
@@ -97,16 +97,25 @@ def _installed(host: Host, folder: str, depth: int) -> Iterator[str]:
 
 def judge_classes(host: Host) -> Iterator[Judgement]:
     lost = [
-        (name, one.config) for name, one in kata_runtimes(host).items() if one.config and not host.exists(one.config)
+        f"containerd's runtime {name} names {one.config}, which {_lack(host, one.config)}"
+        for name, one in kata_runtimes(host).items()
+        if one.config and _lack(host, one.config)
     ]
-    yield from (bad(f"containerd's runtime {name} names {path}, which is missing") for name, path in lost)
     found = classes(host)
+    lost += [f"class {one.name}: {misfit}" for one in found for misfit in misfits(one.hypervisor)]
+    yield from map(bad, lost)
     if not found:
         yield bad(
             "no configuration of a Kata class was found: containerd names none, and there is none below " + DEFAULTS
         )
     elif not lost:
         yield good(f"{len(found)} classes: {', '.join(one.name for one in found)}")
+
+
+def _lack(host: Host, path: str) -> str:
+    if not host.exists(path):
+        return "is missing"
+    return "" if host.is_file(path) or path in host.refused else "is not a file"
 
 
 def judge_drop_ins(host: Host) -> Iterator[Judgement]:

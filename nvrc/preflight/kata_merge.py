@@ -9,13 +9,22 @@ fails every pod.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from nvrc.preflight.host import Host
 
 Table = dict[str, object]
 OF_TABLES = ("hypervisor", "agent")
+# Of keys below [hypervisor.*]: both runtimes decode into fields of these types, and a pod is refused where they cannot.
+TYPES: Mapping[str, tuple[type, str]] = {
+    "default_memory": (int, "a number"),
+    "pcie_root_port": (int, "a number"),
+    "cold_plug_vfio": (str, "a text"),
+    "kernel_params": (str, "a text"),
+    "sev_snp_guest": (bool, "true or false"),
+    "confidential_guest": (bool, "true or false"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,13 @@ def merge(host: Host, path: str, *, is_rust: bool) -> Merged | None:
         taken.append(entry)
         (_merge_rust if is_rust else _apply_go)(merged, drop_in)
     return Merged(merged, tuple(taken), tuple(problems))
+
+
+def misfits(hypervisor: Mapping[str, object]) -> Iterator[str]:
+    for key, (kind, words) in TYPES.items():
+        value = hypervisor.get(key)
+        if value is not None and type(value) is not kind:
+            yield f"{key} = {value!r}, and the runtime stops at what is not {words}"
 
 
 def _copy(value: Mapping[str, object]) -> Table:

@@ -55,6 +55,10 @@ def judge_get(host: Host) -> Iterator[Judgement]:
     if config is None:
         yield bad(wrong) if wrong else unused(NO_KUBELET)
         return
+    told = table(config.get("featureGates")).items()
+    if no_gates := ", ".join(f"{name} = {value!r}" for name, value in told if type(value) is not bool):
+        yield bad(f"featureGates has {no_gates}; kubelet does not start with what is not true or false")
+        return
     is_on, version = gates(host).get(GET), version_of(host)
     if is_on is not None:
         yield good(f"{GET} is on") if is_on else bad(f"{GET} is off: the runtime cannot ask which devices a pod has")

@@ -102,6 +102,7 @@ WRONG: dict[str, tuple[str, str, Change]] = {
     "label not ready": ("labels", "cc.ready.state is false in mode on", lambda h: h.label(cc_ready_state="false")),
     "label containers": ("labels", "is container", lambda h: h.label(gpu_workload_config="container")),
     "gate off": ("kubelet-get", "is off: the runtime cannot ask", lambda h: h.replace(KUBELET, "Get: true", "Get: false")),
+    "gate in words": ("kubelet-get", "kubelet does not start", lambda h: h.replace(KUBELET, "Get: true", 'Get: "true"')),
     "kubelet yaml": ("kubelet-get", "cannot be read as YAML", lambda h: h.put(KUBELET, "a: [")),
     "image gate off": ("kubelet-image-class", "is off", lambda h: h.replace(KUBELET, "CriApi: true", "CriApi: false")),
     "short timeout": ("kubelet-timeout", "is 120 s", lambda h: h.replace(KUBELET, "20m0s", "2m")),
@@ -114,10 +115,16 @@ WRONG: dict[str, tuple[str, str, Change]] = {
     "old containerd": ("containerd-version", "containerd is 2.0", lambda h: h.node.update(
         status={"nodeInfo": {"containerRuntimeVersion": "containerd://2.0.4"}})),
     "cdi off": ("containerd-cdi", "enable_cdi = false", lambda h: h.replace("/etc/containerd/config.toml", "cdi = true", "cdi = false")),
+    "cdi elsewhere": ("containerd-cdi", "the node's documents are in", lambda h: h.replace(
+        "/etc/containerd/config.toml", "cdi = true", 'cdi = true\ncdi_spec_dirs = ["/opt/cdi"]')),
     "no annotations": ("containerd-runtime", "passes no io.katacontainers annotation", lambda h: h.replace(KATA_DEPLOY, "io.katacontainers.*", "x")),
     "host devices": ("containerd-runtime", "lacks privileged_without_host_devices",
                      lambda h: h.replace(KATA_DEPLOY, "devices = true", "devices = false")),
     "class gone": ("kata-classes", "which is missing", lambda h: h.remove(GO_CONFIG)),
+    "class is a folder": ("kata-classes", "which is not a file", lambda h: (h.remove(GO_CONFIG), h.path(GO_CONFIG).mkdir())),
+    "memory in words": ("kata-classes", "default_memory = '8192', and the runtime stops", lambda h: h.replace(
+        RUST_CONFIG, "default_memory = 8192", 'default_memory = "8192"')),
+    "list of parameters": ("kata-classes", "kernel_params = ['quiet']", lambda h: h.put(f"{GO}/config.d/9", '[hypervisor.qemu]\nkernel_params = ["quiet"]\n')),
     "stray file": ("kata-drop-ins", "pod.yaml cannot be read as TOML", lambda h: h.put(f"{GO}/config.d/pod.yaml", "kind: Pod\n")),
     "backup": ("kata-drop-ins", "not a drop-in by its name", lambda h: h.put(f"{GO}/config.d/50-nvrc.toml~", "")),
     "link under rust": ("kata-drop-ins", "not a regular file", lambda h: h.link(f"{RUST}/config.d/60.toml", "50-nvrc.toml")),
