@@ -62,7 +62,7 @@ def test_every_query_names_metrics_and_labels_that_exist(name: str, expr: str) -
 
 @pytest.mark.parametrize(("name", "expr"), EXPRESSIONS, ids=[name for name, _expr in EXPRESSIONS])
 def test_words_of_states_are_those_that_are_told(name: str, expr: str) -> None:
-    known = {"lost", "failed", "revoked", "completed", *(state.value for state in State)}
+    known = {"attached", "lost", "failed", "revoked", "completed", *(state.value for state in State)}
     for words in re.findall(r'state=~?"([^"]*)"', expr):
         assert set(words.split("|")) <= known, name
 
@@ -71,7 +71,7 @@ def test_counters_are_asked_for_their_growth_only() -> None:
     for name, expr in EXPRESSIONS:
         for metric in re.findall(r"\b(nvrc_\w+_total)\b", expr):
             assert BY_NAME[metric].kind == "counter"
-            assert re.search(rf"(rate|increase)\({metric}", expr) or "restarts" in metric, name
+            assert re.search(rf"(rate|increase)\({metric}", expr) or name.endswith(" since the boot"), name
 
 
 def test_texts_of_alerts_use_labels_that_the_query_keeps() -> None:
@@ -99,10 +99,28 @@ def test_the_dashboard_is_one_that_grafana_imports() -> None:
 def test_a_table_is_asked_for_as_one() -> None:
     """Otherwise each series is a table of its own, of which one is shown."""
     tables = [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] == "table"]
-    assert len(tables) == 2
+    assert [panel["title"] for panel in tables] == ["GPUs", "Troubles", "Hosts: missing conditions"]
     for panel in tables:
         assert all(target["format"] == "table" and target["instant"] for target in panel["targets"]), panel["title"]
         assert [one["id"] for one in panel["transformations"]] == ["organize"]
+
+
+def test_a_number_has_its_own_thresholds() -> None:
+    """Grafana's are green, and red from 80: one lost GPU of a fleet would be green."""
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        if panel["type"] == "stat":
+            first, *others = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+            assert first["value"] is None, panel["title"]
+            assert all(one["value"] == 1 for one in others), panel["title"]
+
+
+def test_legends_name_vm_and_place_and_fit_a_line() -> None:
+    """A UUID has forty characters; which GPU of a VM it is says the bus id, and which board the table of GPUs."""
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel["targets"]:
+            labels = set(re.findall(r"{{(\w+)}}", target.get("legendFormat", "")))
+            assert not labels & {"gpu", "serial"}, panel["title"]
+            assert "bus_id" not in labels or "instance" in labels, panel["title"]
 
 
 def test_units_and_manifest_call_what_there_is() -> None:
