@@ -39,13 +39,39 @@ def make_tdvf(texts: bytes = NEW, *, packed: bool = True, sections: Sequence[Row
     driver = LZMA + struct.pack("<HH", 24, 1) + volume
     image[VARIABLES + 0x100:VARIABLES + 0x100 + len(driver)] = driver
     image[VARIABLES + 0x10:VARIABLES + 0x20] = LZMA  # as the code that unpacks has it
-    told = struct.pack("<4sIII", b"TDVF", 16 + 32 * len(sections), version, len(sections))
-    told += b"".join(struct.pack("<IIQQII", *row) for row in sections)
+    told = metadata(sections, version)
     image[-0x2000:-0x2000 + len(told)] = told
-    rows = b"".join(data + struct.pack("<H", len(data) + 18) + guid for guid, data in (
-        (METADATA, struct.pack("<I", 0x2000)), (uuid.UUID(int=7).bytes_le, b"another")))
+    finish(image, (METADATA, struct.pack("<I", 0x2000)), (uuid.UUID(int=7).bytes_le, b"another"))
+    return bytes(image)
+
+
+def metadata(sections: Sequence[Row], version: int = 1) -> bytes:
+    told = struct.pack("<4sIII", b"TDVF", 16 + 32 * len(sections), version, len(sections))
+    return told + b"".join(struct.pack("<IIQQII", *row) for row in sections)
+
+
+def finish(image: bytearray, *entries: tuple[bytes, bytes]) -> None:
+    """The table at the end: each entry's data, its length, its GUID."""
+    rows = b"".join(data + struct.pack("<H", len(data) + 18) + guid for guid, data in entries)
     table = rows + struct.pack("<H", len(rows) + 18) + FOOTER
     image[-32 - len(table):-32] = table
+
+
+# A firmware of which others published the MRTD: google/gce-tcb-verifier, testing/fakeovmf. All of it is zeros but a table
+# and metadata, which are of SEV, too. Theirs say 0 bytes for the variables, which QEMU refuses and nothing measures.
+PUBLISHED_SIZE, _SEV_METADATA, _SEV_RESET = 2 << 20, "dc886566-984a-4798-a75e-5585a7bf67cc", "00f771de-1a7e-4fcb-890e-68c77e2fb44e"
+PUBLISHED_SECTIONS: tuple[Row, ...] = (
+    (0x20000, 0x1E0000, 0xFFE20000, 0x1E0000, 0, 1), (0, 0x20000, 0xFFE00000, 0x20000, 1, 0), (0, 0, 0x810000, 0x10000, 3, 0),
+    (0, 0, 0x80B000, 0x2000, 3, 0), (0, 0, 0x809000, 0x2000, 2, 0), (0, 0, 0x800000, 0x6000, 3, 0))
+PUBLISHED_MRTD = "6e540be4917f24f74cc3292b59803d06dc7c38eb4a3c1fd6be9c735ba74bb7a23e25f98da94779d17508b243e4fb582b"
+
+
+def make_published_tdvf() -> bytes:
+    image, at, told = bytearray(PUBLISHED_SIZE), 0x110, metadata(PUBLISHED_SECTIONS)
+    image[at:at + len(told)] = told
+    finish(image, (METADATA, struct.pack("<I", PUBLISHED_SIZE - at)),
+           (uuid.UUID(_SEV_METADATA).bytes_le, struct.pack("<I", PUBLISHED_SIZE)),
+           (uuid.UUID(_SEV_RESET).bytes_le, struct.pack("<I", 0xFF0000FF)))
     return bytes(image)
 
 

@@ -105,8 +105,11 @@ def _section(path: Path, data: bytes, at: int) -> Section:
         raise _wrong(path, f"its TDX metadata have a section of type {kind}, which QEMU refuses")
     if address % PAGE or size % PAGE or not size or size > len(data) + _MOST_UNPACKED:
         raise _wrong(path, f"its TDX section at {address:#x} is not of whole pages")
-    if raw != (size if is_copied else 0) or (attributes & EXTENDED and not is_copied) or offset + raw > len(data):
+    if raw != (size if is_copied else 0) or (attributes & EXTENDED and not is_copied):
         raise _wrong(path, f"its TDX section at {address:#x} has {raw:#x} bytes in the file and {size:#x} in memory")
+    if offset + raw > len(data):
+        raise _wrong(path, f"its TDX section at {address:#x} ends at byte {offset + raw:#x} of a file of "
+                     f"{len(data):#x} (probably OVMF_CODE, which lacks the variables)")
     return Section(offset=offset, raw=raw, address=address, size=size, kind=kind, attributes=attributes)
 
 

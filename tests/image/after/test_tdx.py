@@ -2,7 +2,9 @@
 """Measurements of TDX: against a second computation, registers of guests that others published, and wrong firmware and kernels.
 
 The two quotes are of real guests (Dstack-TEE/dstack, verifier/fixtures: quote-report.json, tdx-lite-getquote.json), the
-log with its registers is Trustee's (deps/eventlog, CCEL_data_ovmf), whose firmware drew no line in RTMR[1] yet.
+log with its registers is Trustee's (deps/eventlog, CCEL_data_ovmf), whose firmware drew no line in RTMR[1] yet. The
+MRTD is google/gce-tcb-verifier's (verify/verifytest, CleanTdxExampleMeasurement), the event of a command line is
+of a guest, too (oasisprotocol/cli, build/measurement/tdx_qemu_test.go).
 """
 
 from __future__ import annotations
@@ -67,6 +69,25 @@ def test_the_second_computation_replays_a_published_log() -> None:
         "4230f84885a6f3f305e91a1955045398bd9edd8ffd2aaf2aab8ad3ac53476c4ac82a3675ef559c4ae949a06e84119fc2",
         "b15af9286108d3d8c9f794a51409e55bad6334f5d96a1e4469f8df2d75fd69aac648d939e13daf6800e82e6c1f6628c4")]).hex() == (
         "94eaf7a7bf398ed8d888c91057ae0261802e4f3df084213a76ca7f0b5055ac9d2241de43cd58d9e8b49c503bbf25f34a")
+
+
+def test_the_mrtd_that_others_published(tmp_path: Path) -> None:
+    path, firmware = tmp_path / "published", second.make_published_tdvf()
+    assert tdvf.measure_firmware(path, firmware).hex() == second.PUBLISHED_MRTD
+    assert second.mrtd(firmware, second.PUBLISHED_SECTIONS).hex() == second.PUBLISHED_MRTD
+    at = len(firmware) // 2
+    assert tdvf.measure_firmware(path, firmware[:at] + b"\1" + firmware[at + 1:]).hex() != second.PUBLISHED_MRTD
+
+
+@pytest.mark.parametrize(("line", "event"), [
+    ("console=ttyS0 oasis.stage2.roothash=0c3e6c3235d0f04e68b3bac64e6da3766063d13d689cc3dda006e68bd6d61ce1 oasis.stage2.hash_offset=20230144",
+     "cafcc332a983b2e8e8b50aec8398e82a61c36cc4b6fa3a40e18c294611306c06f70facf7ca8a348acd16c787c3751574"),
+    ("foo bar", "ae062a0d46d7899081d8068d40d5035c134c77f789c7f894c4b5d92297731bbe53b41b7868edb686ba85757a9e12c5bf"),
+])
+def test_events_of_command_lines_that_others_published(line: str, event: str) -> None:
+    found = tdx.options_digest(line)
+    assert found is not None
+    assert found.hex() == event
 
 
 @pytest.mark.parametrize(("firmware", "initrd", "line", "options"), [
@@ -153,7 +174,8 @@ WRONG: dict[str, tuple[Callable[[], bytes], str]] = {
     "no pages": (lambda: second.make_tdvf(sections=[(0, 0, 0, 0x1001, 3, 0)]), "is not of whole pages"),
     "no size": (lambda: second.make_tdvf(sections=[(0, 0, 0, 0, 3, 0)]), "is not of whole pages"),
     "huge": (lambda: second.make_tdvf(sections=[(0, 0, 0, 1 << 40, 3, 0)]), "is not of whole pages"),
-    "beyond": (lambda: second.make_tdvf(sections=[(0x27000, 0x2000, 0, 0x2000, 0, 1)]), "has 0x2000 bytes in the file"),
+    "beyond": (lambda: second.make_tdvf(sections=[(0x27000, 0x2000, 0, 0x2000, 0, 1)]), "at 0x0 ends at byte 0x29000 of a file of 0x28000"),
+    "code without variables": (lambda: second.make_tdvf()[second.VARIABLES:], "ends at byte 0x28000 of a file of 0x20000"),
     "less": (lambda: second.make_tdvf(sections=[(0, 0x1000, 0, 0x2000, 0, 1)]), "0x1000 bytes in the file and 0x2000 in memory"),
     "measured zeros": (lambda: second.make_tdvf(sections=[(0, 0, 0, 0x1000, 3, 1)]), "0x0 bytes in the file and 0x1000 in memory"),
     "none": (lambda: second.make_tdvf(sections=[]), "damaged or of another version"),
