@@ -159,11 +159,11 @@ ACTIONS = tuple(bytes.fromhex(text) for text in (
 
 
 def quote(guest: Told, *, version: int = 4, config: bytes = bytes(48), attributes: int = 0) -> bytes:
-    """Version 5 says the type and size of the body before it."""
+    """Version 5 says the type and size of the body before it; the size of the signature is behind it."""
     body = bytearray(584)
-    body[120], body[128:136] = attributes, bytes.fromhex("e742060000000000")
+    body[120:128], body[128:136] = attributes.to_bytes(8, "little"), bytes.fromhex("e742060000000000")
     body[136:184], body[184:232] = guest.mr_td, config
     for number, register in enumerate((b"\x10" * 48, guest.rtmr_1, guest.rtmr_2, b"\x13" * 48)):
         body[328 + 48 * number:376 + 48 * number] = register
     header = struct.pack("<HHI", version, 2, 0x81) + bytes(40)
-    return header + (struct.pack("<HI", 2, 584) if version == 5 else b"") + bytes(body) + bytes(100)
+    return header + (struct.pack("<HI", 2, 584) if version == 5 else b"") + bytes(body) + struct.pack("<I", 100) + bytes(100)

@@ -20,6 +20,9 @@ from nvrc_build.ground.errors import BuildError, WrongCallError
 
 SNP_SIZE, SIZE_LIMIT = 1184, 64 << 10
 QUOTE_HEADER, TDX_TEE, TD_BODY = 48, 0x81, 584
+TD_BODIES = ((2, TD_BODY), (3, 648))  # of TDX 1.0 and 1.5, which has more at its end
+TD_MIGRATABLE = 1 << 29
+DEBUGGED = "the guest may be debugged by the host"
 MOST_TRIED = 64
 TYPES = ("EPYC-v4", "EPYC-Rome", "EPYC-Milan", "EPYC-Genoa", "EPYC-Turin")
 Digest = Callable[[Launch], bytes]
@@ -29,12 +32,12 @@ Digest = Callable[[Launch], bytes]
 class Report:
     """`kind`: SEV-SNP or TDX. `bound`: HOST_DATA or MRCONFIGID. `measurement`: of the launch; MRTD for TDX.
 
-    `registers`: RTMRs. `features`: XFAM, as a verifier prints it."""
+    `doubts`: why a verifier refuses it whatever was measured. `registers`: RTMRs. `features`: XFAM, as a verifier prints it."""
 
     kind: str
     measurement: bytes
     bound: bytes
-    is_debug: bool
+    doubts: tuple[str, ...]
     policy: int
     registers: tuple[bytes, ...] = ()
     features: bytes = b""
@@ -46,25 +49,48 @@ def read_report(path: Path) -> Report:
             data = stream.read(SIZE_LIMIT)
     except OSError as wrong:
         raise WrongCallError(f"{path} cannot be read: {wrong.strerror}", "name a report or a quote") from wrong
-    if len(data) >= QUOTE_HEADER + 6 and struct.unpack_from("<H", data)[0] in (4, 5) and data[4] == TDX_TEE:
+    if len(data) >= QUOTE_HEADER + 6 and struct.unpack_from("<H2xI", data) in ((4, TDX_TEE), (5, TDX_TEE)):
         return _quote(path, data)
     if len(data) == SNP_SIZE and 2 <= struct.unpack_from("<I", data)[0] <= 5:
         policy = struct.unpack_from("<Q", data, 8)[0]
         return Report(kind="SEV-SNP", policy=policy, measurement=data[0x90:0xC0], bound=data[0xC0:0xE0],
-                      is_debug=bool(policy & 1 << 19))
+                      doubts=tuple(_doubts(policy, struct.unpack_from("<I", data, 0x30)[0])))
     raise BuildError(f"{path} ({len(data)} bytes) is neither a SEV-SNP report of {SNP_SIZE} bytes nor a TDX quote",
                      "write the report as the guest's configfs-tsm gives it (outblob)")
 
 
+def _doubts(policy: int, level: int) -> Iterator[str]:
+    if policy & 1 << 19:
+        yield DEBUGGED
+    if level:
+        yield f"the report was asked for at VMPL {level}, and verifiers take 0"
+
+
 def _quote(path: Path, data: bytes) -> Report:
-    """Version 5 says the type and size of the body before it."""
-    at = QUOTE_HEADER if struct.unpack_from("<H", data)[0] == 4 else QUOTE_HEADER + 6
-    body = data[at:at + TD_BODY]
-    if len(body) < TD_BODY:
+    """Version 5 says the type and size of the body before it. Behind it are the size of the signature, and that."""
+    at, size = QUOTE_HEADER, TD_BODY
+    if struct.unpack_from("<H", data)[0] == 5:
+        kind, size = struct.unpack_from("<HI", data, at)
+        at += 6
+        if (kind, size) not in TD_BODIES:
+            raise BuildError(f"{path} is a quote with a body of type {kind} and {size} bytes, not one of TDX",
+                             "read it again from configfs-tsm")
+    body, behind = data[at:at + size], data[at + size:]
+    if len(behind) < 4 or len(behind) - 4 < struct.unpack_from("<I", behind)[0]:
         raise BuildError(f"{path} is a TDX quote that is cut short", "read it again from configfs-tsm")
     registers = tuple(body[328 + 48 * index:376 + 48 * index] for index in range(4))
-    return Report(kind="TDX", policy=0, measurement=body[136:184], bound=body[184:232], is_debug=bool(body[120] & 1),
-                  features=body[128:136], registers=registers)
+    return Report(kind="TDX", policy=0, measurement=body[136:184], bound=body[184:232], features=body[128:136],
+                  doubts=tuple(_td_doubts(struct.unpack_from("<Q", body, 120)[0])), registers=registers)
+
+
+def _td_doubts(attributes: int) -> Iterator[str]:
+    """TD attributes: any of the first eight makes a TD one that is not trusted."""
+    if attributes & 1:
+        yield DEBUGGED
+    if attributes & 0xFE:
+        yield f"the guest has the attributes {attributes & 0xFE:#x}, which a trusted one has not"
+    if attributes & TD_MIGRATABLE:
+        yield "the guest may be migrated by the host"
 
 
 def compare(report: Report, launch: Launch, shapes: Sequence[int], *, policy: int, initdata: Initdata | None,
@@ -80,8 +106,7 @@ def bound(report: Report, initdata: Initdata | None) -> Iterator[str]:
     if report.bound != expected:
         whose = "the digest of the initdata" if initdata is not None else "that of a guest without initdata"
         yield f"initdata: {name} is {report.bound.hex()}, and {whose} is {expected.hex()}"
-    if report.is_debug:
-        yield "policy: the guest may be debugged by the host"
+    yield from (f"policy: {what}" for what in report.doubts)
 
 
 def _measurement(report: Report, launch: Launch, shapes: Sequence[int], others: Sequence[tuple[str, Launch]],
@@ -89,7 +114,11 @@ def _measurement(report: Report, launch: Launch, shapes: Sequence[int], others: 
     if any(digest(replace(launch, vcpus=vcpus)) == report.measurement for vcpus in shapes):
         return
     for told, candidate in _candidates(launch, shapes, others):
-        if digest(candidate) == report.measurement:
+        try:
+            is_it = digest(candidate) == report.measurement
+        except BuildError:
+            continue  # what cannot be measured was not started
+        if is_it:
             yield told
             return
     yield (f"measurement: {report.measurement.hex()} is not one of this image; neither another number or model of "

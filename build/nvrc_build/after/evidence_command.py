@@ -99,10 +99,14 @@ def _others(launch: Launch, args: argparse.Namespace) -> Iterator[tuple[str, Lau
         yield (f"command line: the machine was started with {whole!a}, expected {launch.cmdline!a}",
                replace(launch, cmdline=whole))
     for firmware in args.or_firmware:
+        measure.check_file("firmware", firmware, "give --or-firmware a file")
         yield (f"firmware: the machine was started with {firmware}, expected {launch.firmware}",
                replace(launch, firmware=firmware))
     for manifest in sorted((args.out / "images").glob("*/manifest.json")):
-        other = read_inventory(manifest)
+        try:
+            other = read_inventory(manifest)
+        except BuildError:
+            continue  # an image that is damaged or of another version explains nothing
         kernel, initrd = other.folder / "vmlinuz", other.folder / "initrd"
         if kernel.is_file() and kernel != launch.kernel:
             yield f"kernel: that of {other.image}, expected {launch.kernel}", replace(launch, kernel=kernel)

@@ -95,8 +95,8 @@ def image_digest(path: Path, image: bytes) -> bytes:
     hashed = headers + sum(end - start for start, end in sections)
     rest = len(image) - hashed - certificates
     outside = any(not 0 <= start <= end <= len(image) for start, end in (*parts, *sections))
-    if outside or (rest < 0 and hashed < len(image)):
-        raise _no_pe(path, "its parts are outside of it")
+    if outside or (rest < 0 and hashed != len(image)):
+        raise _no_pe(path, "its parts are outside of it, or overlap")
     digest = hashlib.sha384()
     for start, end in (*parts, *sections, *([(hashed, hashed + rest)] if rest > 0 else [])):
         digest.update(view[start:end])

@@ -16,6 +16,7 @@ from pathlib import Path
 from nvrc_build.ground.errors import BuildError, WrongCallError
 
 MOST_VCPUS = 4096
+FIRMWARE_LIMIT = 64 << 20
 _SHAPES = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
 # SNP active and nothing else, as QEMU sets it for a guest without further features.
 GUEST_FEATURES = 0x1
@@ -50,6 +51,10 @@ def snp_digest(launch: Launch) -> bytes:
         raise WrongCallError(f"vCPU type {launch.vcpu_type!r} is unknown",
                              f"known: {', '.join(sorted(vcpu_types.CPU_SIGS))}")
     try:
+        launch.cmdline.encode()
+    except UnicodeEncodeError as wrong:
+        raise WrongCallError("the command line is not UTF-8", "correct --cmdline") from wrong
+    try:
         return bytes(guest.calc_launch_digest(
             SevMode.SEV_SNP, launch.vcpus, signature, str(launch.firmware), str(launch.kernel),
             str(launch.initrd) if launch.initrd is not None else "", launch.cmdline, GUEST_FEATURES))
@@ -62,8 +67,17 @@ def check_launch(launch: Launch) -> None:
     for name, path, remedy in (("firmware", launch.firmware, "give --firmware a file"),
                                ("kernel", launch.kernel, "build the image first, or give --kernel the host's"),
                                ("initrd", launch.initrd, "build the image first")):
-        if path is not None and not path.is_file():
-            raise WrongCallError(f"{name} {path} does not exist", remedy)
+        if path is not None:
+            check_file(name, path, remedy)
+
+
+def check_file(name: str, path: Path, remedy: str) -> None:
+    """Firmware is read whole, and so must be of a size that firmware has."""
+    if not path.is_file():
+        raise WrongCallError(f"{name} {path} does not exist", remedy)
+    if name == "firmware" and path.stat().st_size > FIRMWARE_LIMIT:
+        raise WrongCallError(f"firmware {path} has {path.stat().st_size} bytes; at most {FIRMWARE_LIMIT} are possible",
+                             remedy)
 
 
 def measure_shapes(launch: Launch, shapes: tuple[int, ...], digest: Digest = snp_digest) -> dict[int, bytes]:

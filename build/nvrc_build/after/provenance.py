@@ -91,7 +91,7 @@ def check_parts(folder: Path, digests: Mapping[str, str]) -> None:
 def _manifest(folder: Path) -> dict[str, object]:
     try:
         document = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as wrong:
+    except (OSError, ValueError, RecursionError) as wrong:
         raise BuildError(f"{folder / MANIFEST} cannot be read: {reason(wrong)}", "build the image first") from wrong
     if not isinstance(document, dict):
         raise BuildError(f"{folder / MANIFEST} is not a manifest of an image", "build the image again")

@@ -191,7 +191,7 @@ def compare_values(expected: Path, found: Mapping[str, object]) -> tuple[str, ..
         known = json.loads(expected.read_text(encoding="utf-8"))
         section = next(name for name in _SECTIONS if name in found)
         before, after, version = known[section], found[section], known["version"]
-    except (OSError, ValueError, KeyError, TypeError) as wrong:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as wrong:
         raise BuildError(f"{expected} has no reference values: {reason(wrong)}",
                          "write it with: nvrc-image measure -o FILE") from wrong
     if not isinstance(before, dict) or not isinstance(after, dict) or version != VERSION:

@@ -14,6 +14,7 @@ import struct
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from nvrc_build.ground.errors import BuildError, WrongCallError
@@ -28,6 +29,7 @@ _AFTER_TABLE = 32
 _ENTRY = 18  # length and GUID, behind the data
 _MOST_SECTIONS = 64
 _MOST_UNPACKED = 64 << 20
+_MOST_MEMORY = 128 << 20  # edk2's dictionaries have 16 MiB
 # edk2-stable202502 is the first that takes blobs by name; edk2-stable202508 the first with the initrd before the line.
 _NAMED_BLOBS, _INITRD_FIRST, _INITRD_LAST = b"etc/boot/", b"initrd=initrd \0", b" initrd=initrd\0"
 
@@ -139,22 +141,27 @@ def read_loader(path: Path, data: bytes) -> Loader:
 
     An older one is refused: what it puts into RTMR[1] changed with edk2-stable202411, and its texts do not show that.
     """
-    texts = [data, *_volumes(data)]
-    named, first, last = (any(text in volume for volume in texts)
-                          for text in (_NAMED_BLOBS, _INITRD_FIRST, _INITRD_LAST))
+    found: set[bytes] = set()
+    for volume in chain((data,), _volumes(path, data)):
+        found |= {text for text in (_NAMED_BLOBS, _INITRD_FIRST, _INITRD_LAST) if text in volume}
+    named, first, last = (text in found for text in (_NAMED_BLOBS, _INITRD_FIRST, _INITRD_LAST))
     if not named or first == last:
         raise BuildError(f"how firmware {path} starts a kernel is unknown: it is not one of edk2-stable202502 or later",
                          "use an OVMF build with TDX metadata (IntelTdx) of a later release")
     return Loader(initrd_first=first)
 
 
-def _volumes(data: bytes) -> Iterator[bytes]:
+def _volumes(path: Path, data: bytes) -> Iterator[bytes]:
     """GUID-defined sections of LZMA: the GUID, where the data begin (from 4 bytes before the GUID), attributes."""
-    at = data.find(_LZMA)
+    at, left = data.find(_LZMA), _MOST_UNPACKED
     while at >= 0:
         begin = at - 4 + int.from_bytes(data[at + 16:at + 18], "little")
         try:
-            yield lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(data[begin:], _MOST_UNPACKED)
+            volume = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MOST_MEMORY).decompress(data[begin:], left + 1)
         except lzma.LZMAError:
-            pass  # the GUID itself, in the code that unpacks
+            volume = b""  # the GUID itself, in the code that unpacks
+        left -= len(volume)
+        if left < 0:
+            raise _wrong(path, f"its volumes unpack to more than {_MOST_UNPACKED} bytes")
+        yield volume
         at = data.find(_LZMA, at + 1)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def number(text: str) -> int:
 
 def release(text: str) -> tuple[int, ...]:
     """`10.1` or `9.2.1`."""
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4}){0,3}", text):
+        raise ValueError(text)
     return tuple(int(part) for part in text.split("."))
 
 

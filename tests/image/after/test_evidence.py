@@ -13,7 +13,7 @@ import pytest
 from fakes.documents import unset
 from fakes.firmware import make_firmware
 from fakes.snp import report as snp_report
-from fakes.tdx import Told, quote
+from fakes.tdx import Told, make_tdvf, quote
 from nvrc.params.initdata import read_initdata
 from nvrc_build.after.measure import Launch, snp_digest
 from nvrc_build.cli import main
@@ -83,6 +83,25 @@ def test_policy_and_initdata(folder: Path, capsys: pytest.CaptureFixture[str]) -
                                        "policy: the guest may be debugged by the host\n")
     assert check(folder, snp_report(good, host_data=digest)) == 1
     assert capsys.readouterr().out.startswith(f"initdata: HOST_DATA is {digest.hex()}, and that of a guest without initdata is 00")
+
+
+def test_a_report_of_another_privilege_level(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(snp_report(snp_digest(launch(folder))))
+    data[0x30] = 2
+    assert check(folder, bytes(data)) == 1
+    assert capsys.readouterr().out == "policy: the report was asked for at VMPL 2, and verifiers take 0\n"
+
+
+def test_what_cannot_be_tried_stops_nobody(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An image that is damaged, a firmware without SEV; one that is missing is a wrong call."""
+    (folder / "images/other/manifest.json").write_text("{")
+    (folder / "tdvf").write_bytes(make_tdvf())
+    assert check(folder, snp_report(snp_digest(launch(folder)))) == 0
+    changed = replace(launch(folder), firmware=folder / "ovmf2")
+    assert check(folder, snp_report(snp_digest(changed)), "--or-firmware", str(folder / "tdvf"), "--or-firmware", str(folder / "ovmf2")) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"firmware: the machine was started with {folder / 'ovmf2'}, ")
+    assert check(folder, snp_report(bytes(48)), "--or-firmware", str(folder / "none")) == 2
+    assert "none does not exist; give --or-firmware a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("data", [b"", bytes(1184), bytes(1183), quote(QUOTED)[:300], b"\x09" * 2000], ids=["empty", "zeros", "short", "cut", "other"])

@@ -96,6 +96,11 @@ def test_everything_that_is_measured_changes_the_digest(launch: Launch, tmp_path
     assert snp_digest(launch) == digests[0]
 
 
+def test_a_line_that_is_not_utf_8_is_not_laid_to_the_firmware(launch: Launch) -> None:
+    with pytest.raises(BuildError, match="the command line is not UTF-8"):
+        snp_digest(replace(launch, cmdline="a=\udcff"))
+
+
 def test_a_firmware_without_metadata_and_an_unknown_cpu_are_refused_in_words(launch: Launch) -> None:
     with pytest.raises(BuildError, match=r"vCPU type 'i486' is unknown; known: .*EPYC-Milan"):
         snp_digest(replace(launch, vcpu_type="i486"))

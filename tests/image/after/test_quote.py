@@ -121,6 +121,34 @@ def test_initdata_and_a_guest_that_may_be_debugged(folder: Path, capsys: pytest.
                      "policy: the guest may be debugged by the host"]
 
 
+@pytest.mark.parametrize(("attributes", "told_of"), [
+    (1 << 28 | 1 << 30 | 1 << 63, []), (1 << 29, ["policy: the guest may be migrated by the host"]),
+    (0x21, ["policy: the guest may be debugged by the host", "policy: the guest has the attributes 0x20, which a trusted one has not"]),
+], ids=["usual", "migration", "profiled"])
+def test_what_opens_a_guest_to_its_host(folder: Path, attributes: int, told_of: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(folder, second.quote(told(folder), attributes=attributes)) == (1 if told_of else 0)
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("policy: ")] == told_of
+
+
+QUOTES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "no signature": (lambda quote: quote[:48 + 584], "cut short"), "part of it": (lambda quote: quote[:-1], "cut short"),
+    "of another kind": (lambda quote: quote[:5] + b"\x10" + quote[6:], "is neither a SEV-SNP report"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), QUOTES.values(), ids=QUOTES)
+def test_a_damaged_quote_is_refused(folder: Path, change: Callable[[bytes], bytes], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(folder, change(second.quote(told(folder)))) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("head", [b"\1\0" + (584).to_bytes(4, "little"), b"\2\0" + (10).to_bytes(4, "little")], ids=["SGX", "too-short"])
+def test_a_body_that_is_not_of_tdx_is_refused(folder: Path, head: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    quote = second.quote(told(folder), version=5)
+    assert check(folder, quote[:48] + head + quote[54:]) == 2
+    assert "bytes, not one of TDX" in capsys.readouterr().err
+
+
 def test_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(folder, second.quote(told(folder)), "--json") == 0
     document = json.loads(capsys.readouterr().out)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -196,6 +197,45 @@ def test_a_firmware_that_starts_kernels_in_an_unknown_way_is_refused(launch: Lau
         tdx.Machine(launch).registers(4096)
 
 
+def packed_volumes(*volumes: bytes) -> bytes:
+    """In the place of the firmware's own."""
+    return second.make_tdvf(b"".join(second.LZMA + b"\x18\0\1\0" + volume for volume in volumes), packed=False)
+
+
+def test_volumes_that_unpack_to_too_much_are_refused(launch: Launch) -> None:
+    bomb = lzma.compress(bytes(40 << 20), lzma.FORMAT_ALONE)
+    launch.firmware.write_bytes(packed_volumes(bomb, bomb))
+    with pytest.raises(BuildError, match=r"its volumes unpack to more than 67108864 bytes"):
+        tdx.Machine(launch).registers(4096)
+
+
+def test_a_volume_that_asks_for_all_memory_is_not_unpacked(launch: Launch) -> None:
+    volume = bytearray(lzma.compress(second.NEW, lzma.FORMAT_ALONE))
+    launch.firmware.write_bytes(packed_volumes(bytes(volume)))
+    assert tdx.Machine(launch).loader.initrd_first
+    volume[1:5] = b"\xff" * 4
+    launch.firmware.write_bytes(packed_volumes(bytes(volume)))
+    with pytest.raises(BuildError, match="starts a kernel is unknown"):
+        _ = tdx.Machine(launch).loader
+
+
+@pytest.mark.parametrize("words", [("--tee", "tdx"), ()], ids=["tdx", "snp"])
+def test_a_file_that_is_too_large_for_a_firmware_is_not_read(folder: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with (folder / "tdvf").open("wb") as stream:
+        stream.truncate(1 << 40)
+    assert main(["measure", "nvidia", "--out", str(folder), "--firmware", str(folder / "tdvf"), *words]) == 2
+    assert "has 1099511627776 bytes; at most 67108864 are possible" in capsys.readouterr().err
+
+
+def test_parts_of_a_kernel_that_overlap_are_refused(launch: Launch) -> None:
+    """Each would be digested, and there may be 65535."""
+    kernel = bytearray(second.make_kernel(is_signed=False))
+    kernel[0xF8 + 40 + 16:0xF8 + 40 + 24] = kernel[0xF8 + 16:0xF8 + 24] = (second.CODE_SIZE).to_bytes(4, "little") + second.HEADERS.to_bytes(4, "little")
+    launch.kernel.write_bytes(kernel)
+    with pytest.raises(BuildError, match="its parts are outside of it, or overlap"):
+        tdx.Machine(launch).registers(4096)
+
+
 @pytest.mark.parametrize(("data", "words"), [
     (b"", "is not a bzImage"), (bytes(1 << 16), "is not a bzImage"),
     (second.make_kernel()[:0x1000], "its parts are outside of it"),
@@ -282,7 +322,8 @@ def test_a_table_by_memory_for_an_old_qemu(folder: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(("words", "status", "told"), [
-    (("--qemu", "9.2"), 2, "give --memory, once for each size"), (("--qemu", "new"), 2, "--qemu"), (("--memory", "0"), 2, "--memory"),
+    (("--qemu", "9.2"), 2, "give --memory, once for each size"), (("--qemu", "new"), 2, "--qemu"), (("--qemu=-1",), 2, "--qemu"), (("--qemu", "10."), 2, "--qemu"),
+    (("--memory", "0"), 2, "--memory"),
     (("--memory", "99999999999"), 2, "--memory"), (("--tee", "cca"), 2, "--tee"),
 ])
 def test_wrong_words(folder: Path, words: tuple[str, ...], status: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,5 +337,8 @@ def test_wrong_words(folder: Path, words: tuple[str, ...], status: int, told: st
 
 def test_values_of_the_other_kind_are_not_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "values.json").write_text(json.dumps({"version": reference.VERSION, "sev_snp": {}}))
+    assert measure(folder, "--compare", str(folder / "values.json")) == 1
+    assert "has no reference values" in capsys.readouterr().err
+    (folder / "values.json").write_text("[" * 100_000)
     assert measure(folder, "--compare", str(folder / "values.json")) == 1
     assert "has no reference values" in capsys.readouterr().err
