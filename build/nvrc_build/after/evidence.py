@@ -32,7 +32,8 @@ Digest = Callable[[Launch], bytes]
 class Report:
     """`kind`: SEV-SNP or TDX. `bound`: HOST_DATA or MRCONFIGID. `measurement`: of the launch; MRTD for TDX.
 
-    `doubts`: why a verifier refuses it whatever was measured. `registers`: RTMRs. `features`: XFAM, as a verifier prints it."""
+    `doubts`: why a verifier refuses it, whatever was measured. `registers`: RTMRs. `features`: XFAM, as a verifier
+    prints it."""
 
     kind: str
     measurement: bytes

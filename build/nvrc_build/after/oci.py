@@ -15,13 +15,18 @@ import json
 import os
 import re
 import shutil
+import socket
 import ssl
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from nvrc.vocabulary.console import printable
 from nvrc_build.ground.errors import BuildError, WrongCallError, reason
 
 ARTIFACT = "application/vnd.nvrc.image.v1"
@@ -30,6 +35,9 @@ EMPTY, FILE = "application/vnd.oci.empty.v1+json", "application/vnd.nvrc.file.v1
 TITLE = "org.opencontainers.image.title"
 MANIFEST_LIMIT, MOST_FILES = 1 << 20, 64
 PIECE, TIMEOUT_S = 1 << 20, 60.0
+SLOWEST = 1024  # bytes a second, once the timeout is over
+_HUGE = 1 << 60
+_ELSEWHERE = (301, 302, 303, 307, 308)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _REFERENCE = re.compile(r"(?P<host>[A-Za-z0-9.-]+(:[0-9]{1,5})?)/(?P<name>[a-z0-9]+([._/-][a-z0-9]+)*)"
                         r"(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?")
@@ -57,73 +65,120 @@ def parse_reference(text: str) -> Reference:
 
 
 class Registry:
-    """`credentials`: USER:PASSWORD for basic authentication, empty for none. Only loopback is spoken to without TLS."""
+    """`credentials`: USER:PASSWORD for basic authentication, empty for none. Only loopback is spoken to without TLS.
 
-    def __init__(self, reference: Reference, credentials: str = "", context: ssl.SSLContext | None = None) -> None:
+    `timeout_s`: until an answer's head is there, until more comes, and until the speed of what comes is looked at."""
+
+    def __init__(self, reference: Reference, credentials: str = "", context: ssl.SSLContext | None = None,
+                 timeout_s: float = TIMEOUT_S) -> None:
         self._host, self._base = reference.host, f"/v2/{reference.name}"
         self._headers = {"User-Agent": "nvrc-image"}
         if credentials:
             self._headers["Authorization"] = "Basic " + base64.b64encode(credentials.encode()).decode()
-        self._context = context
+        self._context, self._timeout_s = context, timeout_s
         self._is_plain = reference.host.partition(":")[0] in _LOOPBACK
 
+    @contextmanager
     def ask(self, method: str, path: str, *, body: object = None, headers: Mapping[str, str] | None = None,
-            good: tuple[int, ...] = (200,)) -> http.client.HTTPResponse:
-        """One request on a connection of its own. BuildError for any other status."""
-        try:
-            connection = self._connect()
+            good: tuple[int, ...] = (200,)) -> Iterator[http.client.HTTPResponse]:
+        """One request on a connection of its own. BuildError for any other status, and what a connection may raise."""
+        with closing(self._connect()) as connection, self._told(f"{method} {path}"):
             connection.request(method, path, body=body, headers={**self._headers, **(headers or {})})  # type: ignore[arg-type]
-            answer = connection.getresponse()
-        except (OSError, http.client.HTTPException) as wrong:
-            raise BuildError(f"registry {self._host}: {method} {path}: {reason(wrong)}",
+            with _bounded(connection, self._timeout_s):
+                answer = connection.getresponse()
+                said = answer.read(300) if answer.status not in (*good, *_ELSEWHERE) else b""
+            if answer.status in _ELSEWHERE:
+                raise BuildError(f"registry {self._host}: {method} {path}: it sends the reader elsewhere: "
+                                 f"{answer.headers.get('Location', '')!a:.200}", "use a registry that answers itself")
+            if answer.status not in good:
+                raise BuildError(f"registry {self._host}: {method} {path}: {answer.status} "
+                                 f"{printable(answer.reason, 80)} {said.decode('utf-8', 'replace').strip()!a}",
+                                 "check the name and what the account may do")
+            yield answer
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """In words; UnicodeError is of a host's name."""
+        try:
+            yield
+        except (OSError, http.client.HTTPException, UnicodeError) as wrong:
+            raise BuildError(f"registry {self._host}: {what}: {printable(reason(wrong), 300)}",
                              "check that the registry answers from here") from wrong
-        if answer.status not in good:
-            said = answer.read(300).decode("utf-8", "replace").strip()
-            raise BuildError(f"registry {self._host}: {method} {path}: {answer.status} {answer.reason} {said!a}",
-                             "check the name and what the account may do")
-        return answer
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._is_plain:
-            return http.client.HTTPConnection(self._host, timeout=TIMEOUT_S)
+            return http.client.HTTPConnection(self._host, timeout=self._timeout_s)
         context = self._context or ssl.create_default_context()
-        return http.client.HTTPSConnection(self._host, timeout=TIMEOUT_S, context=context)
+        return http.client.HTTPSConnection(self._host, timeout=self._timeout_s, context=context)
 
     def has_blob(self, digest: str) -> bool:
-        return self.ask("HEAD", f"{self._base}/blobs/{digest}", good=(200, 404)).status == 200
+        with self.ask("HEAD", f"{self._base}/blobs/{digest}", good=(200, 404)) as answer:
+            return answer.status == 200
 
     def put_blob(self, path: Path, digest: str) -> None:
         if self.has_blob(digest):
             return
-        begun = self.ask("POST", f"{self._base}/blobs/uploads/", headers={"Content-Length": "0"}, good=(202,))
-        where = urlsplit(begun.headers.get("Location", ""))
+        with self.ask("POST", f"{self._base}/blobs/uploads/", headers={"Content-Length": "0"}, good=(202,)) as begun:
+            told = begun.headers.get("Location", "")
+        try:
+            where = urlsplit(told)
+        except ValueError:
+            where = urlsplit("")
         if not where.path.startswith("/") or (where.netloc and where.netloc != self._host):
-            raise BuildError(f"registry {self._host}: it sends the upload elsewhere: {where.geturl()!a}",
+            raise BuildError(f"registry {self._host}: it sends the upload elsewhere: {told!a:.200}",
                              "use a registry that takes uploads itself")
         query = f"{where.query}&" if where.query else ""
-        with path.open("rb") as stream:
-            self.ask("PUT", f"{where.path}?{query}digest={digest}", body=stream, good=(201,), headers={
-                "Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)})
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
+        with path.open("rb") as stream, self.ask("PUT", f"{where.path}?{query}digest={digest}", body=stream,
+                                                 headers=headers, good=(201,)):
+            pass
 
     def put_manifest(self, tag: str, manifest: bytes) -> None:
-        self.ask("PUT", f"{self._base}/manifests/{tag}", body=manifest, headers={"Content-Type": MANIFEST}, good=(201,))
+        with self.ask("PUT", f"{self._base}/manifests/{tag}", body=manifest, headers={"Content-Type": MANIFEST},
+                      good=(201,)):
+            pass
 
     def get_manifest(self, digest: str) -> bytes:
-        answer = self.ask("GET", f"{self._base}/manifests/{digest}", headers={"Accept": MANIFEST})
-        data = answer.read(MANIFEST_LIMIT + 1)
+        data = b"".join(self._pieces(f"{self._base}/manifests/{digest}", MANIFEST_LIMIT, {"Accept": MANIFEST}))
         if len(data) > MANIFEST_LIMIT or _sha256(data) != digest:
             raise BuildError(f"registry {self._host}: the manifest that it gave is not {digest}", _LEAVE)
         return data
 
     def get_blob(self, digest: str, size: int) -> Iterator[bytes]:
         """The pieces of a blob, no more than its size; the reader compares the digest."""
-        answer = self.ask("GET", f"{self._base}/blobs/{digest}")
-        left = size
-        while piece := answer.read(min(PIECE, left + 1)):
-            left -= len(piece)
-            if left < 0:
-                raise BuildError(f"registry {self._host}: {digest} has more than its {size} bytes", _LEAVE)
+        for piece in self._pieces(f"{self._base}/blobs/{digest}", size, {}):
+            size -= len(piece)
+            if size < 0:
+                raise BuildError(f"registry {self._host}: {digest} has more bytes than the manifest says", _LEAVE)
             yield piece
+
+    def _pieces(self, path: str, limit: int, headers: Mapping[str, str]) -> Iterator[bytes]:
+        """Up to one byte more than the limit, as they come, and no slower than is bearable."""
+        begun, left = time.monotonic(), limit + 1
+        with self.ask("GET", path, headers=headers) as answer:
+            while left and (piece := answer.read1(min(PIECE, left))):
+                left -= len(piece)
+                spent = time.monotonic() - begun
+                if spent > self._timeout_s and limit + 1 - left < spent * SLOWEST:
+                    raise BuildError(f"registry {self._host}: {path}: {limit + 1 - left} bytes came in {spent:.0f} s",
+                                     "use a registry that is reached faster")
+                yield piece
+
+
+@contextmanager
+def _bounded(connection: http.client.HTTPConnection, timeout_s: float) -> Iterator[None]:
+    """An answer's head comes in time, or its connection ends: each piece of it alone may take as long as a timeout."""
+    late = threading.Timer(timeout_s, _end, (connection.sock,))
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
+
+
+def _end(connected: socket.socket) -> None:
+    with suppress(OSError):
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 def push(files: list[Path], reference: Reference, registry: Registry) -> str:
@@ -155,7 +210,7 @@ class Layer:
 def pull(reference: Reference, registry: Registry, target: Path, limit: int,
          check: Callable[[Path], None] = lambda _folder: None) -> list[str]:
     """Into a folder that does not exist yet. `limit`: bytes of all files together. `check`: has the last word."""
-    if target.exists():
+    if os.path.lexists(target):
         raise WrongCallError(f"{target} exists already", "name a new folder")
     layers = read_layers(registry.get_manifest(reference.digest), limit)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -185,18 +240,19 @@ def _save(registry: Registry, layer: Layer, path: Path) -> None:
 
 def read_layers(manifest: bytes, limit: int) -> list[Layer]:
     try:
-        document = json.loads(manifest)
-        kind = document.get("artifactType")
+        document = json.loads(manifest.decode())
+        kinds = [(document.get("mediaType"), MANIFEST), (document.get("artifactType"), ARTIFACT),
+                 *((row["mediaType"], FILE) for row in document["layers"])]
         layers = [Layer(name=row["annotations"][TITLE], digest=row["digest"], size=row["size"])
                   for row in document["layers"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as wrong:
         raise BuildError(f"the manifest is not one of an image: {reason(wrong)}", _PUSH) from wrong
-    mistakes = [] if kind == ARTIFACT else [f"its type is {kind!a}, not {ARTIFACT}"]
+    mistakes = [f"a type is {found!a:.90}, not {kind}" for found, kind in kinds if found != kind]
     mistakes += [f"{layer.name!a:.60} is not a plain file name" for layer in layers
                  if not isinstance(layer.name, str) or not _NAME.fullmatch(layer.name)]
     mistakes += [f"{layer.digest!a:.90} is not a digest, or {layer.size!a:.30} not a size" for layer in layers
                  if not isinstance(layer.digest, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", layer.digest)
-                 or type(layer.size) is not int or layer.size < 0]
+                 or type(layer.size) is not int or not 0 <= layer.size < _HUGE]
     if not mistakes:
         if not 0 < len(layers) <= MOST_FILES or len({layer.name for layer in layers}) < len(layers):
             mistakes.append(f"it has {len(layers)} files (1 to {MOST_FILES} are possible), or one twice")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from nvrc import __version__
+from nvrc.vocabulary.console import printable
 from nvrc_build.ground.errors import BuildError, reason
 from nvrc_build.supply.apt import file_sha256
 
@@ -27,6 +28,10 @@ MANIFEST = "manifest.json"
 def make_statement(folder: Path, builder: str) -> bytes:
     """Of an image in its folder, whose parts must be those of its manifest."""
     manifest = _manifest(folder)
+    strange = sorted(path.name for path in folder.iterdir() if not path.is_file())
+    if strange:
+        raise BuildError(f"{folder}: {', '.join(map(printable, strange))}: only files are signed",
+                         "move what is not a file out of the folder")
     digests = {path.name: file_sha256(path) for path in image_files(folder)}
     check_parts(folder, digests)
     subjects = [{"name": name, "digest": {"sha256": digest}} for name, digest in digests.items()]
@@ -70,12 +75,14 @@ def read_subjects(statement: bytes, origin: str) -> dict[str, str]:
 
 def compare_files(folder: Path, subjects: Mapping[str, str]) -> tuple[str, ...]:
     """What differs between a folder and what was signed, a line each."""
-    there = {path.name: path for path in image_files(folder)}
-    lost = [f"{name}: is signed and missing" for name in sorted(subjects.keys() - there.keys())]
-    strange = [f"{name}: exists and is not signed" for name in sorted(there.keys() - subjects.keys())]
-    both = sorted(subjects.keys() & there.keys())
+    there = {path.name: path for path in folder.iterdir() if path.name not in (STATEMENT, SIGNATURE)}
+    lost = [f"{printable(name)}: is signed and missing" for name in sorted(subjects.keys() - there.keys())]
+    strange = [f"{printable(name)}: exists and is not signed" for name in sorted(there.keys() - subjects.keys())]
+    lost += [f"{name}: is signed and is not a file" for name in sorted(subjects.keys() & there.keys())
+             if not there[name].is_file()]
+    both = sorted(name for name in subjects.keys() & there.keys() if there[name].is_file())
     found = {name: file_sha256(there[name]) for name in both}
-    return (*lost, *strange, *(f"{name}: signed as sha256 {subjects[name]}, found {found[name]}"
+    return (*lost, *strange, *(f"{name}: signed as sha256 {printable(subjects[name])}, found {found[name]}"
                                for name in both if subjects[name] != found[name]))
 
 

@@ -40,6 +40,9 @@ def verify(data: bytes, signature: Path, signers: Path, identity: str) -> None:
     for path in (signature, signers):
         if not path.is_file():
             raise WrongCallError(f"{path} does not exist", "take it from the builder of the image")
+    if signature.stat().st_size > SIZE_LIMIT:
+        raise BuildError(f"the signature {signature} has more than {SIZE_LIMIT} bytes",
+                         "take it from the builder of the image")
     argv = [run.find(_PROGRAM, _PACKAGE), "-Y", "verify", "-f", str(signers), "-I", identity, "-n", NAMESPACE,
             "-s", str(signature)]
     try:
