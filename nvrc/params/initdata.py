@@ -149,10 +149,10 @@ def _unknown(document: Mapping[str, object], data: Mapping[str, object]) -> Iter
 
 
 def _toml(data: bytes, name: str) -> dict[str, object]:
-    from nvrc.vocabulary.tomltext import parse_toml
+    from nvrc.vocabulary.plaintoml import read_toml
 
     try:
-        return parse_toml(data.decode())
+        return read_toml(data.decode())
     except ValueError as err:
         raise _wrong(f"{name} is not a TOML document ({err})") from err
 

@@ -118,12 +118,12 @@ def load_policy(data: bytes, origin: str = POLICY) -> Policy:
 
 
 def _document(data: bytes, origin: str) -> dict[str, object]:
-    from nvrc.vocabulary.tomltext import parse_toml  # only an image with a policy pays for it
+    from nvrc.vocabulary.plaintoml import read_toml  # only an image with a policy pays for it
 
     if len(data) > SIZE_LIMIT:
         raise NvrcError("E_POLICY", f"{origin}: has {len(data)} bytes, more than the {SIZE_LIMIT} it may have")
     try:
-        return parse_toml(data.decode())
+        return read_toml(data.decode())
     except ValueError as err:
         raise NvrcError("E_POLICY", f"{origin}: {err}") from err
 
