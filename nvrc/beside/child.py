@@ -50,10 +50,10 @@ class NvmlChild:
             self._ask(now_s)
 
     def _ask(self, now_s: float) -> None:
-        if self._socket < 0:
-            self._start()
         self._asked_s, self._next_s = now_s, now_s + self._every_s
         try:
+            if self._socket < 0:
+                self._start()  # where a container has used up what it takes, another is tried later
             os.write(self._socket, b"?")
         except OSError:
             self._fail(now_s)

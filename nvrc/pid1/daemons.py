@@ -9,6 +9,8 @@ started again either; elsewhere it is, once. Helpers come back a few times, each
 
 from __future__ import annotations
 
+from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
+
 from guest_cdi.lean.light import Callable, Iterable, dataclass, replace
 from nvrc.machine.privileges import hand_out
 from nvrc.machine.system import System
@@ -21,6 +23,9 @@ from nvrc.vocabulary.signals import signal
 from nvrc.vocabulary.trouble import AFTER_THE_BOOT, Trouble, remark
 
 ALIVE = (ServiceState.RUNNING, ServiceState.STARTING)
+# What a container can use up, and what comes back when it ends.
+SHORTAGES = frozenset({EAGAIN, EMFILE, ENFILE, ENOMEM})
+SHORTAGE_S = 10.0
 
 Later = Callable[[float, Callable[[], None]], None]
 
@@ -155,13 +160,24 @@ class Daemons:
         try:
             one.starter = self._system.start(one.running.program)
         except OSError as err:
-            one.detail = f"cannot be restarted: {err.strerror}"
-            self._give_up(one)
+            self._not_started(one, err)
             return
         one.state = ServiceState.STARTING
         one.speaker = introduce(self._system, one.running.service, one.running.program, one.starter, one.since_s)
         if not one.running.service.pid_file:
             self._is_up(one, one.starter)
+
+    def _not_started(self, one: Watched, err: OSError) -> None:
+        """What lacks processes, files or memory was no try: it comes when there are some, as often as it takes."""
+        before, one.detail = one.detail, f"cannot be restarted: {err.strerror}"
+        if err.errno not in SHORTAGES:
+            self._give_up(one)
+            return
+        one.restarts -= 1
+        one.tries -= 1
+        self._later(SHORTAGE_S, lambda: self._restart(one))
+        if one.detail != before:
+            self._changed(_news(one, f"{one.detail}; another try follows every {SHORTAGE_S:g} s"))
 
     def _is_up(self, one: Watched, pid: int | None) -> None:
         one.pid = None if pid == one.stale_pid else pid

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -201,6 +202,21 @@ def child() -> Iterator[Callable[[Callable[[], Read]], NvmlChild]]:
 
 
 MakeChild = Callable[[Callable[[], Read]], NvmlChild]
+
+
+@pytest.mark.worker
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_machine_without_descriptors_costs_a_try(child: MakeChild) -> None:
+    """A container can use them up; the process that serves the other numbers stays."""
+    one, (soft, hard) = child(good), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        one.tick(1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (one.failures, one.is_up, one.fileno()) == (1, False, -1)
+    ask(one, 1.0 + PAUSE_S)
+    assert (one.failures, one.is_up) == (1, True)
 
 
 @pytest.mark.worker

@@ -189,6 +189,24 @@ def test_a_helper_is_never_worth_the_vm(watch: MakeWatch) -> None:
     assert subject.daemons.ending is None
 
 
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM], ids=errno.errorcode.get)
+@pytest.mark.parametrize("service", [METRICS, PERSISTENCED], ids=lambda service: service.name)
+def test_what_a_container_has_used_up_costs_no_try(watch: MakeWatch, service: Service, number: int) -> None:
+    """For an hour there are no processes, files or no memory; then the daemon has all the tries of its rule left."""
+    subject = watch(running(service, 57))
+    path = subject.daemons._all[0].running.program.path
+    subject.ends(57)
+    subject.system.fail[f"start {path}"] = OSError(number, os.strerror(number))
+    subject.expire()
+    pauses = [subject.expire() for _ in range(360)]
+    assert (subject.states, set(pauses)) == (["restarting"], {10.0})
+    assert len([one for one in subject.news if one and "another try follows every 10 s" in one.what]) == 1
+    del subject.system.fail[f"start {path}"]
+    subject.expire()
+    assert subject.states[0] in ("running", "starting")
+    assert (subject.daemons.records[0].restarts, subject.timers) == (1, [])
+
+
 # Which process is whose
 
 
