@@ -106,6 +106,8 @@ def _enter(view: View, devices: Devices) -> None:
     _cover("/dev", "mode=755,size=64m", nodev=False)
     for _path, mount in shown:
         linux.set_mount_attributes(mount, _LOCKED | linux.MOUNT_ATTR_NODEV)
+    for _path, mount in of_dev:  # the kernel's own: a row's root could put a link in a node's place
+        linux.set_mount_attributes(mount, _LOCKED)
     _fill_dev(devices)
     for path, mount in (*own, *shown, *of_dev):
         _put(mount, path)

@@ -42,6 +42,7 @@
  *   hog                        takes all memory until the kernel kills it -> probe: hog memory ok ms=900 | error NAME
  *   census                     what PID 1 holds, in KiB and numbers    -> probe: census rss=9000 anon=5000 descriptors=20 ...
  *   rights GID                 what the kernel says of the programs of that group, or of a name -> probe: rights GID pid=...
+ *                                                                      -> probe: holds GID pid=... owner=0,64901 writes=/proc,/run,
  *   loop SECONDS               the lines up to `end`, again and again -> probe: loop rounds=7
  *   kill NAME SIGNAL           all others of that /proc/PID/comm; or a pid -> probe: kill NAME 9 hit=1
  *   sleep MS | wait PATH MS (until PATH exists) | say TEXT | poweroff

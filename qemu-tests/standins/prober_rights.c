@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What the kernel says of a program's rights: users, capabilities, filter, limits, and which namespaces are its own. */
+/*
+ * What the kernel says of a program's rights: users, capabilities, filter, limits, and which namespaces are its own; then
+ * what it holds: whom its /proc belongs to (root where it is not dumpable), whether it leads its session, and where it may
+ * write by its mounts.
+ */
 #include "common.h"
 #include "prober.h"
 
@@ -75,6 +79,36 @@ static void tell_one(const char *pid, const char *status, const char *wanted)
 	tell("%s\n", told);
 }
 
+/* The places of mountinfo(5) whose mount, not only its file system, may be written. */
+static void tell_holdings(const char *pid, const char *status, const char *wanted)
+{
+	static char text[16384], told[900];
+	char path[64], session[64], pages[16];
+	struct stat own = { 0 };
+
+	snprintf(path, sizeof(path), "/proc/%.16s", pid);
+	stat(path, &own);
+	value(status, "NSsid", 1, session, sizeof(session));
+	value(status, "THP_enabled", 1, pages, sizeof(pages));
+	size_t at = (size_t)snprintf(told, sizeof(told), "probe: holds %s pid=%.16s owner=%u,%u leads=%s pages=%s writes=", wanted,
+				     pid, own.st_uid, own.st_gid, strcmp(session, pid) ? "no" : "yes", pages);
+
+	snprintf(path, sizeof(path), "/proc/%.16s/mountinfo", pid);
+	if (read_text(path, text, sizeof(text)) < 0)
+		*text = '\0';
+	for (char *line = text, *next; line && *line; line = next) {
+		char place[256], options[256];
+
+		next = strchr(line, '\n');
+		if (next)
+			*next++ = '\0';
+		if (sscanf(line, "%*s %*s %*s %*s %255s %255s", place, options) == 2 && !strncmp(options, "rw", 2) &&
+		    at + strlen(place) + 2 < sizeof(told))
+			at += (size_t)snprintf(told + at, sizeof(told) - at, "%s,", place);
+	}
+	tell("%s\n", told);
+}
+
 /* By group, which each row of the product's table has for itself; or by name. Threads and zombies are not programs. */
 void do_rights(const struct line *line)
 {
@@ -95,6 +129,7 @@ void do_rights(const struct line *line)
 		if (*state == 'Z' || (strcmp(gid, wanted) && strcmp(name, wanted)))
 			continue;
 		tell_one(entry->d_name, status, wanted);
+		tell_holdings(entry->d_name, status, wanted);
 		count++;
 	}
 	if (folder)

@@ -198,6 +198,15 @@ static void mislead(void)
 	}
 }
 
+/* The folder is the kernel's own: what is in it is what a runtime looks at before it makes a node for a container. */
+static void change_nodes(void)
+{
+	static const char link[] = "/dev/nvidia-caps/nvidia-cap9";
+
+	tell("node-folder", symlink("/dev/vda", link) == 0);
+	unlink(link);
+}
+
 static bool shows_others(void)
 {
 	DIR *folder = opendir("/proc");
@@ -242,6 +251,7 @@ void attack(int fd, int daemon, int container)
 	change_machine();
 	reach_files();
 	mislead();
+	change_nodes();
 	tell("see-others", shows_others());
 	tell_status();
 	fprintf(out, "end\n");

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from nvrc.machine.confine import CAPABILITIES
+from nvrc.machine.confine import CAPABILITIES, COVERED_OF_PROC
 from nvrc.machine.privileges import (
     AGENT,
     EXPORTER,
     FABRIC_MANAGER,
     HOST_ENGINE,
+    METRICS,
     PERSISTENCED,
     SUBNET_MANAGER,
     WORKER,
@@ -31,8 +32,9 @@ from nvrc_lab.scenario.scenario import parse_scenario
 
 pytestmark = pytest.mark.qemu
 
-# The last row runs before there is a driver, and the one before the machine's end: the namespace tier has those.
-DAEMONS = (SUBNET_MANAGER, FABRIC_MANAGER, PERSISTENCED, HOST_ENGINE, EXPORTER)
+# ldconfig runs before there is a driver, last-words before the machine's end, documents and verifier where there are
+# functions of the network and evidence: the namespace tier has those.
+DAEMONS = (SUBNET_MANAGER, FABRIC_MANAGER, PERSISTENCED, HOST_ENGINE, EXPORTER, METRICS)
 # The agent stays until the hand has looked, which a line of the kernel's log says to it.
 # The worker is gone when the agent runs, so it is looked at while it counts GPUs, which takes it a while here.
 EVERYTHING = parse_scenario("""
@@ -42,7 +44,7 @@ machine:
     - {product: B200, count: 8}
   management_nics: 4
   memory_mib: 768
-cmdline: nvrc.dcgm=on
+cmdline: nvrc.dcgm=on nvrc.metrics=9401
 agent: {does: [poweroff], seconds: 0.1}
 faults:
   - {name: nvml-slow, call: nvmlDeviceGetCount, value: "1500"}
@@ -52,7 +54,7 @@ expect:
   gpus: 8
   warnings: [lab looked]
 """, "privileges", "this test")
-HAND = (f"heard {WAIT_MS} nvrc: step persistenced ok", f"rights {WORKER.account.gid}", BOOT_OVER,
+HAND = (f"heard {WAIT_MS} nvrc: step persistenced ok", f"rights {WORKER.account.gid}", BOOT_OVER, f"await {METRICS.name} {WAIT_MS}",
         *(f"rights {row.account.gid}" for row in DAEMONS), f"rights {AGENT.name}",
         "write /dev/kmsg <2>nvrc: warn lab looked")
 
@@ -68,9 +70,13 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
 @pytest.fixture(scope="module")
 def told(result: Result) -> Mapping[str, list[dict[str, str]]]:
     """By group or name, what the kernel says of each of its programs."""
+    return read_words(result, "rights")
+
+
+def read_words(result: Result, what: str) -> dict[str, list[dict[str, str]]]:
     rows: dict[str, list[dict[str, str]]] = {}
     for line in result.console.read_text(errors="replace").splitlines():
-        _, is_told, text = line.partition("probe: rights ")
+        _, is_told, text = line.partition(f"probe: {what} ")
         if is_told:
             which, *words = text.split()
             rows.setdefault(which, []).append(dict(word.split("=", 1) for word in words if "=" in word))
@@ -96,6 +102,28 @@ def test_the_kernel_says_what_the_row_says(told: Mapping[str, list[dict[str, str
         assert (one["core"], one["data"], one["files"]) == ("0,0", limit(row.data_mib * MIB), limit(row.open_files))
         assert row.processes is None or one["processes"] == limit(row.processes)
         assert set(one["own"].strip(",").split(",")) == {"mnt", "ipc", "uts"}
+
+
+@pytest.mark.parametrize("row", [WORKER, *DAEMONS], ids=lambda row: row.name)
+def test_it_writes_where_the_row_says_and_nowhere_else(result: Result, row: Privileges) -> None:
+    """By its mounts: its own /proc (what acts on the machine is bound read-only, what is covered is /proc/version), an
+    empty /dev and /run, its folders. What the kernel's /dev has of folders, and /dev/log, is read-only."""
+    found = read_words(result, "holds")[str(row.account.gid)]
+    assert found and row.view is not None
+    own = {"/proc", "/dev", "/run", *(folder.path for folder in row.view.own)}
+    covered = {f"/proc/{name}" for name in COVERED_OF_PROC}
+    for one in found:
+        writes = set(one["writes"].strip(",").split(",")) - covered
+        assert own <= writes <= own | set(row.view.scratch), one
+        assert one["pages"] == ("0" if row.small_pages else "1")
+    assert "yes" in {one["leads"] for one in found}, "a session of its own"
+
+
+def test_no_process_of_another_row_can_look_into_it(result: Result) -> None:
+    """Its /proc belongs to the row's own user and group, or to root where it cannot be looked into at all."""
+    for row in (WORKER, *DAEMONS):
+        for one in read_words(result, "holds")[str(row.account.gid)]:
+            assert one["owner"] in ("0,0", f"{row.account.uid},{row.account.gid}"), one
 
 
 def test_the_agent_keeps_what_pid_1_has_in_namespaces_of_its_own(told: Mapping[str, list[dict[str, str]]]) -> None:
