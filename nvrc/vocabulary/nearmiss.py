@@ -20,17 +20,20 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 
 def distance(one: str, other: str, enough: int = _LONGEST) -> int:
     """Insertions, deletions, replacements and swaps of neighbours between two words; exact up to `enough`."""
-    if abs(len(one) - len(other)) > enough:
+    # A mistake takes one letter away or brings one, or both.
+    if abs(len(one) - len(other)) > enough or len(set(one) ^ set(other)) > 2 * enough:
         return enough + 1
     before: list[int] = []
     above = list(range(len(other) + 1))
     for row, char in enumerate(one, 1):
-        line = [row]
-        for column, wanted in enumerate(other, 1):
-            cost = min(above[column] + 1, line[-1] + 1, above[column - 1] + (char != wanted))
+        line = [enough + 1] * len(above)  # what is further from the diagonal than `enough` costs more than that
+        line[0] = row
+        for column in range(max(1, row - enough), min(len(other), row + enough) + 1):
+            wanted = other[column - 1]
+            cost = min(above[column] + 1, line[column - 1] + 1, above[column - 1] + (char != wanted))
             if row > 1 and column > 1 and char == other[column - 2] and one[row - 2] == wanted:
                 cost = min(cost, before[column - 2] + 1)
-            line.append(cost)
+            line[column] = cost
         if min(line) > enough and min(above) > enough:
             break  # no row below gets less
         before, above = above, line
