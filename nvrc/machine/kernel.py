@@ -46,6 +46,12 @@ class LinuxKernel(Rooted):
         self._only_as_init("raise lo")
         linux.raise_interface("lo")
 
+    def drop_audit_messages(self) -> None:
+        self._only_as_init("add a rule to audit")
+        from nvrc.machine.audit import drop_messages
+
+        drop_messages()
+
     def load_module(self, image: str | bytes, options: str, *, compressed: bool = False) -> None:
         """Insert a module from a file, which the kernel unpacks itself if `compressed`, or from memory."""
         self._only_as_init("load a module")

@@ -122,6 +122,10 @@ has it, or where the kernel refuses the value, the boot ends with `E_HARDENING`.
 The kernel acts on `sysctl.NAME=VALUE` of its command line before any program runs. What has a row here is set back;
 other such words stay, as no program knows what the value was before.
 
+It gives the kernel's audit one rule as well: what programs send it is dropped, where the kernel has audit at all. With
+`CAP_AUDIT_WRITE`, which containers have by default, they would write what they like into the kernel's log, line ends
+included, and as much as they like; no auditd runs that would take it. Records of the kernel itself stay.
+
 What containers cannot do because of it: dump core, use io_uring, load BPF programs or make user namespaces (Debian's
 kernels) without the capability for it, trace processes that are not their own children. kata-agent and NVIDIA's daemons
 do none of these except as root. Loading of modules is locked by the step `lock-modules`.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from guest_cdi.lean.light import NamedTuple
 from nvrc.engine.facts import Facts, replace
 from nvrc.engine.table import SHORT
-from nvrc.machine.system import Files
+from nvrc.machine.system import System
 from nvrc.vocabulary.errors import NvrcError
 
 FOLDER = "/proc/sys"
@@ -67,8 +67,13 @@ HARDENING: tuple[Row, ...] = (
 deadline_s = SHORT
 
 
-def run(system: Files, facts: Facts) -> Facts:
+def run(system: System, facts: Facts) -> Facts:
     missing = tuple(row.name for row in HARDENING if not _apply(system, row))
+    try:
+        system.drop_audit_messages()
+    except OSError as err:
+        raise NvrcError("E_HARDENING", f"the kernel refused a rule that drops programs' audit messages: {err.strerror}",
+                        "remove audit=1 and rules of audit from the kernel command line") from err
     return replace(facts, unhardened=missing)
 
 
@@ -78,7 +83,7 @@ def tell(facts: Facts) -> str:
     return f"{kept}; not in this kernel: {' '.join(missing)}" if missing else kept
 
 
-def _apply(system: Files, row: Row) -> bool:
+def _apply(system: System, row: Row) -> bool:
     """Whether the kernel has it; it is as the row says then."""
     try:
         found = system.read(row.path, 256).decode(errors="replace").strip()

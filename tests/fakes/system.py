@@ -137,6 +137,9 @@ class FakeKernel(Recorded):
     def raise_loopback(self) -> None:
         self._effect("raise lo")
 
+    def drop_audit_messages(self) -> None:
+        self._effect("drop audit messages")
+
     def load_module(self, image: str | bytes, options: str, *, compressed: bool = False) -> None:
         name = image if isinstance(image, str) else "memory"
         if isinstance(image, bytes):

@@ -32,6 +32,7 @@ def system(tmp_path: Path) -> LinuxSystem:
     pytest.param(lambda s: s.mount("proc", "/proc", "proc", 0), id="mount"),
     pytest.param(lambda s: s.set_hostname("x"), id="hostname"),
     pytest.param(lambda s: s.raise_loopback(), id="loopback"),
+    pytest.param(lambda s: s.drop_audit_messages(), id="audit"),
     pytest.param(lambda s: s.load_module("/lib/x.ko", ""), id="load-module"),
     pytest.param(lambda s: s.make_node("/dev/x", Node(0o020600, 1, 3)), id="make-node"),
     pytest.param(lambda s: s.ioctl("/dev/null", 0, b""), id="ioctl"),

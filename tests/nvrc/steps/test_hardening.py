@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import os
-from errno import EINVAL, EIO
+import struct
+from errno import EINVAL, EIO, EPERM
 from pathlib import Path
 
 import pytest
 
 from fakes.system import FakeSystem, bare_guest
 from nvrc.engine.facts import Facts
+from nvrc.machine.audit import make_rule
 from nvrc.steps import hardening
 from nvrc.steps.hardening import HARDENING, Row, tell
 from nvrc.vocabulary.errors import NvrcError
@@ -93,3 +95,25 @@ def test_an_unreadable_value_is_fatal(system: FakeSystem) -> None:
     system.fail["read /proc/sys/kernel/sysrq"] = OSError(EIO, os.strerror(EIO))
     with pytest.raises(NvrcError, match="cannot read /proc/sys/kernel/sysrq: Input/output error"):
         hardening.run(system, Facts())
+
+
+def test_audit_messages_of_programs_are_dropped(system: FakeSystem) -> None:
+    hardening.run(system, Facts())
+    assert system.effects.count("drop audit messages") == 1
+
+
+def test_a_kernel_that_refuses_that_rule_is_fatal(system: FakeSystem) -> None:
+    system.fail["drop audit messages"] = OSError(EPERM, os.strerror(EPERM))
+    with pytest.raises(NvrcError, match="refused a rule that drops programs' audit messages: Operation not permitted") as caught:
+        hardening.run(system, Facts())
+    assert caught.value.code == "E_HARDENING"
+
+
+def test_the_rule_is_as_the_kernel_has_it() -> None:
+    """struct audit_rule_data of linux/audit.h: one field, in the first of 64 places of each row."""
+    rule = make_rule()
+    assert len(rule) == 12 + 4 * 64 * 4 + 4
+    assert [struct.unpack_from("=I", rule, 4 * place)[0] for place in range(3)] == [0, 0, 1]
+    rows = [struct.unpack_from("=64I", rule, 12 + 256 * row) for row in range(4)]
+    assert [row[0] for row in rows] == [0, 12, 0, 0x60000000]
+    assert not any(any(row[1:]) for row in rows)
