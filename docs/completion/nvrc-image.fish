@@ -91,7 +91,7 @@ complete -c nvrc-image -n '__fish_seen_subcommand_from verify' -l vcpu-type -r -
 complete -c nvrc-image -n '__fish_seen_subcommand_from verify' -l guest-policy -r -d 'snp_guest_policy of the class (default: 0x30000)'
 complete -c nvrc-image -n '__fish_seen_subcommand_from verify' -l qemu -r -d 'for TDX: QEMU'\''s release; before 10.0 it changes the kernel'\''s header (default: 10.1)'
 complete -c nvrc-image -n '__fish_seen_subcommand_from verify' -l memory -r -d 'for TDX with a QEMU before 10.0: memory of the VM; may be given several times'
-complete -c nvrc-image -n '__fish_seen_subcommand_from verify' -l initdata -r -d 'what the pod gave: its TOML document or disk'
+complete -c nvrc-image -n '__fish_seen_subcommand_from verify' -l initdata -r -d 'what the pod gave: its TOML document, annotation or disk'
 complete -c nvrc-image -n '__fish_seen_subcommand_from verify' -l or-cmdline -r -d 'another command line to try'
 complete -c nvrc-image -n '__fish_seen_subcommand_from verify' -l or-firmware -r -d 'another firmware to try'
 complete -c nvrc-image -n '__fish_seen_subcommand_from push' -s h -l help -d 'show this help message and exit'

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import binascii
 import os
 import sys
 from typing import TextIO
@@ -19,13 +18,10 @@ from nvrc.params.initdata import (
     ENTRIES,
     OWN,
     Initdata,
-    is_initdata,
     parse_both,
     read_initdata,
-    unpack,
-    unpack_disk,
 )
-from nvrc.params.initdata_make import make_document, pack, pack_disk
+from nvrc.params.initdata_make import make_document, pack, pack_disk, unwrap
 from nvrc.params.policy import NO_POLICY, load_policy
 from nvrc.vocabulary.console import printable
 from nvrc.vocabulary.document import read_input
@@ -76,14 +72,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 
 def read_document(path: str) -> bytes:
     """The TOML document of a file in any of its three forms."""
-    data = read_input(path)
-    if is_initdata(data):
-        return unpack_disk(data)
-    try:
-        packed = base64.b64decode(b"".join(data.split()), validate=True)
-    except binascii.Error:
-        return data
-    return unpack(packed) if packed.startswith(b"\x1f\x8b") else data
+    return unwrap(read_input(path))
 
 
 def _make(args: argparse.Namespace, out: TextIO) -> int:

@@ -26,6 +26,7 @@ PACKED_LIMIT, TEXT_LIMIT, OWN_LIMIT = 1 << 20, 4 << 20, 64 << 10
 OWN = "nvrc.toml"
 ENTRIES = ("aa.toml", "cdh.toml", "policy.rego", OWN, TOPOLOGY)
 ALGORITHMS, VERSION = ("sha256", "sha384", "sha512"), "0.1.0"
+_TOLD = 16  # of what is unknown: guessing costs time, and hundreds of names are not typing mistakes
 GZIP = 31  # zlib's number for the gzip format and nothing else
 
 
@@ -140,12 +141,16 @@ def _tokens(own: str, mistakes: list[str]) -> Iterator[Token]:
 
 def _unknown(document: Mapping[str, object], data: Mapping[str, object]) -> Iterator[str]:
     """Names that neither this program nor the agent takes: probably typing mistakes."""
-    yield from (f"{shown(name)} is unknown" for name in document if name not in ("algorithm", "version", "data"))
-    for name in data:
-        if name in ENTRIES:
-            continue
+    others = [name for name in document if name not in ("algorithm", "version", "data")]
+    yield from (f"{shown(name)} is unknown" for name in others[:_TOLD])
+    if len(others) > _TOLD:
+        yield f"{len(others) - _TOLD} more keys are unknown"
+    strange = [name for name in data if name not in ENTRIES]
+    for name in strange[:_TOLD]:
         near = closest(name, ENTRIES)
         yield f"the entry {shown(name)} is unknown" + (f", did you mean {near}?" if near else "")
+    if len(strange) > _TOLD:
+        yield f"{len(strange) - _TOLD} more entries are unknown"
 
 
 def _toml(data: bytes, name: str) -> dict[str, object]:

@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Initdata made: the document of its entries, and its disk as Kata's runtime makes it. Off the boot path."""
+"""Initdata made and unwrapped: the document of its entries, its annotation, and its disk as Kata's runtime makes it.
+
+Off the boot path.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import zlib
 from collections.abc import Mapping
 
-from nvrc.params.initdata import ENTRIES, GZIP, MAGIC, SECTOR, VERSION
+from nvrc.params.initdata import ENTRIES, GZIP, MAGIC, SECTOR, VERSION, is_initdata, unpack, unpack_disk
+from nvrc.vocabulary.errors import NvrcError
+
+_GZIP_HEAD = b"\x1f\x8b"
+_ANNOTATION_HEAD = base64.b64encode(_GZIP_HEAD + b"\x08")
 
 
 def make_document(entries: Mapping[str, str], algorithm: str) -> bytes:
@@ -39,3 +48,16 @@ def pack(document: bytes) -> bytes:
     """A gzip stream without a name and a time."""
     stream = zlib.compressobj(9, zlib.DEFLATED, GZIP)
     return stream.compress(document) + stream.flush()
+
+
+def unwrap(data: bytes) -> bytes:
+    """The TOML document in any of its three forms: a disk, an annotation, or itself."""
+    if is_initdata(data):
+        return unpack_disk(data)
+    try:
+        packed = base64.b64decode(b"".join(data.split()), validate=True)
+    except binascii.Error as wrong:
+        if data.lstrip().startswith(_ANNOTATION_HEAD):
+            raise NvrcError("E_INITDATA", f"initdata: its annotation is damaged ({wrong})") from wrong
+        return data
+    return unpack(packed) if packed.startswith(_GZIP_HEAD) else data

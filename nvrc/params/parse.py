@@ -156,10 +156,10 @@ def _read(row: Param, token: Token, policy: Policy) -> _Given | Problem:
 
 
 def _of_initdata(tokens: tuple[Token, ...], policy: Policy) -> Iterator[_Given | Problem]:
-    for token in tokens:
+    for number, token in enumerate(tokens):
         row = find(token.key)
         if row is None:
-            hint = _meant(token.key)
+            hint = _meant(token.key) if number < _HINTS else None
             yield Problem(Severity.ERROR, plain(token.key), "is in initdata and is not a parameter",
                           f"did you mean {hint}?" if hint else "")
         elif not policy.allows_initdata(token.key if row.is_pattern else row.name):

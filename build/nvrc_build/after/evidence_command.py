@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from nvrc.params.initdata import Initdata, is_initdata, read_initdata, unpack_disk
+from nvrc.params.initdata import Initdata, read_initdata
+from nvrc.params.initdata_make import unwrap
+from nvrc.vocabulary.document import read_input
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.output import write_document
 from nvrc_build.after import evidence, kernel_image, measure, share, trust
@@ -40,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, metavar="FILE",
                         help="a SEV-SNP report or a TDX quote, as configfs-tsm gives it")
     trust.launch_arguments(parser, is_for_a_report=True)
-    parser.add_argument("--initdata", type=Path, metavar="FILE", help="what the pod gave: its TOML document or disk")
+    parser.add_argument("--initdata", type=Path, metavar="FILE",
+                        help="what the pod gave: its TOML document, annotation or disk")
     parser.add_argument("--or-cmdline", action="append", default=[], metavar="TEXT", help="another command line to try")
     parser.add_argument("--or-firmware", action="append", default=[], type=Path, metavar="FILE",
                         help="another firmware to try")
@@ -118,7 +121,6 @@ def _others(launch: Launch, args: argparse.Namespace) -> Iterator[tuple[str, Lau
 
 def _initdata(path: Path) -> Initdata:
     try:
-        data = path.read_bytes()
-        return read_initdata(unpack_disk(data) if is_initdata(data) else data)
+        return read_initdata(unwrap(read_input(str(path))))
     except (OSError, NvrcError) as wrong:
         raise BuildError(f"{path}: {wrong}", "check it with: nvrc initdata check") from wrong

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from fakes.firmware import make_firmware
 from fakes.snp import report as snp_report
 from fakes.tdx import Told, make_tdvf, quote
 from nvrc.params.initdata import read_initdata
+from nvrc.params.initdata_make import pack, pack_disk
 from nvrc_build.after.measure import Launch, snp_digest
 from nvrc_build.cli import main
 
@@ -76,7 +78,11 @@ def test_the_input_that_differs_is_named(folder: Path, started: Callable[[Path],
 
 def test_policy_and_initdata(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, digest = snp_digest(launch(folder)), read_initdata(INITDATA).bound(32)
-    assert check(folder, snp_report(good, host_data=digest), "--initdata", str(folder / "initdata.toml")) == 0
+    (folder / "annotation").write_bytes(base64.b64encode(pack(INITDATA)))
+    (folder / "disk").write_bytes(pack_disk(INITDATA))
+    for form in ("initdata.toml", "annotation", "disk"):
+        assert check(folder, snp_report(good, host_data=digest), "--initdata", str(folder / form)) == 0
+    assert check(folder, snp_report(good, host_data=digest), "--initdata", "/dev/zero") == 2
     capsys.readouterr()
     assert check(folder, snp_report(good, policy=0xB0000)) == 1
     assert capsys.readouterr().out == ("policy: the guest was started with 0xb0000, expected 0x30000\n"

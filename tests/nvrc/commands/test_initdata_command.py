@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ def test_three_forms_of_one_document(files: Path) -> None:
         told = json.loads(out)
         assert (status, told["digest"]) == (0, hashlib.sha384(document).hexdigest())
         assert told["bound"] == {"sev-snp": told["digest"][:64], "tdx": told["digest"], "cca": told["digest"] + "0" * 32}
+
+
+@pytest.mark.parametrize("damage", [lambda text: text.rstrip(b"=\n")[:-1], lambda text: text * 2, lambda text: text[:60] + b"_" + text[61:]],
+                         ids=["cut", "doubled", "another-alphabet"])
+def test_a_damaged_annotation_is_called_one(files: Path, damage: Callable[[bytes], bytes]) -> None:
+    (files / "annotation").write_bytes(damage(make(files)))
+    status, _out, err = call("initdata", "check", str(files / "annotation"))
+    assert (status, "its annotation is damaged (" in err or "bytes follow its gzip stream" in err) == (2, True), err
 
 
 @pytest.mark.parametrize("text", ["", "a", "'", "''", "'''", "a\r\n", "\x7f\x01", "\\", '"""', "é\u2028😀", "\n\n"])

@@ -125,6 +125,16 @@ def test_names_that_neither_side_takes_are_told() -> None:
     assert found.remarks == ("'extra' is unknown", "the entry 'nvcr.toml' is unknown, did you mean nvrc.toml?")
 
 
+def test_of_many_unknown_names_the_first_are_told() -> None:
+    many = "".join(f"k{number} = 1\n" for number in range(100)) + "[data]\n" + "".join(f'"e{number}" = ""\n' for number in range(1000))
+    remarks = read_initdata(HEAD + many.encode()).remarks
+    assert (len(remarks), remarks[0], remarks[16]) == (34, "'k0' is unknown", "84 more keys are unknown")
+    assert (remarks[17], remarks[-1]) == ("the entry 'e0' is unknown", "984 more entries are unknown")
+    own = "[params]\n" + "".join(f"nvrc.gpu{number} = 1\n" for number in range(50))
+    hints = [problem.hint for problem in parse(b"", NO_POLICY, read_initdata(document(own)).tokens).problems]
+    assert (len(hints), sum(map(bool, hints))) == (50, 8)
+
+
 def test_hostile_bytes_end_in_one_code() -> None:
     chance = random.Random(16)
     good = pack_disk(document('[params]\n"nvrc.gpus" = 8\n'))
