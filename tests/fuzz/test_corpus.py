@@ -62,6 +62,6 @@ def planted(data: bytes) -> None:
 
 
 def test_the_page_has_the_table() -> None:
-    page = (ROOT / "docs/fuzzing.md").read_text()
+    page = (ROOT / "docs/fuzzing.md").read_text().partition("## Executions")[0]
     assert [line for line in page.splitlines() if line.startswith("| `")] == [
         f"| `{parser.name}` | {parser.reads} | {parser.who} |" for parser in PARSERS]

@@ -12,8 +12,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 from nvrc_lab.ground.locked import install_locked
@@ -21,6 +22,7 @@ from nvrc_lab.ground.places import checkout
 
 LOCK = "build/locks/fuzz.txt"
 LEAST_S = 5
+PAGE, HEAD = "docs/fuzzing.md", "| parser | executions | last |\n|---|---|---|\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="for all of them together (%(default)s)")
     parser.add_argument("--list", action="store_true", help="what each parser reads, and who controls that")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time (%(default)s)")
+    parser.add_argument("--count", action="store_true", help=f"add the executions to the table in {PAGE}")
     args = parser.parse_args(argv)
     root, out = checkout().root, checkout().out / "fuzz"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(root / "tests"), *install(root, out)))}
@@ -44,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ThreadPoolExecutor(args.jobs) as pool:
         done = list(pool.map(lambda name: fuzz(name, seconds, root, out, env), names))
     (out / "report.json").write_text(json.dumps(done, indent=1) + "\n", encoding="ascii")
+    if args.count:
+        page = root / PAGE
+        today = datetime.now(tz=UTC).date().isoformat()
+        page.write_text(add_executions(page.read_text(encoding="utf-8"), done, known, today), encoding="utf-8")
     return 1 if any(row["found"] for row in done) else 0
 
 
@@ -66,6 +73,21 @@ def fuzz(name: str, seconds: int, root: Path, out: Path, env: dict[str, str]) ->
         print(f"  FOUND {path}\n  show it: PYTHONPATH=tests .venv/bin/python -m fuzz.drive {name} --input {path}",
               flush=True)
     return row
+
+
+def add_executions(page: str, done: Sequence[Mapping[str, object]], known: Sequence[str], today: str) -> str:
+    """The page with these executions added to those it tells already; parsers that are no more go."""
+    before, _, after = page.partition(HEAD)
+    lines = after.splitlines(keepends=True)
+    rows = [line for line in lines if line.startswith("| `")]
+    told = {name.strip(" `"): (int(count.replace(" ", "")), last.strip())
+            for name, count, last in (line.strip("|\n ").split("|") for line in rows)}
+    for row in done:
+        name = str(row["parser"])
+        told[name] = (told.get(name, (0, ""))[0] + int(str(row["executions"])), today)
+    named = ((name, *told[name]) for name in known if name in told)
+    table = [f"| `{name}` | {count:,} | {last} |\n".replace(",", " ") for name, count, last in named]
+    return "".join((before, HEAD, *table, *lines[len(rows):]))
 
 
 def _run(argv: Sequence[str], root: Path, env: dict[str, str]) -> str:
