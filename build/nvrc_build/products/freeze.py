@@ -19,6 +19,8 @@ from nvrc_build.supply.compile import compile_launcher
 
 RECIPE = Path(__file__).parent / "frozen"
 OURS = ("launcher.c", "kernel.c", "sha2.c")
+# Which texts the interpreter has in itself: objects.py.
+TEXTS = "usr/include/python3.13/internal/pycore_global_strings.h"
 PACKAGES = ("nvrc", "guest_cdi")
 BINDING = "pynvml.py"
 # What the binding imports of the standard library, and would bring a third of it along: guest_cdi/lean/binding.py.
@@ -48,6 +50,7 @@ def freeze(checkout: Path, root: Path, compiler: Path, site: Path, *, out: Path,
     source = out / "src"
     _copy_sources(checkout, source)
     _prune_binding(checkout, site, source)
+    shutil.copyfile(compiler / TEXTS, source / Path(TEXTS).name)
     env = clean_env({"SOURCE_DATE_EPOCH": str(epoch), "PYINSTALLER_CONFIG_DIR": "/tmp/pyinstaller",
                      "PYTHONPATH": "/site", "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0"})
     argv = sandbox_argv(root, [
@@ -65,7 +68,7 @@ def _launch(out: Path, frozen: Path, compiler: Path, *, is_movable: bool) -> Non
     """The launcher, from its source and what the recipe has left of the modules."""
     work = out / "launcher"
     work.mkdir()
-    for name in OURS:
+    for name in (*OURS, "objects.h"):
         shutil.copyfile(RECIPE / name, work / name)
     for name in ("frozen.c", "frozen.h", "frozen.bin"):
         (out / name).rename(work / name)

@@ -12,12 +12,24 @@
 #include <Python.h>
 #include "frozen.h"
 
+extern const struct _frozen *_PyImport_FrozenBootstrap; /* where the interpreter looks first, for its own first modules too */
+extern const char __start_static_code[], __stop_static_code[];
+PyObject *__real_PyMarshal_ReadObjectFromString(const char *data, Py_ssize_t size);
+
 #if PY_VERSION_HEX != FROZEN_WITH
 #error "the modules are of another interpreter than the headers: lock the roots tools and compile again, together"
 #endif
 
 #define PROGRAM L"/usr/lib/nvrc/nvrc"
 #define FOLDER L"/usr/lib/nvrc/_internal"
+
+/* What the table of modules points to is code as it is in memory (objects.h), or marshalled: which is told by its place. */
+PyObject *__wrap_PyMarshal_ReadObjectFromString(const char *data, Py_ssize_t size)
+{
+	if (data < __start_static_code || data >= __stop_static_code)
+		return __real_PyMarshal_ReadObjectFromString(data, size);
+	return (PyObject *)data;
+}
 
 static void check(PyStatus status)
 {
@@ -56,7 +68,7 @@ int main(int argc, char **argv)
 	before.configure_locale = 1;
 	before.utf8_mode = -1; /* where the locale is C, as it is for PID 1 */
 	check(Py_PreInitialize(&before));
-	PyImport_FrozenModules = frozen_modules;
+	_PyImport_FrozenBootstrap = frozen_modules;
 	configure(argc, argv);
 	if (PySys_SetObject("frozen", Py_True) == 0 && PyImport_ImportFrozenModule("__main__") > 0)
 		return 0;
