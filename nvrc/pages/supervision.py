@@ -16,8 +16,8 @@ when memory is short are rows of one table.
 A service that ends is restarted as its rule says, each time after a longer pause. The tries of a rule with a steady
 time are forgiven once it has run that long. After the last one it is given up: its code is told, the VM is degraded,
 and with `nvrc.strict` one that GPUs depend on ends the VM. Nothing of this ends a container. Where there are no
-processes, files or memory to start it with, which a container can use up, that is no try: another follows every ten
-seconds.
+processes, files or memory to start it with, which a container can use up, that does not count: another try follows
+every ten seconds.
 
 `oom_score_adj` says whom the kernel kills when the guest runs out of memory: the higher, the sooner. Containers have
 0 and more. Before that, PID 1 tells `E_MEMORY` when all tasks waited for memory for 300 ms within 2 s, and again

@@ -97,7 +97,7 @@ def test_an_ubuntu_has_sources_for_an_ubuntu() -> None:
     line = "deb http://mirror.test/ubuntu jammy universe\n"
     assert sources.translate(line, "jammy", "noble", deb822=False) == line.replace("jammy", "noble")
     assert sources.translate(line.replace("universe", "contrib"), "jammy", "noble", deb822=False) == ""
-    assert sources.translate(STANZAS.split("\n\n")[0], "bookworm", "noble", deb822=True) == ""  # by its key
+    assert sources.translate(STANZAS.split("\n\n", maxsplit=1)[0], "bookworm", "noble", deb822=True) == ""  # by its key
 
 
 def machine(folder: Path, release: str = "ID=debian\nVERSION_CODENAME=bookworm\n") -> Path:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`./dev fresh`: run a command of the checkout on a machine that nobody has worked on. Standard library only.
 
-A minimal Debian or Ubuntu with Python and git (base.py), a clone of HEAD in it, entered in namespaces of its own (cell.py). What
-was installed by hand on this machine is not there, so a step of installation that is missing shows. What the command
-leaves in out/test and out/dev is kept; everything else goes with the root, also after Ctrl-C, and after a kill with the
-next run.
+A minimal Debian or Ubuntu with Python and git (base.py), a clone of HEAD in it, entered in namespaces of its own
+(cell.py). What was installed by hand on this machine is not there, so a step of installation that is missing shows.
+What the command leaves in out/test and out/dev is kept; everything else goes with the root, also after Ctrl-C, and
+after a kill with the next run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="dev fresh", description="Run a command of the checkout, as committed, in a minimal Debian or Ubuntu of its own.",
+        prog="dev fresh",
+        description="Run a command of the checkout, as committed, in a minimal Debian or Ubuntu of its own.",
         epilog="examples: ./dev fresh; ./dev fresh ./dev boot; ./dev fresh --suite trixie ./dev test --tier unit")
     parser.add_argument("--suite", choices=tuple(SUITES), help=f"which one (default: {base.DEFAULT_SUITE})")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND",

@@ -30,7 +30,7 @@ _ROUND = "1"  # another number makes every base anew
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """All that decides what a base is: the suite, files of apt sources by name, apt's settings, packages to begin with."""
+    """All that decides what a base is: suite, files of apt sources by name, apt's settings, packages to begin with."""
 
     suite: str
     sources: Mapping[str, str]

@@ -29,7 +29,8 @@ class Distribution:
         return self.name.lower()
 
 
-DEBIAN = Distribution(name="Debian", parts=("", "-updates", "-security"), components=("main",), keyring="debian-archive-keyring.gpg")
+DEBIAN = Distribution(name="Debian", parts=("", "-updates", "-security"), components=("main",),
+                      keyring="debian-archive-keyring.gpg")
 UBUNTU = Distribution(name="Ubuntu", parts=("", "-updates", "-security", "-backports"), components=("main", "universe"),
                       keyring="ubuntu-archive-keyring.gpg")
 SUITES: Mapping[str, Distribution] = {"bookworm": DEBIAN, "trixie": DEBIAN, "noble": UBUNTU}
