@@ -80,6 +80,28 @@ def test_a_block_volume_reaches_the_container(host: KataHost, configure: Configu
         host.enter(["losetup", "--detach", loop])
 
 
+@pytest.mark.parametrize("driver", ["virtio-scsi", "virtio-blk"])
+def test_a_volume_is_mounted_in_the_guest_by_its_file_system(host: KataHost, configure: Configure, tmp_path: Path,
+                                                             driver: str) -> None:
+    """A directly assigned volume: its driver leaves the runtime a note of what to plug in, and the agent mounts it."""
+    disk, content, volume = (tmp_path / name for name in ("disk", "content", "volume"))
+    content.mkdir()
+    volume.mkdir()
+    shutil.copy(host.folder / "show", content / "script")
+    assert host.enter(["mkfs.ext4", "-q", "-d", str(content), str(disk), "16M"]).status == 0
+    note = (f"/proc/{host.inside}/root/run/kata-containers/shared/direct-volumes/"
+            f"{base64.urlsafe_b64encode(str(volume).encode()).decode()}")
+    os.makedirs(note)
+    Path(note, "mountInfo.json").write_text(json.dumps({
+        "volume-type": "block", "device": str(disk), "fstype": "ext4", "options": ["rw", "noatime"]}))
+    config = configure(hypervisor__qemu={"block_device_driver": driver, "disable_block_device_use": False})
+    lines = good(host.run(f"mounted-{driver}", config, "/volume/script", "/volume", "/proc/self/mountinfo",
+                          options=bind(volume, "/volume", "rw")), host)
+    assert shown(lines, "/volume") == ["lost+found", "script"]
+    row, = (row for row in shown(lines, "/proc/self/mountinfo") if row.split()[4] == "/volume")
+    assert " - ext4 /dev/" in row, row
+
+
 def ask_shim(host: KataHost, sandbox: str, path: str) -> str:
     """A question to the shim's management socket, as `kata-runtime iptables` does it."""
     found = f"/proc/{host.inside}/root/run/vc/sbs/{sandbox}/shim-monitor.sock"
