@@ -27,8 +27,8 @@ NVIDIA's library is asked every 15 seconds by another process, which is killed w
 it told last is served with its age. A value that a source does not give is left out and never 0. Labels of a GPU are
 its UUID (`gpu`), its bus id in the guest, and its serial number, by which the host knows the board.
 
-A page is the same for all who ask within half a second, so a flood of scrapes costs PID 1 two answers a second. Of links
-256 are told at most. Numbers with which NVML says "not available" are left out.
+A page is the same for all who ask within half a second, so a flood of scrapes costs PID 1 two answers a second. Of
+links 256 are told at most. Numbers with which NVML says "not available" are left out.
 
 Both processes together add 23.2 MB to the memory of a VM, with two GPUs as with eight: proportional set sizes in the
 lab, where a page that several processes have counts for each by its part, after scrapes; a test holds them below 25 MB.
