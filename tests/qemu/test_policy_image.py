@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image with the confidential policy in it: the lines of Kata's classes boot, a line that relaxes anything does not."""
+"""An image that is confidential: the lines of Kata's classes boot, a line that relaxes anything does not.
+
+It has the confidential policy, and an init that is at another address in each start.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from nvrc_build import pipeline
+from nvrc_build.after.contents import read_cpio
+from nvrc_build.job import Brought
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.qemu.machine import Accel, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.watch.console import Story
 from nvrc_lab.watch.watch import Limits, watch
 
-POLICY = checkout().root / "rootfs/files/policy-confidential.toml"
+ROOTFS = checkout().root / "rootfs"
+POLICY = ROOTFS / "files/policy-confidential.toml"
 # What the lab itself says to an emulated machine; a real one is not told which clock to take.
 CLOCK = ("tsc=unstable", "clocksource=hpet")
 # As Kata's Go runtime writes it for an initrd, with what the confidential GPU classes add.
@@ -31,7 +40,13 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> pipeline.Image:
     words = "words = [" + ", ".join(f'"{word}"' for word in ("@kata", *CLOCK)) + "]"
     assert 'words = ["@kata"]' in shipped
     policy.write_text(shipped.replace('words = ["@kata"]', words), encoding="utf-8")
-    return pipeline.build("lab", out=tmp_path_factory.mktemp("image"), cache=checkout().out / "cache", line_policy=policy)
+    own = tmp_path_factory.mktemp("own")
+    for path, text in {"images/guarded.toml": 'extends = "lab"\nagent_policy = "deny"\n',
+                       "locks/image-guarded.toml": (ROOTFS / "locks/image-lab.toml").read_text(encoding="utf-8")}.items():
+        (own / path).parent.mkdir()
+        (own / path).write_text(text, encoding="utf-8")
+    return pipeline.build("guarded", out=tmp_path_factory.mktemp("image"), cache=checkout().out / "cache", line_policy=policy,
+                          brought=Brought(declarations=own))
 
 
 def boot(image: pipeline.Image, folder: Path, line: str) -> tuple[Story, list[str]]:
@@ -47,6 +62,12 @@ def test_the_line_of_the_classes_boots_and_the_console_names_the_policy(image: p
     sha256 = json.loads(image.manifest.read_text())["policy"]["sha256"]
     assert any("step parameters ok" in line and f"policy sha256={sha256}" in line for line in lines), lines[-20:]
     assert any("nvrc: READY" in line for line in lines), lines[-20:]
+
+
+def test_the_init_can_be_anywhere(image: pipeline.Image) -> None:
+    archive = subprocess.run(["zstd", "-dc", image.initrd], capture_output=True, check=True).stdout
+    (program,) = (data for path, _mode, data in read_cpio(archive) if path == "/usr/lib/nvrc/nvrc")
+    assert ELFFile(io.BytesIO(program)).header.e_type == "ET_DYN"
 
 
 def test_a_line_that_relaxes_it_does_not(image: pipeline.Image, tmp_path: Path) -> None:
