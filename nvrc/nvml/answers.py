@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 class NvmlGpu(NamedTuple):
     """A GPU that NVML lists. `error` names the call that failed; fields not yet known then are empty. `serial` is the
-    number on the board, empty where the GPU has none to tell.
+    number on the board, where it was asked for and the GPU has one.
     """
 
     number: int

@@ -63,8 +63,8 @@ class Client(NamedTuple):
     worker: Worker
     patience_s: float
 
-    def gpus(self) -> tuple[NvmlGpu, ...]:
-        return read_records(NvmlGpu, self.worker.ask("gpus", self.patience_s))
+    def gpus(self, *, serials: bool = False) -> tuple[NvmlGpu, ...]:
+        return read_records(NvmlGpu, self.worker.ask("gpus", self.patience_s, serials=serials))
 
     def apply_settings(self, gpus: Sequence[int], asked: Mapping[str, int]) -> tuple[Applied, ...]:
         return read_records(Applied, self.worker.ask("settings", self.patience_s, gpus=gpus, **asked))

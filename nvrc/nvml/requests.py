@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 Action = Callable[[Session, Mapping[str, Value]], Value]
 
 
-def list_gpus(session: Session, _given: Mapping[str, Value]) -> list[NvmlGpu]:
-    return [describe(gpu, session.serial(gpu)) for gpu in session.gpus()]
+def list_gpus(session: Session, given: Mapping[str, Value]) -> list[NvmlGpu]:
+    """With the boards' serial numbers where they are asked for: a call that a boot can do without may hang."""
+    return [describe(gpu, session.serial(gpu) if given.get("serials") else "") for gpu in session.gpus()]
 
 
 REQUESTS: tuple[tuple[str, Action, Code], ...] = (

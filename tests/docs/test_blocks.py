@@ -195,6 +195,7 @@ PREPARE = {
                      "nvrc-image verify DIR --signers allowed_signers --identity builder@example.com"), SIGNED),
     'nvrc-image measure nvidia-confidential --firmware OVMF.amdsev.fd --cmdline "console=hvc0" --compare values.json':
         'nvrc-image measure nvidia-confidential --firmware OVMF.amdsev.fd --cmdline "console=hvc0" -o values.json',
+    "nvrc-image kata-config DIR --runtime-class kata-qemu-nvidia-gpu-snp --deploy deploy": "cp -r out/images/nvidia-confidential DIR",
     **dict.fromkeys(("nvrc initdata check annotation --policy image/policy.toml", "nvrc initdata digest annotation",
                      "nvrc plan --machine 'H100*8' --initdata annotation",
                      'nvrc initdata check annotation --policy image/policy.toml --cmdline "$(cat line)"'),

@@ -86,3 +86,10 @@ def test_a_hang_ends_at_the_deadline(everything: Callable[[str], GpuGuest], call
         worker.ask(request_name, 0.1, **GIVEN.get(request_name, {}))
     assert caught.value.code == "E_NVML_HANG"
     assert os.WTERMSIG(os.waitpid(worker.pid, 0)[1]) == 9
+
+
+@pytest.mark.parametrize(("cmdline", "fault", "serials"), [
+    ("nvrc.metrics=9400", "", ["1650000000000", "1650000000001"]), ("nvrc.metrics=9400", "fail nvmlDeviceGetSerial gpu=1 3", ["1650000000000", ""]),
+    ("", "hang nvmlDeviceGetSerial", ["", ""])], ids=["for the metrics", "one has none", "no metrics, no question"])
+def test_serial_numbers_are_asked_for_the_metrics_alone(gpu_guest: MakeGuest, cmdline: str, fault: str, serials: list[str]) -> None:
+    assert [gpu.serial for gpu in gpu_guest(cmdline, text=fault).boot().gpus or ()] == serials
