@@ -30,15 +30,15 @@ def kernel_line(data: bytes) -> None:
 
 
 def policy(data: bytes) -> None:
-    """PID 1 has a reader of its own for what is plain: it reads as Python's does, or leaves it to that."""
-    import tomllib
-
+    """PID 1 has a reader of its own for what is plain: it reads as the other does, or leaves it to that."""
     from nvrc.params.explanation import explain
     from nvrc.params.policy import load_policy
     from nvrc.vocabulary.plaintoml import read_plain
+    from nvrc.vocabulary.tomltext import parse_toml
 
-    found = read_plain(data.decode("utf-8", "replace"))
-    assert found is None or repr(found) == repr(tomllib.loads(data.decode("utf-8", "replace")))
+    text = data.decode("utf-8", "replace")
+    found = read_plain(text)
+    assert found is None or repr(found) == repr(parse_toml(text))
     explain(load_policy(data))
 
 

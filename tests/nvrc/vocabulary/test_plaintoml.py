@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nvrc.vocabulary.plaintoml import read_plain
+from nvrc.vocabulary.plaintoml import read_plain, read_toml
 
 ROOT = Path(__file__).parents[3]
 POLICIES = sorted((ROOT / "rootfs/files").glob("policy*.toml"))
@@ -23,6 +23,7 @@ PLAIN = {
     "lists in lists": "a = [[1], [], [\"x\", [true]]]\n",
     "tables": "a = 1\n[ b ]\nc = 1\n[b.d]\ne = 1\n[f.g]\n[f.h]\n",
     "a dotted key twice": "a.b.c = 1\na.b.d = 2\na.e = 3\n",
+    "as many parts as may be": "a" + ".a" * 7 + " = 1\n[b" + ".b" * 7 + "]\n",
     "a table on one line": "a = { b = 1, c.d = [2], c.e = { f = \"x\" } }\n",
     "no line end": "a = 1",
     "a tab in a string": "a = \"x\ty\" # z",
@@ -39,7 +40,7 @@ LEFT = {
     "more of an earlier section": "[a.b]\nc = 1\n[a]\nb.d = 1", "what is above a table, later": "[a.b]\n[a]",
     "no value": "a =", "no name": "= 1", "two on a line": "a = 1 b = 2", "a value over lines": "a =\n1", "an open list": "a = [1",
     "a comma too many in a table": "a = { b = 1, }", "a table over lines": "a = {\n}", "an open string": 'a = "x\n"',
-    "deep": "a = " + "[" * 9 + "]" * 9, "a comment in a table": "a = { # x\n }",
+    "deep": "a = " + "[" * 9 + "]" * 9, "a key of many parts": "a" + ".a" * 8 + " = 1", "a table of many parts": "[a" + ".a" * 8 + "]", "a comment in a table": "a = { # x\n }",
 }
 
 
@@ -51,6 +52,13 @@ def test_what_is_plain_is_read_as_python_reads_it(text: str) -> None:
 @pytest.mark.parametrize("text", LEFT.values(), ids=LEFT)
 def test_what_is_not_is_left_to_python(text: str) -> None:
     assert read_plain(text) is None
+
+
+def test_bounds_of_the_other_reader_hold() -> None:
+    """Each is one that Python's own reader does not have."""
+    for text in ("a" + ".a" * 128 + " = 1", "[a" + ".a" * 128 + "]", "a = 9223372036854775808"):
+        with pytest.raises(ValueError, match=r"parts|64 bits"):
+            read_toml(text)
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.name)
