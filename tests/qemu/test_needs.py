@@ -18,13 +18,13 @@ from nvrc.vocabulary.needs import NEEDS, Sign
 from nvrc_build import pipeline
 from nvrc_build.products import kernel as kernels
 from nvrc_build.products.products import kernel_root
-from nvrc_build.tree.cpio import write_cpio
 from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit import standins
 from nvrc_lab.kit.image import BootFiles, build_image, put_agent
 from nvrc_lab.qemu.machine import Accel, Machine, escape, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
+from nvrc_lab.run.compose import join_archives
 from nvrc_lab.run.probing import told
 from nvrc_lab.watch.console import Story
 from nvrc_lab.watch.watch import Limits, watch
@@ -74,10 +74,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> BootFiles:
 
 
 def put_behind(base: BootFiles, tree: Tree, initrd: Path) -> BootFiles:
-    first = base.initrd.read_bytes()
-    with initrd.open("wb") as out:
-        out.write(first + b"\0" * (-len(first) % 4))
-        out.writelines(write_cpio(tree, mtime=0))
+    join_archives([base.initrd], tree, initrd)
     return BootFiles(kernel=base.kernel, initrd=initrd)
 
 

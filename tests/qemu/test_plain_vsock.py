@@ -8,7 +8,6 @@ well, and says nothing to CID 1: only the host (CID 2) is answered.
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,12 @@ import pytest
 from nvrc_build import pipeline
 from nvrc_build.products import kernel as kernels
 from nvrc_build.products.products import kernel_root
-from nvrc_build.tree.cpio import write_cpio
 from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit.image import BootFiles, build_image
 from nvrc_lab.qemu.machine import make_argv
 from nvrc_lab.qemu.qemu import find_qemu
-from nvrc_lab.run.compose import compose, needed_parts
+from nvrc_lab.run.compose import compose, join_archives, needed_parts
 from nvrc_lab.run.runner import open_lab
 from nvrc_lab.scenario.faults import BOOT_OVER
 from nvrc_lab.scenario.scenario import parse_scenario
@@ -55,10 +53,7 @@ def put_modules(base: BootFiles, folder: Path) -> BootFiles:
     for path in sorted(folder.glob("modules/**/*.ko")):
         tree.add_file(f"/lab/{path.name}", path, Origin(slice="test"))
     initrd = folder / "with-modules"
-    shutil.copyfile(base.initrd, initrd)
-    with initrd.open("ab") as out:
-        out.write(b"\0" * (-out.tell() % 4))
-        out.writelines(write_cpio(tree, mtime=0))
+    join_archives([base.initrd], tree, initrd)
     return BootFiles(kernel=base.kernel, initrd=initrd)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +16,12 @@ import pytest
 from nvrc_build import pipeline
 from nvrc_build.products import kernel as kernels
 from nvrc_build.products.products import kernel_root
-from nvrc_build.tree.cpio import write_cpio
 from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit.image import BootFiles, build_image
 from nvrc_lab.qemu.machine import TCG_CPU, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
-from nvrc_lab.run.compose import compose, needed_parts
+from nvrc_lab.run.compose import compose, join_archives, needed_parts
 from nvrc_lab.run.runner import open_lab
 from nvrc_lab.scenario.faults import BOOT_OVER
 from nvrc_lab.scenario.scenario import Scenario, parse_scenario
@@ -101,10 +99,7 @@ def put_host(base: BootFiles, inner: Machine, folder: Path) -> BootFiles:
     for path, file in files.items():
         tree.add_file(path, file, Origin(slice="test"), mode=0o755)
     initrd = folder / "with-host"
-    shutil.copyfile(base.initrd, initrd)
-    with initrd.open("ab") as out:
-        out.write(b"\0" * (-out.tell() % 4))
-        out.writelines(write_cpio(tree, mtime=0))
+    join_archives([base.initrd], tree, initrd)
     return BootFiles(kernel=base.kernel, initrd=initrd)
 
 
