@@ -10,7 +10,7 @@ from __future__ import annotations
 from guest_cdi.lean.light import NamedTuple
 from nvrc.engine.facts import Facts, replace
 from nvrc.engine.table import SHORT
-from nvrc.machine.system import System
+from nvrc.machine.system import Files, System
 from nvrc.vocabulary.errors import NvrcError
 
 FOLDER = "/proc/sys"
@@ -83,7 +83,7 @@ def tell(facts: Facts) -> str:
     return f"{kept}; not in this kernel: {' '.join(missing)}" if missing else kept
 
 
-def _apply(system: System, row: Row) -> bool:
+def _apply(system: Files, row: Row) -> bool:
     """Whether the kernel has it; it is as the row says then."""
     try:
         found = system.read(row.path, 256).decode(errors="replace").strip()
