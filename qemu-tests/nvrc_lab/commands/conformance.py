@@ -52,6 +52,7 @@ PARTS = (
     Part(name="nccl", needs=("NVRC_NCCL",), tests=("tests/conformance/test_nccl.py",), asks=(("NVRC_NCCL", ""),)),
     Part(name="prometheus", needs=("NVRC_PROMETHEUS",), may=("NVRC_PROMTOOL",), asks=(("NVRC_PROMETHEUS", ""),),
          tests=("tests/conformance/test_prometheus.py", "tests/docs/test_fleet.py")),
+    Part(name="nvml", needs=("NVRC_NVML_LIBRARY",), tests=("tests/nvrc/beside/test_zeros.py",)),
     Part(name="cdi-oracles", needs=("NVRC_CDI_ORACLES",), tests=("tests/guest_cdi/test_oracles.py",)),
 )
 
