@@ -45,7 +45,7 @@
  *                                                                      -> probe: holds GID pid=... owner=0,64901 writes=/proc,/run,
  *   loop SECONDS               the lines up to `end`, again and again -> probe: loop rounds=7
  *   kill NAME SIGNAL           all others of that /proc/PID/comm; or a pid -> probe: kill NAME 9 hit=1
- *   sleep MS | wait PATH MS (until PATH exists) | say TEXT | poweroff
+ *   sleep MS | wait PATH MS (until PATH exists; a disk: until it opens) | say TEXT | poweroff
  */
 #define _GNU_SOURCE
 #include "prober.h"

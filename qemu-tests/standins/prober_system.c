@@ -11,6 +11,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -73,12 +74,27 @@ void do_sleep(const struct line *line)
 	sleep_ms(atol(word(line, 1)));
 }
 
+/* A disk's node comes a moment before the disk, and opens with ENXIO until then. */
+static bool is_there(const char *path)
+{
+	struct stat found;
+
+	if (stat(path, &found) < 0)
+		return false;
+	if (!S_ISBLK(found.st_mode))
+		return true;
+
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	return fd >= 0 && close(fd) == 0;
+}
+
 void do_wait(const struct line *line)
 {
 	long start = now_ms(), limit = line->count > 2 ? atol(word(line, 2)) : 10000;
 	bool there;
 
-	while (!(there = access(word(line, 1), F_OK) == 0) && now_ms() - start < limit)
+	while (!(there = is_there(word(line, 1))) && now_ms() - start < limit)
 		sleep_ms(10);
 	report("wait", word(line, 1), there, now_ms() - start);
 }
