@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,8 +21,9 @@ from nvrc.beside.gpus import of_gpus, place_of
 from nvrc.beside.guest import of_disks, of_guest, of_memory_kills, of_pressure, of_self, of_services
 from nvrc.beside.init_state import of_report, of_status
 from nvrc.beside.links import Links
-from nvrc.beside.server import Server, listen
+from nvrc.beside.server import Server
 from nvrc.machine.control import ask
+from nvrc.machine.inet import listen
 from nvrc.report import report, status
 from nvrc.vocabulary import paths
 
@@ -130,7 +133,7 @@ def run(
     deadline_s: float = DEADLINE_S,
 ) -> int:
     try:
-        listener = listen(port)
+        listener = given() or socket.socket(fileno=listen(port))
     except OSError as err:
         remedy = "; choose another with nvrc.metrics" if err.errno == errno.EADDRINUSE else ""
         reason = os.strerror(err.errno) if err.errno else str(err)
@@ -149,6 +152,17 @@ def run(
         if following is not None:
             following.tick()
         server.serve(TICK_S)
+
+
+def given() -> socket.socket | None:
+    """The socket that PID 1 listens with, and hands over as input; None where it did not get the port."""
+    if not stat.S_ISSOCK(os.fstat(0).st_mode):
+        return None
+    listener = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # the process with NVIDIA's library has descriptor 0 as well, and shall not listen
+    os.close(nothing)
+    return listener
 
 
 def kept(make: Callable[[], bytes], now: Callable[[], float]) -> Callable[[], bytes]:

@@ -15,7 +15,6 @@ from typing import Protocol
 from nvrc.beside.families import CONTENT_TYPE
 
 MOST_CONNECTIONS, REQUEST_LIMIT, PATIENCE_S = 16, 8 << 10, 10.0
-BACKLOG = 16
 
 
 class Source(Protocol):
@@ -139,10 +138,3 @@ def _response(status: str, body: bytes, kind: str = "text/plain") -> bytes:
     return (
         f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     ).encode() + body
-
-
-def listen(port: int) -> socket.socket:
-    """On every address of the guest, IPv4 and IPv6, which are the pod's; IPv4 alone where the kernel has no IPv6."""
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
-    return socket.create_server(("", port), backlog=BACKLOG)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nvrc.hardware.nics import Nic
     from nvrc.hardware.topology import Topology
     from nvrc.machine.journal import Journal
+    from nvrc.machine.ports import Ports
     from nvrc.nvml.answers import Applied, CdiMade, MigMade, NvmlGpu
     from nvrc.nvml.judge import Confidential
     from nvrc.nvml.promised import Promise
@@ -47,6 +48,7 @@ class Facts:
     topology: Topology | None = None
     mode: Mode | None = None
     agent_pid: int | None = None
+    ports: Ports | None = None
     extensions: tuple[str, ...] | None = None
     gpu_root: str | None = None
     modules: tuple[str, ...] | None = None

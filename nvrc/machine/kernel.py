@@ -100,6 +100,13 @@ class LinuxKernel(Rooted):
 
         return listen(self.real_path(paths.VSOCK), port)
 
+    def listen_tcp(self, port: int) -> int:
+        """A stream socket on a port of all of the guest's addresses."""
+        self._only_as_init("listen on TCP")
+        from nvrc.machine.inet import listen
+
+        return listen(port)
+
     def listen_uevents(self) -> Subscription:
         """Have events of devices wake us from now on."""
         from nvrc.machine.uevents import listen

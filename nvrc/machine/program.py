@@ -32,8 +32,9 @@ REPORT = 3  # the descriptor of the report pipe in the child; exec closes it
 class Program:
     """A program with everything its process starts with. Paths are those of the guest.
 
-    `log_as` names it in the journal: its output goes there and its input is empty. Without, it has the console; with
-    `echoed` its output goes there by way of PID 1, which reads along. `privileges`: what it may do; None for all that
+    `log_as` names it in the journal: its output goes there and its input is empty, or the descriptor `input`, such as a
+    socket that listens already. Without, it has the console; with `echoed` its output goes there by way of PID 1, which
+    reads along. `privileges`: what it may do; None for all that
     PID 1 may. `infiniband`: what /dev/infiniband holds for it, in a mount namespace of its own; None leaves it alone.
     """
 
@@ -45,6 +46,7 @@ class Program:
     open_files: int | None = None
     oom_score_adj: int | None = None
     log_as: str = ""
+    input: int = -1
     echoed: bool = False
     infiniband: tuple[Named, ...] | None = None
 
@@ -138,7 +140,7 @@ def _become(program: Program, root: str, failed: int, output: int,
     report = failed
     try:
         if program.log_as:
-            os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+            os.dup2(program.input if program.input >= 0 else os.open("/dev/null", os.O_RDONLY), 0)
         if output >= 0:
             os.dup2(output, 1)
             os.dup2(output, 2)

@@ -5,7 +5,7 @@ and does lies in nvrc/beside, which PID 1 never loads.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING
+from guest_cdi.lean.light import TYPE_CHECKING, replace
 from nvrc.machine.privileges import METRICS_ACCOUNT
 from nvrc.services.table import METRICS, Running, start
 from nvrc.vocabulary import paths
@@ -22,6 +22,8 @@ def start_metrics(system: System, facts: Facts) -> Running:
         from nvrc.services.persistence import as_whom  # loaded already
 
         service = as_whom(system, METRICS)
+    if facts.ports is not None:
+        service = replace(service, input=facts.ports.metrics)
     _give(system)
     port = str(facts.settings.metrics_port)
     values = {"port": port, "driver_root": facts.driver_root,

@@ -190,8 +190,8 @@ class Init:
         self.bulletin.serve(self.loop, lambda: self.bulletin.live(self.journal, self.life))
         life.watch_memory()
         life.start_metrics(facts)
-        if (port := facts.settings.status_port) is not None:
-            self.bulletin.serve_host(self.loop, port, lambda: self.bulletin.live(self.journal, self.life))
+        if facts.ports is not None and facts.ports.status >= 0:
+            self.bulletin.serve_host(self.loop, facts.ports.status, lambda: self.bulletin.live(self.journal, self.life))
         for pid, status in self.ended_early:
             life.child_ended(pid, status)
         for number in self._stopped_early:

@@ -99,14 +99,11 @@ class Bulletin:
 
         return (METRICS_ACCOUNT.uid,)
 
-    def serve_host(self, loop: Loop, port: int, answer: Callable[[], bytes]) -> None:
+    def serve_host(self, loop: Loop, listener: int, answer: Callable[[], bytes]) -> None:
         """The same for the host of the VM, where the command line asks for it."""
-        try:
-            from nvrc.machine.window import Window
+        from nvrc.machine.window import Window
 
-            Window(loop, self._system.listen_vsock(port), answer, self._system.now)
-        except Exception as err:
-            self._warn(f"PID 1 does not answer on vsock port {port}: {unforeseen(err)}")
+        Window(loop, listener, answer, self._system.now)
 
     def live(self, journal: Journal, life: Living | None) -> bytes:
         """The status as of now; empty when it cannot be made."""

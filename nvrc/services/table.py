@@ -63,7 +63,7 @@ class Service:
 
     `marker`: what its line says when it is ready; `ready_path`: what it makes then. `code` and `stall_code` are those
     of a failed start and of one that takes too long, `lost_code` that of one that ended for good. `meanings`: what an
-    exit status of its own says.
+    exit status of its own says. `input`: a descriptor of PID 1's that it reads from.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Service:
     oom_score_adj: int = 0
     lost_code: Code = "E_SERVICE_LOST"
     meanings: tuple[tuple[int, str], ...] = ()
+    input: int = -1
     stop: signal.Signals = signal.SIGTERM
 
 
@@ -147,7 +148,7 @@ def describe(service: Service, root: str, values: Mapping[str, str] | None = Non
     """The program with its command line."""
     filled = {"root": root, **(values or {})}
     return Program(
-        path=f"{root}{service.path}", log_as=service.name,
+        path=f"{root}{service.path}", log_as=service.name, input=service.input,
         privileges=service.privileges, oom_score_adj=service.oom_score_adj or None,
         args=tuple(word.format_map(filled) for words in service.args
                    if not words.only_with or filled.get(words.only_with) for word in words.words))

@@ -33,12 +33,23 @@ def run(system: System, facts: Facts) -> Facts:
         from nvrc.hardware.cgroups import check_version_1
 
         check_version_1(system)
+    facts = _take_ports(system, facts)
     try:
         pid = system.start(describe(own_pid_namespace=settings.agent_pidns, infiniband=_infiniband(system, facts),
                                     has_gpu_extension=any(e.name == "gpu" for e in settings.extensions)))
     except OSError as err:
         raise NvrcError("E_AGENT_EXEC", f"cannot start {paths.AGENT}: {err.strerror}", _why(err)) from err
     return replace(facts, agent_pid=pid)
+
+
+def _take_ports(system: System, facts: Facts) -> Facts:
+    """Before a container can."""
+    if facts.settings.status_port is None and facts.settings.metrics_port is None:
+        return facts
+    from nvrc.machine.ports import take_ports
+
+    ports, remarks = take_ports(system, facts.settings)
+    return replace(facts, ports=ports, warnings=facts.warnings + remarks)
 
 
 def _infiniband(system: System, facts: Facts) -> tuple[Named, ...] | None:

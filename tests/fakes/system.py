@@ -108,6 +108,7 @@ class FakeKernel(Recorded):
     devices: dict[str, Device] = field(default_factory=dict)
     # Listening sockets, one for each time that somebody asks for a port.
     vsock: list[int] = field(default_factory=list)
+    tcp: list[int] = field(default_factory=list)
     refused: tuple[str, ...] | OSError = ()
     kernel_log: list[bytes] = field(default_factory=list)
     # What happens to the machine while somebody waits for uevents, one wait after another; then time just passes.
@@ -181,6 +182,11 @@ class FakeKernel(Recorded):
         if not self.vsock:
             raise OSError(19, "the machine has no vsock device")
         return self.vsock.pop(0)
+
+    def listen_tcp(self, port: int) -> int:
+        self._effect(f"tcp {port}")
+        self._refuse(f"tcp {port}")
+        return self.tcp.pop(0) if self.tcp else -1
 
     def listen_uevents(self) -> FakeEvents:
         self._effect("listen")

@@ -22,7 +22,7 @@ from nvrc.beside.child import DEADLINE_S, PAUSE_S, NvmlChild, Read
 from nvrc.beside.families import render
 from nvrc.beside.gpus import of_gpus
 from nvrc.beside.main import Following
-from nvrc.beside.server import MOST_CONNECTIONS, PATIENCE_S, REQUEST_LIMIT, Server, listen
+from nvrc.beside.server import MOST_CONNECTIONS, PATIENCE_S, REQUEST_LIMIT, Server
 from nvrc_lab.ground.places import checkout
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -130,11 +130,6 @@ def test_one_that_gave_way_in_the_same_turn_is_left_alone(serving: Serving) -> N
     assert serving.server.refused == 1
     another.sendall(GET)
     assert serving.read(another).endswith(b"x")
-
-
-def test_a_port_in_use_is_an_error() -> None:
-    with socket.create_server(("", 0)) as taken, pytest.raises(OSError, match="in use"):
-        listen(taken.getsockname()[1])
 
 
 # The library's process -----------------------------------------------------------------------------------------------

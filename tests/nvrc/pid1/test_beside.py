@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fakes.daemons import Stage
+from nvrc.machine.ports import Ports
 from nvrc.machine.privileges import METRICS_ACCOUNT
 from nvrc.machine.system import Node
 from nvrc.nvml.answers import NvmlGpu
@@ -39,6 +40,12 @@ def test_it_runs_as_its_own_user_unless_the_driver_wants_root(stage: Stage, mode
     assert program.privileges is not None
     assert tuple(program.privileges.account) == account
     assert running.program is program, "which is what it is started with again"
+
+
+@pytest.mark.parametrize("ports", [Ports(metrics=17), Ports(), None])
+def test_it_gets_the_socket_that_pid_1_listens_with(stage: Stage, ports: Ports | None) -> None:
+    running = start_metrics(stage.system, replace(stage.facts(cmdline="nvrc.metrics=9400"), ports=ports))
+    assert running.program.input == (ports.metrics if ports else -1)
 
 
 def test_the_report_and_the_socket_are_given_to_its_group_and_nothing_else(stage: Stage) -> None:

@@ -266,6 +266,18 @@ def test_agent_starts_as_init_of_its_own_namespace(system: FakeSystem) -> None:
     assert not any("cgroup" in effect for effect in system.effects), "the agent mounts the cgroup tree it wants"
 
 
+def test_ports_are_taken_before_a_container_can_be(system: FakeSystem) -> None:
+    system.vsock, system.tcp = [7], [8]
+    facts = started(system, "nvrc.metrics=9400 nvrc.status.vsock=1025")
+    assert facts.ports == (7, 8)
+    begun = next(number for number, effect in enumerate(system.effects) if effect.startswith("start "))
+    assert {"vsock 1025", "tcp 9400"} <= set(system.effects[:begun])
+
+
+def test_without_such_words_no_port_is_taken(system: FakeSystem) -> None:
+    assert started(system, "quiet").ports is None
+
+
 def test_cgroup2_is_mounted_when_the_line_asks_for_it(system: FakeSystem) -> None:
     started(system, "cgroup_no_v1=all\n")
     assert "mount cgroup2 /sys/fs/cgroup cgroup2 0x20000e nsdelegate" in system.effects
