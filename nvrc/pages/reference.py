@@ -128,7 +128,14 @@ included, and as much as they like; no auditd runs that would take it. Records o
 
 What containers cannot do because of it: dump core, use io_uring, load BPF programs or make user namespaces (Debian's
 kernels) without the capability for it, trace processes that are not their own children. kata-agent and NVIDIA's daemons
-do none of these except as root. Loading of modules is locked by the step `lock-modules`.
+do none of these except as root.
+
+The step `lock-modules` locks the loading of modules, and then the kernel itself: its lockdown, at `integrity`, where
+the kernel has it (Debian's and most distributions' have, Kata's own has not) and `nvrc.lockdown.kernel` is not off.
+Without it root of any container reads what a GPU, a NIC or another PCI function has of registers and memory from the
+files `resource0` to `resource5` of /sys, as far as the driver has not claimed them for itself, also of a GPU that it
+was not given: that takes no capability and no device node. A privileged container could write there, and to ports and
+model-specific registers. Drivers of the kernel are not affected, and modules are in by then, signed or not.
 """
 
 

@@ -38,6 +38,7 @@ class Settings:
     agent_early: bool = False
     lockdown_root: bool = False
     lockdown_kexec: bool = False
+    lockdown_kernel: bool | None = None
 
     claimed_mode: ModeClaim | None = None
     claimed_fabricmanager: bool | None = None

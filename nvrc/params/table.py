@@ -125,6 +125,11 @@ PARAMS: tuple[Param, ...] = (
           "End the boot if loading another kernel with kexec cannot be forbidden",
           "Every boot writes kernel.kexec_load_disabled where the kernel has it, and nothing can undo that. With on, a "
           "kernel without that switch ends the boot."),
+    Param("nvrc.lockdown.kernel", "lockdown_kernel", BOOLEAN, "lock-modules", TRUST,
+          "Keep programs out of the kernel's memory and of the registers of devices, root's included",
+          "It is the kernel's own lockdown, at integrity. Not given, it is in force where the kernel has it; on ends "
+          "the boot of a kernel without it; off is for pods whose programs drive devices by files of /sys, without "
+          "VFIO. See hardening.md."),
     # What the author believes about the machine
     Param("nvrc.mode", "claimed_mode", _MODE, "topology", AVAILABILITY,
           "The kind of machine this is expected to be",

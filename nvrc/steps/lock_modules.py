@@ -5,7 +5,9 @@ Disks are plugged in and rules of a firewall made when no module can be loaded a
 shows (nvrc/vocabulary/needs.py). It runs beside the attach of the GPUs, which takes seconds. Nothing but PID 1 loads
 modules meanwhile, as the image has no modprobe for the kernel to start.
 
-What else the command line wants locked goes the same way: kexec, and the root of an initramfs against writing.
+The kernel itself is locked down with it (kernel_lockdown(7)): a root of a container may otherwise map the registers and
+the memory of every PCI function from /sys, also of a GPU it was not given. What else the line asks for is locked as
+well: kexec, and the root of an initramfs against writing.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ def run(system: System, facts: Facts) -> Facts:
     if settings.lockdown_root:
         _make_root_read_only(system)
     _write_one(system, paths.MODULES_DISABLED)
+    _lock_down(system, settings.lockdown_kernel)
     return replace(facts, agent_modules=loaded, warnings=facts.warnings + warnings)
 
 
@@ -69,6 +72,26 @@ def _write_one(system: Files, path: str) -> None:
         raise NvrcError("E_LOCK_MODULES", f"cannot write 1 to {path}: {err.strerror}") from err
     if not locked:
         raise NvrcError("E_LOCK_MODULES", f"{path} does not read back as 1")
+
+
+def _lock_down(system: Files, wanted: bool | None) -> None:
+    """`integrity`, not more: the next level takes away profiles and BPF, which a privileged container may be given."""
+    if wanted is False:
+        return
+    try:
+        if b"[none]" not in system.read(paths.LOCKDOWN, 256):
+            return  # it is as high or higher, and cannot be lowered
+        system.write(paths.LOCKDOWN, b"integrity")
+        locked = b"[integrity]" in system.read(paths.LOCKDOWN, 256)
+    except FileNotFoundError:
+        if wanted is None:
+            return
+        raise NvrcError("E_LOCK_MODULES", f"{paths.LOCKDOWN} does not exist: this kernel has no lockdown",
+                        "drop nvrc.lockdown.kernel, or build the kernel with SECURITY_LOCKDOWN_LSM") from None
+    except OSError as err:
+        raise NvrcError("E_LOCK_MODULES", f"cannot write integrity to {paths.LOCKDOWN}: {err.strerror}") from err
+    if not locked:
+        raise NvrcError("E_LOCK_MODULES", f"{paths.LOCKDOWN} does not read back as integrity")
 
 
 def _make_root_read_only(system: Kernel) -> None:

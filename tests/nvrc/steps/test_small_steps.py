@@ -222,6 +222,40 @@ def test_kexec_and_root_are_locked_when_the_line_says_so(system: FakeSystem) -> 
     assert "mount  /  0x21" in system.effects
 
 
+def lockable(system: FakeSystem, levels: str) -> str:
+    """A kernel's file, which shows what may be and takes what shall be: here it keeps what it was given last."""
+    system.put("/sys/kernel/security/lockdown", levels)
+    return "write /sys/kernel/security/lockdown integrity"
+
+
+@pytest.mark.parametrize(("line", "levels", "written"), [
+    ("", "[none] integrity confidentiality\n", True), ("nvrc.lockdown.kernel=on", "[none] integrity confidentiality\n", True),
+    ("nvrc.lockdown.kernel=off", "[none] integrity confidentiality\n", False),
+    ("", "none [integrity] confidentiality\n", False), ("nvrc.lockdown.kernel=on", "none integrity [confidentiality]\n", False)])
+def test_the_kernel_is_locked_down_unless_it_is_or_the_line_says_no(system: FakeSystem, line: str, levels: str, written: bool) -> None:
+    effect = lockable(system, levels)
+    if written:
+        with pytest.raises(NvrcError, match="does not read back as integrity"):  # a file, and no kernel, so it does not mark it
+            locked(system, line)
+    else:
+        locked(system, line)
+    assert (effect in system.effects) is written
+    assert system.text("/proc/sys/kernel/modules_disabled") == "1", "nothing is loaded any more when signatures count"
+
+
+def test_a_kernel_without_lockdown_is_refused_only_if_the_line_asks_for_it(system: FakeSystem) -> None:
+    locked(system)
+    with pytest.raises(NvrcError, match="does not exist: this kernel has no lockdown"):
+        locked(system, "nvrc.lockdown.kernel=on")
+
+
+def test_a_refused_lockdown_is_fatal(system: FakeSystem) -> None:
+    effect = lockable(system, "[none] integrity confidentiality\n")
+    system.fail[effect.rpartition(" ")[0]] = error(EPERM)
+    with pytest.raises(NvrcError, match="cannot write integrity to /sys/kernel/security/lockdown: Operation not permitted"):
+        locked(system)
+
+
 def test_a_root_that_stays_writable_is_fatal(system: FakeSystem) -> None:
     system.fail["mount /"] = error(EBUSY)
     with pytest.raises(NvrcError, match="cannot remount / read-only: Device or resource busy"):
