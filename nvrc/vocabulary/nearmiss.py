@@ -20,8 +20,9 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 
 def distance(one: str, other: str, enough: int = _LONGEST) -> int:
     """Insertions, deletions, replacements and swaps of neighbours between two words; exact up to `enough`."""
-    # A mistake takes one letter away or brings one, or both.
-    if abs(len(one) - len(other)) > enough or len(set(one) ^ set(other)) > 2 * enough:
+    # A mistake takes at most one letter away, and brings at most one.
+    letters, others = set(one), set(other)
+    if abs(len(one) - len(other)) > enough or len(letters - others) > enough or len(others - letters) > enough:
         return enough + 1
     before: list[int] = []
     above = list(range(len(other) + 1))
