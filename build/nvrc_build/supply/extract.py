@@ -26,8 +26,9 @@ MOST_MEMBERS = 500_000
 _MOST_FINDINGS = 20
 _CHUNK = 1 << 20
 _LONGEST_NAME, _LONGEST_TARGET = 255, 4095
-# What tarfile and its decompressors raise over a file that is cut, damaged or of another kind.
-DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, OverflowError)
+# What tarfile and its decompressors raise over a file that is cut, damaged or of another kind. tarfile calls itself for
+# each header that is about the next one, of which there may be thousands in a row.
+DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, OverflowError, RecursionError)
 
 
 class Kind(Enum):

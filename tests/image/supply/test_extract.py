@@ -167,6 +167,19 @@ def test_a_damaged_archive_is_a_finding(tmp_path: Path, mode: str, damage: Calla
         extract("agent", archive, tmp_path / "out")
 
 
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE],
+                         ids=["long names", "long targets", "extended", "global"])
+def test_headers_about_headers_without_end_are_a_finding(tmp_path: Path, kind: bytes) -> None:
+    """Python's own reader goes one call deeper for each."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 12
+    one = header.tobuf(tarfile.GNU_FORMAT) + b"12 path=abc\n".ljust(tarfile.BLOCKSIZE, b"\0")
+    (tmp_path / "a.tar").write_bytes(one * 2000 + pack(tmp_path / "b.tar", (member("x"), b"x")).read_bytes())
+    with pytest.raises(BuildError, match=r"^agent a\.tar cannot be unpacked: maximum recursion depth exceeded"):
+        extract("agent", tmp_path / "a.tar", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_behind_the_end_is_not_dropped_in_silence(tmp_path: Path) -> None:
     archive = pack(tmp_path / "a.tar", (member("x"), b"x"))
     archive.write_bytes(archive.read_bytes() + pack(tmp_path / "b.tar", (member("y"), b"y")).read_bytes())
