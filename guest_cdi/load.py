@@ -260,6 +260,8 @@ class _YamlReader:
 
 
 _NOUN = {"int": "integer", "float": "number"}
+# Python converts no more than 4300 decimal digits, neither way, and takes long over what is on base 60.
+_LONGEST_NUMBER = 1024
 
 
 def _line(node: yaml.Node) -> int:
@@ -273,7 +275,7 @@ def _number(kind: str, text: str) -> Data:
 
     if kind == "null":
         return None
-    if kind == "timestamp":
+    if kind == "timestamp" or len(text) > _LONGEST_NUMBER:
         return text
     convert = {"int": SafeConstructor.construct_yaml_int, "float": SafeConstructor.construct_yaml_float,
                "bool": SafeConstructor.construct_yaml_bool}[kind]

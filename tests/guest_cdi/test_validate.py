@@ -290,7 +290,8 @@ def test_names_from_a_file_cannot_write_to_the_terminal() -> None:
 
 
 def test_a_number_too_long_for_python_is_no_crash() -> None:
-    assert found(edits("{additionalGids: [" + "9" * 5000 + "]}")) == [("containerEdits.additionalGids[0]", "type")]
+    for digits in ("9" * 5000, "0x" + "f" * 5000, "0b" + "1" * 20000, "1" + ":1" * 5000):
+        assert found(edits("{additionalGids: [" + digits + "]}")) == [("containerEdits.additionalGids[0]", "type")]
 
 
 def test_all_mistakes_at_once_with_lines() -> None:
