@@ -58,6 +58,8 @@ def read_given(text: bytes, gpus: Sequence[str], nics: Sequence[str],
             reading.begin(name, attributes)
             if is_empty:
                 reading.end(name)
+            if len(reading.mistakes) > MOST_ELEMENTS:  # what follows makes it no worse
+                return b"", tuple(reading.mistakes)
         reading.finish()
     except ValueError as err:
         return b"", (f"is not read: {err}",)
@@ -70,27 +72,31 @@ def read_tags(text: str) -> Iterator[tuple[str, Mapping[str, str], bool]]:
     A comment and an XML declaration are skipped, which NCCL cannot do with every one; nothing else stands between tags.
     No entity is resolved: NCCL resolves none.
     """
-    rest = text.lstrip()
-    while rest:
-        if rest.startswith("<!--"):
-            rest = _after(rest, "-->")
-        elif rest.startswith("<?"):
-            rest = _after(rest, "?>")
-        elif rest.startswith("<") and not rest.startswith("<!"):
-            body, end, rest = rest[1:].partition(">")
-            if not end:
-                raise ValueError(f"{'<' + body[:20]!a} has no end")
-            yield _read_tag(body)
+    at = _next(text, 0)  # a place in the text and never the rest of it, which would be copied for each of many tags
+    while at < len(text):
+        if text.startswith("<!--", at):
+            at = _after(text, at, "-->")
+        elif text.startswith("<?", at):
+            at = _after(text, at, "?>")
+        elif text.startswith("<", at) and not text.startswith("<!", at):
+            begin, at = at + 1, _after(text, at, ">")
+            yield _read_tag(text[begin:at - 1])
         else:
-            raise ValueError(f"{rest[:20]!a} stands between tags")
-        rest = rest.lstrip()
+            raise ValueError(f"{text[at:at + 20]!a} stands between tags")
+        at = _next(text, at)
 
 
-def _after(text: str, end: str) -> str:
-    _, found, rest = text.partition(end)
-    if not found:
-        raise ValueError(f"{text[:20]!a} has no end")
-    return rest
+def _next(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def _after(text: str, at: int, end: str) -> int:
+    found = text.find(end, at)
+    if found < 0:
+        raise ValueError(f"{text[at:at + 20]!a} has no end")
+    return found + len(end)
 
 
 def _read_tag(body: str) -> tuple[str, Mapping[str, str], bool]:
@@ -123,8 +129,8 @@ class _Reading:
         is_left_out = name in LEFT_OUT or any(outer in LEFT_OUT for outer, _ in self._open)
         outside, may_hold = self._open[-1] if self._open else ("", True)
         self._open.append((name, name != "pci"))
-        if len(self._open) == DEEPEST + 1:
-            self.mistakes.append(f"<{_shown(name)}> is nested deeper than {DEEPEST}")
+        if len(self._open) > DEEPEST:  # to the end of a file of such, each line would be longer than the one before
+            raise ValueError(f"<{_shown(name)}> is nested deeper than {DEEPEST}")
         if is_left_out:
             return
         inside, required, optional = ELEMENTS.get(name, ((), (), ()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import io
 import os
+import time
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -342,3 +344,17 @@ def test_links_that_the_board_must_have_are_missed(tmp_path: Path) -> None:
 
 def test_a_report_without_places(tmp_path: Path) -> None:
     assert shown(tmp_path, Report(program="nvrc", started_s=0.0)) == (0, "the report has no GPU or NIC whose place is known\n")
+
+
+@pytest.mark.parametrize("text", [b"<a>" * 300_000, b"<a/>" * 200_000, b"<gpu>" * 200_000, b"<system><!---->" * 60_000,
+                                  b'<pci busid="">' * 70_000], ids=lambda text: text[:12].decode())
+def test_a_file_of_nothing_but_tags_costs_neither_minutes_nor_gigabytes(text: bytes) -> None:
+    """It grew with the square of what a pod's initdata may be: half a minute and two gigabytes for 150 KB."""
+    tracemalloc.start()
+    began_s = time.process_time()
+    _, mistakes = read_given(text, [], [], {})
+    taken_s, most = time.process_time() - began_s, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert mistakes
+    assert taken_s < 20
+    assert most < 300 << 20
