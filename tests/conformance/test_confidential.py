@@ -18,7 +18,6 @@ import os
 import signal
 import subprocess
 import tarfile
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +25,8 @@ from pathlib import Path
 
 import pytest
 
+from fakes.built_images import CONFIDENTIAL as CONFIDENTIAL_IMAGE
+from fakes.built_images import declare_confidential
 from fakes.firmware import make_firmware
 from fakes.registry import MANIFEST_TYPE, Registry, sha256
 from nvrc_build.cli import main as image_main
@@ -56,7 +57,6 @@ IMAGE = "pod/lab:1"
 SECRET, PATH = b"kbs-secret-42", "default/test/secret"
 REST, FETCH = "8006", f"/cdh/resource/{PATH}"
 DISK = 254, 16  # the second virtio disk; the first has the initdata
-LINE_POLICY = 'words = ["*"]\n'
 EXEC, SET_POLICY = "ExecProcessRequest", "SetPolicyRequest"
 # What the sample verifier says of every sample: trustee, deps/verifier/src/sample.
 SAMPLE: tuple[tuple[str, ...], ...] = (
@@ -74,19 +74,10 @@ def given() -> Path:
 @pytest.fixture(scope="module")
 def build(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., BootFiles]:
     """`nvidia-confidential` without the driver; what it is made of is read from its own declaration."""
-    work = tmp_path_factory.mktemp("declarations")
-    declared = tomllib.loads((checkout().root / "rootfs/images/nvidia-confidential.toml").read_text())
-    slices = [name for name in declared["slices"] if not name.startswith("nvidia-") and name != "policy-confidential"]
-    (work / "images").mkdir()
-    text = {**{key: value for key, value in declared.items() if key != "driver"}, "lock": "preferred", "slices": slices,
-            "summary": "nvidia-confidential without a driver, for the lab."}
-    (work / "images/lab-confidential.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in text.items()))
-    policy = tmp_path_factory.mktemp("policy") / "policy.toml"
-    policy.write_text(LINE_POLICY)
-    assert image_main(["lock", "lab-confidential", "--declarations", str(work)]) == 0
+    declared = declare_confidential(tmp_path_factory.mktemp("declarations"))
 
-    def make(profile: str = "lab-confidential", agent_policy: str = "allow-all") -> BootFiles:
-        options = ("--components", str(given / "components"), "--declarations", str(work), "--policy", str(policy), "--agent-policy", agent_policy)
+    def make(profile: str = CONFIDENTIAL_IMAGE, agent_policy: str = "allow-all") -> BootFiles:
+        options = ("--components", str(given / "components"), *declared, "--agent-policy", agent_policy)
         return build_image(profile, agent=given / "kata-agent", options=options)
 
     return make

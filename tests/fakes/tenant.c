@@ -8,8 +8,10 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <linux/perf_event.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -25,12 +27,14 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { AUDIT = 9, USER_AVC = 1107, UEVENT = 15, VSOCK = 40, ALG = 38, X25 = 9, AGENT_PORT = 1024, PROG_LOAD = 5 };
+enum { AUDIT = 9, USER_AVC = 1107, UEVENT = 15, VSOCK = 40, ALG = 38, X25 = 9, AGENT_PORT = 1024, METRICS_PORT = 9400, PROG_LOAD = 5 };
 
 /* A READY as PID 1 prints it, with GPUs that no machine has. */
 #define FORGED "nvrc: READY in 1.000s mode=gpu gpus=77 cdi=77 agent=9"
@@ -161,8 +165,33 @@ static void reach_vsock(const char *name, unsigned cid, unsigned port)
 		close(fd);
 }
 
+/* A name in the guest's network that PID 1 or the agent serves: whoever takes it speaks in their place. */
+static void take_port(const char *name, int family, const void *address, socklen_t size)
+{
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0), yes = 1;
+
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+	setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &yes, sizeof(yes));
+	tell(name, fd >= 0 && bind(fd, address, size) == 0 && listen(fd, 1) == 0);
+	close(fd);
+}
+
+static void take_ports(void)
+{
+	struct vsock_address status = { .family = VSOCK, .port = AGENT_PORT + 1, .cid = ~0U };
+	struct sockaddr_in metrics = { .sin_family = AF_INET, .sin_port = htons(METRICS_PORT) };
+	struct sockaddr_in6 metrics6 = { .sin6_family = AF_INET6, .sin6_port = htons(METRICS_PORT) };
+
+	take_port("status-port", VSOCK, &status, sizeof(status));
+	take_port("metrics-port", AF_INET, &metrics, sizeof(metrics));
+	metrics.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	take_port("metrics-port-of-loopback", AF_INET, &metrics, sizeof(metrics));
+	take_port("metrics-port-of-6", AF_INET6, &metrics6, sizeof(metrics6));
+}
+
 static void sockets(void)
 {
+	take_ports();
 	reach_socket("log", SOCK_DGRAM, "/dev/log");
 	reach_socket("control", SOCK_STREAM, "/run/nvrc/control.sock");
 	reach_socket("persistenced", SOCK_STREAM, "/run/nvidia-persistenced/socket");
@@ -232,8 +261,104 @@ static void network(void)
 	tell("x25", socket(X25, SOCK_SEQPACKET, 0) >= 0);
 }
 
+/* A copy of this program; `stack`: one that asks for a stack with code on it. */
+static bool copy_self(const char *path, bool stack)
+{
+	static char text[4 << 20];
+	int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), into = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
+	ssize_t size = read(from, text, sizeof(text));
+	Elf64_Ehdr *head = (Elf64_Ehdr *)text;
+	Elf64_Phdr *rows = (Elf64_Phdr *)(text + head->e_phoff);
+
+	for (int i = 0; i < head->e_phnum; i++)
+		if (stack && rows[i].p_type == PT_GNU_STACK)
+			rows[i].p_flags = PF_R | PF_W | PF_X;
+	bool done = size > 0 && write(into, text, (size_t)size) == size;
+
+	close(from);
+	close(into);
+	return done;
+}
+
+static int run(const char *path, const char *word)
+{
+	pid_t child = fork();
+
+	if (child == 0) {
+		execl(path, path, word, NULL);
+		_exit(127);
+	}
+	int status = 0;
+
+	waitpid(child, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* By a chroot in the chroot: as far up as there is. */
+static bool leave_root(void)
+{
+	mkdir("/tmp/inside", 0755);
+	int fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (chroot("/tmp/inside") < 0 || fchdir(fd) < 0)
+		return false;
+	for (int i = 0; i < 64; i++)
+		if (chdir("..") < 0)
+			return false;
+	return chroot(".") == 0 && access("/lab/bundle", F_OK) == 0;
+}
+
+/* The capability to administer the system, from a file that says so. */
+static bool raise_by_file(void)
+{
+	static const unsigned raw[] = { 0x02000001, 1 << 21, 0, 0, 0 };
+
+	if (!copy_self("/tmp/raised", false) || setxattr("/tmp/raised", "security.capability", raw, sizeof(raw), 0) < 0)
+		return false;
+	return run("/tmp/raised", "capable") == 0;
+}
+
+static void try_apart(const char *name, bool (*act)(void))
+{
+	pid_t child = fork();
+	int status = 0;
+
+	if (child == 0) {
+		errno = ENOENT;
+		_exit(act() ? 0 : errno & 0xff);
+	}
+	waitpid(child, &status, 0);
+	errno = WEXITSTATUS(status);
+	tell(name, WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* Calls that a container has no need of, most of them with the guest's own in mind. */
+static void calls(void)
+{
+	struct sched_param most = { .sched_priority = 1 };
+	struct rlimit without_end = { RLIM_INFINITY, RLIM_INFINITY };
+	struct timeval no_change = { 0, 0 };
+
+	try_apart("root", leave_root);
+	try_apart("capability-of-file", raise_by_file);
+	/* The kernel would start /sbin/request-key for it, as root and outside. */
+	tell("request-key", syscall(SYS_request_key, "user", "tenant", "x", -3) >= 0);
+	tell("real-time", sched_setscheduler(0, SCHED_FIFO, &most) == 0);
+	tell("real-time-disk", syscall(SYS_ioprio_set, 1, 0, 1 << 13) == 0);
+	tell("locked-memory", setrlimit(RLIMIT_MEMLOCK, &without_end) == 0);
+	tell("realtime-limit", setrlimit(RLIMIT_RTPRIO, &without_end) == 0);
+	tell("adjust-clock", adjtime(&no_change, NULL) == 0);
+	call("watch-files", SYS_fanotify_init, 0x4, 0, 0, 0);
+	call("restart", SYS_reboot, 0xfee1dead, 672274793, 0, 0);
+	call("mount-tree", SYS_open_tree, AT_FDCWD, (long)"/", 1, 0);
+	call("new-time-namespace", SYS_unshare, 0x80, 0, 0, 0);
+	call("alarm", SYS_timerfd_create, 8, 0, 0, 0);
+	call("pivot", SYS_pivot_root, (long)"/", (long)"/", 0, 0);
+}
+
 static void machine(void)
 {
+	calls();
 	call("load-module", SYS_init_module, 0, 0, 0, 0);
 	call("load-module-file", SYS_finit_module, -1, 0, 0, 0);
 	call("unload-module", SYS_delete_module, (long)"none", O_NONBLOCK, 0, 0);
@@ -263,8 +388,54 @@ static void machine(void)
 	tell("new-user-namespace", unshare(CLONE_NEWUSER) == 0);
 }
 
+/* Any number but zero after so many characters of a line. */
+static void read_addresses(const char *name, const char *path, size_t skip)
+{
+	char line[512];
+	FILE *file = fopen(path, "re");
+	unsigned long address = 0;
+
+	while (file && !address && fgets(line, sizeof(line), file))
+		address = strlen(line) > skip ? strtoul(line + skip, NULL, 16) : 0;
+	tell(name, address != 0);
+	if (file)
+		fclose(file);
+}
+
+/* What a GPU has of registers and memory, by the file that the kernel has for each function. */
+static void map_registers(void)
+{
+	glob_t found = { 0 };
+	bool seen = false;
+
+	glob("/sys/bus/pci/devices/*/resource[0-5]", 0, NULL, &found);
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		int fd = open(found.gl_pathv[i], O_RDONLY | O_CLOEXEC);
+		bool mapped = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED;
+
+		if (mapped)
+			printf("tenant: registers-of %s\n", found.gl_pathv[i]);
+		seen = seen || mapped;
+		close(fd);
+	}
+	tell("registers", seen);
+	globfree(&found);
+}
+
 static void files(void)
 {
+	read_addresses("symbols", "/proc/kallsyms", 0);
+	read_addresses("allocations", "/proc/vmallocinfo", 2);
+	read_addresses("physical", "/proc/iomem", 0);
+	map_registers();
+	open_one("pci-configuration", "/sys/bus/pci/devices/0000:00:00.0/config", O_RDWR);
+	write_one("pci-remove", "/sys/bus/pci/devices/0000:00:00.0/remove", "1");
+	write_one("pci-rescan", "/sys/bus/pci/rescan", "1");
+	write_one("module-parameter", "/sys/module/printk/parameters/time", "1");
+	write_one("swappiness", "/proc/sys/vm/swappiness", "60");
+	write_one("network-setting", "/proc/sys/net/ipv4/ip_forward", "1");
+	write_one("process-limit", "/proc/sys/kernel/pid_max", "400000");
+	write_one("memory-control", "/sys/fs/cgroup/memory.max", "max");
 	write_one("core-pattern", "/proc/sys/kernel/core_pattern", "|/attack");
 	write_one("module-program", "/proc/sys/kernel/modprobe", "/attack");
 	write_one("sysrq", "/proc/sysrq-trigger", "h");
@@ -283,37 +454,26 @@ static void files(void)
 	open_one("debug", "/sys/kernel/debug/x86", O_RDONLY | O_DIRECTORY);
 }
 
-/* A copy of this program that asks for a stack with code on it. */
-static bool copy_with_stack(const char *path)
+/* The kernel puts in an empty first word, and quotes the path of such a program, once. */
+static void run_nameless(void)
 {
-	static char text[4 << 20];
-	int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), into = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
-	ssize_t size = read(from, text, sizeof(text));
-	Elf64_Ehdr *head = (Elf64_Ehdr *)text;
-	Elf64_Phdr *rows = (Elf64_Phdr *)(text + head->e_phoff);
+	static const char path[] = "/tmp/c\n" FORGED "\n/x";
 
-	for (int i = 0; i < head->e_phnum; i++)
-		if (rows[i].p_type == PT_GNU_STACK)
-			rows[i].p_flags = PF_R | PF_W | PF_X;
-	bool done = size > 0 && write(into, text, (size_t)size) == size;
-
-	close(from);
-	close(into);
-	return done;
-}
-
-static void run(const char *path, const char *word)
-{
+	mkdir("/tmp/c\n" FORGED "\n", 0755);
+	tell("nameless", copy_self(path, false));
 	pid_t child = fork();
 
 	if (child == 0) {
-		execl(path, path, word, NULL);
+		syscall(SYS_execve, path, NULL, NULL);
 		_exit(127);
 	}
 	waitpid(child, NULL, 0);
 }
 
-/* The kernel's log: it quotes audit messages, the path of a program with an executable stack, and names of what crashes. */
+/*
+ * The kernel's log: it quotes audit messages, the paths of a program with an executable stack and of one that was started
+ * without words, and names of what crashes.
+ */
 static void quotes(void)
 {
 	static const char *const places[] = { "/tmp/a\n" FORGED "\n", "/tmp/b\n" XID "\n" };
@@ -325,9 +485,10 @@ static void quotes(void)
 
 		mkdir(places[i], 0755);
 		snprintf(path, sizeof(path), "%s/x", places[i]);
-		tell("stack", copy_with_stack(path));
+		tell("stack", copy_self(path, true));
 		run(path, "nothing");
 	}
+	run_nameless();
 	pid_t child = fork();
 
 	if (child == 0) {
@@ -413,6 +574,10 @@ static const struct {
 
 int main(int argc, char **argv)
 {
+	if (argc < 1 || !*argv[0])
+		return 0;
+	if (argc == 2 && !strcmp(argv[1], "capable"))
+		return unshare(CLONE_NEWNS) < 0;
 	printf("tenant: begins\n");
 	fflush(stdout);
 	for (size_t i = 0; i < sizeof(groups) / sizeof(*groups); i++) {

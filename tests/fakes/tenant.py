@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from nvrc_build.after.contents import read_cpio
 from nvrc_build.supply import compile as compiler
 from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit import standins
 from nvrc_lab.kit.image import BootFiles
+from nvrc_lab.kit.kit import find_kit
 from nvrc_lab.run.compose import join_archives
 from nvrc_lab.scenario.values import Scenario
 
@@ -31,6 +34,8 @@ _MASKED = ("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/lat
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _KEPT = ["nosuid", "noexec", "nodev"]
 _CONFIG = "/lab/bundle/plain.json"
+ENGINE = "/lab/engine"
+LINKS = ("engine", "crun", "bundle", "container")  # of /lab
 
 
 def make_config(words: tuple[str, ...], *, is_privileged: bool = False) -> str:
@@ -53,6 +58,7 @@ def make_config(words: tuple[str, ...], *, is_privileged: bool = False) -> str:
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc", "options": _KEPT},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]},
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*_KEPT, access]},
             {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*_KEPT, "relatime", access]},
         ],
@@ -73,6 +79,29 @@ def add_tenant(files: BootFiles, folder: Path) -> BootFiles:
     tree.add_file(f"/lab/bundle/rootfs{PROGRAM}", work / "program", Origin(slice="tenant"), mode=0o755)
     join_archives([files.initrd], tree, folder / "initrd")
     return BootFiles(kernel=files.kernel, initrd=folder / "initrd")
+
+
+def bundle_tree(folder: Path) -> Tree:
+    """All that runs it, as an extension holds it; a root that has LINKS finds it there."""
+    places = checkout()
+    tree, origin, shop = Tree(), Origin(slice="tenant"), standins.open_workshop(places)
+    for path, mode, data in read_cpio(find_kit(places, ["container"])["container"].read_bytes()):
+        name = path.removeprefix("/lab")
+        if name == path or not name or name == _CONFIG.removeprefix("/lab"):
+            continue
+        if stat.S_ISLNK(mode):
+            tree.add_link(name, data.decode(), origin)
+        elif stat.S_ISREG(mode):
+            tree.add_file(name, data, origin, stat.S_IMODE(mode))
+        else:
+            tree.add_folder(name, origin)
+    work = folder / "tenant"
+    work.mkdir()
+    compiler.compile_static((Path(__file__).with_suffix(".c"),), work, root=shop.root)
+    tree.add_file(f"/bundle/rootfs{PROGRAM}", work / "program", origin, 0o755)
+    tree.add_file(_CONFIG.removeprefix("/lab"), make_config(()).encode(), origin)
+    tree.add_file("/container", b"none\n", origin)
+    return tree
 
 
 def read_answers(lines: tuple[str, ...]) -> Mapping[str, str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our base under extensions as Kata publishes them: three disks, each with its hash tree, on one machine with a GPU.
+"""Our base under extensions as Kata publishes them: three disks, each with its hash tree, on one machine with a GPU; and a hostile container from a fourth.
 
 Kata's own disks cannot be had here. These have what its build puts where (tools/osbuilder/rootfs-builder/nvidia, and
 docs/design/composable-vm-images.md): programs in /bin beside a /usr without any, modules in /lib with a tree of their
@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fakes.measured_root import Went, boot, make_first_stage, root_words, with_functions
+from fakes.tenant import ENGINE, LINKS, bundle_tree, read_answers
 from nvrc_build import pipeline
 from nvrc_build.after.contents import read_tree
 from nvrc_build.after.extension import check_extension
@@ -63,6 +64,7 @@ path = "usr/local/bin/api-server-rest"
 """
 # Where the agent would be: what it and its containers would find.
 SCRIPT = f"""\
+run {ENGINE}
 cat /proc/sys/kernel/modules_disabled
 cat /proc/modules
 ls {GPU}/bin
@@ -84,7 +86,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> pipeline.Image:
         (own / folder).mkdir()
     (own / f"images/{OURS}.toml").write_text(
         'extends = "kata-base-confidential"\nagent_policy = "allow-all"\n[add]\nslices = ["probes"]\n')
-    (own / "slices/probes.toml").write_text('why = "x"\n[[text]]\npath = "/lab/script"\nsource = "script"\n')
+    links = "".join(f'[[link]]\npath = "/lab/{name}"\ntarget = "/run/kata-extensions/tenant/{name}"\n' for name in LINKS)
+    (own / "slices/probes.toml").write_text(f'why = "x"\n[[text]]\npath = "/lab/script"\nsource = "script"\n{links}')
     (own / "files/script").write_text(SCRIPT)
     policy = (shipped / "files/policy-confidential-extensions.toml").read_text(encoding="utf-8")
     assert 'words = ["@kata"]' in policy
@@ -145,10 +148,11 @@ def went(base: pipeline.Image, tmp_path_factory: pytest.TempPathFactory) -> Went
     gpus = place_gpus(scenario.machine)
     trees = {"gpu": gpu_tree(bench, describe_nvml(gpus, DRIVER_VERSION, ()), folder / "work"),
              "coco": coco_tree(standins.build_program(bench.shop, "prober"))}
+    tenant = bundle_tree(folder / "work")
     lower, release = read_tree(base.disk, folder / "unpacked", "base", tools=bench.tools), compiler.headers_release(bench.shop.root)
     for name, tree in trees.items():
         assert check_extension(lower, tree, release) == (), name
-    made = [write(name, tree, folder, bench.tools) for name, tree in trees.items()]
+    made = [write(name, tree, folder, bench.tools) for name, tree in {**trees, "tenant": tenant}.items()]
     stage = with_functions(make_first_stage(folder / "modules", CACHE), describe_functions(scenario, gpus, {}))
     line = " ".join((root_words(base), *(word for _, word in made), "nvrc.smi.srs=1"))
     return boot(stage, folder, line, (Disk(path=base.disk, serial="image"), *(one for one, _ in made)), memory_mib=1024)
@@ -157,7 +161,7 @@ def went(base: pipeline.Image, tmp_path_factory: pytest.TempPathFactory) -> Went
 def test_the_guest_gets_ready_with_the_driver_of_the_one_and_the_components_of_the_other(went: Went) -> None:
     assert went.story.ready is not None, "\n".join(went.lines[-20:])
     mounted = next(line for line in went.lines if "nvrc: step extensions ok" in line)
-    assert sorted(mounted.split()[-2:]) == ["coco", "gpu"]
+    assert sorted(mounted.split()[-3:]) == ["coco", "gpu", "tenant"]
     assert told(went.lines, "cat /proc/sys/kernel/modules_disabled") == ["1"]
     loaded = {line.split()[0] for line in told(went.lines, "cat /proc/modules")}
     assert {"nvidia", "nvidia_uvm"} <= loaded
@@ -175,3 +179,12 @@ def test_what_both_brought_is_where_agent_and_containers_look(went: Went) -> Non
 def test_a_component_of_the_extension_can_be_started(went: Went) -> None:
     assert told(went.lines, "say") == ["started"]
     assert [row.partition(" ms=")[0] for row in told(went.lines, f"run {COCO}/usr/local/bin/attestation-agent-nv")] == ["exit=0"]
+
+
+def test_a_container_does_there_what_it_does_on_the_labs_image_and_no_more(went: Went) -> None:
+    found = read_answers(went.lines)
+    assert {"begins", "end"} <= found.keys(), went.lines[-40:]
+    assert len(found) > 90
+    # Its policy denies metrics, so their port is the pod's.
+    pods = {"metrics-port", "metrics-port-of-loopback", "metrics-port-of-6"}
+    assert {name for name, answer in found.items() if answer == "done"} == {"audit", "stack", "nameless", "crash"} | pods

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of privileges against what the kernel says of each program, in one machine in which all of them run."""
+"""The table of privileges against what the kernel says of each program, in one machine in which all of them run.
+
+On the lab's image, and with NVRC_BUILT_IMAGES=1 on those of fakes/built_images.py.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from fakes.built_images import IMAGES, build
 from nvrc.machine.confine import CAPABILITIES, COVERED_OF_PROC
 from nvrc.machine.privileges import (
     AGENT,
@@ -22,7 +26,6 @@ from nvrc.machine.privileges import (
 from nvrc.machine.rights import MIB, Privileges
 from nvrc.vocabulary import paths
 from nvrc_lab.ground.places import checkout
-from nvrc_lab.kit.image import build_image
 from nvrc_lab.kit.unpacked_boot import lighten
 from nvrc_lab.qemu.accel import choose_accel
 from nvrc_lab.qemu.qemu import find_qemu
@@ -59,12 +62,27 @@ HAND = (f"heard {WAIT_MS} nvrc: step persistenced ok", f"rights {WORKER.account.
         "write /dev/kmsg <2>nvrc: warn lab looked")
 
 
+@pytest.fixture(scope="module", params=IMAGES)
+def image(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+def result(image: str, tmp_path_factory: pytest.TempPathFactory) -> Result:
     places, qemu = checkout(), find_qemu()
     choice = choose_accel(qemu, places.accel)
-    lab = open_lab(places, qemu, lighten(build_image(), (EVERYTHING,), choice.accel, places), (EVERYTHING,), choice=choice)
-    return run_scenario(replace(lab, events=HAND), EVERYTHING, tmp_path_factory.mktemp("consoles") / "console")
+    scenario, hand = EVERYTHING, HAND
+    if METRICS not in rows_of(image):
+        scenario = replace(scenario, cmdline=scenario.cmdline.replace(" nvrc.metrics=9401", ""))
+        hand = tuple(line for line in hand if METRICS.name not in line)
+    files = lighten(build(image, tmp_path_factory.mktemp("built")), (scenario,), choice.accel, places)
+    lab = open_lab(places, qemu, files, (scenario,), choice=choice)
+    return run_scenario(replace(lab, events=hand), scenario, tmp_path_factory.mktemp("consoles") / "console")
+
+
+def rows_of(image: str) -> tuple[Privileges, ...]:
+    """The confidential image serves no metrics."""
+    return tuple(row for row in (WORKER, *DAEMONS) if row is not METRICS or image != "nvidia-confidential")
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +106,10 @@ def limit(number: int | None) -> str:
 
 
 @pytest.mark.parametrize("row", [WORKER, *DAEMONS], ids=lambda row: row.name)
-def test_the_kernel_says_what_the_row_says(told: Mapping[str, list[dict[str, str]]], row: Privileges) -> None:
+def test_the_kernel_says_what_the_row_says(image: str, told: Mapping[str, list[dict[str, str]]], row: Privileges) -> None:
     """All its processes; a daemon that forked has none that escaped."""
+    if row not in rows_of(image):
+        pytest.skip(f"{image} has no such program")
     found = told[str(row.account.gid)]
     assert found and all("pid" in one for one in found), found
     mask = f"{sum(1 << CAPABILITIES[name] for name in row.capabilities):016x}"
@@ -105,9 +125,11 @@ def test_the_kernel_says_what_the_row_says(told: Mapping[str, list[dict[str, str
 
 
 @pytest.mark.parametrize("row", [WORKER, *DAEMONS], ids=lambda row: row.name)
-def test_it_writes_where_the_row_says_and_nowhere_else(result: Result, row: Privileges) -> None:
+def test_it_writes_where_the_row_says_and_nowhere_else(image: str, result: Result, row: Privileges) -> None:
     """By its mounts: its own /proc (what acts on the machine is bound read-only, what is covered is /proc/version), an
     empty /dev and /run, its folders. What the kernel's /dev has of folders, and /dev/log, is read-only."""
+    if row not in rows_of(image):
+        pytest.skip(f"{image} has no such program")
     found = read_words(result, "holds")[str(row.account.gid)]
     assert found and row.view is not None
     own = {"/proc", "/dev", "/run", *(folder.path for folder in row.view.own)}
@@ -119,9 +141,9 @@ def test_it_writes_where_the_row_says_and_nowhere_else(result: Result, row: Priv
     assert "yes" in {one["leads"] for one in found}, "a session of its own"
 
 
-def test_no_process_of_another_row_can_look_into_it(result: Result) -> None:
+def test_no_process_of_another_row_can_look_into_it(image: str, result: Result) -> None:
     """Its /proc belongs to the row's own user and group, or to root where it cannot be looked into at all."""
-    for row in (WORKER, *DAEMONS):
+    for row in rows_of(image):
         for one in read_words(result, "holds")[str(row.account.gid)]:
             assert one["owner"] in ("0,0", f"{row.account.uid},{row.account.gid}"), one
 
