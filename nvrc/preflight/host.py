@@ -8,18 +8,20 @@ Programs are started on the running host only, and only to ask for their version
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
 import stat
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from nvrc.vocabulary.tomltext import parse_toml
 
 LIMIT = 4 << 20
 LINKS = 40
 VERSION_S = 10.0
+Document = tuple[Mapping[str, object] | None, str]  # or what is wrong with it
 
 
 class Host:
@@ -28,6 +30,7 @@ class Host:
         self.is_live = self.root == "/"
         self.refused: set[str] = set()
         self.node = _read_node(node)
+        self._documents: dict[tuple[Callable[[bytes], Document], bytes], Document] = {}
 
     def place(self, path: str) -> str | None:
         """Where a path of the host lies; None where nothing is. Links are followed as the host would follow them."""
@@ -42,12 +45,13 @@ class Host:
                 here = here.rpartition("/")[0]
                 continue
             full = f"{self.root}{here}/{part}"
-            if not os.path.lexists(full):
-                return None
-            if not os.path.islink(full):
+            try:
+                target = os.readlink(full)
+            except OSError as wrong:
+                if wrong.errno != errno.EINVAL:  # that it is not a link
+                    return None
                 here = f"{here}/{part}"
                 continue
-            target = os.readlink(full)
             here = "" if target.startswith("/") else here
             parts = [one for one in target.split("/") if one not in ("", ".")] + parts
         return None
@@ -152,28 +156,22 @@ class Host:
         finally:
             os.close(descriptor)
 
-    def toml(self, path: str) -> tuple[Mapping[str, object] | None, str]:
+    def toml(self, path: str) -> Document:
         """The document, or None and what is wrong with it: nothing where there is no file."""
-        data = self.read(path)
-        if data is None:
-            return None, "it cannot be read" if path in self.refused else ""
-        try:
-            return parse_toml(data.decode("utf-8")), ""
-        except ValueError as wrong:
-            return None, f"cannot be read as TOML: {wrong}"
+        return self._document(path, _parse_toml)
 
-    def yaml(self, path: str) -> tuple[Mapping[str, object] | None, str]:
+    def yaml(self, path: str) -> Document:
         """YAML, of which JSON is a part."""
-        import yaml
+        return self._document(path, _parse_yaml)
 
+    def _document(self, path: str, parse: Callable[[bytes], Document]) -> Document:
+        """Many rows ask for one file: it is read each time, and parsed once for as long as it stays the same."""
         data = self.read(path)
         if data is None:
             return None, "it cannot be read" if path in self.refused else ""
-        try:
-            found: object = yaml.safe_load(data.decode("utf-8"))
-        except (yaml.YAMLError, ValueError, RecursionError) as wrong:
-            return None, f"cannot be read as YAML: {' '.join(str(wrong).split())}"
-        return (found, "") if isinstance(found, dict) else (None, "is not a mapping")
+        if (parse, data) not in self._documents:
+            self._documents[parse, data] = parse(data)
+        return self._documents[parse, data]
 
     def version_of(self, program: str) -> str | None:
         """What the program says when it is asked, on the running host."""
@@ -204,6 +202,23 @@ def _read_all(descriptor: int) -> bytes:
         pieces.append(piece)
         size += len(piece)
     return b"".join(pieces)
+
+
+def _parse_toml(data: bytes) -> Document:
+    try:
+        return parse_toml(data.decode("utf-8")), ""
+    except ValueError as wrong:
+        return None, f"cannot be read as TOML: {wrong}"
+
+
+def _parse_yaml(data: bytes) -> Document:
+    import yaml
+
+    try:
+        found: object = yaml.safe_load(data.decode("utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as wrong:
+        return None, f"cannot be read as YAML: {' '.join(str(wrong).split())}"
+    return (found, "") if isinstance(found, dict) else (None, "is not a mapping")
 
 
 def _read_node(data: bytes) -> Mapping[str, object] | None:
