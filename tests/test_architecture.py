@@ -9,15 +9,15 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cache
 
 import pytest
 
+from fakes.sources import ROOT, nodes_of, tracked, tree_of
 from nvrc_lab.commands.tiers import LINTED, TYPED
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"nvrc": "nvrc", "guest_cdi": "guest_cdi", "nvrc_build": "build/nvrc_build", "nvrc_lab": "qemu-tests/nvrc_lab"}
 OURS = frozenset(PACKAGES)
 
@@ -77,16 +77,10 @@ class Import:
         return f"{self.file}:{self.line} imports {self.name}"
 
 
-def tracked(*patterns: str) -> list[str]:
-    """Files that are, or are about to be, in git, as far as they are in the work tree."""
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *patterns], cwd=ROOT,
-                            capture_output=True, text=True, check=True).stdout.split("\0")
-    return sorted({name for name in listed if name and (ROOT / name).is_file()})
-
-
-def imports_of(file: str, text: str) -> Iterator[Import]:
+@cache
+def imports_of(file: str) -> tuple[Import, ...]:
     """Every import of a module; of our own packages down to the module, of others the top name."""
-    yield from _imports(file, ast.parse(text), at_top=True)
+    return tuple(_imports(file, tree_of(ROOT / file), at_top=True))
 
 
 def _imports(file: str, node: ast.AST, *, at_top: bool) -> Iterator[Import]:
@@ -99,7 +93,7 @@ def _imports(file: str, node: ast.AST, *, at_top: bool) -> Iterator[Import]:
             inside = [f"{module}.{alias.name}" for alias in child.names]
             names = list(dict.fromkeys(name if module in OURS or is_module(name) else module for name in inside))
             yield from (Import(file, child.lineno, name, at_top) for name in names)
-        else:
+        elif not isinstance(child, ast.expr):
             inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or is_for_types(child)
             yield from _imports(file, child, at_top=at_top and not inside)
 
@@ -126,17 +120,17 @@ def is_allowed(found: Import, rule: Rule) -> bool:
     return rule.freely is None or top in rule.freely or (top in rule.lazily and not found.at_top)
 
 
-def forbidden(package: str, file: str, text: str) -> list[str]:
+def forbidden(package: str, file: str, imports: Iterable[Import]) -> list[str]:
     also = next((names for folder, names in LAZILY_IN.items() if file.startswith(folder)), frozenset[str]())
     rule = replace(RULES[package], lazily=RULES[package].lazily | also)
-    return [str(found) for found in imports_of(file, text) if not is_allowed(found, rule)]
+    return [str(found) for found in imports if not is_allowed(found, rule)]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_import_arrow_is_allowed(package: str) -> None:
     files = [name for name in tracked(f"{PACKAGES[package]}/*.py") if name != ENTRY]
     assert files
-    assert [arrow for name in files for arrow in forbidden(package, name, (ROOT / name).read_text())] == []
+    assert [arrow for name in files for arrow in forbidden(package, name, imports_of(name))] == []
 
 
 ARROWS = {
@@ -161,7 +155,7 @@ ARROWS = {
 
 @pytest.mark.parametrize(("package", "text", "expected"), ARROWS.values(), ids=ARROWS)
 def test_the_rules_say_what_they_mean(package: str, text: str, expected: list[str]) -> None:
-    assert forbidden(package, "x", text) == expected
+    assert forbidden(package, "x", _imports("x", ast.parse(text), at_top=True)) == expected
 
 
 def room_of(name: str) -> str:
@@ -177,7 +171,7 @@ def upward(package: str) -> list[str]:
         inside = file.removeprefix(f"{folder}/").removesuffix(".py").split("/")[0]
         if file == ENTRY or inside == "__init__":
             continue
-        for arrow in imports_of(file, (ROOT / file).read_text()):
+        for arrow in imports_of(file):
             name = room_of(arrow.name)
             if arrow.name.partition(".")[0] == package and name in order and order.index(name) > order.index(inside):
                 found.append(str(arrow))
@@ -201,7 +195,7 @@ def circles(package: str) -> list[list[str]]:
     arrows: dict[str, set[str]] = {}
     for file in tracked(f"{folder}/*.py"):
         name = f"{package}.{file.removeprefix(f'{folder}/').removesuffix('.py').replace('/', '.')}".removesuffix(".__init__")
-        found = {arrow.name for arrow in imports_of(file, (ROOT / file).read_text()) if arrow.name.startswith(package)}
+        found = {arrow.name for arrow in imports_of(file) if arrow.name.startswith(package)}
         arrows[name] = found - {name}
     return [ring for ring in rings(arrows) if len(ring) > 1]
 
@@ -315,9 +309,9 @@ def test_types_are_checked_where_tools_do_not_look_by_themselves() -> None:
 CHANGING = {"Arguments", "Sandbox", "Stage", "Watched", "Worker"}
 
 
-def dataclass_words(text: str) -> Iterator[tuple[str, set[str]]]:
+def dataclass_words(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, set[str]]]:
     """Of each dataclass, what it says true of itself."""
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes:
         for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else ():
             if ast.unparse(decorator).partition("(")[0] in ("dataclass", "dataclasses.dataclass"):
                 words = decorator.keywords if isinstance(decorator, ast.Call) else []
@@ -327,7 +321,7 @@ def dataclass_words(text: str) -> Iterator[tuple[str, set[str]]]:
 @pytest.mark.parametrize("package", ["nvrc", "guest_cdi", "nvrc_build"])
 def test_a_dataclass_has_slots_and_is_frozen(package: str) -> None:
     found = [(name, cls, words) for name in tracked(f"{PACKAGES[package]}/*.py")
-             for cls, words in dataclass_words((ROOT / name).read_text(encoding="utf-8"))]
+             for cls, words in dataclass_words(nodes_of(ROOT / name))]
     assert found
     assert [(name, cls) for name, cls, words in found if "slots" not in words] == []
     assert [(name, cls) for name, cls, words in found if "frozen" not in words and cls not in CHANGING] == []
@@ -338,4 +332,4 @@ def test_a_dataclass_has_slots_and_is_frozen(package: str) -> None:
     ("@dataclass(frozen=True, slots=False)\nclass A: ...", {"frozen"}),
 ])
 def test_the_words_of_a_dataclass_are_read(text: str, words: set[str]) -> None:
-    assert list(dataclass_words(text)) == [("A", words)]
+    assert list(dataclass_words(ast.walk(ast.parse(text)))) == [("A", words)]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_architecture import ROOT, rings, tracked
+from fakes.sources import ROOT, tracked
+from tests.test_architecture import rings
 
 FOLDERS = ("qemu-tests/kernel", "qemu-tests/standins", "qemu-tests/standins/nvml", "qemu-tests/standins/nscq",
            "qemu-tests/container")

@@ -8,11 +8,12 @@ wrongly, and a dead name hides behind a living one of the same spelling.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pytest
 
-from tests.test_architecture import PACKAGES, ROOT, tracked
+from fakes.sources import ROOT, nodes_of, tracked
+from tests.test_architecture import PACKAGES
 
 # What is for readers outside the tree, or for the interpreter, which looks names up.
 FOR_OTHERS = {
@@ -30,7 +31,8 @@ FOR_OTHERS = {
 }
 
 
-def definitions(tree: ast.Module) -> Iterator[tuple[str, int]]:
+def definitions(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    assert isinstance(tree, ast.Module)
     for node in tree.body:
         yield from _defined(node)
         if isinstance(node, ast.ClassDef):
@@ -49,9 +51,9 @@ def _defined(node: ast.stmt) -> Iterator[tuple[str, int]]:
             yield name, node.lineno
 
 
-def uses(tree: ast.AST) -> Iterator[str]:
+def uses(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Loads, attributes, and text that could be given to getattr; members of enumerations are made from their values."""
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.Name(id=name, ctx=ast.Load()) | ast.Attribute(attr=name, ctx=ast.Load()) | ast.keyword(arg=str(name)):
                 yield name
@@ -69,16 +71,16 @@ def is_looked_up(name: str) -> bool:
     return name == "_" or (name.startswith("__") and name.endswith("__"))
 
 
-def dead(sources: dict[str, str]) -> list[str]:
-    trees = {file: ast.parse(text) for file, text in sources.items()}
-    used = {name for tree in trees.values() for name in uses(tree)}
-    return [f"{file}:{line}: {name}" for file, tree in trees.items() for name, line in definitions(tree)
+def dead(modules: Mapping[str, Sequence[ast.AST]]) -> list[str]:
+    """Of modules, by the nodes of each: the first is the module itself."""
+    used = {name for nodes in modules.values() for name in uses(nodes)}
+    return [f"{file}:{line}: {name}" for file, nodes in modules.items() for name, line in definitions(nodes[0])
             if name not in used and name not in FOR_OTHERS and not is_looked_up(name)]
 
 
-def product() -> dict[str, str]:
+def product() -> dict[str, Sequence[ast.AST]]:
     files = [*tracked(*(f"{folder}/*.py" for folder in PACKAGES.values())), "dev"]
-    return {file: (ROOT / file).read_text() for file in files}
+    return {file: nodes_of(ROOT / file) for file in files}
 
 
 def test_every_name_of_the_product_is_used_by_the_product() -> None:
@@ -86,7 +88,7 @@ def test_every_name_of_the_product_is_used_by_the_product() -> None:
 
 
 def test_names_for_others_are_still_there() -> None:
-    there = {name for text in product().values() for name, _ in definitions(ast.parse(text))}
+    there = {name for nodes in product().values() for name, _ in definitions(nodes[0])}
     assert set(FOR_OTHERS) <= there
 
 
@@ -100,4 +102,4 @@ def test_names_for_others_are_still_there() -> None:
     pytest.param("class A(Enum):\n    ONE = 'one'\n\nprint(A)", [], id="member"),
 ])
 def test_the_pass_finds_what_it_should(text: str, expected: list[str]) -> None:
-    assert dead({"m.py": text}) == expected
+    assert dead({"m.py": list(ast.walk(ast.parse(text)))}) == expected

@@ -16,6 +16,7 @@ import pytest
 from fakes.documents import BOOTED, unset, walk_commands
 from fakes.firmware import make_firmware
 from fakes.kata_images import make_image
+from fakes.sources import ROOT, nodes_of
 from fakes.trouble import fatal_line
 from guest_cdi.__main__ import main as cdi
 from nvrc.cli import main as nvrc
@@ -27,7 +28,6 @@ from nvrc.vocabulary.verdict import Outcome, Verdict
 from nvrc_build.cli import main as image
 from nvrc_lab.__main__ import main as lab
 
-ROOT = Path(__file__).resolve().parents[1]
 FAILED = Report(program="0.1.0", started_s=0.5, verdict=Verdict.FAILED, steps=(StepRecord(name="a", outcome=Outcome.FAIL),),
                 failure=Trouble(code="E_TOPOLOGY", step="topology", what="a", hint="b"))
 MAINS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -124,7 +124,7 @@ def test_no_command_prints_json_of_its_own() -> None:
     """json.dumps is for files and messages; what goes to standard output is written by nvrc.vocabulary.output."""
     found = []
     for path in (*(ROOT / "build/nvrc_build").rglob("*.py"), *(ROOT / "qemu-tests/nvrc_lab").rglob("*.py"), *(ROOT / "nvrc").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
                 found += [path.name for below in ast.walk(node) if isinstance(below, ast.Attribute) and below.attr == "dumps"]
     assert found == ["manners.py"], "manners.py writes errors, with schema"

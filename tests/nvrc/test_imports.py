@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import nvrc
-from tests.test_architecture import imports_of, tracked
+from fakes.sources import tracked
+from tests.test_architecture import imports_of
 
 HEAVY = frozenset({"argparse", "collections", "copy", "ctypes.util", "dataclasses", "enum", "functools", "inspect", "json", "logging",
                    "pathlib", "random", "re", "selectors", "shutil", "signal", "socket", "subprocess", "tempfile", "threading",
@@ -57,6 +58,6 @@ def test_pid1_takes_nothing_of_guest_cdi_but_its_ground_floor() -> None:
     modules = (root / "tests/qemu/boot_imports.txt").read_text().split()
     assert {name for name in modules if name.startswith("guest_cdi") and not name.startswith("guest_cdi.lean")} == {"guest_cdi"}
     arrows = [arrow for file in tracked("nvrc/*.py") if not file.startswith(MAY_GENERATE)
-              for arrow in imports_of(file, (root / file).read_text()) if arrow.name.startswith("guest_cdi")]
+              for arrow in imports_of(file) if arrow.name.startswith("guest_cdi")]
     assert arrows
     assert [str(arrow) for arrow in arrows if not arrow.name.startswith("guest_cdi.lean.")] == []

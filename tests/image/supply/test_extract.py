@@ -7,18 +7,16 @@ import ast
 import io
 import os
 import random
-import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fakes.sources import ROOT, nodes_of, tracked
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.supply import extract as extraction
 from nvrc_build.supply.extract import check, extract
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
@@ -212,8 +210,7 @@ def test_a_full_disk_is_not_the_archives_fault(tmp_path: Path) -> None:
 
 
 def test_nothing_leans_on_filters_that_python_3_11_2_lacks() -> None:
-    listed = subprocess.run(["git", "ls-files", "-z", "*.py", "dev"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     names = {"extractall", "extract_all", "data_filter", "tar_filter", "fully_trusted_filter", "FilterError"}
-    found = [f"{name}:{node.lineno} {node.attr}" for name in listed.split("\0") if name and (ROOT / name).is_file()
-             for node in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(node, ast.Attribute) and node.attr in names]
+    found = [f"{name}:{node.lineno} {node.attr}" for name in tracked("*.py", "dev") if any(each in (ROOT / name).read_text() for each in names)
+             for node in nodes_of(ROOT / name) if isinstance(node, ast.Attribute) and node.attr in names]
     assert found == []

@@ -10,16 +10,15 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from fakes.sources import ROOT, nodes_of
 from nvrc_lab.commands.lock import LOCKS
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def load_dev() -> ModuleType:
@@ -223,10 +222,10 @@ BESIDE = {"dumpe2fs": "e2fsprogs", "readelf": "gcc", "strip": "gcc", "objcopy": 
 MAY_BE_MISSING = {"man", "go", "sudo", "nvidia-ctk"}
 
 
-def programs_started(text: str) -> set[str]:
+def programs_started(nodes: Iterable[ast.AST]) -> set[str]:
     """Names that a module hands to which, find, run or Popen as they stand there."""
     found = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes:
         if not (isinstance(node, ast.Call) and node.args):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -242,7 +241,7 @@ def programs_started(text: str) -> set[str]:
 
 def test_programs_started_are_seen() -> None:
     text = 'which("a")\nsubprocess.run(["b", x])\nrun(["c"], what="")\nfind("d", "p")\ntext.find("no")\nrun(["/sbin/e"])'
-    assert programs_started(text) == {"a", "b", "c", "d"}
+    assert programs_started(ast.walk(ast.parse(text))) == {"a", "b", "c", "d"}
 
 
 def test_every_program_that_is_started_comes_with_a_package(dev: ModuleType) -> None:
@@ -252,7 +251,7 @@ def test_every_program_that_is_started_comes_with_a_package(dev: ModuleType) -> 
     packages = {package.name for package in dev.TESTS}
     known = {package.evidence for package in dev.TESTS} | OF_EVERY_DEBIAN | MAY_BE_MISSING | {
         program for program, package in BESIDE.items() if package in packages}
-    started = {name: str(path.relative_to(ROOT)) for path in files for name in programs_started(path.read_text())}
+    started = {name: str(path.relative_to(ROOT)) for path in files for name in programs_started(nodes_of(path))}
     assert len(started) > 10
     assert {name: place for name, place in started.items() if name not in known} == {}
 

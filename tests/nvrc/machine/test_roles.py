@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.sources import ROOT, tracked, tree_of
 from fakes.system import FakeSystem
 from nvrc.machine import system
 from nvrc.machine.console import LinuxConsole
@@ -15,14 +16,13 @@ from nvrc.machine.files import LinuxFiles
 from nvrc.machine.kernel import LinuxKernel
 from nvrc.machine.linux_system import LinuxSystem
 from nvrc.machine.processes import LinuxProcesses
-from tests.test_architecture import ROOT, tracked
 
 ROLES = {"Files": LinuxFiles, "Kernel": LinuxKernel, "Processes": LinuxProcesses, "Console": LinuxConsole}
 SEAM = "nvrc/machine/system.py"
 
 
 def protocols(file: str) -> dict[str, ast.ClassDef]:
-    return {node.name: node for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.ClassDef)
+    return {node.name: node for node in tree_of(ROOT / file).body if isinstance(node, ast.ClassDef)
             and any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)}
 
 

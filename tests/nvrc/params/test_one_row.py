@@ -10,17 +10,18 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from fakes.sources import ROOT, nodes_of
 from nvrc.boot import BOOT
 from nvrc.params.settings import Settings
 from nvrc.params.table import PARAMS, Param, asked, row_of
 from nvrc.params.values import CountRule, GpuCount
 
-ROOT = Path(__file__).parents[3]
 FIELDS = {field.name for field in dataclasses.fields(Settings)}
 # Beside the steps: what the modules that read settings outside a step are called in the table.
 PLACES = {"pid1/init.py": "boot", "pid1/life.py": "supervise", "pid1/ending.py": "ending", "report/bulletin.py": "verdict"}
@@ -31,10 +32,10 @@ class Source:
     """A module of nvrc, and which of its functions read which field, or name which other function."""
 
     path: str
-    tree: ast.Module
+    nodes: Sequence[ast.AST]
 
     def functions(self) -> Iterator[tuple[str, ast.AST]]:
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.FunctionDef):
                 yield node.name, node
 
@@ -48,10 +49,10 @@ class Source:
     def uses(self, module: str, function: str) -> bool:
         """Whether it imports a function of a module, or asks facts for one of their answers."""
         if module == "engine/facts.py":
-            return any(isinstance(node, ast.Attribute) and node.attr == function for node in ast.walk(self.tree))
+            return any(isinstance(node, ast.Attribute) and node.attr == function for node in self.nodes)
         name = f"nvrc.{module.removesuffix('.py').replace('/', '.')}"
         return any(isinstance(node, ast.ImportFrom) and node.module == name and function in {each.name for each in node.names}
-                   for node in ast.walk(self.tree))
+                   for node in self.nodes)
 
 
 def is_settings(node: ast.AST) -> bool:
@@ -63,9 +64,10 @@ def is_settings(node: ast.AST) -> bool:
 
 def sources() -> list[Source]:
     base = ROOT / "nvrc"
-    return [Source(str(path.relative_to(base)), ast.parse(path.read_text())) for path in sorted(base.rglob("*.py"))]
+    return [Source(str(path.relative_to(base)), nodes_of(path)) for path in sorted(base.rglob("*.py"))]
 
 
+@cache
 def readers() -> dict[str, set[str]]:
     """Who reads each field, by the names that the table has. A library's function counts for the steps that name it."""
     modules = sources()
@@ -98,12 +100,9 @@ def users_of(path: str, function: str, modules: list[Source], steps: dict[str, s
     return used
 
 
-READERS = readers()
-
-
 @pytest.mark.parametrize("row", PARAMS, ids=lambda row: row.name)
 def test_the_table_says_who_reads_a_parameter(row: Param) -> None:
-    found, told = READERS[row.field], set(row.readers)
+    found, told = readers()[row.field], set(row.readers)
     assert told == found
 
 
@@ -121,10 +120,10 @@ OTHERS = {"nvrc.toml", "nvrc.serves"}
 _LIKE = re.compile(r"nvrc(?:\.[a-z0-9_]+)+")
 
 
-def literals(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    docs = {id(node.body[0].value) for node in ast.walk(tree)
+def literals(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
+    docs = {id(node.body[0].value) for node in nodes
             if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and node.body and isinstance(node.body[0], ast.Expr)}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
             yield node.lineno, node.value
 
@@ -136,7 +135,7 @@ def used_as_data(text: str) -> bool:
 
 def test_no_name_of_a_parameter_is_a_literal_outside_its_room() -> None:
     found = [f"{module.path}:{line} {text[:60]}" for module in sources() if not module.path.startswith(("params/", "pages/"))
-             for line, text in literals(module.tree) if used_as_data(text)]
+             for line, text in literals(module.nodes) if used_as_data(text)]
     assert found == []
 
 
@@ -146,7 +145,7 @@ def test_prose_names_parameters_that_there_are() -> None:
     for module in sources():
         if module.path.startswith("pages/"):
             continue
-        for line, text in literals(module.tree):
+        for line, text in literals(module.nodes):
             for hit in _LIKE.finditer(text):
                 name = hit[0].rstrip(".")
                 is_module = (ROOT / name.replace(".", "/")).exists() or (ROOT / f"{name.replace('.', '/')}.py").exists()

@@ -9,26 +9,23 @@ from pathlib import Path
 
 import pytest
 
+from fakes.sources import ROOT, nodes_of
 from guest_cdi.lean.errors import CODES as CDI_CODES
 from nvrc.vocabulary.errors import CODES, known_code, make_trouble
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(("file", "name", "rows"), [
     ("nvrc/vocabulary/errors.py", "Code", CODES), ("guest_cdi/lean/errors.py", "CdiCode", CDI_CODES),
 ], ids=["nvrc", "guest_cdi"])
 def test_what_may_be_raised_is_what_has_a_row(file: str, name: str, rows: tuple[tuple[str, ...], ...]) -> None:
-    tree = ast.parse((ROOT / file).read_text())
-    (typed,) = (node.value for node in ast.walk(tree) if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name)
+    (typed,) = (node.value for node in nodes_of(ROOT / file) if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name)
     assert re.findall(r"'(E_[A-Z0-9_]+)'", ast.unparse(typed)) == [row[0] for row in rows]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "nvrc").rglob("*.py")), ids=lambda file: file.stem)
 def test_no_sentence_begins_with_a_code(file: Path) -> None:
     """It would be read off again somewhere. A trouble is a value; the console puts its code before it."""
-    tree = ast.parse(file.read_text())
-    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    texts = [node.value for node in nodes_of(file) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     assert [text for text in texts if re.match(r"E_[A-Z0-9_]+:? ", text)] == []
 
 
