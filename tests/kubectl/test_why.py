@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.worker  # shells, each with programs of ours
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "kubectl/kubectl-nvrc"
 SAMPLES = ROOT / "tests/nvrc/hostlogs/samples"

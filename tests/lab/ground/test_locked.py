@@ -5,7 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from nvrc_lab.ground.locked import install_locked
+
+pytestmark = pytest.mark.worker  # makes environments
 
 
 def test_a_folder_is_filled_once_and_again_for_another_lock(tmp_path: Path) -> None:

@@ -99,4 +99,4 @@ def test_telling_the_status_again_and_again_keeps_nothing(tmp_path: Path) -> Non
 
     gc.collect()
     before = tell(TIDY_EVERY)
-    assert tell(10 * TIDY_EVERY) - before < TIDY_EVERY
+    assert tell(4 * TIDY_EVERY) - before < TIDY_EVERY
