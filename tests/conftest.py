@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Property tests are the same on every run and on every machine: a fixed seed, no clock, nothing kept on disk."""
+"""Property tests are the same on every run and on every machine: a fixed seed, no clock, nothing kept on disk.
+
+While working each is asked for 20 examples; `./dev test` and `./dev mutate` ask with --hypothesis-profile=thorough.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,10 @@ from hypothesis import settings
 
 from fakes import nvml
 
-settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=60)
-settings.load_profile("fixed")
+FIXED = settings(derandomize=True, database=None, deadline=None)
+settings.register_profile("quick", FIXED, max_examples=20)
+settings.register_profile("thorough", FIXED, max_examples=60)
+settings.load_profile("quick")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fakes.elf import shared_object
+from fakes.examples import times
 from guest_cdi.elf import MAX_DYNAMIC_BYTES, MAX_HEADERS, ElfError, check_loadable, read_soname
 
 
@@ -110,7 +111,7 @@ def test_a_pipe_is_no_library() -> None:
         os.close(writer)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(5))
 @given(st.data())
 def test_no_file_is_hostile_enough(data: st.DataObject) -> None:
     """Any bytes at any place of a sound file, and any cut of it: a name or an ElfError, nothing else."""
@@ -124,7 +125,7 @@ def test_no_file_is_hostile_enough(data: st.DataObject) -> None:
     check(bytes(content[:cut] if data.draw(st.booleans()) else content))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=times(4))
 @given(st.binary(max_size=512))
 @example(b"\x7fELF\x02\x01" + b"\xff" * 200)
 def test_random_bytes_after_the_magic(tail: bytes) -> None:

@@ -588,7 +588,7 @@ OPTIONAL = {case: [path for path in (*load(case).files, *load(case).links, *load
             for case in ("monolith", "host-graphics", "extension-mig")}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_subset_of_optional_files_gives_a_valid_document(tmp_path_factory: pytest.TempPathFactory,
                                                              data: st.DataObject) -> None:

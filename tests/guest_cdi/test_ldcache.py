@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.elf import library_cache
+from fakes.examples import times
 from guest_cdi.ldcache import CacheError, LibraryCache
 
 PATHS = ("/opt/b/libcuda.so.1", "/opt/a/libcuda.so.1", "/opt/a/libnvidia-ml.so.1")
@@ -86,7 +87,7 @@ def test_relative_paths_are_passed_over() -> None:
     assert LibraryCache(library_cache(["libcuda.so.1", PATHS[0]])).paths("lib") == PATHS[:1]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(5))
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=12), st.integers(0, len(GOOD)))
 def test_no_damage_is_fatal(changes: list[tuple[int, int]], cut: int) -> None:
     data = bytearray(GOOD)

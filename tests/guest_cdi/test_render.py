@@ -16,6 +16,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fakes.examples import times
 from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.yamltext import quote
 from guest_cdi.render import document, publish, render, render_json, render_yaml
@@ -179,7 +180,7 @@ def test_no_text_is_mistaken_for_something_else(text: str) -> None:
     assert yaml.safe_load(render_yaml(spec)) == json.loads(json.dumps(document(spec)))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=times(7))
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
        | st.from_regex(r"[-+.0-9:_exbo]{1,8}", fullmatch=True))
 @example("0:0")
@@ -188,7 +189,7 @@ def test_any_text_comes_back(text: str) -> None:
     assert yaml.safe_load(render_yaml(spec)) == document(spec)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=times(4))
 @given(st.text(max_size=8))
 def test_rendering_is_text_or_a_clear_error(text: str) -> None:
     try:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.examples import times
 from guest_cdi import schema, spec
 from guest_cdi.load import Data, Finding, read_source
 from guest_cdi.render import document
@@ -332,13 +333,13 @@ def plain(made: Spec) -> Data:
     return json.loads(json.dumps(document(made)))  # type: ignore[no-any-return]
 
 
-@settings(derandomize=True, max_examples=200, deadline=None, database=None)
+@settings(max_examples=times(4))
 @given(st.binary(max_size=200), st.sampled_from(["a.json", "a.yaml"]))
 def test_any_bytes_get_a_verdict(content: bytes, name: str) -> None:
     assert check_text(name, content).findings
 
 
-@settings(derandomize=True, max_examples=300, deadline=None, database=None)
+@settings(max_examples=times(5))
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 12), st.text(alphabet="-:{}[]&*!|>'\"%@`#, \n\t0a~\x00\u2028\ud800", max_size=3))
 def test_a_damaged_document_gets_a_verdict(start: int, length: int, put: str) -> None:
     """Whatever came of it is judged: valid with a Spec, or not with a reason, and never an exception."""

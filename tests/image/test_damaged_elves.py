@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.elves import make_elf, with_versions
+from fakes.examples import times
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.tree.elf import read_needs
 
@@ -46,7 +47,7 @@ def test_damage_is_named(data: bytes) -> None:
     assert caught.value.what.isprintable()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(5))
 @given(st.lists(st.tuples(st.integers(20, len(WHOLE) - 1), st.integers(0, 255)), max_size=8), st.integers(20, len(WHOLE)))
 def test_any_damage_is_a_finding_or_none(changes: list[tuple[int, int]], cut: int) -> None:
     data = bytearray(WHOLE[:cut])

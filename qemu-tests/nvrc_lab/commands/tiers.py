@@ -28,6 +28,7 @@ from nvrc_lab.kit.image import build_image
 
 COVERAGE_BAR_PERCENT = 95
 MOST_WORKERS = 4
+THOROUGH = "--hypothesis-profile=thorough"  # tests/conftest.py has the profiles
 PYTHON = sys.executable
 LINTED = (".", "dev")
 TYPED = ("-p", "nvrc", "-p", "guest_cdi", "-p", "nvrc_build", "-p", "nvrc_lab")
@@ -53,7 +54,7 @@ class Tier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """`is_traced`: whether coverage is wanted of this run."""
+    """`is_traced`: whether coverage is wanted of this run, and of properties as many examples as they have."""
 
     places: Places
     is_traced: bool = False
@@ -177,7 +178,7 @@ def _pytest(job: Job, name: str, words: Sequence[str], become: Sequence[str] = (
     report, env = job.places.reports / f"{name}.xml", environment(job.places)
     traced = ("coverage", "run", "--parallel-mode", "-m") if job.is_traced else ()
     argv = [PYTHON, "-m", *traced, "pytest", "-q", "-o", f"cache_dir={job.places.cache / 'pytest'}",
-            f"--junitxml={report}", *words]
+            f"--junitxml={report}", *((THOROUGH,) if job.is_traced else ()), *words]
     if become:
         argv = [*become, "env", f"COVERAGE_FILE={env['COVERAGE_FILE']}", *argv]
     good = _succeeds(argv, job.places.root, env)

@@ -27,7 +27,7 @@ PATIENCE_S = 20.0  # beside what the tests need unharmed, times three: a busy ma
 LONGEST_S = 600.0
 MEMORY = "/dev/shm"  # tests write small files by the hundred, for which a slow disk takes 20 times as long
 FORKS = Path(__file__).with_name("forks.py")
-PYTEST = ("-x", "-q", "--tb=short", "-p", "no:xdist", "-m")
+PYTEST = ("-x", "-q", "--tb=short", "-p", "no:xdist", "--hypothesis-profile=thorough", "-m")
 # What needs a VM takes too long to be asked a hundred times. What needs root is asked by rows that say so.
 TIERS = {False: "not namespace and not qemu and not gpu", True: "not qemu and not gpu"}
 APART = ("unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")

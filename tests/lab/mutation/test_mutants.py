@@ -31,6 +31,7 @@ def a_checkout(folder: Path, test: str) -> Path:
     (folder / "tests").mkdir(parents=True)
     (folder / "module.py").write_text(MODULE)
     (folder / "tests" / "test_module.py").write_text(test)
+    (folder / "tests" / "conftest.py").write_text("from hypothesis import settings\nsettings.register_profile('thorough')\n")
     (folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\npythonpath = ['.']\n")
     subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
     return folder
@@ -76,6 +77,8 @@ def a_copy(tmp_path: Path, test: str) -> Iterator[Copy]:
         copy.close()
 
 
+@pytest.mark.worker
+@pytest.mark.worker
 @pytest.mark.parametrize(("test", "before", "after", "noticed"), [
     pytest.param(NOTICES, "!=", "==", True, id="a test that asks notices"),
     pytest.param(SLEEPS, "!=", "==", False, id="a test that only calls does not"),
@@ -117,6 +120,7 @@ def test_a_module_that_changes_mounts_is_asked_by_root_only(tmp_path: Path) -> N
         copy.begin("module.py", ["tests"], apart=True)
 
 
+@pytest.mark.worker
 @pytest.mark.parametrize("own", [False, True], ids=["a fork", "a process of its own"])
 def test_a_mutant_that_never_ends_is_ended(tmp_path: Path, own: bool) -> None:
     endless = MODULE.replace("return", "while True: pass\n    return")
@@ -130,6 +134,7 @@ def test_a_mutant_that_never_ends_is_ended(tmp_path: Path, own: bool) -> None:
             assert copy.notices("module.py", endless, ["tests"])
 
 
+@pytest.mark.worker
 @pytest.mark.parametrize("harm", ["while True: pass", "while True: names = [*names, *names, 'x']"], ids=["time", "memory"])
 def test_a_mutant_that_takes_without_end_is_ended_long_before_its_limit(tmp_path: Path, harm: str) -> None:
     with a_copy(tmp_path, NOTICES) as copy:
@@ -138,6 +143,7 @@ def test_a_mutant_that_takes_without_end_is_ended_long_before_its_limit(tmp_path
         assert copy.notices("module.py", MODULE.replace("return", f"{harm}\n    return"), ["tests"])
 
 
+@pytest.mark.worker
 @pytest.mark.parametrize("test", [
     pytest.param(NOTICES.replace("assert", "assert not"), id="a test that fails"),
     pytest.param("import nothing\n", id="a test that cannot be loaded"),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.device_mapper import ExtensionGuest, extension_guest, params
+from fakes.examples import times
 from nvrc.extensions.disks import (
     BLOCK_DEVICES,
     SCSI_DEVICES,
@@ -242,7 +243,7 @@ def test_folders_that_cannot_be_listed(guest: ExtensionGuest) -> None:
 
 @given(st.dictionaries(st.sampled_from(["serial", "vda1/partition", "vda1/size", "vda1/dev", "vda2/partition"]),
                        st.binary(max_size=40)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(5))
 def test_any_sysfs_is_disks_or_an_error_with_a_code(files: dict[str, bytes]) -> None:
     class Reader:
         def read(self, path: str, limit: int = 0) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.examples import times
 from fakes.system import FakeSystem, bare_guest
 from nvrc.engine.facts import Facts
 from nvrc.hardware.device_nodes import make_capability_nodes, make_nodes, read_majors
@@ -202,7 +203,7 @@ def test_folders_that_fail_or_never_end_are_errors(system: FakeSystem) -> None:
 @given(st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(
     [b"Character devices:\n", b"195 nvidia\n", b"Block devices:\n", b"99999999999999 nvidia\n", b"x nvidia\n", b"1 a b\n"]),
     max_size=6).map(b"".join)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(5))
 def test_any_bytes_are_numbers_or_nothing(data: bytes) -> None:
     class Reader(FakeSystem):
         def read(self, path: str, limit: int = 1 << 20) -> bytes:
@@ -213,7 +214,7 @@ def test_any_bytes_are_numbers_or_nothing(data: bytes) -> None:
 
 
 @given(st.binary(max_size=80), st.binary(max_size=80), st.binary(max_size=80))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=times(4))
 def test_any_bytes_from_the_driver_make_right_nodes_or_an_error(params: bytes,
                                                                 gpu: bytes, cap: bytes) -> None:
     answers = {"/proc/devices": DEVICES.encode(), f"{NVIDIA}/params": params,

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.examples import times
 from fakes.modules import RELEASE, TREE, module_guest
 from fakes.system import FakeSystem
 from nvrc.hardware.modprobe_config import read_config
@@ -67,7 +68,7 @@ def test_an_index_that_cannot_be_read_is_an_error_not_an_empty_one(system: FakeS
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=times(4))
 def test_any_bytes_are_an_index_or_an_error_with_a_code(data: bytes) -> None:
     class Reader:
         def read(self, path: str, limit: int = 0) -> bytes:

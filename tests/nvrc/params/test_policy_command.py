@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nvrc.cli import main
@@ -160,7 +160,6 @@ WORD = st.sampled_from([
 
 
 @given(st.lists(st.lists(WORD, max_size=6, unique_by=lambda word: word.partition("=")[0]), min_size=1, max_size=4), WORD)
-@settings(max_examples=40, deadline=None)
 def test_a_suggestion_takes_the_lines_that_it_is_made_of_and_no_other_parameter(rows: list[list[str]], other: str) -> None:
     lines = [" ".join(words).encode() for words in rows]
     found = suggest(lines)

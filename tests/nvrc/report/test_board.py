@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.records import records
@@ -88,7 +88,6 @@ def test_the_command_draws_into_a_file_and_to_its_output(tmp_path: Path) -> None
     assert out.getvalue() == (tmp_path / "board.svg").read_text() == render_board(GOOD)
 
 
-@settings(deadline=None, max_examples=60)
 @given(records(Report))
 def test_any_report_is_drawn(report: Report) -> None:
     ElementTree.fromstring(render_board(report))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.records import records
@@ -98,7 +98,6 @@ def test_layout_is_one_line_per_field_and_item() -> None:
             '"code": null},' in lines)
 
 
-@settings(max_examples=50)
 @given(REPORTS)
 def test_report_reads_back(value: Report) -> None:
     assert report.from_json(report.to_json(value)) == value
@@ -213,7 +212,6 @@ def test_a_report_of_schema_1_is_read_as_strictly(changes: dict[str, object], pr
     assert caught.value.problems == problems
 
 
-@settings(max_examples=50)
 @given(JSON, st.sampled_from(sorted(OLD)))
 def test_any_value_of_a_field_of_schema_1_gives_a_report_or_the_declared_error(value: object, name: str) -> None:
     try:
@@ -229,7 +227,6 @@ def test_any_bytes_give_a_report_or_the_declared_error(data: bytes) -> None:
         report.from_json(data)
 
 
-@settings(max_examples=50)
 @given(JSON, st.sampled_from([field.name for field in fields(Report)]))
 def test_any_value_of_a_field_gives_a_report_or_the_declared_error(value: object, name: str) -> None:
     try:

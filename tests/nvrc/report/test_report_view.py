@@ -7,7 +7,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.records import records
@@ -266,7 +266,6 @@ HOSTILE_STEP = records(StepRecord, name=st.text(max_size=30), start_s=st.none() 
                          outcome=st.sampled_from(tuple(Outcome)), code=st.text(max_size=40), detail=st.text(max_size=40))
 
 
-@settings(max_examples=60)
 @given(records(
     Report, program=st.text(), mode=st.text(max_size=20), verdict=st.sampled_from(tuple(Verdict)), started_s=FLOATS,
     interpreter_s=st.none() | FLOATS, ended_s=st.none() | FLOATS, failure=st.none() | records(Trouble),
