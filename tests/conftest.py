@@ -25,12 +25,14 @@ settings.load_profile("quick")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is collected lasts to the end. Searching it for garbage would take a third of collecting it, and go on."""
+    """What is collected lasts to the end. Searching it for garbage would take a third of collecting it, and go on; of
+    what tests leave the most is gone with its last reference."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
         gc.enable()
 
 

@@ -9,7 +9,7 @@ import uuid
 from fakes import snp
 from fakes.snp import Section
 
-SIZE = 1 << 20
+SIZE = 1 << 16
 # The table at the end of an OVMF file: where kernel hashes go, the reset address, and where the SEV metadata lie.
 FOOTER, HASHES, RESET, METADATA = (uuid.UUID(text).bytes_le for text in (
     "96b582de-1fb2-45f7-baea-a366c55a082d", "7255371f-3a3b-4b04-927b-1da6efa8d454",

@@ -10,6 +10,7 @@ its machines is out of reach.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import resource
 import shutil
@@ -21,13 +22,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nvrc_lab.commands import parts
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.ground.hosttime import read_load
 from nvrc_lab.ground.places import Places, checkout
 from nvrc_lab.kit.image import build_image
+from nvrc_lab.run.runner import default_workers
 
 COVERAGE_BAR_PERCENT = 95
 MOST_WORKERS = 4
+OTHER_TIERS = ("namespace", "qemu", "gpu")  # folders of tests
+MEMORY = "/dev/shm"
 THOROUGH = "--hypothesis-profile=thorough"  # tests/conftest.py has the profiles
 PYTHON = sys.executable
 LINTED = (".", "dev")
@@ -77,16 +82,41 @@ def lint(job: Job) -> Count:
 
 
 def unit(job: Job) -> Count:
-    return _pytest(job, "unit", _on_all_processors())
+    """In as many sessions as there are processors, each with some of the files."""
+    root, times = job.places.root, job.places.cache / "unit-seconds.json"
+    names = [str(path.relative_to(root)) for path in sorted(root.glob("tests/**/test_*.py"))
+             if path.relative_to(root).parts[1] not in OTHER_TIERS]
+    shares = parts.deal(parts.weigh(root, names, times), min(os.cpu_count() or 1, MOST_WORKERS))
+    reports = [job.places.reports / f"unit-{number}.xml" for number in range(1, len(shares) + 1)]
+    env = {**environment(job.places), **in_memory(MEMORY)}
+    with contextlib.ExitStack() as stack:
+        told = [stack.enter_context(report.with_suffix(".txt").open("w+", encoding="utf-8")) for report in reports]
+        sessions = [stack.enter_context(subprocess.Popen(_argv(job, report, share), cwd=root, env=env, stdout=output,
+                                                         stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL))
+                    for report, share, output in zip(reports, shares, told, strict=True)]
+        counts = []
+        for session, report, output in zip(sessions, reports, told, strict=True):
+            counts.append(read_report(report, is_good=session.wait() == 0))
+            output.seek(0)
+            print(output.read(), end="", flush=True)
+    if not any(count.failed for count in counts):
+        parts.remember(reports, times)
+    return add_up(counts)
+
+
+def in_memory(folder: str) -> Mapping[str, str]:
+    """Where pytest makes its folders: these tests write small files by the thousand, and start programs there."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return {}
+    good = os.access(folder, os.W_OK) and not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize > 1 << 30
+    return {"PYTEST_DEBUG_TEMPROOT": folder} if good else {}
 
 
 def worker(job: Job) -> Count:
-    return _pytest(job, "worker", ("-m", "worker", *_on_all_processors()))
-
-
-def _on_all_processors() -> tuple[str, ...]:
-    workers = min(os.cpu_count() or 1, MOST_WORKERS)
-    return ("-n", str(workers)) if workers > 1 else ()
+    # They wait for programs, as those of the namespace tier do.
+    return _pytest(job, "worker", ("-m", "worker", "-n", str(MOST_WORKERS)))
 
 
 def namespace(job: Job) -> Count:
@@ -100,8 +130,9 @@ def qemu(job: Job) -> Count:
         build_image()
     except LabError as err:
         return Count(failed=1, note=str(err))
-    # The tests of a file share machines, so a file stays with one worker.
-    return _pytest(replace(job, is_traced=False), "qemu", ("-m", "qemu", *_on_all_processors(), "--dist", "loadfile"))
+    # The tests of a file share machines, so a file stays with one worker. A machine waits now and then.
+    words = ("-m", "qemu", "-n", str(default_workers()), "--dist", "loadfile")
+    return _pytest(replace(job, is_traced=False), "qemu", words)
 
 
 def coverage(job: Job) -> Count:
@@ -152,11 +183,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def summarise(results: Sequence[tuple[Tier, Count, float]]) -> int:
     print("\n" + "\n".join(f"{'ok  ' if not count.failed else 'FAIL'}  {tier.name:<10} {seconds:7.1f} s  {count}"
                            f"{f'  ({count.note})' if count.note else ''}" for tier, count, seconds in results))
-    counts = [count for _, count, _ in results]
-    total = Count(passed=sum(count.passed for count in counts), failed=sum(count.failed for count in counts),
-                  skipped=sum(count.skipped for count in counts))
+    total = add_up([count for _, count, _ in results])
     print(total, flush=True)
     return 1 if total.failed else 0
+
+
+def add_up(counts: Sequence[Count]) -> Count:
+    return Count(passed=sum(count.passed for count in counts), failed=sum(count.failed for count in counts),
+                 skipped=sum(count.skipped for count in counts),
+                 note="; ".join(dict.fromkeys(count.note for count in counts if count.note)))
 
 
 def _run(tier: Tier, job: Job) -> tuple[Tier, Count, float]:
@@ -176,13 +211,17 @@ def _processor_s() -> float:
 
 def _pytest(job: Job, name: str, words: Sequence[str], become: Sequence[str] = ()) -> Count:
     report, env = job.places.reports / f"{name}.xml", environment(job.places)
-    traced = ("coverage", "run", "--parallel-mode", "-m") if job.is_traced else ()
-    argv = [PYTHON, "-m", *traced, "pytest", "-q", "-o", f"cache_dir={job.places.cache / 'pytest'}",
-            f"--junitxml={report}", *((THOROUGH,) if job.is_traced else ()), *words]
+    argv = _argv(job, report, words)
     if become:
         argv = [*become, "env", f"COVERAGE_FILE={env['COVERAGE_FILE']}", *argv]
     good = _succeeds(argv, job.places.root, env)
     return read_report(report, is_good=good)
+
+
+def _argv(job: Job, report: Path, words: Sequence[str]) -> list[str]:
+    traced = ("coverage", "run", "--parallel-mode", "-m") if job.is_traced else ()
+    return [PYTHON, "-m", *traced, "pytest", "-q", "-o", f"cache_dir={job.places.cache / 'pytest'}",
+            f"--junitxml={report}", *((THOROUGH,) if job.is_traced else ()), *words]
 
 
 def read_report(path: Path, *, is_good: bool) -> Count:
