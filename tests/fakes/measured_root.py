@@ -17,6 +17,7 @@ from nvrc_build.products import kernel as kernels
 from nvrc_build.products.products import kernel_root
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit import standins
+from nvrc_lab.kit.unpacked_boot import unpack_kernel
 from nvrc_lab.qemu.machine import Accel, Disk, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.probing import Guest, write_initrd
@@ -52,7 +53,7 @@ def make_first_stage(folder: Path, cache: Path) -> Guest:
         (folder / Path(path).name).write_bytes(chosen[path].data)
         programs[f"/lab/{Path(path).name}"] = folder / Path(path).name
     texts = {"/lab/target": "/lab/rootstage\n", LIST: "".join(f"/lab/{Path(path).name}\n" for path in order)}
-    return Guest(kernel=kernels.image_path(root), programs=programs, texts=texts)
+    return Guest(kernel=unpack_kernel(kernels.image_path(root), checkout()), programs=programs, texts=texts)
 
 
 def with_functions(stage: Guest, functions: str) -> Guest:

@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from fakes.lab_image import lab_image
 from nvrc_lab.devices.vsock_device import VsockDevice
 from nvrc_lab.ground.places import checkout
-from nvrc_lab.kit.image import build_image
 from nvrc_lab.qemu.machine import make_argv
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.compose import compose, needed_parts
@@ -70,7 +70,7 @@ def free_port() -> int:
 
 def live(folder: Path, around: Callable[[int, VsockDevice], AbstractContextManager[object]], port: int = 0) -> list[str]:
     """From its start to its end, inside what `around` makes of its port on this host and its vsock; its log."""
-    lab = open_lab(checkout(), find_qemu(), build_image(), [SCENARIO])
+    lab = open_lab(checkout(), find_qemu(), lab_image(), [SCENARIO])
     port, device, lines = port or free_port(), VsockDevice(folder / "vsock"), list[str]()
     machine = compose(SCENARIO, lab.image, {name: lab.kit[name] for name in needed_parts(SCENARIO)}, folder, events=EVENTS)
     machine = replace(machine, console=folder / "console", vsock=device.path, devices=("virtio-net-pci,netdev=pod,romfile=",), extra=(

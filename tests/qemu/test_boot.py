@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from fakes import hostile
+from fakes.lab_image import lab_image
 from nvrc.report.report import from_json
 from nvrc.steps.hardening import HARDENING
 from nvrc_build.tree.tree import Origin, Tree
-from nvrc_lab.kit.image import BootFiles, build_image
+from nvrc_lab.kit.image import BootFiles
 from nvrc_lab.qemu.machine import Accel, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.compose import join_archives
@@ -47,7 +48,7 @@ Boot = Callable[..., Booted]
 
 @pytest.fixture(scope="session")
 def image() -> BootFiles:
-    return build_image()
+    return lab_image()
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fakes.lab_image import lab_image
 from nvrc_lab.ground.places import checkout
-from nvrc_lab.kit.image import build_image
-from nvrc_lab.kit.unpacked_boot import lighten
 from nvrc_lab.qemu.accel import choose_accel
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.runner import Result, open_lab, run_scenario
@@ -28,7 +27,7 @@ def boot(tmp_path: Path) -> Boot:
         places, qemu = checkout(), find_qemu()
         scenario = read_scenario(find_scenario(name, places.scenarios))
         choice = choose_accel(qemu, places.accel)
-        lab = open_lab(places, qemu, lighten(build_image(), [scenario], choice.accel, places), [scenario], choice=choice)
+        lab = open_lab(places, qemu, lab_image(), [scenario], choice=choice)
         found = run_scenario(lab, scenario, tmp_path / "console")
         assert found.ok, "\n".join([*found.problems, *(tmp_path / "console").read_text(errors="replace").splitlines()[-25:]])
         return found

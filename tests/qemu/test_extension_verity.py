@@ -17,8 +17,9 @@ from typing import Protocol
 import pytest
 
 from fakes.elf import shared_object
+from fakes.lab_image import lab_image
 from nvrc_build.output.disk import Partition, boot_record
-from nvrc_lab.kit.image import BootFiles, build_image
+from nvrc_lab.kit.image import BootFiles
 from nvrc_lab.qemu.machine import Accel, Disk, Machine, escape, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.watch.console import Story
@@ -79,7 +80,7 @@ class Boot(Protocol):
 
 @pytest.fixture(scope="module")
 def image() -> BootFiles:
-    return build_image()
+    return lab_image()
 
 
 @pytest.fixture(scope="module")

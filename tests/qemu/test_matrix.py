@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from fakes.lab_image import lab_image
 from nvrc_lab.commands.matrix import choose, weight
 from nvrc_lab.ground.places import checkout
-from nvrc_lab.kit.image import build_image
-from nvrc_lab.kit.unpacked_boot import lighten
 from nvrc_lab.qemu.accel import choose_accel
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.runner import Result, default_workers, open_lab, run_all
@@ -38,7 +37,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Result]:
     scenarios = sorted(choose(places.scenarios, NAMES), key=weight, reverse=True)
     qemu = find_qemu()
     choice = choose_accel(qemu, places.accel)
-    lab = open_lab(places, qemu, lighten(build_image(), scenarios, choice.accel, places), scenarios, choice=choice)
+    lab = open_lab(places, qemu, lab_image(), scenarios, choice=choice)
     folder: Path = tmp_path_factory.mktemp("consoles")
     return {one.scenario.name: one for one in run_all(lab, scenarios, folder, default_workers())}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.lab_image import lab_image
 from fakes.mesh import REDIRECT, RULES
 from nvrc.vocabulary.needs import NEEDS, Sign
 from nvrc_build import pipeline
@@ -21,7 +22,7 @@ from nvrc_build.products.products import kernel_root
 from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit import standins
-from nvrc_lab.kit.image import BootFiles, build_image, put_agent
+from nvrc_lab.kit.image import BootFiles, put_agent
 from nvrc_lab.qemu.machine import Accel, Machine, escape, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.compose import join_archives
@@ -57,7 +58,7 @@ ATTACHED = (Sign.VIRTIO, "8")
 def image(tmp_path_factory: pytest.TempPathFactory) -> BootFiles:
     """The lab image, the prober for its agent, and behind both the modules of an image that serves much."""
     folder = tmp_path_factory.mktemp("image")
-    base = put_agent(build_image(), standins.build_program(standins.open_workshop(checkout()), "prober"), folder)
+    base = put_agent(lab_image(), standins.build_program(standins.open_workshop(checkout()), "prober"), folder)
     root = kernel_root(pipeline.make_inputs(pipeline.open_job("lab", cache=CACHE)))
     served = [need for need in NEEDS if need.name in SERVED]
     modules = map(kernels.split_signature, kernels.select_modules(root, ["dm-verity", "erofs", "virtio_blk", *(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fakes.lab_image import lab_image
 from nvrc_lab.ground.places import checkout
-from nvrc_lab.kit.image import build_image
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.compose import MAC
 from nvrc_lab.run.runner import open_lab, run_scenario
@@ -21,7 +21,7 @@ LOOKS = ("wait /sys/class/net/eth0/address 60000", "cat /sys/class/net/eth0/addr
 
 def test_a_network_and_a_disk(tmp_path: Path) -> None:
     scenario = read_scenario(find_scenario("network", checkout().scenarios))
-    lab = replace(open_lab(checkout(), find_qemu(), build_image(), [scenario]), events=LOOKS)
+    lab = replace(open_lab(checkout(), find_qemu(), lab_image(), [scenario]), events=LOOKS)
     went = run_scenario(lab, scenario, tmp_path / "console")
     assert went.ok, went.problems
     assert went.told is not None

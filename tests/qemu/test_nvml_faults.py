@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from fakes.lab_image import lab_image
 from fakes.nvml_calls import CALLS, EVERYTHING, Call
 from nvrc_lab.ground.places import checkout
-from nvrc_lab.kit.image import build_image
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.runner import Result, default_workers, open_lab, run_all
 from nvrc_lab.scenario.hardware import place_gpus
@@ -70,7 +70,7 @@ SCENARIOS = all_scenarios()
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Result]:
-    lab = open_lab(checkout(), find_qemu(), build_image(), SCENARIOS)
+    lab = open_lab(checkout(), find_qemu(), lab_image(), SCENARIOS)
     folder: Path = tmp_path_factory.mktemp("consoles")
     return {one.scenario.name: one for one in run_all(lab, SCENARIOS, folder, default_workers())}
 

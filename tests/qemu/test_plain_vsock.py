@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from fakes.lab_image import lab_image
 from nvrc_build import pipeline
 from nvrc_build.products import kernel as kernels
 from nvrc_build.products.products import kernel_root
 from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.ground.places import checkout
-from nvrc_lab.kit.image import BootFiles, build_image
+from nvrc_lab.kit.image import BootFiles
 from nvrc_lab.qemu.machine import make_argv
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.compose import compose, join_archives, needed_parts
@@ -58,7 +59,7 @@ def put_modules(base: BootFiles, folder: Path) -> BootFiles:
 
 
 def test_a_status_comes_over_plain_vsock_and_pid_1_tells_the_host_alone(tmp_path: Path) -> None:
-    lab = open_lab(checkout(), find_qemu(), build_image(), [SCENARIO])
+    lab = open_lab(checkout(), find_qemu(), lab_image(), [SCENARIO])
     machine = compose(SCENARIO, put_modules(lab.image, tmp_path), {name: lab.kit[name] for name in needed_parts(SCENARIO)},
                       tmp_path, events=EVENTS, early=[f"/lab/{name}.ko" for name in MODULES])
     lines: list[str] = []

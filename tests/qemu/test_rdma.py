@@ -13,11 +13,10 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from fakes.lab_image import lab_image
 from nvrc.commands import topology
 from nvrc.report.report import Report, Role
 from nvrc_lab.ground.places import checkout
-from nvrc_lab.kit.image import build_image
-from nvrc_lab.kit.unpacked_boot import lighten
 from nvrc_lab.qemu.accel import choose_accel
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.run.runner import Result, open_lab, run_scenario
@@ -36,7 +35,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     places, qemu = checkout(), find_qemu()
     scenario = read_scenario(find_scenario("nics-switches", places.scenarios))
     choice = choose_accel(qemu, places.accel)
-    lab = open_lab(places, qemu, lighten(build_image(), [scenario], choice.accel, places), [scenario], choice=choice)
+    lab = open_lab(places, qemu, lab_image(), [scenario], choice=choice)
     console: Path = tmp_path_factory.mktemp("consoles") / "console"
     found = run_scenario(lab, scenario, console)
     assert found.ok, "\n".join([*found.problems, *console.read_text(errors="replace").splitlines()[-25:]])

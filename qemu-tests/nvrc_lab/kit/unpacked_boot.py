@@ -65,6 +65,11 @@ def unpack_files(files: BootFiles, places: Places, tools: Tools | None = None) -
     return BootFiles(kernel=_first(folder / "kernel", files.kernel), initrd=_first(folder / "initrd", files.initrd))
 
 
+def unpack_kernel(kernel: Path, places: Places) -> Path:
+    """Of one that stands alone: it takes the place of its own initrd, which is left as it is."""
+    return unpack_files(BootFiles(kernel=kernel, initrd=kernel), places).kernel
+
+
 def find_payload(kernel: bytes) -> bytes:
     """The packed kernel in a bzImage; empty where there is none, or one of another packer."""
     if kernel[MAGIC_AT:MAGIC_AT + len(MAGIC)] != MAGIC or len(kernel) < PAYLOAD_AT + 8:

@@ -28,6 +28,7 @@ from nvrc_lab.ground.places import Places, checkout
 from nvrc_lab.ground.scratch import scratch_folder
 from nvrc_lab.kit import standins
 from nvrc_lab.kit.kit_texts import IMAGE_TEXTS
+from nvrc_lab.kit.unpacked_boot import unpack_kernel
 from nvrc_lab.qemu.machine import Accel, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
 
@@ -53,10 +54,10 @@ class Guest:
 
 
 def guest_kernel(places: Places) -> Path:
-    """The kernel of the lab image, unpacked from its package; nothing else of the image is built."""
+    """The kernel of the lab image, unpacked from its package and of its loader; nothing else of the image is built."""
     job = pipeline.open_job("lab", cache=places.cache, agent=None, mirror=None, checkout=places.root, progress=silent)
     package = next(row for row in supply.fetch(job.supply, job.image, "image") if row.name.startswith("linux-image-"))
-    return kernels.image_path(supply.unpack_each(job.supply, [package])[package.name])
+    return unpack_kernel(kernels.image_path(supply.unpack_each(job.supply, [package])[package.name]), places)
 
 
 @functools.cache
