@@ -69,11 +69,7 @@ def _pins(declared: Declarations, row: Root | Image) -> tuple[Pin, ...]:
 
 def fetch(supply: Supply, row: Root | Image, kind: str) -> tuple[Package, ...]:
     """The locked packages, all of them in the cache. A drifted archive is an error, or a notice where a lock may."""
-    path = lock_file(supply.rootfs, kind, row.name)
-    if not path.is_file():
-        raise BuildError(f"{kind} {row.name} has no lock, which says what it is made of",
-                         f"run: nvrc-image lock {row.name}, with the same options")
-    locked = read_lock(path)
+    locked = _locked(supply, row, kind)
     debs = supply.cache.folder("debs")
     wanted = [name for name in supply.packages if kind == "image" and name not in {package.name for package in locked}]
     if wanted:
@@ -82,6 +78,14 @@ def fetch(supply: Supply, row: Root | Image, kind: str) -> tuple[Package, ...]:
         return locked
     with supply.cache.locked():
         return _download(supply, row, locked, debs)
+
+
+def _locked(supply: Supply, row: Root | Image, kind: str) -> tuple[Package, ...]:
+    path = lock_file(supply.rootfs, kind, row.name)
+    if not path.is_file():
+        raise BuildError(f"{kind} {row.name} has no lock, which says what it is made of",
+                         f"run: nvrc-image lock {row.name}, with the same options")
+    return read_lock(path)
 
 
 def _fetch_further(supply: Supply, row: Root | Image, names: Sequence[str]) -> tuple[Package, ...]:
@@ -148,16 +152,22 @@ def packages_key(packages: Sequence[Package]) -> str:
 
 
 def root(supply: Supply, name: str) -> Path:
-    """An unpacked root by its declared name."""
-    row = supply.declared.root(name)
-    packages = fetch(supply, row, "root")
+    """An unpacked root by its declared name. One that is there already needs no package any more."""
+    row, stage = supply.declared.root(name), f"root-{name}"
+
+    def key(packages: Sequence[Package]) -> str:
+        return digest(packages_key(packages), repr(row.links))
+
+    packages = _locked(supply, row, "root")
+    if supply.cache.find(stage, key(packages)) is None:
+        packages = fetch(supply, row, "root")
 
     def make(out: Path) -> None:
         roots.unpack(packages, supply.cache.debs, out, supply.progress)
         for link in row.links:
             (out / link.path.lstrip("/")).symlink_to(link.target)
 
-    return supply.cache.get(f"root-{name}", digest(packages_key(packages), repr(row.links)), make)
+    return supply.cache.get(stage, key(packages), make)
 
 
 def unpack_each(supply: Supply, packages: Sequence[Package]) -> dict[str, Path]:
