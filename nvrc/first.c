@@ -10,7 +10,8 @@
  * If the init cannot be executed, PID 1 says so in the console's grammar (nvrc/vocabulary/console.py) and powers off. Another
  * process just ends: it must not take a machine down on which somebody tries this program.
  */
-#include <asm/unistd.h>
+#include "ask.h"
+
 #include <linux/fcntl.h>
 #include <linux/reboot.h>
 
@@ -18,20 +19,6 @@
 #define FAILURE "nvrc: FATAL code=E_INIT_EXEC step=first what=\"cannot execute " INIT ": errno "
 #define REMEDY "\" hint=\"rebuild the image; errno 2: the image lacks the program or its loader; errno 5: the root disk " \
 	"cannot be read\"\n"
-
-/* All that depends on the processor: how the kernel is asked. Another one needs this function and nothing else. */
-#ifndef __x86_64__
-#error "write ask() for this processor"
-#endif
-static long ask(long number, long one, long two, long three, long four)
-{
-	long answer;
-	register long fourth __asm__("r10") = four;
-
-	__asm__ volatile("syscall" : "=a"(answer) : "a"(number), "D"(one), "S"(two), "d"(three), "r"(fourth)
-			 : "rcx", "r11", "memory");
-	return answer;
-}
 
 static char *append(char *end, const char *text)
 {

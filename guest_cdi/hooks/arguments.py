@@ -11,7 +11,6 @@ from __future__ import annotations
 from guest_cdi.hooks.words import RUN, SEPARATOR
 from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import TYPE_CHECKING, Callable, NamedTuple, Sequence
-from guest_cdi.lean.waiting import WAIT_READY
 
 if TYPE_CHECKING:
     from guest_cdi.hooks.action import Action, Values
@@ -77,12 +76,6 @@ def _chmod(values: Values) -> Action:
     return chmod.prepare(values)
 
 
-def _wait(values: Values) -> Action:
-    from guest_cdi.hooks import wait
-
-    return wait.prepare(values)
-
-
 STATE = Option("container-spec", "FILE", "file with the OCI state; '-' or nothing: standard input")
 
 HOOKS: tuple[Hook, ...] = (
@@ -100,9 +93,6 @@ HOOKS: tuple[Hook, ...] = (
     Hook("chmod", _chmod, "set the mode of files and directories in the container", (
         Option("mode", "OCTAL", "permission bits"),
         Option("path", "PATH", "what gets the mode; a missing one is passed over", repeated=True))),
-    Hook(WAIT_READY, _wait, "hold the container back until this machine's init says that its GPUs are up", (
-        Option("file", "FILE", "file of this machine that has the word then"),
-        Option("seconds", "N", "how long at most"))),
 )
 
 BY_NAME = {hook.name: hook for hook in HOOKS}

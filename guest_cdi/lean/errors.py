@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         "E_CDI_LIBCUDA", "E_CDI_LIBRARY", "E_CDI_LDCACHE", "E_CDI_LINK_LOOP", "E_CDI_HOOK_PATH",
         "E_CDI_INVALID", "E_CDI_PUBLISH", "E_CDI_INJECT", "E_CDI_BUNDLE", "E_CDI_HOOK_STATE",
         "E_CDI_HOOK_ROOT", "E_CDI_HOOK_KERNEL", "E_CDI_HOOK_LDCONFIG", "E_CDI_HOOK_LDCACHE", "E_CDI_HOOK",
-        "E_CDI_NOT_READY",
     ]
 
 CODES: tuple[FailureCode, ...] = (
@@ -87,9 +86,6 @@ CODES: tuple[FailureCode, ...] = (
                 "inspect the container image; the message carries ldconfig's own words", AUTHOR),
     FailureCode("E_CDI_HOOK", "hook", "a hook could not do its work",
                 "read the file and the kernel's reason in the message", PLATFORM),
-    FailureCode("E_CDI_NOT_READY", "hook", "the init of the machine gave no word of its GPUs in time",
-                "read the init's verdict on the console of the VM; raise nvrc.timeout.boot if the attach takes longer",
-                PLATFORM),
 )
 
 BY_CODE = {row.code: row for row in CODES}

@@ -7,7 +7,6 @@ For nvrc.agent.early. Everything here is about documents that PID 1 has judged.
 from __future__ import annotations
 
 from guest_cdi.lean.light import Iterator, Mapping, NamedTuple, Sequence
-from guest_cdi.lean.waiting import WAIT_READY
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 
@@ -18,8 +17,9 @@ UUIDS = ("GPU-", "MIG-")
 FOLDERS = {paths.PERSISTENCED_HOME: paths.PERSISTENCED_HOME, paths.FABRIC_RUN: paths.FABRIC_RUN,
            paths.TOPOLOGY_HOME: f"/var{paths.TOPOLOGY_HOME}"}
 READ_ONLY = ("ro", "nosuid", "nodev", "noexec", "rbind", "rprivate")
-# Of the hook beyond PID 1's own limit, and of the runtime beyond the hook's: who has more to say speaks first.
-HOOK_SPARE_S, RUNTIME_SPARE_S = 30, 30
+PROGRAM = ("ro", "nosuid", "nodev", "bind", "rprivate")
+# Of the runtime's patience beyond PID 1's own limit: who has more to say speaks first.
+RUNTIME_SPARE_S = 60
 
 
 class Promise(NamedTuple):
@@ -30,19 +30,23 @@ class Promise(NamedTuple):
 
 
 def add_wait(document: Mapping[str, object], limit_s: int, folders: Sequence[str] = ()) -> dict[str, object]:
-    """The document, with the hook before all others. The program is the image's own: no other maker's knows it.
+    """The document, with a hook that waits where the container's program would start, and what that needs there.
 
-    `folders` of daemons are mounted whole, as what containers find in them is yet to be made.
+    Not while the container is created: kata-agent and Kata's Go runtime answer nobody else meanwhile. `folders` of
+    daemons are mounted whole, as what containers find in them is yet to be made.
     """
     edits = document.get("containerEdits")
     common = dict(edits) if isinstance(edits, dict) else {}
-    mounts = [{"hostPath": path, "containerPath": FOLDERS[path], "options": [*READ_ONLY]} for path in folders]
-    seconds = limit_s + HOOK_SPARE_S
-    wait = {"hookName": "createContainer", "path": paths.GUEST_CDI,
-            "args": ["guest-cdi", "hook", WAIT_READY, "--file", paths.GPUS_READY, "--seconds", str(seconds)],
-            "env": ["NVIDIA_CTK_DEBUG=false"], "timeout": seconds + RUNTIME_SPARE_S}
+    mounts = [_mount(paths.AWAIT, paths.AWAIT_INSIDE, PROGRAM), _mount(paths.GPUS_FOLDER, paths.GPUS_FOLDER, READ_ONLY),
+              *(_mount(path, FOLDERS[path], READ_ONLY) for path in folders)]
+    wait = {"hookName": "startContainer", "path": paths.AWAIT_INSIDE, "args": ["await"],
+            "timeout": limit_s + RUNTIME_SPARE_S}
     return {**document, "containerEdits": {**common, "mounts": [*_list(common, "mounts"), *mounts],
-                                            "hooks": [wait, *_list(common, "hooks")]}}
+                                            "hooks": [*_list(common, "hooks"), wait]}}
+
+
+def _mount(source: str, target: str, options: Sequence[str]) -> dict[str, object]:
+    return {"hostPath": source, "containerPath": target, "options": [*options]}
 
 
 def read_nodes(document: Mapping[str, object]) -> dict[str, tuple[str, ...]]:

@@ -65,11 +65,12 @@ soon as it has its answer.
 ## After the hand-over
 
 A failure that PID 1 decides itself while containers run is written to their termination messages: `E_SERVICE_LOST`
-with `nvrc.strict`, or an error in PID 1. `kubectl describe pod` shows it as `Message:` below `Last State:
-Terminated`. This takes a runtime that shares the file of `/dev/termination-log` with the VM, as Kata's Go runtime
-does with virtio-fs. A message that the container wrote is never changed, links are not followed, and a file system
-that does not answer costs three seconds. What only degrades the VM is not written there: the container still runs,
-and the message is its own. `nvrc.farewell=off` switches this off as well.
+with `nvrc.strict`, an error in PID 1, or with `nvrc.agent.early` whatever ends the boot beside them. `kubectl describe
+pod` shows it as `Message:` below `Last State: Terminated`. This takes a runtime that shares the file of
+`/dev/termination-log` with the VM, as Kata's Go runtime does with virtio-fs. A message that the container wrote is
+never changed, links are not followed, and a file system that does not answer costs three seconds. What only degrades
+the VM is not written there: the container still runs, and the message is its own. `nvrc.farewell=off` switches this
+off as well.
 
 ## What is lost
 

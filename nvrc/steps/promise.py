@@ -2,14 +2,14 @@
 """Step `promise`: what lets the agent start before the GPUs are attached, for nvrc.agent.early.
 
 Containers are promised every GPU of the bus, by the names that follow from its order: the CDI document is whole from
-the start, and its first hook holds a container back until PID 1 has the GPUs up. A hook is no lock, because agents log
-its failure and go on. So the kernel refuses the devices meanwhile to everybody outside the root cgroup, where PID 1,
-its daemons and the agent are and no container is. PID 1 gives its word after the last step (`keep`), or ends the VM.
+the start, and a hook of it holds a container's program back until PID 1 has the GPUs up. A hook is no lock, because
+agents log its failure and go on. So the kernel refuses the devices meanwhile to everybody outside the root cgroup,
+where PID 1, its daemons and the agent are and no container is. PID 1 gives its word after the last step (`keep`), or
+ends the VM.
 """
 
 from __future__ import annotations
 
-from guest_cdi.lean.waiting import WORD
 from nvrc.engine.asking import client_of
 from nvrc.engine.facts import Facts, replace
 from nvrc.hardware.gpu_files import read_driver
@@ -36,6 +36,7 @@ def run(system: System, facts: Facts) -> Facts:
         raise NvrcError("E_AGENT_EARLY", f"the kernel does not keep containers off the GPUs: {err}",
                         "drop nvrc.agent.early, or build the guest kernel with CONFIG_CGROUP_BPF") from err
     folders = tuple(filter(system.exists, FOLDERS))
+    system.make_dir(paths.GPUS_FOLDER)
     publish(system, add_wait(document, facts.settings.timeout_boot_s, folders), paths.CDI_SPEC)
     return replace(facts, promise=Promise(read_nodes(document), gate))
 
@@ -54,4 +55,4 @@ def keep(system: System, promise: Promise) -> None:
     """Everything is up: the whole document for containers to come, the devices, and the word for those that wait."""
     system.publish(paths.CDI_SPEC, system.read(paths.CDI_HELD, 16 << 20))
     system.open_devices(paths.CGROUP, promise.gate)
-    system.publish(paths.GPUS_READY, WORD, 0o600)
+    system.publish(paths.GPUS_READY, b"ready\n")

@@ -60,9 +60,9 @@ def host(files: BootFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("host")
     qemu, places = find_qemu(), checkout()
     programs = {}
-    for name in ("show", "stay", "carry"):
+    for name in ("show", "stay", "carry", "look"):
         source = places.root / f"qemu-tests/container/{name}.c"
-        subprocess.run(["gcc", "-static", "-O1", "-o", folder / name, source], check=True)
+        subprocess.run(["gcc", "-static", "-O1", "-DPLAIN", "-o", folder / name, source], check=True)
         programs[name] = folder / name
     write_image(folder / "pod.tar", programs, read_iptables(files, folder / "unpacked"))
     given = Given(shim=Path(os.environ["NVRC_KATA_SHIM"]).resolve(), programs=Path(os.environ["NVRC_CONTAINERD"]).resolve(),

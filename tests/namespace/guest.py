@@ -236,7 +236,8 @@ def early_agent() -> Table:
     from nvrc.engine.conditions import always
     from nvrc.nvml.promised import Promise
 
-    def promise(_system: object, facts: object) -> object:
+    def promise(system: NamespaceSystem, facts: object) -> object:
+        system.make_dir(paths.GPUS_FOLDER)
         return replace(facts, promise=Promise({}, 0))  # type: ignore[type-var]
 
     def attach(system: NamespaceSystem, facts: object) -> object:

@@ -49,7 +49,7 @@ def test_the_agent_starts_before_the_attach_and_the_word_comes_after_it(run: Run
     assert guest.found("guest: open /sys/fs/cgroup 0")
     assert guest_root.text(paths.CDI_SPEC) == "the whole document"
     word = Path(guest_root.real_path(paths.GPUS_READY)).stat()
-    assert (guest_root.text(paths.GPUS_READY), stat.S_IMODE(word.st_mode)) == ("ready\n", 0o600)
+    assert (guest_root.text(paths.GPUS_READY), stat.S_IMODE(word.st_mode)) == ("ready\n", 0o644)
     guest.signal(signal.SIGTERM)
     guest.finish()
     assert guest.found('nvrc: END code=OK what="stopped by SIGTERM to PID 1; the agent exited with status 15"')

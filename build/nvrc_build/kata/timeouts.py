@@ -6,8 +6,7 @@ The rule, which docs/deploy.md explains:
   dial    = start of the VM + the smaller of
             a) the deadlines along the longest chain of steps, added up,
             b) nvrc.timeout.boot and the longest single deadline of that chain
-  create  = agent.cdi_timeout + nvrc.timeout.command (+ pulling the image, where the guest does that;
-            + nvrc.timeout.boot, where containers wait for GPUs, nvrc.agent.early)
+  create  = agent.cdi_timeout + nvrc.timeout.command (+ pulling the image, where the guest does that)
 
 A step that overruns its deadline ends the VM and says why: so at most one step of a chain takes all of its own, and (b)
 lets its words out before the runtime gives up. The deadline of persistenced starts anew with each GPU; it counts once,
@@ -81,9 +80,8 @@ def find_timeouts(machine: Machine, kernel_params: str, *, is_tee: bool = False,
     steps = {step.name: step for step in plan.steps if step.runs}
     waits = {name: _wait_s(step, machine, parsed.settings) for name, step in steps.items()}
     boot_s = bound_s([waits[name] for name in longest_chain(steps, waits)], parsed.settings.timeout_boot_s)
-    held_s = parsed.settings.timeout_boot_s if "promise" in steps else 0
     return Timeouts(dial_s=math.ceil((START_TEE_S if is_tee else START_S) + boot_s),
-                    create_container_s=_cdi_timeout_s(line) + parsed.settings.timeout_command_s + pull_s + held_s)
+                    create_container_s=_cdi_timeout_s(line) + parsed.settings.timeout_command_s + pull_s)
 
 
 def bound_s(chain: list[float], whole_s: float) -> float:

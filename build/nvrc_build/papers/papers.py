@@ -24,14 +24,16 @@ def gather_components(job: Job, work: Work) -> tuple[Component, ...]:
     if job.wants("@nvrc-metrics"):
         modules = (work.roots["@nvrc-metrics"] / "modules.txt").read_text(encoding="utf-8").split()
         found += python_components(products.make_site(job), modules)
-        found += own_components(work.roots["@first"] / products.FIRST)
+        found += own_components(work.roots["@first"])
     return tuple(sorted(set(found)))
 
 
-def own_components(first: Path) -> tuple[Component, ...]:
-    """This project's own: the frozen init, which is many files, and the program that starts it."""
+def own_components(programs: Path) -> tuple[Component, ...]:
+    """This project's own: the frozen init, which is many files, the program that starts it, and the one that waits."""
+    files = {"nvrc-first": programs / products.FIRST, "nvrc-await": programs / products.AWAIT}
+    sums = {"nvrc": "", **{name: file_sha256(path) for name, path in files.items()}}
     return tuple(Component(kind="generic", name=name, version=__version__, arch="", licences=("Apache-2.0",),
-                           sha256=sha256) for name, sha256 in (("nvrc", ""), ("nvrc-first", file_sha256(first))))
+                           sha256=sha256) for name, sha256 in sums.items())
 
 
 def _embedded(job: Job, frozen: Path) -> tuple[Component, ...]:

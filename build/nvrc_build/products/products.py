@@ -26,7 +26,7 @@ from nvrc_build.supply import compile as compiler
 from nvrc_build.supply import given, supply, wheels
 from nvrc_build.supply.apt import file_sha256
 
-FIRST = "usr/lib/nvrc/first"
+FIRST, AWAIT = "usr/lib/nvrc/first", "usr/lib/nvrc/await"
 Maker = Callable[[Job, Work], Path]
 
 
@@ -198,14 +198,14 @@ def make_beside(job: Job, work: Work) -> Path:
 
 
 def make_first(job: Job, _work: Work) -> Path:
-    """The program that /init leads to: static, so that no word of the command line reaches a loader."""
-    source, root = job.checkout / "nvrc/first.c", supply.root(job.supply, "compile")
-    key = digest(source.read_bytes(), root.name, _code("supply/compile.py"))
+    """The programs without libc: which /init leads to, so that no word of the line reaches a loader, and await."""
+    folder, root = job.checkout / "nvrc", supply.root(job.supply, "compile")
+    key = digest(digest_files(tuple(sorted(folder.glob("*.[ch]"))), folder), root.name, _code("supply/compile.py"))
 
     def make(out: Path) -> None:
-        program = compiler.compile_freestanding(source, out, root=root)
         (out / FIRST).parent.mkdir(parents=True)
-        program.rename(out / FIRST)
+        for path in (FIRST, AWAIT):
+            compiler.compile_freestanding(folder / f"{Path(path).name}.c", out, root=root).rename(out / path)
 
     return job.cache.get("first", key, make)
 

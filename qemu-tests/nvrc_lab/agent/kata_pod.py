@@ -35,7 +35,7 @@ class Pod:
     name: str
     config: Path
 
-    def run(self, name: str, *args: str, options: Sequence[str] = ()) -> Ran:
+    def run(self, name: str, *args: str, options: Sequence[str] = (), limit_s: float = STOP_S) -> Ran:
         """A member, from its start to its end. Its output and its errors are one text.
 
         Kata tells of a member's end before it lets go of it, so `ctr run` cannot delete what it has waited for.
@@ -44,7 +44,7 @@ class Pod:
         out = self.host.folder / f"{ident}.out"
         more = ("--detach", "--log-uri", f"file://{out}", *describe(self.name, MEMBER), *options)
         started = self.host.run(ident, self.config, *args, options=more)
-        self.until_stopped(ident)
+        self.until_stopped(ident, limit_s)
         ended = self._delete(ident)
         self.host.ctr("containers", "delete", ident)
         text = out.read_text(errors="replace") if out.exists() else ""
@@ -69,8 +69,8 @@ class Pod:
         self.host.ctr("task", "kill", "--signal", signal, self.name)
         return self.until_stopped(self.name)
 
-    def until_stopped(self, ident: str) -> str:
-        until_s = time.monotonic() + STOP_S
+    def until_stopped(self, ident: str, limit_s: float = STOP_S) -> str:
+        until_s = time.monotonic() + limit_s
         while (state := self.state(ident)) not in ("STOPPED", "") and time.monotonic() < until_s:
             time.sleep(0.5)
         return state

@@ -17,6 +17,7 @@ from nvrc import __version__
 from nvrc_build.papers.bill import Component
 from nvrc_build.papers.papers import own_components
 from nvrc_build.papers.sbom import write_cyclonedx, write_spdx
+from nvrc_build.products.products import AWAIT, FIRST
 
 Writer = Callable[[str, Sequence[Component], Path, int], None]
 # Names as the packages' own papers have them: with plus signs, blanks, dots; none at all; an epoch and a tilde.
@@ -55,8 +56,11 @@ def test_both_bills_name_every_component_with_version_licence_and_hash(tmp_path:
 
 
 def test_the_bills_name_this_projects_own_programs_with_their_licence(tmp_path: Path) -> None:
-    (tmp_path / "first").write_bytes(b"first")
-    rows = {row.name: row for row in own_components(tmp_path / "first")}
+    (tmp_path / FIRST).parent.mkdir(parents=True)
+    for path in (FIRST, AWAIT):
+        (tmp_path / path).write_bytes(Path(path).name.encode())
+    rows = {row.name: row for row in own_components(tmp_path)}
+    assert sorted(rows) == ["nvrc", "nvrc-await", "nvrc-first"]
     assert {row.licences for row in rows.values()} == {("Apache-2.0",)}
     assert rows["nvrc-first"].purl == f"pkg:generic/nvrc-first@{__version__}"
     assert rows["nvrc-first"].sha256 == "a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e"

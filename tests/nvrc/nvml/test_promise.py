@@ -22,9 +22,6 @@ pytestmark = pytest.mark.worker
 
 def early(guest: GpuGuest) -> GpuGuest:
     """As the step finds it: the driver lists the GPUs, whose minors run against the bus, and the worker is forked."""
-    program = Path(guest.system.real_path(paths.GUEST_CDI))
-    program.parent.mkdir(parents=True, exist_ok=True)
-    program.touch(0o755)
     for number in range(guest.gpus):
         guest.system.put(f"{paths.GPU_PROC}/{bus_id(number)}/information", f"Device Minor: \t {guest.gpus - 1 - number}\n")
     guest.system.put("/proc/self/mounts", "rootfs / rootfs rw 0 0\n")
@@ -57,13 +54,15 @@ def test_nvidias_library_is_left_alone(gpu_guest: MakeGuest) -> None:
     assert libraries(guest.facts.worker.pid) <= libraries(os.getpid()), "beside what another test has loaded here"
 
 
-def test_its_first_hook_waits_and_is_the_images_own_program(gpu_guest: MakeGuest) -> None:
-    document = published(early(gpu_guest("nvrc.timeout.boot=100")))
-    first, *others = document["containerEdits"]["hooks"]  # type: ignore[index]
-    assert first["path"] == "/usr/bin/guest-cdi"
-    assert first["args"][1:] == ["hook", "wait-ready", "--file", "/run/nvrc/gpus-ready", "--seconds", "130"]
-    assert first["timeout"] == 160, "the runtime must not be the first to lose patience"
-    assert others
+def test_its_last_hook_waits_in_the_container_by_the_images_own_program(gpu_guest: MakeGuest) -> None:
+    edits = published(early(gpu_guest("nvrc.timeout.boot=100")))["containerEdits"]
+    *others, last = edits["hooks"]  # type: ignore[index]
+    assert (last["hookName"], last["path"], last["args"]) == ("startContainer", "/run/nvrc/await", ["await"])
+    assert last["timeout"] == 160, "the runtime must not be the first to lose patience"
+    assert {hook["hookName"] for hook in others} == {"createContainer"}
+    mounts = {row["containerPath"]: (row["hostPath"], set(row["options"])) for row in edits["mounts"]}  # type: ignore[index]
+    assert mounts["/run/nvrc/await"] == ("/usr/lib/nvrc/await", {"ro", "nosuid", "nodev", "bind", "rprivate"})
+    assert mounts["/run/nvrc/gpus"] == ("/run/nvrc/gpus", {"ro", "nosuid", "nodev", "noexec", "rbind", "rprivate"})
 
 
 def test_what_daemons_are_yet_to_make_is_found_in_their_folders(gpu_guest: MakeGuest) -> None:
@@ -104,10 +103,10 @@ def test_until_all_is_up_nothing_of_it_changes_and_then_all(gpu_guest: MakeGuest
     assert {"0", "1", "all"} < set(names)
     assert any(name.startswith("GPU-") for name in names)
     assert guest.system.read(paths.CDI_SPEC) == guest.system.read(paths.CDI_HELD)
-    assert b"wait-ready" not in guest.system.read(paths.CDI_SPEC)
+    assert b"await" not in guest.system.read(paths.CDI_SPEC)
     assert guest.system.effects[-1] == f"open {paths.CGROUP} 77"
     word = Path(guest.system.real_path(paths.GPUS_READY))
-    assert (word.read_bytes(), stat.S_IMODE(word.stat().st_mode)) == (b"ready\n", 0o600)
+    assert (word.read_bytes(), stat.S_IMODE(word.stat().st_mode)) == (b"ready\n", 0o644)
 
 
 def test_a_gpu_that_comes_up_as_another_is_a_broken_promise(gpu_guest: MakeGuest) -> None:
@@ -151,7 +150,7 @@ def test_what_is_kept(document: dict[str, object], is_kept: bool) -> None:
 
 
 def test_a_document_without_common_edits_gets_the_hook() -> None:
-    assert [hook["hookName"] for hook in add_wait({}, 1)["containerEdits"]["hooks"]] == ["createContainer"]  # type: ignore[index]
+    assert [hook["hookName"] for hook in add_wait({}, 1)["containerEdits"]["hooks"]] == ["startContainer"]  # type: ignore[index]
 
 
 def test_numbers_of_all_nodes_are_found() -> None:
