@@ -88,7 +88,7 @@ def measure(job: Job, work: Work, out: Path) -> Work:
         if job.image.layout is Layout.ROOT:
             shutil.copyfile(kernels.image_path(root), out / KERNEL)
     if job.image.format is Format.INITRD:
-        packer.write_initrd(work.tree, out / INITRD, tools=tools, epoch=EPOCH)
+        packer.write_initrd(work.tree, out / INITRD, job.image.compression, tools=tools, epoch=EPOCH)
         return work
     packer.write_filesystem(job.image.filesystem, work.tree, out / "data", tools=tools, epoch=EPOCH)
     found = disk.write_disk(out / "data", out / DISK)

@@ -38,6 +38,14 @@ class FileSystem(Enum):
     EXT4 = "ext4"
 
 
+class Compression(Enum):
+    """Of an initrd: what a start pays for unpacking, or for reading and hashing; docs/images.md has figures."""
+
+    LZ4 = "lz4"
+    ZSTD = "zstd"
+    STORED = "stored"
+
+
 class AgentPolicy(Enum):
     """What the image's agent may be asked for: everything, a policy, or nothing before the measured one is there."""
 
@@ -158,6 +166,7 @@ class Image:
     summary: Word
     format: Format = Format.INITRD
     filesystem_named: FileSystem | None = field(default=None, metadata=key("filesystem"))
+    compression_named: Compression | None = field(default=None, metadata=key("compression"))
     layout: Layout = Layout.ROOT
     archive: Word
     further_archives: Words = ()
@@ -191,12 +200,18 @@ class Image:
         return self.filesystem_named or FileSystem.EROFS
 
     @property
+    def compression(self) -> Compression:
+        return self.compression_named or Compression.LZ4
+
+    @property
     def lock_required(self) -> bool:
         return self.lock is Lock.REQUIRED
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         if self.format is Format.INITRD and self.filesystem_named is not None:
             yield "filesystem", "is for disks; an initrd has none"
+        if self.format is Format.DISK and self.compression_named is not None:
+            yield "compression", "is for an initrd; a disk has that of its file system"
         if self.kernel and self.layout is Layout.ROOT and self.serves_named is None:
             yield "serves", "missing: name the needs whose modules are to be loaded, or say serves = [] for none"
         if self.signatures_named is not None and not self.kernel:

@@ -11,10 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from nvrc.vocabulary.needs import modules_of
-from nvrc_build.declared.declared import Image
+from nvrc_build.declared.declared import Compression, Format, Image
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.products.kernel import module_name
 from nvrc_build.tree.tree import Entry
+
+UNPACKS: Mapping[Compression, tuple[str, ...]] = {
+    Compression.LZ4: ("RD_LZ4=y",), Compression.ZSTD: ("RD_ZSTD=y",), Compression.STORED: (),
+}
 
 
 def modules_in(tree: Iterable[Entry]) -> frozenset[str]:
@@ -44,7 +48,8 @@ def _missing(name: str, wanted: str, config: Mapping[str, str], modules: Collect
 
 
 def check_kernel(image: Image, config: Mapping[str, str], modules: Collection[str]) -> None:
-    missing = missing_options(image.options, config, modules)
+    unpacks = UNPACKS[image.compression] if image.format is Format.INITRD else ()
+    missing = missing_options((*image.options, *unpacks), config, modules)
     if missing:
         raise BuildError(f"the kernel of image {image.name} lacks {len(missing)} options",
                          "serve the needs that bring them, choose another kernel, or build one with these",

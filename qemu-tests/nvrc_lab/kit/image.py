@@ -85,7 +85,7 @@ def put_agent(files: BootFiles, agent: Path, folder: Path) -> BootFiles:
     initrd = folder / "initrd-with-agent"
     first = files.initrd.read_bytes()
     with initrd.open("wb") as stream:
-        # The kernel looks for the next archive at a multiple of four bytes.
-        stream.write(first + b"\0" * (-len(first) % 4))
+        # The kernel looks for the next archive at a multiple of four bytes; zeros end one of lz4.
+        stream.write(first + b"\0" * (8 - len(first) % 4))
         stream.writelines(write_cpio(tree, mtime=0))
     return BootFiles(kernel=files.kernel, initrd=initrd)

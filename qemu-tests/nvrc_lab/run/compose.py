@@ -113,12 +113,14 @@ def make_scratch(machine: Hardware, folder: Path) -> tuple[Disk, ...]:
 
 
 def join_archives(layers: Sequence[Path], last: Tree, target: Path) -> None:
-    """One archive behind another; the kernel looks for the next one at a multiple of four bytes."""
+    """One archive behind another; the kernel looks for the next one at a multiple of four bytes, and takes what follows
+    one of lz4 for more of that, unless it is zeros.
+    """
     with target.open("wb") as out:
         for layer in layers:
             with layer.open("rb") as stream:
                 shutil.copyfileobj(stream, out, 1 << 20)
-            out.write(b"\0" * (-out.tell() % 4))
+            out.write(b"\0" * (8 - out.tell() % 4))
         out.writelines(write_cpio(last, 0))
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nvrc.vocabulary.needs import NEEDS
+from nvrc_build.declared.declared import Compression
 from nvrc_build.declared.read import load
 from nvrc_build.ground.errors import BuildError
-from nvrc_build.products.kconfig import missing_options
+from nvrc_build.products.kconfig import check_kernel, missing_options
 from nvrc_build.products.products import modules_named
 from nvrc_build.supply.lock import compare, read_lock, write_lock
 from nvrc_build.supply.supply import image_packages, lock_file
@@ -125,6 +127,10 @@ def test_a_slice_comes_after_what_it_needs_and_once(tmp_path: Path) -> None:
                  ["images/i.toml: is an extension; slice 'one' adds users"], id="users-in-an-extension"),
     pytest.param({"images__i": IMAGE + 'filesystem = "ext4"\n'},
                  ["images/i.toml filesystem: is for disks; an initrd has none"], id="initrd-with-a-file-system"),
+    pytest.param({"images__i": IMAGE.replace('"initrd"', '"disk"') + 'compression = "zstd"\n'},
+                 ["images/i.toml compression: is for an initrd; a disk has that of its file system"], id="packed-disk"),
+    pytest.param({"images__i": IMAGE + 'compression = "xz"\n'},
+                 ["images/i.toml compression: expected one of lz4, zstd, stored, not \"xz\""], id="unknown-compression"),
     pytest.param({"images__i": IMAGE + 'kernel = "k"\nserves = ["agent", "disks"]\n'},
                  ["images/i.toml serves: there is no need 'disks'; there are: agent, storage, xfs"], id="unknown-need"),
     pytest.param({"images__i": IMAGE + 'serves = ["agent"]\n'},
@@ -258,6 +264,19 @@ def test_missing_kernel_options_are_all_named() -> None:
 def test_an_option_that_is_a_module_counts_with_its_file(option: str, modules: set[str], missing: tuple[str, ...]) -> None:
     config = dict.fromkeys(("CONFIG_SEV_GUEST", "CONFIG_TSM_REPORTS", "CONFIG_FOO"), "m")
     assert missing_options((option,), config, modules) == missing
+
+
+@pytest.mark.parametrize(("compression", "missing"), [
+    (Compression.LZ4, ("CONFIG_RD_LZ4 is n, y is needed",)), (Compression.ZSTD, ()), (Compression.STORED, ()),
+], ids=lambda value: value.value if isinstance(value, Compression) else "")
+def test_the_kernel_must_be_able_to_unpack_the_initrd(compression: Compression, missing: tuple[str, ...]) -> None:
+    image = replace(load(ROOTFS).image("lab"), compression_named=compression)
+    try:
+        check_kernel(image, {"CONFIG_RD_ZSTD": "y"}, ())
+    except BuildError as refused:
+        assert refused.findings == missing
+    else:
+        assert missing == ()
 
 
 def test_every_image_of_this_repository_has_what_its_slices_need_of_the_kernel(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_the_agent_lies_in_a_second_archive_over_the_first(tmp_path: Path) -> No
     (tmp_path / "initrd").write_bytes(b"first")
     files = put_agent(BootFiles(kernel=Path("/k"), initrd=tmp_path / "initrd"), agent, tmp_path / "new")
     image = files.initrd.read_bytes()
-    assert image.startswith(b"first\0\0\0" + b"070701")
+    assert image.startswith(b"first\0\0\0\0\0\0\0" + b"070701")
     assert b"usr/bin/kata-agent\0" in image
     assert ELF + b"program" in image
     assert (tmp_path / "initrd").read_bytes() == b"first"
