@@ -10,8 +10,6 @@ flood about places that are none of its GPUs hides nothing. Nothing here raises.
 
 from __future__ import annotations
 
-import re
-
 from guest_cdi.lean.light import TYPE_CHECKING, Callable, replace
 from nvrc.machine.journal import KERNEL, KERNEL_LOST, Line
 from nvrc.services.ledger import CODE as ATTACH
@@ -39,9 +37,10 @@ FAULTS = {
 OFF_THE_BUS = 79
 MOST_KINDS = 256  # of things told of one GPU, and of all other places together; what comes after that is not news
 
-_XID = re.compile(r"NVRM: Xid \(PCI:([0-9a-fA-F:.]{7,16})\): ([0-9]{1,4}), *(.*)")
-_GONE = re.compile(r"NVRM: GPU ([0-9a-fA-F:.]{7,16}): GPU has fallen off the bus")
-_SWITCH = re.compile(r"(nvidia-nvswitch[0-9]{1,3}): SXid \(PCI:([0-9a-fA-F:.]{7,16})\): ([0-9]{1,6}), *(.*)")
+_XID, _SXID, _GONE = "NVRM: Xid (PCI:", "SXid (PCI:", "NVRM: GPU "
+_SWITCH = "nvidia-nvswitch"
+_PLACE = frozenset("0123456789abcdefABCDEF:.")
+
 
 
 class GpuHealth:
@@ -73,14 +72,21 @@ class GpuHealth:
             self._note_gap(line.text)
         if line.uid != KERNEL:
             return
-        if found := _XID.match(line.text):
-            self._count(self._name(found[1]), int(found[2]))
-            self._note_xid(self._name(found[1]), int(found[2]), found[3])
-        elif found := _GONE.match(line.text):
-            self._note_xid(self._name(found[1]), OFF_THE_BUS, "")
-        elif found := _SWITCH.match(line.text):
-            what = f"NVSwitch {found[1]} at {found[2]}: SXid {found[3]}: {found[4]}"
-            self._tell(found[2], int(found[3]), remark(what))
+        if line.text.startswith(_SWITCH):
+            self._hear_switch(line.text)
+        elif xid := read_xid(line.text, _XID, 4):
+            place, number, words = xid
+            self._count(self._name(place), number)
+            self._note_xid(self._name(place), number, words)
+        elif place := read_gone(line.text):
+            self._note_xid(self._name(place), OFF_THE_BUS, "")
+
+    def _hear_switch(self, text: str) -> None:
+        name, _, rest = text.partition(": ")
+        xid = read_xid(rest, _SXID, 6)
+        if xid and is_number(name.removeprefix(_SWITCH), 3):
+            place, number, words = xid
+            self._tell(place, number, remark(f"NVSwitch {name} at {place}: SXid {number}: {words}"))
 
     def attached_again(self, heard: tuple[GpuRecord, ...]) -> None:
         """What nvidia-persistenced said of the GPUs that it held before it had to be started again."""
@@ -131,3 +137,28 @@ class GpuHealth:
         if (place, number) not in told and len(told) < MOST_KINDS:
             told.add((place, number))
             self._changed(news)
+
+
+def read_xid(text: str, head: str, most: int) -> tuple[str, int, str] | None:
+    """Place, number of at most so many digits, and words of a line that begins so. No pattern: what compiles them would
+    stay in memory for the life of the VM."""
+    place, _, rest = text.removeprefix(head).partition("): ")
+    number, comma, words = rest.partition(",")
+    if not (text.startswith(head) and is_place(place) and comma and is_number(number, most)):
+        return None
+    return place, int(number), words.lstrip(" ")
+
+
+def read_gone(text: str) -> str:
+    """The place of a GPU that has fallen off the bus; empty for any other line."""
+    place, _, rest = text.removeprefix(_GONE).partition(": ")
+    is_it = text.startswith(_GONE) and is_place(place) and rest.startswith("GPU has fallen off the bus")
+    return place if is_it else ""
+
+
+def is_place(word: str) -> bool:
+    return 7 <= len(word) <= 16 and _PLACE.issuperset(word)
+
+
+def is_number(word: str, most: int) -> bool:
+    return len(word) <= most and word.isascii() and word.isdigit()

@@ -8,7 +8,6 @@ minute, so that a machine that thrashes does not spend its time on talking. Load
 from __future__ import annotations
 
 import os
-import re
 
 from guest_cdi.lean.light import TYPE_CHECKING, Callable
 from nvrc.machine.journal import KERNEL, Line
@@ -22,7 +21,7 @@ PRESSURE = "/proc/pressure/memory"
 # All tasks together waited for 300 ms within two seconds.
 TRIGGER = b"full 300000 2000000"
 PAUSE_S = 60.0
-_KILLED = re.compile(r"Out of memory: Killed process ([0-9]{1,7}) \(([^)]{0,64})\)")
+_KILLED = "Out of memory: Killed process "
 
 
 class Memory:
@@ -50,9 +49,13 @@ class Memory:
 
     def hear(self, line: Line) -> None:
         """The machine's own kills; those of a container's limit are the container's."""
-        found = _KILLED.match(line.text) if line.uid == KERNEL else None
-        if found and self._is_due("kill"):
-            self._tell(f"the kernel killed {found[2]!a} (pid {found[1]}), because the guest was out of memory")
+        if line.uid != KERNEL or not line.text.startswith(_KILLED):
+            return
+        pid, _, rest = line.text.removeprefix(_KILLED).partition(" (")
+        name, closed, _ = rest.partition(")")
+        is_whole = closed and len(name) <= 64 and pid.isascii() and pid.isdigit() and len(pid) <= 7
+        if is_whole and self._is_due("kill"):
+            self._tell(f"the kernel killed {name!a} (pid {pid}), because the guest was out of memory")
 
     def _is_due(self, kind: str) -> bool:
         if self._now() < self._next_s[kind]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What PID 1 and its worker load on the way to the agent: every boot pays for each module.
+"""What PID 1 and its worker load on the way to the agent, and PID 1 for the life of the VM: every boot pays for each module.
 
 tests/qemu/boot_imports.txt holds what a boot without GPUs loads in a real guest; here is what must never come along, on
 any machine. A module that is only for a kind of machine or for mistakes may bring more: it is not listed here.
@@ -24,6 +24,8 @@ BEFORE_THE_AGENT = ("pid1.main", "nvml.worker", "nvml.client", "hardware.device_
                     "services.ledger", "services.launch", "services.signatures", "services.table", "machine.uevents", "nvml.count",
                     "nvml.answers", "steps.fabric", "services.fabric_config", "extensions.verity", "extensions.dm",
                     "extensions.disks", "vocabulary.jsontext", "nvml.judge", "hardware.topology")
+AFTER_THE_AGENT = ("pid1.life", "pid1.health", "pid1.pressure", "pid1.daemons", "pid1.fabric_watch", "pid1.lease", "pid1.beside",
+                   "report.publish", "machine.control", "machine.window")
 IN_THE_WORKER = ("nvml.requests", "nvml.session", "nvml.cdi")
 IN_HOOKS = ("guest_cdi.hooks.main", "guest_cdi.hooks.state", "guest_cdi.hooks.symlinks", "guest_cdi.hooks.ldcache", "guest_cdi.generate",
             "guest_cdi.render", "guest_cdi.discover.libraries")
@@ -31,6 +33,7 @@ IN_HOOKS = ("guest_cdi.hooks.main", "guest_cdi.hooks.state", "guest_cdi.hooks.sy
 
 @pytest.mark.parametrize("names", [
     pytest.param(tuple(f"nvrc.{name}" for name in BEFORE_THE_AGENT), id="pid1"),
+    pytest.param(tuple(f"nvrc.{name}" for name in AFTER_THE_AGENT), id="life"),
     pytest.param(tuple(f"nvrc.{name}" for name in IN_THE_WORKER), id="worker"),
     pytest.param(IN_HOOKS, id="hooks-and-cdi"),
 ])

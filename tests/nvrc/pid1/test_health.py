@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from fakes.trouble import told
 from nvrc.machine.journal import KERNEL, KERNEL_LOST, Line
-from nvrc.pid1.health import FAULT, LOST, MOST_KINDS, GpuHealth
+from nvrc.pid1.health import FAULT, LOST, MOST_KINDS, GpuHealth, read_gone, read_xid
 from nvrc.vocabulary.errors import BY_CODE
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
 from nvrc.vocabulary.trouble import Trouble
@@ -194,3 +196,26 @@ def test_xids_are_counted_by_their_own_lines() -> None:
     watch.hear("NVRM: GPU 0000:40:00.0: GPU has fallen off the bus.")
     watch.hear("NVRM: Xid (PCI:0000:99:00): 31, nobody's")
     assert [(xid.gpu, xid.number, xid.count) for xid in watch.health.xids] == [("0000:40:00.0", 31, 2), ("0000:40:00.0", 79, 1)]
+
+
+PATTERNS = (re.compile(r"NVRM: Xid \(PCI:([0-9a-fA-F:.]{7,16})\): ([0-9]{1,4}), *(.*)"),
+            re.compile(r"NVRM: GPU ([0-9a-fA-F:.]{7,16}): GPU has fallen off the bus"))
+PIECES = ("NVRM: Xid (PCI:", "NVRM: GPU ", "0000:40:00", "0000:40:00.0", "0000:4g:00", "12345", "0000:40:00.012345", "): ", ": ", ")", ",", " ",
+          "79", "٣", "1234", "", "pid=1, name=x", "GPU has fallen off the bus", "!")
+
+
+def test_lines_are_read_as_their_patterns_say() -> None:
+    """Lines of the driver's pieces, put together by chance: most are none, and some are."""
+    chance, found = random.Random(15), [0, 0]
+    whole = ("NVRM: Xid (PCI:", "0000:40:00", "): ", "79", ",", " ", "pid=1"), ("NVRM: GPU ", "0000:40:00.0", ": ", "GPU has fallen off the bus")
+    for number in range(20_000):
+        pieces = list(whole[number % 2])
+        for _ in range(chance.randrange(3)):
+            pieces[chance.randrange(len(pieces))] = chance.choice(PIECES)
+        text = "".join(pieces)
+        xid, gone = (pattern.match(text) for pattern in PATTERNS)
+        assert read_xid(text, "NVRM: Xid (PCI:", 4) == (xid and (xid[1], int(xid[2]), xid[3])), text
+        assert read_gone(text) == (gone[1] if gone else ""), text
+        found[0] += bool(xid)
+        found[1] += bool(gone)
+    assert min(found) > 1000
