@@ -99,23 +99,29 @@ else:
             raise TypeError(f"{name}() got {how} argument {key!r}")
         return values
 
-    # Named tuples
+    # Named tuples. What all classes do alike is one function for all: of those there are two hundred, in each process.
 
     class _NamedTupleMaker(type):
         def __new__(cls, name, _bases, body):
             fields = tuple(body.get("__annotations__", ()))
             defaults = {key: body[key] for key in fields if key in body}
-
-            def create(kind, *args, **given):
-                if given or len(args) != len(fields):
-                    args = _bind(name, fields, defaults, args, given, positional=len(fields))
-                return tuple.__new__(kind, args)
-
             body.update({key: _tuplegetter(index, None) for index, key in enumerate(fields)})
-            body.setdefault("__repr__", lambda self: _show(name, zip(fields, self, strict=True)))
-            body.update(__slots__=(), __match_args__=fields, _fields=fields, _field_defaults=defaults, __new__=create,
-                        _replace=_replace_items, _asdict=lambda self: dict(zip(fields, self, strict=True)))
+            body.setdefault("__repr__", _show_items)
+            body.update(__slots__=(), __match_args__=fields, _fields=fields, _field_defaults=defaults, __new__=_create,
+                        _replace=_replace_items, _asdict=_name_items)
             return type(name, (tuple,), body)
+
+    def _create(kind, *args, **given):
+        fields = kind._fields
+        if given or len(args) != len(fields):
+            args = _bind(kind.__name__, fields, kind._field_defaults, args, given, positional=len(fields))
+        return tuple.__new__(kind, args)
+
+    def _show_items(self):
+        return _show(type(self).__name__, zip(self._fields, self, strict=True))
+
+    def _name_items(self):
+        return dict(zip(self._fields, self, strict=True))
 
     def _replace_items(self, **changes):
         found = type(self)(*(changes.pop(key, value) for key, value in zip(self._fields, self, strict=True)))
@@ -159,32 +165,37 @@ else:
         return lambda owner: _make_record(owner, is_frozen=frozen, is_keyed=kw_only)
 
     def _make_record(owner, *, is_frozen, is_keyed):
-        name, body = owner.__name__, dict(owner.__dict__)
+        body = dict(owner.__dict__)
         fields = tuple(body.get("__annotations__", ()))
         defaults = {key: body.pop(key) for key in fields if key in body}
         positional = 0 if is_keyed else len(fields)
 
-        def set_up(self, *args, **given):
-            values = _bind(name, fields, defaults, args, given, positional=positional)
-            for key, value in zip(fields, values, strict=True):
-                _set(self, key, value)
-
-        def is_equal(self, other):
-            if type(other) is not type(self):
-                return NotImplemented
-            return all(getattr(self, key) == getattr(other, key) for key in fields)
-
-        def digest(self):
-            return hash(tuple([getattr(self, key) for key in fields]))
-
         for key in ("__dict__", "__weakref__"):
             body.pop(key, None)
-        body.update(__slots__=fields, __init__=set_up, __eq__=is_equal, __hash__=digest if is_frozen else None,
+        body.update(__slots__=fields, __init__=_set_up, __eq__=_is_equal, __hash__=_digest if is_frozen else None,
                     _defaults=defaults, __match_args__=fields[:positional], __dataclass_fields__=_StandardFields())
-        body.setdefault("__repr__", lambda self: _show(name, ((key, getattr(self, key)) for key in fields)))
+        body.setdefault("__repr__", _show_fields)
         if is_frozen:
             body.update(__setattr__=_refuse, __delattr__=_refuse)
-        return type(name, owner.__bases__, body)
+        return type(owner.__name__, owner.__bases__, body)
+
+    def _set_up(self, *args, **given):
+        kind = type(self)
+        fields = kind.__slots__
+        values = _bind(kind.__name__, fields, kind._defaults, args, given, positional=len(kind.__match_args__))
+        for key, value in zip(fields, values, strict=True):
+            _set(self, key, value)
+
+    def _is_equal(self, other):
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, key) == getattr(other, key) for key in self.__slots__)
+
+    def _digest(self):
+        return hash(tuple([getattr(self, key) for key in self.__slots__]))
+
+    def _show_fields(self):
+        return _show(type(self).__name__, ((key, getattr(self, key)) for key in self.__slots__))
 
     def _refuse(self, key, *_value):
         raise AttributeError(f"cannot change field {key!r} of {type(self).__name__}")
