@@ -22,6 +22,10 @@ def address(data: bytes) -> int:
     return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
 
 
+def give_back() -> None:
+    """Only the frozen program has code in its file that it could read again."""
+
+
 def _convert(argument: int | bytes | bytearray | None) -> ctypes.c_long | ctypes.c_char_p | ctypes.Array[ctypes.c_char]:
     if isinstance(argument, bytearray):
         return (ctypes.c_char * len(argument)).from_buffer(argument)

@@ -6,13 +6,13 @@ Never worth the VM: what goes wrong in here is said on the console and passed ov
 
 from __future__ import annotations
 
-import gc
 import time
 
 from guest_cdi.lean.light import TYPE_CHECKING, Callable
 from nvrc.engine.executor import Executor, unforeseen
 from nvrc.machine.journal import Journal
 from nvrc.machine.loop import Loop
+from nvrc.machine.memory import give_back
 from nvrc.machine.system import System
 from nvrc.params.values import ReportTo
 from nvrc.vocabulary import console, paths
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from nvrc.report.publish import Living
     from nvrc.vocabulary.trouble import Trouble
 
-# The interpreter keeps 2000 free tuples of each length for later, and only a full collection lets them go. A status
-# makes some that end with another length than they began with, so that many would grow PID 1 by hundreds of KiB.
 TIDY_EVERY = 64  # statuses
 
 
@@ -109,7 +107,7 @@ class Bulletin:
         """The status as of now; empty when it cannot be made."""
         self._told += 1
         if self._told % TIDY_EVERY == 0:
-            gc.collect()
+            give_back()
         try:
             from nvrc.report import publish
 

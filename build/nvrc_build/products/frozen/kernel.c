@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The module _kernel: system calls for guest_cdi/lean/kernel.py, which takes ctypes where this is missing.
+ * The module _kernel: system calls for guest_cdi/lean/kernel.py, which takes ctypes where this is missing, and memory.
  *
  * An argument is a number, None, or what has bytes: then the kernel gets its address. The result is what the kernel
  * returns, an error as a negative number. call() lets other threads run meanwhile. call_locked() does not: the child of
@@ -8,6 +8,8 @@
  */
 #include <Python.h>
 #include <errno.h>
+#include <malloc.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -85,10 +87,30 @@ static PyObject *address(PyObject *Py_UNUSED(module), PyObject *bytes)
 	return found ? PyLong_FromVoidPtr(found) : NULL;
 }
 
+/*
+ * Gives back memory that was needed once. Code that runs adapts itself in place, so that each page of it that ran is this
+ * process's own. Such a page becomes the file's again: code as it was before it ran, which is as good, since the words that
+ * change are those that any run of it may find changed or not. No other thread is within an instruction, for this one has
+ * the interpreter. In a program that can be moved the loader has filled in addresses there, so there it stays.
+ */
+static PyObject *give_back(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
+{
+#ifndef __PIE__
+	extern char __start_static_code[], __stop_static_code[];
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t first = ((uintptr_t)__start_static_code + page - 1) & -page, end = (uintptr_t)__stop_static_code & -page;
+
+	madvise((void *)first, end - first, MADV_DONTNEED);
+#endif
+	malloc_trim(0);
+	Py_RETURN_NONE;
+}
+
 #define FUNCTION(function) { #function, (PyCFunction)(void (*)(void))function, METH_FASTCALL, NULL }
 
 static PyMethodDef functions[] = {
-	FUNCTION(call), FUNCTION(call_locked), { "address", address, METH_O, NULL }, { NULL, NULL, 0, NULL },
+	FUNCTION(call), FUNCTION(call_locked), { "address", address, METH_O, NULL },
+	{ "give_back", give_back, METH_NOARGS, NULL }, { NULL, NULL, 0, NULL },
 };
 
 static struct PyModuleDef definition = {

@@ -10,6 +10,7 @@
  * processor without RDRAND, and no /dev/urandom to fall back on. Nothing here keeps tables of what strangers send.
  */
 #include <Python.h>
+#include <malloc.h>
 #include "frozen.h"
 
 extern const struct _frozen *_PyImport_FrozenBootstrap; /* where the interpreter looks first, for its own first modules too */
@@ -64,6 +65,7 @@ int main(int argc, char **argv)
 {
 	PyPreConfig before;
 
+	mallopt(M_ARENA_MAX, 1); /* one heap for all threads: one of them runs at a time */
 	PyPreConfig_InitIsolatedConfig(&before);
 	before.configure_locale = 1;
 	before.utf8_mode = -1; /* where the locale is C, as it is for PID 1 */
