@@ -16,6 +16,7 @@ from nvrc.engine.table import Table
 from nvrc.machine import linux
 from nvrc.machine.journal import Journal
 from nvrc.machine.loop import Loop
+from nvrc.machine.memory import give_back
 from nvrc.machine.system import System
 from nvrc.machine.wait import ChildEnded
 from nvrc.params.values import LogLevel
@@ -196,6 +197,7 @@ class Init:
             life.child_ended(pid, status)
         for number in self._stopped_early:
             life.stop_requested(number)
+        give_back()
         return life
 
     def _limit_others(self) -> None:

@@ -28,9 +28,11 @@ expect: {{verdict: ready, gpus: {gpus}}}
 HAND = (f"heard {WAIT_MS} nvrc: READY", "sleep 1000", "census", "kill 1 15")
 
 
-# KiB; 4116 and 4784 were seen.
-@pytest.mark.parametrize(("gpus", "most"), [(0, 4_400), (8, 5_050)])
-def test_memory_after_the_hand_over(tmp_path: Path, gpus: int, most: int) -> None:
+MOST = 4_096  # KiB; 3390 and 3900 were seen
+
+
+@pytest.mark.parametrize("gpus", [0, 8])
+def test_memory_after_the_hand_over(tmp_path: Path, gpus: int) -> None:
     machine = f"{{gpus: [{{product: L40S, count: {gpus}}}], memory_mib: 768}}" if gpus else "{}"
     scenario = parse_scenario(MACHINE.format(machine=machine, gpus=gpus), "memory", "this test")
     places, qemu = checkout(), find_qemu()
@@ -40,4 +42,4 @@ def test_memory_after_the_hand_over(tmp_path: Path, gpus: int, most: int) -> Non
     assert result.ok, result.problems
     assert result.told is not None
     [census] = read_censuses(result.told.lines)
-    assert census.anon <= most
+    assert census.anon <= MOST
