@@ -40,7 +40,7 @@ def test_the_order_of_the_end_is_the_tables() -> None:
 
 def test_parameters_that_it_names_exist() -> None:
     prose = render().partition("## What each code says")[0]
-    named = set(re.findall(r"nvrc\.(?:timeout\.)?[a-z_]+", prose)) - {"nvrc.pages"}
+    named = set(re.findall(r"nvrc\.(?:(?:timeout|agent)\.)?[a-z_]+", prose)) - {"nvrc.pages"}
     assert {name for name in named if find(name) is None} == set()
 
 
