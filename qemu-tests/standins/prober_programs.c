@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Programs: start them, kill them, hear what they and the kernel log. */
+#define _GNU_SOURCE
 #include "prober.h"
 #include "common.h"
 
@@ -16,29 +17,60 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static pid_t start_program(const struct line *line)
-{
-	fflush(stdout);
-	pid_t child = fork();
+/* `relay` is who tells what the program says, or -1. */
+struct started {
+	pid_t program, relay;
+};
 
-	if (child == 0) {
+static void tell_lines(int fd)
+{
+	FILE *from = fdopen(fd, "r");
+	char *text = NULL;
+
+	for (size_t size = 0; from && getline(&text, &size, from) >= 0;)
+		tell("%.*s\n", (int)strcspn(text, "\n"), text);
+	_exit(0);
+}
+
+/* Where standard output is the machine's console the kernel writes its log there, too, and records of it come between
+ * any two bytes of a program's line. So such lines go into the log as well, each as a record. */
+static struct started start_program(const struct line *line)
+{
+	struct started begun = { .relay = -1 };
+	int output[2] = { -1, -1 };
+
+	fflush(stdout);
+	if (isatty(STDOUT_FILENO) && pipe2(output, O_CLOEXEC) == 0 && (begun.relay = fork()) == 0) {
+		close(output[1]);
+		tell_lines(output[0]);
+	}
+	begun.program = fork();
+	if (begun.program == 0) {
+		for (int fd = STDOUT_FILENO; output[1] >= 0 && fd <= STDERR_FILENO; fd++)
+			dup2(output[1], fd);
 		execv(line->word[1], line->word + 1);
 		_exit(127);
 	}
-	return child;
+	for (int end = 0; end < 2 && output[end] >= 0; end++)
+		close(output[end]);
+	return begun;
 }
 
 void do_run(const struct line *line)
 {
 	long start = now_ms();
-	int status = waitpid_retry(start_program(line));
+	struct started begun = start_program(line);
+	int status = waitpid_retry(begun.program);
+	long took = now_ms() - start;
 
-	tell("probe: run %s exit=%d ms=%ld\n", word(line, 1), status, now_ms() - start);
+	if (begun.relay > 0)
+		waitpid_retry(begun.relay);
+	tell("probe: run %s exit=%d ms=%ld\n", word(line, 1), status, took);
 }
 
 void do_spawn(const struct line *line)
 {
-	report("spawn", word(line, 1), start_program(line) > 0, -1);
+	report("spawn", word(line, 1), start_program(line).program > 0, -1);
 }
 
 /* As a VM's init does it: whoever connects is told the document. The child lives as long as the machine. */
