@@ -197,8 +197,6 @@ def fold(key: str) -> str:
 # Folded once: a line may have a thousand words.
 _KATA_NAMES = frozenset(fold(row.word) for row in KATA)
 _NEVER_NAMES = tuple((fold(row.word), row) for row in NEVER)
-_NEVER_WHOLE = frozenset(name for name, _ in _NEVER_NAMES)
-_NEVER_BEGIN = tuple(name[:-1] for name, _ in _NEVER_NAMES if name.endswith("*"))
 _NEEDED = frozenset(module.replace("-", "_") for need in NEEDS
                     for module in (*need.modules, *need.where_there, *need.elsewhere))
 
@@ -211,8 +209,6 @@ def never(key: str) -> Row | None:
     module, has_option, _ = folded.partition(".")
     if has_option and module in _NEEDED:
         return Row(f"{module}.*", _MODULE)
-    if folded not in _NEVER_WHOLE and not folded.startswith(_NEVER_BEGIN):
-        return None
     return next((row for name, row in _NEVER_NAMES if _fits(folded, name)), None)
 
 

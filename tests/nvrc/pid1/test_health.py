@@ -184,6 +184,20 @@ def test_any_line_is_heard_without_an_error(text: str) -> None:
     assert set(watch.states) <= {("attached", ""), ("lost", LOST), ("failed", FAULT)}
 
 
+@pytest.mark.parametrize(("text", "is_read"), [
+    ("NVRM: Xid (PCI:0:40:0): 31, x", False), ("NVRM: Xid (PCI:0:40:00): 31, x", True),
+    ("NVRM: Xid (PCI:00000000:40:00.0): 31, x", True), ("NVRM: Xid (PCI:000000000:40:00.0): 31, x", False),
+    ("NVRM: Xid (PCI:0000:40:00): 1234, x", True), ("NVRM: Xid (PCI:0000:40:00): 12345, x", False),
+    ("nvidia-nvswitch0: SXid (PCI:0000:52:00.0): 123456, x", True),
+    ("nvidia-nvswitch0: SXid (PCI:0000:52:00.0): 1234567, x", False),
+    ("nvidia-nvswitch255: SXid (PCI:0000:52:00.0): 1, x", True), ("nvidia-nvswitch2555: SXid (PCI:0000:52:00.0): 1, x", False),
+])
+def test_how_long_places_and_numbers_are(text: str, is_read: bool) -> None:
+    watch = Watch()
+    watch.hear(text)
+    assert bool(watch.news) is is_read
+
+
 def test_codes_are_known() -> None:
     assert {LOST, FAULT} <= set(BY_CODE)
 
