@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nvrc.params.cmdline import tokenise
 from nvrc.params.parse import NO_POLICY, parse
 from nvrc.params.policy import load_policy
-from nvrc.params.words import KATA, NEVER, entry_mistake, never
+from nvrc.params.words import KATA, NEVER, admits, entry_mistake, never
 from nvrc.steps.modules import TABLE
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.needs import NEEDS
@@ -197,3 +198,10 @@ def test_an_entry_that_cannot_be_one_is_said_to_be_so(entry: str, part: str) -> 
 def test_words_is_a_list_of_words(content: str) -> None:
     with pytest.raises(NvrcError, match="words is not a list of words"):
         load_policy(content.encode())
+
+
+@pytest.mark.parametrize(("entries", "is_admitted"), [
+    ([], False), (["isolcpus"], True), (["isolcpus=1"], True), (["iso*"], True), (["isolcpus=2"], False), (["isol", "isolcpus"], True)])
+def test_one_entry_is_enough_for_a_word(entries: list[str], is_admitted: bool) -> None:
+    [token] = tokenise(b"isolcpus=1")
+    assert admits(token, entries) is is_admitted
