@@ -113,6 +113,7 @@ import sys
 from pathlib import Path
 from nvrc_lab.fresh import __main__ as fresh
 import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
 signal.signal(signal.SIGTERM, fresh._raise_interrupt)
 try:
     fresh.enter(Path(sys.argv[1]), ["sh", "-c", sys.argv[2]], {"PATH": "/bin"}, cwd="/place", patience_s=1.0)
