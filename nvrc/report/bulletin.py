@@ -99,9 +99,12 @@ class Bulletin:
 
     def serve_host(self, loop: Loop, listener: int, answer: Callable[[], bytes]) -> None:
         """The same for the host of the VM, where the command line asks for it."""
-        from nvrc.machine.window import Window
+        try:
+            from nvrc.machine.window import Window
 
-        Window(loop, listener, answer, self._system.now)
+            Window(loop, listener, answer, self._system.now)
+        except Exception as err:
+            self._warn(f"PID 1 does not answer the host: {unforeseen(err)}")
 
     def live(self, journal: Journal, life: Living | None) -> bytes:
         """The status as of now; empty when it cannot be made."""

@@ -100,3 +100,13 @@ def test_telling_the_status_again_and_again_keeps_nothing(tmp_path: Path) -> Non
     gc.collect()
     before = tell(TIDY_EVERY)
     assert tell(4 * TIDY_EVERY) - before < TIDY_EVERY
+
+
+def test_a_host_that_cannot_be_answered_is_worth_a_word(tmp_path: Path) -> None:
+    """A descriptor of a file stands for whatever the kernel refuses there."""
+    system = bare_guest(str(tmp_path))
+    bulletin, loop = open_bulletin(system, ""), Loop(system.now)
+    with (tmp_path / "plain").open("w") as plain:
+        bulletin.serve_host(loop, plain.fileno(), lambda: b"")
+    loop.close()
+    assert [line for line in system.said if "PID 1 does not answer the host: " in line]
