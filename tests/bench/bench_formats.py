@@ -37,10 +37,11 @@ from nvrc_build.supply import supply
 from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit import standins
+from nvrc_lab.kit.archives import join_archives
 from nvrc_lab.kit.kit import find_kit
 from nvrc_lab.qemu.machine import Accel, Disk, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
-from nvrc_lab.run.compose import REGISTERS_AT, REGISTERS_MIB, join_archives
+from nvrc_lab.run.compose import REGISTERS_AT, REGISTERS_MIB
 from nvrc_lab.run.probing import write_initrd
 
 LINE = ("quiet loglevel=4 printk.time=1 panic=1 reboot=k mitigations=off cgroup_no_v1=all rdinit=/lab/init "

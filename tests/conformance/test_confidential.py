@@ -39,10 +39,11 @@ from nvrc_lab.agent.runtime_side import CGROUPS_PATH
 from nvrc_lab.agent.ttrpc import RpcError
 from nvrc_lab.commands.conformance import CONFIDENTIAL, missing
 from nvrc_lab.ground.places import checkout
+from nvrc_lab.kit.archives import join_archives
 from nvrc_lab.kit.image import BootFiles, build_image
 from nvrc_lab.qemu.machine import Disk
 from nvrc_lab.qemu.qemu import find_qemu
-from nvrc_lab.run.compose import GUEST, HOST, MAC, join_archives
+from nvrc_lab.run.compose import GUEST, HOST, MAC
 from nvrc_lab.run.runner import Result, open_lab, run_scenario
 from nvrc_lab.scenario.scenario import parse_scenario
 from nvrc_lab.scenario.values import Scenario

@@ -23,8 +23,8 @@ from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.agent.kata_host import KataHost
 from nvrc_lab.agent.kata_pod import good, open_pod, until_nothing_is_left
 from nvrc_lab.commands.conformance import RUNTIME, missing
+from nvrc_lab.kit.archives import join_archives
 from nvrc_lab.kit.image import BootFiles
-from nvrc_lab.run.compose import join_archives
 
 pytestmark = [
     pytest.mark.qemu,

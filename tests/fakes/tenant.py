@@ -14,9 +14,9 @@ from nvrc_build.supply import compile as compiler
 from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit import standins
+from nvrc_lab.kit.archives import join_archives
 from nvrc_lab.kit.image import BootFiles
 from nvrc_lab.kit.kit import find_kit
-from nvrc_lab.run.compose import join_archives
 from nvrc_lab.scenario.values import Scenario
 
 PROGRAM = "/tenant"

@@ -17,10 +17,10 @@ from fakes.lab_image import lab_image
 from nvrc.report.report import from_json
 from nvrc.steps.hardening import HARDENING
 from nvrc_build.tree.tree import Origin, Tree
+from nvrc_lab.kit.archives import join_archives
 from nvrc_lab.kit.image import BootFiles
 from nvrc_lab.qemu.machine import Accel, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
-from nvrc_lab.run.compose import join_archives
 from nvrc_lab.watch.console import Story
 from nvrc_lab.watch.watch import Limits, record_of, watch
 

@@ -22,10 +22,10 @@ from nvrc_build.products.products import kernel_root
 from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit import standins
+from nvrc_lab.kit.archives import join_archives
 from nvrc_lab.kit.image import BootFiles, put_agent
 from nvrc_lab.qemu.machine import Accel, Machine, escape, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
-from nvrc_lab.run.compose import join_archives
 from nvrc_lab.run.probing import told
 from nvrc_lab.watch.console import Story
 from nvrc_lab.watch.watch import Limits, watch

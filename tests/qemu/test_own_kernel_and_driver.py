@@ -29,10 +29,10 @@ from nvrc_build.supply.compile import headers_release
 from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit import kit, standins
+from nvrc_lab.kit.archives import join_archives
 from nvrc_lab.kit.standins import DRIVER_VERSION
 from nvrc_lab.qemu.machine import Accel, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
-from nvrc_lab.run.compose import join_archives
 from nvrc_lab.scenario.hardware import describe_functions, describe_nvml, place_gpus
 from nvrc_lab.scenario.scenario import find_scenario, read_scenario
 from nvrc_lab.watch.watch import Limits, watch

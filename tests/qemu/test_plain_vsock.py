@@ -18,10 +18,11 @@ from nvrc_build.products import kernel as kernels
 from nvrc_build.products.products import kernel_root
 from nvrc_build.tree.tree import Origin, Tree
 from nvrc_lab.ground.places import checkout
+from nvrc_lab.kit.archives import join_archives
 from nvrc_lab.kit.image import BootFiles
 from nvrc_lab.qemu.machine import make_argv
 from nvrc_lab.qemu.qemu import find_qemu
-from nvrc_lab.run.compose import compose, join_archives, needed_parts
+from nvrc_lab.run.compose import compose, needed_parts
 from nvrc_lab.run.runner import open_lab
 from nvrc_lab.scenario.faults import BOOT_OVER
 from nvrc_lab.scenario.scenario import parse_scenario

@@ -75,17 +75,13 @@ def check_agent(agent: Path) -> None:
 
 def put_agent(files: BootFiles, agent: Path, folder: Path) -> BootFiles:
     # The factory's modules take longer to load than all of the lab; only this path needs them.
-    from nvrc_build.tree.cpio import write_cpio  # noqa: PLC0415
     from nvrc_build.tree.tree import Origin, Tree  # noqa: PLC0415
+    from nvrc_lab.kit.archives import join_archives  # noqa: PLC0415
 
     check_agent(agent)
     tree = Tree()
     tree.add_file(AGENT, agent, Origin(slice="agent given to the lab"), mode=0o755)
     folder.mkdir(parents=True, exist_ok=True)
     initrd = folder / "initrd-with-agent"
-    first = files.initrd.read_bytes()
-    with initrd.open("wb") as stream:
-        # The kernel looks for the next archive at a multiple of four bytes; zeros end one of lz4.
-        stream.write(first + b"\0" * (8 - len(first) % 4))
-        stream.writelines(write_cpio(tree, mtime=0))
+    join_archives([files.initrd], tree, initrd)
     return BootFiles(kernel=files.kernel, initrd=initrd)

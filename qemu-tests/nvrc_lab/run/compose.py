@@ -15,8 +15,8 @@ from pathlib import Path
 
 from nvrc_build.output.disk import write_disk
 from nvrc_build.output.verity import parse_parameters
-from nvrc_build.tree.cpio import write_cpio
 from nvrc_build.tree.tree import Origin, Tree
+from nvrc_lab.kit.archives import join_archives
 from nvrc_lab.kit.image import BootFiles
 from nvrc_lab.kit.kit import EXTENSION, VERITY
 from nvrc_lab.kit.kit_texts import LIBRARIES
@@ -110,18 +110,6 @@ def make_scratch(machine: Hardware, folder: Path) -> tuple[Disk, ...]:
     path.touch()
     os.truncate(path, machine.scratch_mib << 20)
     return (Disk(path=path, is_read_only=False),)
-
-
-def join_archives(layers: Sequence[Path], last: Tree, target: Path) -> None:
-    """One archive behind another; the kernel looks for the next one at a multiple of four bytes, and takes what follows
-    one of lz4 for more of that, unless it is zeros.
-    """
-    with target.open("wb") as out:
-        for layer in layers:
-            with layer.open("rb") as stream:
-                shutil.copyfileobj(stream, out, 1 << 20)
-            out.write(b"\0" * (8 - out.tell() % 4))
-        out.writelines(write_cpio(last, 0))
 
 
 def make_tree(scenario: Scenario, effects: Effects, gpus: Sequence[Placed], foreign: Foreign | None, *,
