@@ -13,6 +13,7 @@ from nvrc.machine.system import Files
 from nvrc.params.extension import Extension, VerityParams, read_name
 from nvrc.params.values import MalformedError
 from nvrc.vocabulary import paths
+from nvrc.vocabulary.digits import is_number
 from nvrc.vocabulary.errors import NvrcError
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _partitions(system: Files, block: str) -> dict[int, Partition]:
         if size is None or device is None:
             continue
         major, colon, minor = device.partition(":")
-        if not (colon and all(map(_is_number, (number, size, major, minor)))):
+        if not (colon and all(is_number(text, 19) for text in (number, size, major, minor))):
             raise NvrcError("E_EXTENSION_LAYOUT", f"{folder}: partition {number[:20]!a}, size {size[:20]!a} and dev "
                             f"{device[:20]!a} are not numbers")
         if int(number) in found:
@@ -200,7 +201,3 @@ def _attribute(system: Files, path: str) -> str | None:
         return None
     except OSError as err:
         raise NvrcError("E_EXTENSION_LAYOUT", f"{path}: {err.strerror}") from err
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 19

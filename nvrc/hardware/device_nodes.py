@@ -14,6 +14,7 @@ import stat
 from guest_cdi.lean.light import Callable, Mapping, NamedTuple
 from nvrc.machine.system import Files, Node, System
 from nvrc.vocabulary import paths
+from nvrc.vocabulary.digits import is_number
 from nvrc.vocabulary.errors import NvrcError
 
 PARAMS = f"{paths.NVIDIA_PROC}/params"
@@ -91,7 +92,7 @@ def read_majors(system: Files) -> Mapping[str, int]:
     found: dict[str, int] = {}
     for line in characters.splitlines():
         match line.split():
-            case [number, name] if _is_number(number):
+            case [number, name] if is_number(number, 10):
                 found.setdefault(name, int(number))
     return found
 
@@ -130,7 +131,7 @@ def _gpu_nodes(driver: _Driver, gpus: tuple[str, ...]) -> list[Wanted]:
     for bdf in gpus:
         path = f"{paths.NVIDIA_PROC}/gpus/{bdf}/information"
         given = _values(driver.system, path).get("Device Minor", "")
-        if not _is_number(given) or int(given) >= _GPU_MINORS:
+        if not is_number(given, 10) or int(given) >= _GPU_MINORS:
             raise NvrcError("E_DEVICE_NODES", f"{path}: Device Minor is {given[:40]!a}, not 0 to {_GPU_MINORS - 1}")
         if other := minors.get(int(given)):
             raise NvrcError("E_DEVICE_NODES", f"{bdf} and {other} both have Device Minor {int(given)}")
@@ -191,13 +192,9 @@ def _in_the_way(system: Files, want: Wanted) -> str:
 
 def _number(values: Mapping[str, str], name: str, path: str, highest: int) -> int:
     given = values.get(name, "")
-    if not _is_number(given) or int(given) > highest:
+    if not is_number(given, 10) or int(given) > highest:
         raise NvrcError("E_DEVICE_NODES", f"{path}: {name} is {given[:40]!a}, not 0 to {highest}")
     return int(given)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 10
 
 
 def _values(system: Files, path: str) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from guest_cdi.lean.light import Iterator, NamedTuple, Sequence
 from nvrc.hardware.topology import PciFunction
 from nvrc.machine.system import Files, Node
 from nvrc.vocabulary import paths
+from nvrc.vocabulary.digits import is_number
 from nvrc.vocabulary.errors import make_trouble
 from nvrc.vocabulary.trouble import Trouble, remark
 
@@ -112,7 +113,7 @@ def _read(system: Files, function: PciFunction) -> Nic:
     nic = Nic(bdf, function, _driver(system, bdf), _names(system, bdf, "net"), rdma[0] if rdma else "",
               verbs[0] if verbs else "")
     ports = tuple(_port(system, nic, name) for name in _names(system, bdf, f"infiniband/{nic.rdma}/ports")
-                  if _is_number(name)) if rdma else ()
+                  if is_number(name, 5)) if rdma else ()
     node = system.find_node(f"{paths.INFINIBAND_NODES}/{nic.verbs}") if verbs else None
     return nic._replace(ports=ports, node=node)
 
@@ -148,16 +149,12 @@ def _driver(system: Files, bdf: str) -> str:
 
 def _port(system: Files, nic: Nic, name: str) -> Port:
     folder = f"infiniband/{nic.rdma}/ports/{name}"
-    places = sorted(int(text) for text in _names(system, nic.bdf, f"{folder}/gids") if _is_number(text))
+    places = sorted(int(text) for text in _names(system, nic.bdf, f"{folder}/gids") if is_number(text, 5))
     gids = [Gid(place, gid, _text(system, nic.bdf, f"{folder}/gid_attrs/types/{place}"))
             for place in places[:MOST_GIDS]
             if (gid := _text(system, nic.bdf, f"{folder}/gids/{place}")) not in ("", NO_GID)]
     return Port(int(name), _text(system, nic.bdf, f"{folder}/state"), _text(system, nic.bdf, f"{folder}/link_layer"),
                 tuple(gids))
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 6
 
 
 def _names(system: Files, bdf: str, folder: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from guest_cdi.lean.light import TYPE_CHECKING, Callable, replace
 from nvrc.machine.journal import KERNEL, KERNEL_LOST, Line
 from nvrc.services.ledger import CODE as ATTACH
+from nvrc.vocabulary.digits import is_number
 from nvrc.vocabulary.errors import make_trouble
 from nvrc.vocabulary.gpu import GpuRecord, GpuState, name_place
 from nvrc.vocabulary.trouble import AFTER_THE_BOOT, Trouble, remark
@@ -40,7 +41,6 @@ MOST_KINDS = 256  # of things told of one GPU, and of all other places together;
 _XID, _SXID, _GONE = "NVRM: Xid (PCI:", "SXid (PCI:", "NVRM: GPU "
 _SWITCH = "nvidia-nvswitch"
 _PLACE = frozenset("0123456789abcdefABCDEF:.")
-
 
 
 class GpuHealth:
@@ -158,7 +158,3 @@ def read_gone(text: str) -> str:
 
 def is_place(word: str) -> bool:
     return 7 <= len(word) <= 16 and _PLACE.issuperset(word)
-
-
-def is_number(word: str, most: int) -> bool:
-    return len(word) <= most and word.isascii() and word.isdigit()

@@ -11,6 +11,7 @@ import os
 
 from guest_cdi.lean.light import TYPE_CHECKING, Callable
 from nvrc.machine.journal import KERNEL, Line
+from nvrc.vocabulary.digits import is_number
 from nvrc.vocabulary.errors import make_trouble
 from nvrc.vocabulary.trouble import AFTER_THE_BOOT, Trouble
 
@@ -53,7 +54,7 @@ class Memory:
             return
         pid, _, rest = line.text.removeprefix(_KILLED).partition(" (")
         name, closed, _ = rest.partition(")")
-        is_whole = closed and len(name) <= 64 and pid.isascii() and pid.isdigit() and len(pid) <= 7
+        is_whole = closed and len(name) <= 64 and is_number(pid, 7)
         if is_whole and self._is_due("kill"):
             self._tell(f"the kernel killed {name!a} (pid {pid}), because the guest was out of memory")
 
