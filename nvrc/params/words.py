@@ -196,7 +196,9 @@ def fold(key: str) -> str:
 
 # Folded once: a line may have a thousand words.
 _KATA_NAMES = frozenset(fold(row.word) for row in KATA)
-_NEVER_NAMES = tuple((fold(row.word), row) for row in NEVER)
+_NEVER_NAMES = {fold(row.word): row for row in NEVER if not row.word.endswith("*")}
+_NEVER_FAMILIES = {fold(row.word.removesuffix("*")): row for row in NEVER if row.word.endswith("*")}
+_NEVER_BEGIN = tuple(_NEVER_FAMILIES)
 _NEEDED = frozenset(module.replace("-", "_") for need in NEEDS
                     for module in (*need.modules, *need.where_there, *need.elsewhere))
 
@@ -209,7 +211,11 @@ def never(key: str) -> Row | None:
     module, has_option, _ = folded.partition(".")
     if has_option and module in _NEEDED:
         return Row(f"{module}.*", _MODULE)
-    return next((row for name, row in _NEVER_NAMES if _fits(folded, name)), None)
+    if folded in _NEVER_NAMES:
+        return _NEVER_NAMES[folded]
+    if not folded.startswith(_NEVER_BEGIN):
+        return None
+    return next(row for begin, row in _NEVER_FAMILIES.items() if folded.startswith(begin))
 
 
 def is_foreign(key: str) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nvrc.params.cmdline import tokenise
 from nvrc.params.parse import NO_POLICY, parse
 from nvrc.params.policy import load_policy
-from nvrc.params.words import KATA, NEVER, admits, entry_mistake, never
+from nvrc.params.words import KATA, NEVER, Row, admits, entry_mistake, never
 from nvrc.steps.modules import TABLE
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.needs import NEEDS
@@ -161,6 +161,13 @@ def test_every_module_that_the_init_loads_is_on_a_table() -> None:
         name.replace("-", "_") for need in NEEDS for name in (*need.modules, *need.where_there, *need.elsewhere)}
     ours = {name for name in loaded if name.startswith("nvidia")}  # allow and deny bound these
     assert [name for name in sorted(loaded - ours) if never(f"{name}.option") is None] == []
+
+
+@pytest.mark.parametrize("row", [row for row in NEVER if row.word.endswith("*")], ids=lambda row: row.word)
+def test_a_family_ends_where_its_name_does(row: Row) -> None:
+    whole = row.word.removesuffix("*")
+    assert never(f"{whole}x") == row
+    assert never(f"{whole[:-1]}?") is None
 
 
 def test_the_tables_do_not_contradict_each_other() -> None:
