@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nvrc_lab.ground.places import Places
 
 STAGE = "lab-unpacked"
-ZSTD = b"\x28\xb5\x2f\xfd"
+PACKED = ZSTD, LZ4 = b"\x28\xb5\x2f\xfd", b"\x02\x21\x4c\x18"
 MAGIC_AT, MAGIC, SECTORS_AT, PAYLOAD_AT, SECTOR = 0x202, b"HdrS", 0x1F1, 0x248, 512
 # The payload ends with its unpacked size, which is no part of the packed stream.
 SIZE_BYTES = 4
@@ -33,9 +33,9 @@ ELF = b"\x7fELF"
 # The type of the note that has the entry, and its owner.
 PVH_NOTE = struct.pack("<I", 18) + b"Xen\0"
 
-# Unpacks one file of a folder into another of the same folder, both by name; and the cache whose lock it may hold.
-Unzstd = Callable[[Path, str, str], None]
-Tools = Callable[["Places"], "tuple[Cache, Unzstd]"]
+# Unpacks one file into another of the same folder; and the cache whose lock it may hold.
+Unpack = Callable[[Path, Path], None]
+Tools = Callable[["Places"], "tuple[Cache, Unpack]"]
 
 
 def lighten(files: BootFiles, scenarios: Sequence[Scenario], accel: Accel, places: Places) -> BootFiles:
@@ -51,15 +51,15 @@ def unpack_files(files: BootFiles, places: Places, tools: Tools | None = None) -
 
     kernel, initrd = files.kernel.read_bytes(), files.initrd.read_bytes()
     packed = {name: data for name, data in (("kernel", find_payload(kernel)), ("initrd", initrd))
-              if data.startswith(ZSTD)}
+              if data.startswith(PACKED)}
     if not packed:
         return files
     key = digest(Path(__file__).read_bytes(), kernel, initrd)
     folder = Cache(places.cache.resolve()).find(STAGE, key)
     if folder is None:
         try:
-            cache, unzstd = (tools or open_tools)(places)
-            folder = cache.get(STAGE, key, partial(_unpack, packed, unzstd))
+            cache, unpack = (tools or open_tools)(places)
+            folder = cache.get(STAGE, key, partial(_unpack, packed, unpack))
         except BuildError as err:
             raise LabError(f"the image could not be unpacked: {err.what}", err.hint or "run: ./dev boot") from err
     return BootFiles(kernel=_first(folder / "kernel", files.kernel), initrd=_first(folder / "initrd", files.initrd))
@@ -77,36 +77,30 @@ def find_payload(kernel: bytes) -> bytes:
     offset, size = struct.unpack_from("<II", kernel, PAYLOAD_AT)
     start = ((kernel[SECTORS_AT] or 4) + 1) * SECTOR + offset
     payload = kernel[start:start + size]
-    return payload[:-SIZE_BYTES] if payload.startswith(ZSTD) and len(payload) == size else b""
+    return payload[:-SIZE_BYTES] if payload.startswith(PACKED) and len(payload) == size else b""
 
 
 def is_bootable(kernel: bytes) -> bool:
     return kernel.startswith(ELF) and PVH_NOTE in kernel
 
 
-def open_tools(places: Places) -> tuple[Cache, Unzstd]:
-    """The pinned zstd of the image factory, as the host may have none."""
+def open_tools(places: Places) -> tuple[Cache, Unpack]:
+    """The pinned unpackers of the image factory, as the host may have none."""
     from nvrc_build import pipeline  # noqa: PLC0415
     from nvrc_build.ground.progress import silent  # noqa: PLC0415
-    from nvrc_build.ground.run import clean_env, run  # noqa: PLC0415
-    from nvrc_build.sandbox.sandbox import sandbox_argv  # noqa: PLC0415
+    from nvrc_build.output.pack import read_initrd  # noqa: PLC0415
     from nvrc_build.supply import supply  # noqa: PLC0415
 
     job = pipeline.open_job("lab", cache=places.cache, agent=None, mirror=None, checkout=places.root, progress=silent)
-    tools = supply.root(job.supply, "tools")
-
-    def unzstd(folder: Path, source: str, target: str) -> None:
-        argv = ["/usr/bin/zstd", "-q", "-d", "-f", f"/out/{source}", "-o", f"/out/{target}"]
-        run(sandbox_argv(tools, argv, env=clean_env(), writable={"/out": folder}), what=f"unpacking the {target}")
-
-    return job.cache, unzstd
+    return job.cache, partial(read_initrd, tools=supply.root(job.supply, "tools"))
 
 
-def _unpack(packed: Mapping[str, bytes], unzstd: Unzstd, out: Path) -> None:
+def _unpack(packed: Mapping[str, bytes], unpack: Unpack, out: Path) -> None:
     for name, data in packed.items():
-        (out / f"{name}.zst").write_bytes(data)
-        unzstd(out, f"{name}.zst", name)
-        (out / f"{name}.zst").unlink()
+        source = out / f"{name}.from"
+        source.write_bytes(data)
+        unpack(source, out / name)
+        source.unlink()
     if "kernel" in packed and not is_bootable((out / "kernel").read_bytes()):
         (out / "kernel").unlink()
 

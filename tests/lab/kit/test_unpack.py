@@ -13,7 +13,18 @@ from nvrc_build.ground.errors import BuildError
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.ground.places import Places, checkout
 from nvrc_lab.kit.image import BootFiles
-from nvrc_lab.kit.unpacked_boot import ELF, PVH_NOTE, ZSTD, Tools, find_payload, is_bootable, lighten, unpack_files
+from nvrc_lab.kit.unpacked_boot import (
+    ELF,
+    LZ4,
+    PACKED,
+    PVH_NOTE,
+    ZSTD,
+    Tools,
+    find_payload,
+    is_bootable,
+    lighten,
+    unpack_files,
+)
 from nvrc_lab.qemu.machine import Accel
 from nvrc_lab.scenario.scenario import find_scenario, read_scenario
 
@@ -31,13 +42,13 @@ def bzimage(payload: bytes, *, magic: bytes = b"HdrS", size: int | None = None) 
 
 
 def tools(folder: Path, calls: list[str], *, unpacked: bytes = VMLINUX) -> Tools:
-    """A zstd that knows what is in the file, by its name."""
-    def unzstd(where: Path, source: str, target: str) -> None:
-        calls.append(target)
-        assert (where / source).read_bytes().startswith(ZSTD)
-        (where / target).write_bytes(unpacked if target == "kernel" else b"070701")
+    """One that knows what is in the file, by its name."""
+    def unpack(source: Path, target: Path) -> None:
+        calls.append(target.name)
+        assert source.read_bytes().startswith(PACKED)
+        target.write_bytes(unpacked if target.name == "kernel" else b"070701")
 
-    return lambda _places: (Cache(folder / "out/cache"), unzstd)
+    return lambda _places: (Cache(folder / "out/cache"), unpack)
 
 
 def files(folder: Path, kernel: bytes, initrd: bytes) -> BootFiles:
@@ -46,8 +57,9 @@ def files(folder: Path, kernel: bytes, initrd: bytes) -> BootFiles:
     return BootFiles(kernel=folder / "vmlinuz", initrd=folder / "initrd")
 
 
-def test_both_are_unpacked_once(tmp_path: Path) -> None:
-    given, calls = files(tmp_path, bzimage(ZSTD + b"k"), ZSTD + b"i"), list[str]()
+@pytest.mark.parametrize("initrd", [ZSTD + b"i", LZ4 + b"i"], ids=["zstd", "lz4"])
+def test_both_are_unpacked_once(tmp_path: Path, initrd: bytes) -> None:
+    given, calls = files(tmp_path, bzimage(ZSTD + b"k"), initrd), list[str]()
     found = unpack_files(given, Places(root=tmp_path), tools(tmp_path, calls))
     assert (found.kernel.read_bytes(), found.initrd.read_bytes()) == (VMLINUX, b"070701")
     assert unpack_files(given, Places(root=tmp_path), tools(tmp_path, calls)) == found
