@@ -20,7 +20,7 @@ def ask_vm(where: str, port: int, patience_s: float = PATIENCE_S) -> bytes:
     connection = _by_cid(int(where), port, patience_s) if where.isdigit() else _by_socket(where, port, patience_s)
     with connection:
         pieces, size = [], 0
-        while piece := connection.recv(1 << 16):
+        while piece := _more(connection, where, patience_s):
             pieces.append(piece)
             size += len(piece)
             if size > LIMIT:
@@ -33,6 +33,18 @@ def ask_vm(where: str, port: int, patience_s: float = PATIENCE_S) -> bytes:
             where,
         )
     return b"".join(pieces)
+
+
+def _more(connection: socket.socket, where: str, patience_s: float) -> bytes:
+    try:
+        return connection.recv(1 << 16)
+    except TimeoutError:
+        raise OSError(
+            None,
+            f"the VM gave no answer within {patience_s:g} s: PID 1 answers once GPUs are ready; ask again, and look at "
+            "the console",
+            where,
+        ) from None
 
 
 def _by_cid(cid: int, port: int, patience_s: float) -> socket.socket:

@@ -163,6 +163,26 @@ def test_a_vm_that_does_not_answer_is_told_with_its_parameter(tmp_path: Path, re
     assert words in err.getvalue()
 
 
+def test_a_vm_that_is_not_ready_yet_is_told_so(tmp_path: Path) -> None:
+    """Its port is taken before there is anything to say."""
+    path = tmp_path / "kata.hvsock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+
+        def play() -> None:
+            with listener.accept()[0] as client:
+                client.recv(100)
+                client.sendall(b"OK 1\n")
+                client.recv(1)  # until the host gives up
+
+        thread = threading.Thread(target=play)
+        thread.start()
+        with pytest.raises(OSError, match=r"no answer within 1 s: PID 1 answers once GPUs are ready; ask again"):
+            ask_vm(str(path), 1030, 1)
+        thread.join(60)
+
+
 def test_a_socket_that_is_missing_is_named(tmp_path: Path) -> None:
     err = io.StringIO()
     assert main(["status", "--vm", str(tmp_path / "none")], io.StringIO(), err) == 2
