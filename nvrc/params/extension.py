@@ -10,7 +10,7 @@ Devices are not looked at here.
 from __future__ import annotations
 
 from guest_cdi.lean.light import NamedTuple
-from nvrc.params.cmdline import shown
+from nvrc.params.cmdline import plain, shown
 from nvrc.params.values import Kind, MalformedError, read_number
 
 # The runtime puts "extension-<name>" into a virtio-blk serial, and that holds 20 bytes.
@@ -58,7 +58,7 @@ def read_verity(given: str) -> VerityParams:
         if not equals:
             raise MalformedError(f"{shown(item)} is not item=value")
         if name in items:
-            raise MalformedError(f"item {name} is given twice")
+            raise MalformedError(f"item {plain(name)} is given twice")
         items[name] = value
     missing = [name for name in ITEMS if name not in items]
     if missing:

@@ -83,6 +83,7 @@ REFUSED = [
     (VERITY_PARAMS, "root_hash", "'root_hash' is not item=value"),
     (VERITY_PARAMS, f"root_hash={HASH}", "lacks salt, data_blocks, data_block_size, hash_block_size"),
     (VERITY_PARAMS, ITEMS + ",salt=00", "item salt is given twice"),
+    (VERITY_PARAMS, "a\udc9d=1,a\udc9d=1", r"item 'a\udc9d' is given twice"),
     (VERITY_PARAMS, ITEMS.replace(HASH, HASH[2:]), "root_hash 'a1a1a1a1a1a1a1a1...' is not 64 hexa"),
     (VERITY_PARAMS, ITEMS.replace(HASH, "g" * 64), "is not 64 hexadecimal digits"),
     (VERITY_PARAMS, ITEMS.replace(SALT, ""), "salt '' is not an even number from 2 to 512"),
