@@ -10,7 +10,7 @@ not fit, such as another packer, is left as it is. Measurements do not use this:
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,28 +46,31 @@ def lighten(files: BootFiles, scenarios: Sequence[Scenario], accel: Accel, place
 
 
 def unpack_files(files: BootFiles, places: Places, tools: Tools | None = None) -> BootFiles:
+    return BootFiles(kernel=_unpacked("kernel", files.kernel, find_payload(files.kernel.read_bytes()), places, tools),
+                     initrd=_unpacked("initrd", files.initrd, files.initrd.read_bytes(), places, tools))
+
+
+def _unpacked(name: str, file: Path, packed: bytes, places: Places, tools: Tools | None) -> Path:
+    """Each by itself: an image that is built again most often has the kernel it had."""
     from nvrc_build.ground.cache import Cache, digest  # noqa: PLC0415
     from nvrc_build.ground.errors import BuildError  # noqa: PLC0415
 
-    kernel, initrd = files.kernel.read_bytes(), files.initrd.read_bytes()
-    packed = {name: data for name, data in (("kernel", find_payload(kernel)), ("initrd", initrd))
-              if data.startswith(PACKED)}
-    if not packed:
-        return files
-    key = digest(Path(__file__).read_bytes(), kernel, initrd)
-    folder = Cache(places.cache.resolve()).find(STAGE, key)
+    if not packed.startswith(PACKED):
+        return file
+    stage, key = f"{STAGE}-{name}", digest(Path(__file__).read_bytes(), packed)
+    folder = Cache(places.cache.resolve()).find(stage, key)
     if folder is None:
         try:
             cache, unpack = (tools or open_tools)(places)
-            folder = cache.get(STAGE, key, partial(_unpack, packed, unpack))
+            folder = cache.get(stage, key, partial(_unpack, name, packed, unpack))
         except BuildError as err:
             raise LabError(f"the image could not be unpacked: {err.what}", err.hint or "run: ./dev boot") from err
-    return BootFiles(kernel=_first(folder / "kernel", files.kernel), initrd=_first(folder / "initrd", files.initrd))
+    return _first(folder / name, file)
 
 
 def unpack_kernel(kernel: Path, places: Places) -> Path:
-    """Of one that stands alone: it takes the place of its own initrd, which is left as it is."""
-    return unpack_files(BootFiles(kernel=kernel, initrd=kernel), places).kernel
+    """Of one that stands alone."""
+    return _unpacked("kernel", kernel, find_payload(kernel.read_bytes()), places, None)
 
 
 def find_payload(kernel: bytes) -> bytes:
@@ -95,14 +98,13 @@ def open_tools(places: Places) -> tuple[Cache, Unpack]:
     return job.cache, partial(read_initrd, tools=supply.root(job.supply, "tools"))
 
 
-def _unpack(packed: Mapping[str, bytes], unpack: Unpack, out: Path) -> None:
-    for name, data in packed.items():
-        source = out / f"{name}.from"
-        source.write_bytes(data)
-        unpack(source, out / name)
-        source.unlink()
-    if "kernel" in packed and not is_bootable((out / "kernel").read_bytes()):
-        (out / "kernel").unlink()
+def _unpack(name: str, packed: bytes, unpack: Unpack, out: Path) -> None:
+    source = out / f"{name}.from"
+    source.write_bytes(packed)
+    unpack(source, out / name)
+    source.unlink()
+    if name == "kernel" and not is_bootable((out / name).read_bytes()):
+        (out / name).unlink()
 
 
 def _first(*paths: Path) -> Path:
