@@ -58,8 +58,8 @@ RULES = {
 }
 # Rooms that run in no PID 1, and what they may import inside functions besides.
 LAZILY_IN = {"nvrc/preflight/": frozenset({"yaml"}), "nvrc/beside/": frozenset({"psutil", "pyroute2"})}
-# The first file of the frozen program: it runs in the guest, and only lies with the factory that freezes it.
-ENTRY = "build/nvrc_build/products/frozen/entry.py"
+# The first file of the frozen program, which runs in the guest, and what writes its modules beside those that it freezes.
+OF_THE_FROZEN = tuple(f"build/nvrc_build/products/frozen/{name}.py" for name in ("entry", "write"))
 
 # Longer than a module should be, because it is one table and its rows.
 LENGTH_LIMIT = 300
@@ -128,7 +128,7 @@ def forbidden(package: str, file: str, imports: Iterable[Import]) -> list[str]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_import_arrow_is_allowed(package: str) -> None:
-    files = [name for name in tracked(f"{PACKAGES[package]}/*.py") if name != ENTRY]
+    files = [name for name in tracked(f"{PACKAGES[package]}/*.py") if name not in OF_THE_FROZEN]
     assert files
     assert [arrow for name in files for arrow in forbidden(package, name, imports_of(name))] == []
 
@@ -169,7 +169,7 @@ def upward(package: str) -> list[str]:
     found = []
     for file in tracked(f"{folder}/*.py"):
         inside = file.removeprefix(f"{folder}/").removesuffix(".py").split("/")[0]
-        if file == ENTRY or inside == "__init__":
+        if file in OF_THE_FROZEN or inside == "__init__":
             continue
         for arrow in imports_of(file):
             name = room_of(arrow.name)
@@ -185,7 +185,7 @@ def test_a_room_imports_only_those_below_it(package: str) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_folder_and_module_of_a_package_has_its_place_in_the_order(package: str) -> None:
-    files = [name.removeprefix(f"{PACKAGES[package]}/") for name in tracked(f"{PACKAGES[package]}/*.py") if name != ENTRY]
+    files = [name.removeprefix(f"{PACKAGES[package]}/") for name in tracked(f"{PACKAGES[package]}/*.py") if name not in OF_THE_FROZEN]
     assert {name.split("/")[0].removesuffix(".py") for name in files} - {"__init__"} == set(ROOMS[package])
 
 

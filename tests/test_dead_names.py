@@ -23,7 +23,6 @@ FOR_OTHERS = {
     **dict.fromkeys(("set_address", "set_route", "set_policy", "copy_file", "open_broker", "put", "register"), "guest components, which only "
                     "tests/conformance starts"),
     **dict.fromkeys(("pytest_runtestloop", "pytest_runtest_logreport"), "hooks of pytest, which ./dev mutate runs"),
-    "Objects": "nvrc.spec, which PyInstaller reads",
     "capwords": "nvidia-ml-py in the frozen program",
     **dict.fromkeys(("getLogger", "format_exc"), "pyroute2 beside the pod"),
     "accepts": "the ready state as a value: what a report of it tells",

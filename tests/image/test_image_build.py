@@ -22,7 +22,7 @@ from nvrc_build.ground.run import clean_env, run
 from nvrc_build.papers.inventory import read_inventory
 from nvrc_build.sandbox.sandbox import sandbox_argv
 from nvrc_build.supply.apt import file_sha256
-from nvrc_build.supply.compile import CC, compile_launcher
+from nvrc_build.supply.compile import CC, compile_part, link_launcher
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SOURCES = ("nvrc", "guest_cdi", "rootfs", "build", "qemu-tests/standins")
@@ -81,15 +81,50 @@ def spent_s() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def test_nothing_changed_takes_no_time_and_one_changed_file_of_the_init_little(first: Place) -> None:
+def stages(place: Place, *kinds: str) -> set[str]:
+    return {path.name for kind in kinds for path in (place.cache / "stages").glob(f"{kind}-*")}
+
+
+def with_roots_only(place: Place, folder: Path) -> Place:
+    """The same sources and a cache that has nothing but unpacked packages."""
+    other = make_place(folder, place.checkout)
+    (other.cache / "seals").mkdir()
+    for kind in ("root", "site", "package"):
+        for stage in (place.cache / "stages").glob(f"{kind}-*"):
+            shutil.copytree(stage, other.cache / "stages" / stage.name, symlinks=True, copy_function=os.link)
+            shutil.copyfile(place.cache / "seals" / stage.name, other.cache / "seals" / stage.name)
+    return other
+
+
+def test_nothing_changed_takes_no_time_and_one_changed_file_of_the_init_little(first: Place, tmp_path: Path) -> None:
+    """And the image is the one that is made without what earlier builds made of the init."""
     started = spent_s()
     before = digests(first.build())
     assert spent_s() - started < 3
+    found, objects = stages(first, "modules-found"), stages(first, "object")
     module = first.checkout / "nvrc/vocabulary/errors.py"
     module.write_text(module.read_text(encoding="utf-8") + "\nCHANGED = 1\n", encoding="utf-8")
     started = spent_s()
-    assert digests(first.build())["initrd"] != before["initrd"]
-    assert spent_s() - started < 20
+    after = digests(first.build())
+    assert spent_s() - started < 12
+    assert after["initrd"] != before["initrd"]
+    assert stages(first, "modules-found") == found
+    assert len(stages(first, "object") - objects) == 1
+    assert digests(with_roots_only(first, tmp_path).build()) == after
+
+
+def test_a_module_that_is_imported_first_is_found_and_one_more_step_is_frozen(first: Place, tmp_path: Path) -> None:
+    first.build()
+    place, found = Place(tmp_path / "checkout", first.cache, tmp_path / "out"), stages(first, "modules-found")
+    for name in SOURCES:
+        shutil.copytree(first.checkout / name, place.checkout / name)
+    (place.checkout / "nvrc/steps/entropy.py").write_text("import colorsys\n", encoding="utf-8")
+    boot = place.checkout / "nvrc/boot.py"
+    row = '    Step("topology",'
+    boot.write_text(boot.read_text(encoding="utf-8").replace(row, f'    Step("entropy", needs=("parameters",)),\n{row}'), encoding="utf-8")
+    place.build()
+    (fresh,) = stages(first, "modules-found") - found
+    assert {"nvrc.steps.entropy", "colorsys"} <= set((first.cache / "stages" / fresh / "modules.txt").read_text().split())
 
 
 def test_the_image_has_no_shell_no_setuid_file_and_what_kata_looks_for(first: Place) -> None:
@@ -125,7 +160,8 @@ def test_the_interpreter_of_a_confidential_image_can_be_anywhere(first: Place, t
     (tmp_path / "main.c").write_text(f"#include <Python.h>\nint main(void) {{ return !Py_GetVersion(); }}\n{READER}", encoding="ascii")
     (tmp_path / "out").mkdir()
     root = next((first.cache / "stages").glob("root-compile-*"))
-    with compile_launcher([tmp_path / "main.c"], tmp_path / "out", root=root, is_movable=is_movable).open("rb") as program:
+    part = compile_part(tmp_path / "main.c", tmp_path / "out", root=root, is_movable=is_movable).rename(tmp_path / "main.o")
+    with link_launcher([part], tmp_path / "out", root=root, is_movable=is_movable).open("rb") as program:
         assert ELFFile(program).header.e_type == kind
 
 

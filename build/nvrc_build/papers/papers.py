@@ -9,7 +9,7 @@ from nvrc import __version__
 from nvrc_build.ground.errors import WrongCallError
 from nvrc_build.job import EPOCH, Job, Work
 from nvrc_build.papers.bill import Component, debian_components, python_components
-from nvrc_build.products import products
+from nvrc_build.products import init, products
 from nvrc_build.supply import supply
 from nvrc_build.supply.apt import Package, file_sha256
 from nvrc_build.supply.lock import read_lock
@@ -23,7 +23,7 @@ def gather_components(job: Job, work: Work) -> tuple[Component, ...]:
         found += _embedded(job, work.roots["@nvrc"])
     if job.wants("@nvrc-metrics"):
         modules = (work.roots["@nvrc-metrics"] / "modules.txt").read_text(encoding="utf-8").split()
-        found += python_components(products.make_site(job), modules)
+        found += python_components(init.make_site(job), modules)
         found += own_components(work.roots["@first"])
     return tuple(sorted(set(found)))
 
@@ -46,7 +46,7 @@ def _embedded(job: Job, frozen: Path) -> tuple[Component, ...]:
     modules = (frozen / "modules.txt").read_text(encoding="utf-8").split()
     roots = {name: folder for name, (_, folder) in found.items()}
     return (*debian_components([row for row, _ in found.values()], roots),
-            *python_components(products.make_site(job), modules))
+            *python_components(init.make_site(job), modules))
 
 
 def write_bills(job: Job, work: Work, out: Path) -> None:

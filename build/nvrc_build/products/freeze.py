@@ -3,22 +3,26 @@
 launcher of our own, linked with the same interpreter in the compiler's root, carries and starts them. No network.
 
 One folder, not one file: the launcher, and beside it the extension modules that are not part of the interpreter.
-Putting it into an image is the assembler's work.
+Each function here makes a step of it in a folder that it is given; init.py keeps what they make.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.run import clean_env, run
+from nvrc_build.products.outline import outline
 from nvrc_build.products.prune import prune
 from nvrc_build.sandbox.sandbox import sandbox_argv
-from nvrc_build.supply.compile import compile_launcher
 
 RECIPE = Path(__file__).parent / "frozen"
+SPEC, ENTRY, WRITER = "nvrc.spec", "entry.py", "write.py"
 OURS = ("launcher.c", "kernel.c", "sha2.c")
+# What all of these include, and those that write.py makes.
+INCLUDED = ("objects.h", "frozen.h")
 # Which texts the interpreter has in itself: objects.py.
 TEXTS = "usr/include/python3.13/internal/pycore_global_strings.h"
 PACKAGES = ("nvrc", "guest_cdi")
@@ -26,6 +30,7 @@ BINDING = "pynvml.py"
 # What the binding imports of the standard library, and would bring a third of it along: guest_cdi/lean/binding.py.
 HEAVY = ("from functools import wraps\n", "import threading\n", "import string\n")
 LIGHT = "from guest_cdi.lean.binding import string, threading, wraps\n"
+PYTHON = "/usr/bin/python3.13"
 _START = ("import sys; sys.path.append('/site'); sys.argv[0] = 'pyinstaller'; "
           "from PyInstaller.__main__ import run; run()")
 
@@ -44,44 +49,16 @@ def source_files(checkout: Path) -> tuple[Path, ...]:
     return (*found, *sorted(path for path in RECIPE.iterdir() if path.is_file()))
 
 
-def freeze(checkout: Path, root: Path, compiler: Path, site: Path, *, out: Path, epoch: int,
-           is_movable: bool) -> Path:
-    """Leave the frozen folder in `out`/nvrc and return it. `is_movable`: it starts at another address each time."""
-    source = out / "src"
-    _copy_sources(checkout, source)
-    _prune_binding(checkout, site, source)
-    shutil.copyfile(compiler / TEXTS, source / Path(TEXTS).name)
-    env = clean_env({"SOURCE_DATE_EPOCH": str(epoch), "PYINSTALLER_CONFIG_DIR": "/tmp/pyinstaller",
-                     "PYTHONPATH": "/site", "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0"})
-    argv = sandbox_argv(root, [
-        "/usr/bin/python3.13", "-S", "-c", _START, "--noconfirm", "--log-level=WARN",
-        "--distpath=/tmp/dist", "--workpath=/tmp/work", "/src/nvrc.spec",
-    ], env=env, read_only={"/src": source, "/site": site}, writable={"/out": out})
-    run(argv, what="PyInstaller", timeout_s=300)
-    shutil.rmtree(source)
-    frozen = out / "nvrc"
-    _launch(out, frozen, compiler, is_movable=is_movable)
-    return frozen
+def read_sources(checkout: Path) -> Mapping[str, str]:
+    """The same by their names in the sandbox, below /src."""
+    base = source_folder(checkout)
+    return {path.name if path.is_relative_to(RECIPE) else str(path.relative_to(base)): path.read_text(encoding="utf-8")
+            for path in source_files(checkout)}
 
 
-def _launch(out: Path, frozen: Path, compiler: Path, *, is_movable: bool) -> None:
-    """The launcher, from its source and what the recipe has left of the modules."""
-    work = out / "launcher"
-    work.mkdir()
-    for name in (*OURS, "objects.h"):
-        shutil.copyfile(RECIPE / name, work / name)
-    for name in ("frozen.c", "frozen.h", "frozen.bin"):
-        (out / name).rename(work / name)
-    sources = tuple(work / name for name in (*OURS, "frozen.c"))
-    compile_launcher(sources, out, root=compiler, is_movable=is_movable).rename(frozen / "nvrc")
-    shutil.rmtree(work)
-
-
-def _prune_binding(checkout: Path, site: Path, target: Path) -> None:
-    """What the program uses of nvidia-ml-py, beside its own sources, where PyInstaller finds it first."""
-    program = [path.read_text(encoding="utf-8") for path in source_files(checkout)]
-    found = prune((site / BINDING).read_text(encoding="utf-8"), program, whole=("NVML_ERROR_",))
-    (target / BINDING).write_text(lighten(found), encoding="utf-8")
+def prune_binding(binding: str, sources: Mapping[str, str]) -> str:
+    """What the program uses of nvidia-ml-py, which lies beside its own sources, where PyInstaller finds it first."""
+    return lighten(prune(binding, sources.values(), whole=("NVML_ERROR_",)))
 
 
 def lighten(binding: str) -> str:
@@ -94,9 +71,38 @@ def lighten(binding: str) -> str:
     return binding
 
 
-def _copy_sources(checkout: Path, target: Path) -> None:
-    for path in source_files(checkout):
-        inside = path.name if path.is_relative_to(RECIPE) else path.relative_to(source_folder(checkout))
-        copy = target / inside
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
+def outline_all(sources: Mapping[str, str]) -> Mapping[str, str]:
+    """What PyInstaller is given: itself what it runs, and of modules what it looks for in them."""
+    scripts = {SPEC: sources[SPEC], ENTRY: outline(sources[ENTRY], is_package=False)}
+    return scripts | {name: outline(text, is_package=name.endswith("/__init__.py")) for name, text in sources.items()
+                      if name == BINDING or name.startswith(tuple(f"{package}/" for package in PACKAGES))}
+
+
+def find_modules(outlines: Mapping[str, str], root: Path, site: Path, *, out: Path, epoch: int) -> None:
+    """Leave what nvrc.spec says in `out`."""
+    env = clean_env({"SOURCE_DATE_EPOCH": str(epoch), "PYINSTALLER_CONFIG_DIR": "/tmp/pyinstaller",
+                     "PYTHONPATH": "/site", "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0"})
+    words = ["-c", _START, "--noconfirm", "--log-level=WARN", "--distpath=/tmp/dist", "--workpath=/tmp/work",
+             f"/src/{SPEC}"]
+    _run_python(root, words, sources=outlines, site=site, env=env, out=out, what="PyInstaller")
+
+
+def write_parts(sources: Mapping[str, str], root: Path, compiler: Path, found: Path, *, out: Path) -> None:
+    """Leave the launcher in `out`: its own sources, those that write.py makes, and what they include."""
+    texts = {Path(TEXTS).name: (compiler / TEXTS).read_text(encoding="utf-8")}
+    _run_python(root, [f"/src/{WRITER}"], sources={**sources, **texts}, site=found, env=clean_env(), out=out,
+                what="writing the frozen modules")
+    for name in (*OURS, "objects.h"):
+        (out / name).write_text(sources[name], encoding="utf-8")
+
+
+def _run_python(root: Path, words: Sequence[str], *, sources: Mapping[str, str], site: Path, env: Mapping[str, str],
+                out: Path, what: str) -> None:
+    folder = out / "src"
+    for name, text in sources.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    argv = sandbox_argv(root, [PYTHON, "-S", "-B", *words], env=env, read_only={"/src": folder, "/site": site},
+                        writable={"/out": out})
+    run(argv, what=what, timeout_s=300)
+    shutil.rmtree(folder)

@@ -17,13 +17,12 @@ from nvrc_build.declared.declared import AgentPolicy, Image, Layout, Signatures
 from nvrc_build.ground.cache import digest, digest_files
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.progress import watched
-from nvrc_build.job import ENGINE, EPOCH, Job, Work
-from nvrc_build.products import agent_policy, beside, components, driver_run, given_kernel, line_policy
-from nvrc_build.products import freeze as freezer
+from nvrc_build.job import ENGINE, Job, Work
+from nvrc_build.products import agent_policy, beside, components, driver_run, given_kernel, init, line_policy
 from nvrc_build.products import kernel as kernels
 from nvrc_build.products.driver import build_driver
 from nvrc_build.supply import compile as compiler
-from nvrc_build.supply import given, supply, wheels
+from nvrc_build.supply import given, supply
 from nvrc_build.supply.apt import file_sha256
 
 FIRST, AWAIT = "usr/lib/nvrc/first", "usr/lib/nvrc/await"
@@ -171,30 +170,14 @@ def copy_signing(job: Job, work: Work, out: Path) -> dict[str, object] | None:
             **module_trust(kernels.read_config(kernel_root(work)))}
 
 
-def make_site(job: Job) -> Path:
-    lock = wheels.lock_path(job.checkout)
-    return job.cache.get("site", digest(lock.read_bytes()), lambda out: wheels.install(lock, out))
-
-
-def make_init(job: Job, _work: Work) -> Path:
-    sources, base = freezer.source_files(job.checkout), freezer.source_folder(job.checkout)
-    tools, compiler, site = supply.root(job.supply, "tools"), supply.root(job.supply, "compile"), make_site(job)
-    code = _code("products/freeze.py", "products/prune.py", "supply/compile.py")
-    movable = job.image.is_confidential
-    key = digest(digest_files(sources, base), tools.name, compiler.name, site.name, code, str(movable))
+def make_beside(job: Job, work: Work) -> Path:
+    tools, site, frozen = supply.root(job.supply, "tools"), init.make_site(job), init.make_init(job, work)
+    key = digest(frozen.name, _code("products/beside.py", "products/recipes/lay_beside.py"))
 
     def make(out: Path) -> None:
-        frozen = freezer.freeze(job.checkout, tools, compiler, site, out=out, epoch=EPOCH, is_movable=movable)
-        (out / "usr/lib").mkdir(parents=True)
-        frozen.rename(out / "usr/lib/nvrc")
+        beside.lay(job.checkout, root=tools, site=site, init=frozen, out=out)
 
-    return job.cache.get("freeze", key, make)
-
-
-def make_beside(job: Job, work: Work) -> Path:
-    tools, site, init = supply.root(job.supply, "tools"), make_site(job), make_init(job, work)
-    key = digest(init.name, _code("products/beside.py", "products/recipes/lay_beside.py"))
-    return job.cache.get("beside", key, lambda out: beside.lay(job.checkout, root=tools, site=site, init=init, out=out))
+    return job.cache.get("beside", key, make)
 
 
 def make_first(job: Job, _work: Work) -> Path:
@@ -295,6 +278,6 @@ def make_components(job: Job, _work: Work) -> Path:
 
 GIVEN: Mapping[str, Maker] = {supply.GIVEN_KERNEL: make_kernel, "@nvidia-run": make_driver_run}
 MODULES: Mapping[str, Maker] = {"@modules": make_modules}
-PROGRAMS: Mapping[str, Maker] = {"@nvrc": make_init, "@nvrc-metrics": make_beside, "@first": make_first,
+PROGRAMS: Mapping[str, Maker] = {"@nvrc": init.make_init, "@nvrc-metrics": make_beside, "@first": make_first,
                                  "@agent": make_agent, "@agent-policy": make_agent_policy,
                                  "@components": make_components, line_policy.PRODUCT: make_line_policy}

@@ -2,7 +2,7 @@
 """Modules as static objects: what the frozen program has in memory is what the interpreter makes of the marshalled form.
 
 A program is compiled as the launcher is, of the objects of all modules of nvrc and guest_cdi and of one that has each kind
-of constant; it compares each with its source, and runs the last. Needs root and the archives.
+of constant, in two files that share objects; it compares each with its source, and runs the last. Needs root and the archives.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nvrc_build import pipeline
 from nvrc_build.ground.run import clean_env
 from nvrc_build.products.freeze import RECIPE, TEXTS
 from nvrc_build.sandbox.sandbox import sandbox_argv
-from nvrc_build.supply.compile import compile_launcher
+from nvrc_build.supply.compile import compile_part, link_launcher
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # Sets of 1 to 100 entries, which fill tables of each density, and collide; numbers around what has objects of its own.
@@ -43,15 +43,21 @@ import marshal, sys
 from pathlib import Path
 from objects import Objects
 objects = Objects(Path("/src/pycore_global_strings.h").read_text())
-rows, data = [], []
-for path in sorted(Path("/src").rglob("*.py")):
+rows, first, externs = [], "", ""
+paths = sorted(Path("/src").rglob("*.py"))
+for path in paths:
+    if path == paths[len(paths) // 2]:
+        first = "".join(objects.lines)
+        objects.begin()
     code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True, optimize=2)
     marshalled = marshal.dumps(code)
     # A name that code shares, so that one object stands in several places.
-    name = objects.code(marshal.loads(marshalled))
+    name = objects.code(marshal.loads(marshalled), "module_%d" % len(rows))
     bytes_of_it = ",".join(map(str, marshalled))
+    externs = externs + "CODE_ELSEWHERE(%s)\\n" % name if not first else externs
     rows.append('{ "%s", (PyObject *)&%s, (const char[]){ %s }, %d },\\n' % (path.stem, name, bytes_of_it, len(marshalled)))
-Path("/out/rows.h").write_text('#include "objects.h"\\n' + "".join(objects.lines)
+Path("/out/first.c").write_text('#include "objects.h"\\n' + first)
+Path("/out/rows.h").write_text('#include "objects.h"\\n' + "".join(objects.lines) + externs
     + "static const struct { const char *name; PyObject *object; const char *data; long size; } rows[] = {\\n" + "".join(rows) + "};\\n")
 """
 MAIN = """
@@ -124,7 +130,9 @@ def test_static_objects_are_those_that_the_interpreter_reads(tmp_path: Path) -> 
     subprocess.run(argv, check=True, timeout=120)
     shutil.copyfile(RECIPE / "objects.h", work / "objects.h")
     (work / "main.c").write_text(MAIN, encoding="ascii")
-    program = compile_launcher([work / "main.c"], out, root=compiler, is_movable=False)
+    for name in ("main", "first"):
+        compile_part(work / f"{name}.c", out, root=compiler, is_movable=False).rename(work / f"{name}.o")
+    program = link_launcher([work / "main.o", work / "first.o"], out, root=compiler, is_movable=False)
     argv = sandbox_argv(tools, ["/out/program"], env=clean_env(), read_only={}, writable={"/out": program.parent})
     done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr

@@ -13,7 +13,7 @@ import gc
 import os
 import sys
 
-from start import ORDERS  # type: ignore[import-not-found]  # by nvrc.spec
+from start import ORDERS  # type: ignore[import-not-found]  # by write.py
 
 gc.disable()
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Starts the interpreter with the init's modules, which are part of this program: tables and code that the freezer wrote
- * (nvrc.spec), as the interpreter is. Nothing is looked for and no file is opened but the few extension modules beside it.
+ * (write.py), as the interpreter is. Nothing is looked for and no file is opened but the few extension modules beside it.
  *
  * The interpreter is isolated: it takes nothing from the environment and knows no folder but its own. Every place is said
  * here, so that it computes none: when the kernel starts this program nothing is mounted.

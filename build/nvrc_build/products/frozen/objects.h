@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The forms of the objects in objects.c, which objects.py writes: constants and code as the interpreter has them in memory,
+ * The forms of the objects in library.c and program.c, which objects.py writes: constants and code as the interpreter has them in memory,
  * so that a start makes none of them. All live for ever, so nothing counts references to them and no page of theirs is
  * written to but that of code that runs; the garbage collector passes over them.
  *
@@ -18,32 +18,44 @@
 
 #define OBJECT(expression) ((PyObject *)&(expression))
 #define UNTRACKED PyGC_Head before;
+#define HIDDEN __attribute__((visibility("hidden")))
+
+/* One that another file has. */
+#define ELSEWHERE(name) extern HIDDEN PyObject name;
+#define CODE_ELSEWHERE ELSEWHERE
+#define ASCII_ELSEWHERE ELSEWHERE
+#define WIDE_ELSEWHERE ELSEWHERE
+#define BYTES_ELSEWHERE ELSEWHERE
+#define INTEGER_ELSEWHERE ELSEWHERE
+#define FLOAT_ELSEWHERE ELSEWHERE
+#define TUPLE_ELSEWHERE(name) extern HIDDEN struct { UNTRACKED PyObject object; } name;
+#define FROZENSET_ELSEWHERE TUPLE_ELSEWHERE
 
 #define ASCII(name, size, digest, literal)						\
-	static struct { PyASCIIObject head; char data[(size) + 1]; } name = {		\
+	HIDDEN struct { PyASCIIObject head; char data[(size) + 1]; } name = {		\
 		{ PyObject_HEAD_INIT(&PyUnicode_Type) .length = (size), .hash = (digest),	\
 		  .state = { .kind = 1, .compact = 1, .ascii = 1, .statically_allocated = 1 } }, literal };
 #define WIDE(name, type, size, digest, ...)						\
-	static struct { PyCompactUnicodeObject head; type data[(size) + 1]; } name = {	\
+	HIDDEN struct { PyCompactUnicodeObject head; type data[(size) + 1]; } name = {	\
 		{ { PyObject_HEAD_INIT(&PyUnicode_Type) .length = (size), .hash = (digest),	\
 		  .state = { .kind = sizeof(type), .compact = 1, .statically_allocated = 1 } }, 0, NULL },	\
 		{ __VA_ARGS__ } };
 #define BYTES(name, size, literal)							\
-	static struct { PyObject_VAR_HEAD Py_hash_t hash; char data[(size) + 1]; } name = {	\
+	HIDDEN struct { PyObject_VAR_HEAD Py_hash_t hash; char data[(size) + 1]; } name = {	\
 		PyVarObject_HEAD_INIT(&PyBytes_Type, (size)) -1, literal };
 #define INTEGER(name, sign, size, ...)							\
-	static struct { PyObject_HEAD uintptr_t tag; digit digits[size]; } name = {	\
+	HIDDEN struct { PyObject_HEAD uintptr_t tag; digit digits[size]; } name = {	\
 		PyObject_HEAD_INIT(&PyLong_Type) TAG_FROM_SIGN_AND_SIZE(sign, size), { __VA_ARGS__ } };
 #define FLOAT(name, value)								\
-	static PyFloatObject name = { PyObject_HEAD_INIT(&PyFloat_Type) value };
+	HIDDEN PyFloatObject name = { PyObject_HEAD_INIT(&PyFloat_Type) value };
 #define TUPLE(name, size, ...)								\
-	static struct { UNTRACKED struct { PyObject_VAR_HEAD PyObject *items[size]; } object; } name = {	\
+	HIDDEN struct { UNTRACKED struct { PyObject_VAR_HEAD PyObject *items[size]; } object; } name = {	\
 		.object = { PyVarObject_HEAD_INIT(&PyTuple_Type, (size)) { __VA_ARGS__ } } };
 #define FROZENSET(name, count, size, ...)						\
 	static setentry name##_table[size] = { __VA_ARGS__ };				\
-	static struct { UNTRACKED PySetObject object; } name = { .object = { PyObject_HEAD_INIT(&PyFrozenSet_Type)	\
+	HIDDEN struct { UNTRACKED PySetObject object; } name = { .object = { PyObject_HEAD_INIT(&PyFrozenSet_Type)	\
 		.fill = (count), .used = (count), .mask = (size) - 1, .table = name##_table, .hash = -1 } };
 /* In a section of their own: all that is written to as the program runs, and how launcher.c knows them. */
 #define CODE(name, size, ...)								\
-	__attribute__((section("static_code"))) static struct _PyCode_DEF(size) name = {	\
+	HIDDEN __attribute__((section("static_code"))) struct _PyCode_DEF(size) name = {	\
 		PyVarObject_HEAD_INIT(&PyCode_Type, (size) / sizeof(_Py_CODEUNIT)) __VA_ARGS__ };

@@ -3,6 +3,8 @@
 
 The interpreter that runs this is of the version that the program is linked with, and has the same seed for hashes: what
 an object looks like in memory is asked of it, and laid out by the compiler with the interpreter's own headers.
+
+An object is named by its content, and a module's code by its module: a file stays as it is while other modules change.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ SMALL = range(-5, 257)
 # How a set is searched: that many neighbours, then on by the rest of the hash.
 NEIGHBOURS, SHIFT = 9, 5
 SMALLEST_SET = 8
+MASK = (1 << 64) - 1
+# Of a literal in C; three digits always, as a digit may follow.
+ESCAPES = {byte: f"\\{byte:03o}" for byte in range(256) if not 32 <= byte < 127 or byte in b'"?\\'}
 NO_ROW = "{ NULL, 0 }"
 OWN_TEXT = re.compile(r"STRUCT_FOR_ID\((?!NAME\))(\w+)\)")
 
@@ -33,11 +38,16 @@ class Objects:
         if sys.flags.hash_randomization:
             raise SystemExit("hashes would not be those of the program: set PYTHONHASHSEED=0")
         self.lines: list[str] = []
+        self._known: set[str] = set()  # in this file
+        self._written: dict[str, str] = {}  # in any
         self._own = frozenset(OWN_TEXT.findall(header))
-        self._names: dict[object, str] = {}
 
-    def code(self, code: CodeType) -> str:
-        """The name of this code's object, as it is before it runs for the first time."""
+    def begin(self) -> None:
+        """A further file."""
+        self.lines, self._known = [], set()
+
+    def code(self, code: CodeType, name: str = "") -> str:
+        """The name of this code's object, as it is before it runs for the first time. `name`: what to call it."""
         kinds = dict.fromkeys(code.co_varnames, LOCAL if code.co_flags & OPTIMIZED else LOCAL | HIDDEN)
         kinds |= {name: kinds.get(name, 0) | CELL for name in code.co_cellvars}
         kinds |= dict.fromkeys(code.co_freevars, FREE)
@@ -54,8 +64,8 @@ class Objects:
             "co_framesize": f"{len(kinds) + code.co_stacksize} + FRAME_SPECIALS_SIZE",
             "_co_firsttraceable": str(steps[::2].find(opmap["RESUME"])), "co_code_adaptive": quoted(steps),
         }
-        listed = ", ".join(f".{name} = {value}" for name, value in fields.items())
-        return self._write("CODE", f"{len(steps)}, {listed}")
+        rest = ", ".join((str(len(steps)), *(f".{name} = {value}" for name, value in fields.items())))
+        return self._once("CODE", rest, name)
 
     def _refer(self, value: Constant) -> str:
         """The pointer to this object, which is written first if it has not been."""
@@ -64,7 +74,7 @@ class Objects:
         if isinstance(value, tuple | frozenset) and value:
             return self._several(value)
         own = self._interpreters_own(value)
-        return own or self._once((type(value), repr(value)), *single(value))
+        return own or f"OBJECT({self._once(*single(value))})"
 
     def _interpreters_own(self, value: Constant) -> str:
         match value:
@@ -86,16 +96,18 @@ class Objects:
         else:
             form, rows = "FROZENSET", table([(hash(item), self._refer(item)) for item in sorted(value, key=repr)])
         rest = f"{len(rows)}, {', '.join(rows)}"
-        return self._once((form, *rows), form, rest if form == "TUPLE" else f"{len(value)}, {rest}", inside=".object")
+        rest = rest if form == "TUPLE" else f"{len(value)}, {rest}"
+        return f"OBJECT({self._once(form, rest)}.object)"
 
-    def _once(self, key: object, form: str, rest: str, *, inside: str = "") -> str:
-        if key not in self._names:
-            self._names[key] = self._write(form, rest)
-        return f"OBJECT({self._names[key]}{inside})"
-
-    def _write(self, form: str, rest: str) -> str:
-        name = f"object_{len(self.lines)}"
-        self.lines.append(f"{form}({name}, {rest})\n")
+    def _once(self, form: str, rest: str, name: str = "") -> str:
+        """The name of the object, which is written, or declared in a further file, where it is referred to first."""
+        name = name or f"object_{hash((form, rest)) & MASK:x}"
+        if name not in self._known:
+            self._known.add(name)
+            is_new = name not in self._written
+            self.lines.append(f"{form}({name}, {rest})\n" if is_new else f"{form}_ELSEWHERE({name})\n")
+        if self._written.setdefault(name, rest) != rest:
+            raise SystemExit(f"two objects have the name {name}: give MASK of objects.py more bits")
         return name
 
 
@@ -118,7 +130,7 @@ def single(value: Constant) -> tuple[str, str]:
 
 
 def quoted(data: bytes) -> str:
-    return '"' + "".join(f"\\{byte:03o}" for byte in data) + '"'
+    return f'"{data.decode("latin-1").translate(ESCAPES)}"'
 
 
 def listed(numbers: Iterable[int]) -> str:
@@ -132,7 +144,7 @@ def table(entries: list[tuple[int, str]]) -> list[str]:
         size *= 2
     rows = [NO_ROW] * size
     for digest, pointer in entries:
-        rows[place(rows, digest & (1 << 64) - 1)] = f"{{ {pointer}, {digest} }}"
+        rows[place(rows, digest & MASK)] = f"{{ {pointer}, {digest} }}"
     return rows
 
 
