@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from nvrc import __version__
+from nvrc_build.ground.cache import digest, digest_files
 from nvrc_build.ground.errors import WrongCallError
-from nvrc_build.job import EPOCH, Job, Work
+from nvrc_build.job import ENGINE, EPOCH, Job, Work
 from nvrc_build.papers.bill import Component, debian_components, python_components
 from nvrc_build.products import init, products
 from nvrc_build.supply import supply
@@ -50,12 +53,20 @@ def _embedded(job: Job, frozen: Path) -> tuple[Component, ...]:
 
 
 def write_bills(job: Job, work: Work, out: Path) -> None:
+    """The same while what they list is: a change of the init's own code is none of that."""
+    components = gather_components(job, work)
+    writer = digest_files((ENGINE / "papers/sbom.py", ENGINE / "papers/bill.py"), ENGINE)
+    made = job.cache.get("bills", digest(job.image.name, *map(repr, components), writer),
+                         lambda folder: make_bills(job.image.name, components, folder))
+    shutil.copytree(made, out, dirs_exist_ok=True)
+
+
+def make_bills(image: str, components: Sequence[Component], out: Path) -> None:
     try:
-        # Its libraries take half a second to load; a build that changes nothing need not pay that.
+        # Its libraries take half a second to load; a build that changes nothing of the bills need not pay that.
         from nvrc_build.papers import sbom  # noqa: PLC0415
     except ImportError as missing:
         raise WrongCallError(f"the bills of materials need a Python package that is not installed ({missing.name})",
                              "run: ./dev setup") from missing
-    components = gather_components(job, work)
-    sbom.write_spdx(job.image.name, components, out / "sbom.spdx.json", EPOCH)
-    sbom.write_cyclonedx(job.image.name, components, out / "sbom.cdx.json", EPOCH)
+    sbom.write_spdx(image, components, out / "sbom.spdx.json", EPOCH)
+    sbom.write_cyclonedx(image, components, out / "sbom.cdx.json", EPOCH)

@@ -132,8 +132,8 @@ def test_licences_as_a_copyright_file_names_them(tmp_path: Path) -> None:
 
 
 def test_without_the_libraries_for_bills_of_materials_there_is_no_image() -> None:
-    code = ("import sys; sys.modules['spdx_tools'] = None\nfrom nvrc_build.papers.papers import write_bills\n"
-            "try: write_bills(None, None, None)\nexcept Exception as wrong: print(type(wrong).__name__, wrong)")
+    code = ("import sys; sys.modules['spdx_tools'] = None\nfrom nvrc_build.papers.papers import make_bills\n"
+            "try: make_bills('lab', (), None)\nexcept Exception as wrong: print(type(wrong).__name__, wrong)")
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.startswith("WrongCallError the bills of materials need a Python package that is not installed (spdx_tools")
     assert "run: ./dev setup" in said
