@@ -102,6 +102,8 @@ def _run_python(root: Path, words: Sequence[str], *, sources: Mapping[str, str],
     for name, text in sources.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
+    # Code knows its lines and not its columns: a traceback shows those beside the source, which no guest has.
+    env = {**env, "PYTHONNODEBUGRANGES": "1"}
     argv = sandbox_argv(root, [PYTHON, "-S", "-B", *words], env=env, read_only={"/src": folder, "/site": site},
                         writable={"/out": out})
     run(argv, what=what, timeout_s=300)
