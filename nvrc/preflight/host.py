@@ -30,16 +30,26 @@ class Host:
         self.is_live = self.root == "/"
         self.refused: set[str] = set()
         self.node = _read_node(node)
+        self._folders: dict[str, str | None] = {}
         self._documents: dict[tuple[Callable[[bytes], Document], bytes], Document] = {}
 
     def place(self, path: str) -> str | None:
         """Where a path of the host lies; None where nothing is. Links are followed as the host would follow them."""
         if self.is_live:
             return path if self._exists(path) else None
-        parts, here = [part for part in path.split("/") if part], ""
+        folder, _, name = path.rstrip("/").rpartition("/")
+        if folder not in self._folders:
+            self._folders[folder] = self._follow("", folder)
+        start = self._folders[folder]
+        found = None if start is None else self._follow(start, name)
+        return None if found is None else self.root + found
+
+    def _follow(self, here: str, path: str) -> str | None:
+        """From a folder of the copy that no link leads to."""
+        parts = [part for part in path.split("/") if part]
         for _ in range(LINKS * 8):
             if not parts:
-                return self.root + here
+                return here
             part = parts.pop(0)
             if part == "..":
                 here = here.rpartition("/")[0]
