@@ -218,13 +218,14 @@ COMMANDS = (
 )
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(asked: str | None = None) -> argparse.ArgumentParser:
+    """Of all commands; of one alone where that is the one that was asked for, since each takes a millisecond."""
     parser = Parser(
         prog="nvrc-image", description="Build, check, explain and compare guest images.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"nvrc-image {__version__}")
     choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
+    for command in [command for command in COMMANDS if command.name == asked] or COMMANDS:
         one = choices.add_parser(command.name, help=command.help, description=command.help, epilog=command.epilog,
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
         one.add_argument("--out", type=Path, default=default_out(), help="output folder (default: out)")
@@ -241,7 +242,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    parser, is_json = make_parser(), wants_json(argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser, is_json = make_parser(words[0] if words else None), wants_json(argv)
     if is_json:
         speak_json(parser)
     args = parser.parse_args(argv)

@@ -25,13 +25,16 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(asked: str | None = None) -> argparse.ArgumentParser:
+    """Of all commands; of one alone, whose module is the only one to load, where that is the one that was asked for."""
     parser = Parser(
         prog="nvrc-lab", description="The virtual lab: boots guest images under QEMU and judges what they say.",
         epilog="exit status: 0 good, 1 a finding, 2 wrong use or something missing on this machine")
     parser.add_argument("--version", action="version", version=f"nvrc-lab {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module_name in COMMANDS.items():
+        if asked in COMMANDS and name != asked:
+            continue
         module = importlib.import_module(module_name)
         command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY, epilog=module.EXAMPLES,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -48,7 +51,8 @@ def _run(argv: Sequence[str] | None) -> int:
     # Ended from outside, the lab still has to end its machines: the same way out as Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    parser, is_json = make_parser(), wants_json(argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser, is_json = make_parser(words[0] if words else None), wants_json(argv)
     if is_json:
         speak_json(parser)
     args = parser.parse_args(argv)

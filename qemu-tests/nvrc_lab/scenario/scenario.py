@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from nvrc.boot import BOOT
@@ -37,6 +38,7 @@ def read_scenario(path: Path) -> Scenario:
     return parse_scenario(text, path.stem, str(path))
 
 
+@cache
 def parse_scenario(text: str, name: str, origin: str) -> Scenario:
     try:
         scenario = read_yaml(Scenario, text)
