@@ -176,6 +176,7 @@ def fake_apt(programs: Path, folder: Path, status: int = 0) -> Path:
     return installed
 
 
+@pytest.mark.worker
 def test_package_lists_are_read_only_when_there_are_none(programs: Path, tmp_path: Path) -> None:
     installed = fake_apt(programs, tmp_path)
     first = [re.sub(r"[0-9.]+ s", "N s", line) for line in ask(programs)]
@@ -192,6 +193,7 @@ fi
 """
 
 
+@pytest.mark.worker
 def test_another_package_manager_is_waited_for(programs: Path, tmp_path: Path) -> None:
     installed = fake_apt(programs, tmp_path)
     first = (programs / "apt-get").read_text()
@@ -201,6 +203,7 @@ def test_another_package_manager_is_waited_for(programs: Path, tmp_path: Path) -
     assert installed.read_text().split()[-2:] == ["tool", "data"]
 
 
+@pytest.mark.worker
 def test_a_package_manager_that_never_ends_is_not_waited_for_without_end(programs: Path, tmp_path: Path) -> None:
     fake_apt(programs, tmp_path)
     put(programs, "apt-get", 'echo "E: Could not get lock" >&2; exit 100')
@@ -209,6 +212,7 @@ def test_a_package_manager_that_never_ends_is_not_waited_for_without_end(program
     assert said[-1].startswith("DevError: could not install tool data")
 
 
+@pytest.mark.worker
 def test_an_apt_that_fails_ends_with_the_remedy(programs: Path, tmp_path: Path) -> None:
     fake_apt(programs, tmp_path, status=100)
     assert re.match(r"DevError: could not install tool data \(log: .*apt-get-install.log\); run as root: apt-get update "

@@ -94,6 +94,7 @@ def test_a_mutant_meets_its_tests_in_a_copy(tmp_path: Path, test: str, before: s
         assert (tmp_path / "copy/module.py").read_text() == (tmp_path / "checkout/module.py").read_text() == MODULE
 
 
+@pytest.mark.worker
 def test_a_program_that_a_test_starts_runs_the_mutant(tmp_path: Path) -> None:
     with a_copy(tmp_path, STARTS) as copy:
         copy.begin("module.py", ["tests"])
