@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvrc_lab.commands.tiers import PYTHON, Count, read_report
+from nvrc_lab.commands.counts import Count, read_report
+from nvrc_lab.commands.tiers import PYTHON
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.ground.places import Places, checkout
 

@@ -10,21 +10,27 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 BYTES_A_SECOND = 50_000  # of a file of tests, roughly
 
 
-def deal(seconds: Mapping[str, float], parts: int) -> tuple[tuple[str, ...], ...]:
-    """The longest first, each to whom has least. Within a part files keep their order."""
+def deal(seconds: Mapping[str, float], parts: int, together: Collection[str] = ()) -> tuple[tuple[str, ...], ...]:
+    """The longest first, each to whom has least; what belongs together is one. Within a part files keep their order."""
     shares: list[list[str]] = [[] for _ in range(parts)]
     taken = [0.0] * parts
-    for name in sorted(seconds, key=lambda name: (-seconds[name], name)):
+    pieces = [[name for name in seconds if name in together], *([name] for name in seconds if name not in together)]
+    cost = {tuple(piece): sum(seconds[name] for name in piece) for piece in pieces if piece}
+    for piece in sorted(cost, key=lambda piece: (-cost[piece], piece)):
         least = taken.index(min(taken))
-        shares[least].append(name)
-        taken[least] += seconds[name]
+        shares[least] += piece
+        taken[least] += cost[piece]
     return tuple(tuple(name for name in seconds if name in share) for share in map(frozenset, shares) if share)
+
+
+def naming(root: Path, names: Iterable[str], word: str) -> tuple[str, ...]:
+    return tuple(name for name in names if word in (root / name).read_text(encoding="utf-8"))
 
 
 def weigh(root: Path, names: Sequence[str], times: Path) -> Mapping[str, float]:

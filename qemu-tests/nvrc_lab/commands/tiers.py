@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`./dev test`: the tiers of proof in order, each with its time, all of them run, and one line that sums them up.
 
+The QEMU tier runs beside the others: its machines wait for GPUs, deadlines and agents.
+
 A tier that runs no test has failed, and nothing is run a second time. Coverage is measured over the unit, worker and
 namespace tiers together, when its tier is asked for, since it doubles what they take; processes that they start are
 counted when they inherit the environment (coverage's `patch = subprocess`). The QEMU tier is not traced: what runs in
@@ -17,12 +19,13 @@ import shutil
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nvrc_lab.commands import parts
+from nvrc_lab.commands.counts import Count, add_up, read_report
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.ground.hosttime import read_load
 from nvrc_lab.ground.places import Places, checkout
@@ -35,19 +38,9 @@ OTHER_TIERS = ("namespace", "qemu", "gpu")  # folders of tests
 MEMORY = "/dev/shm"
 THOROUGH = "--hypothesis-profile=thorough"  # tests/conftest.py has the profiles
 PYTHON = sys.executable
+ALONE = (PYTHON, "-m", "nvrc_lab.commands.tiers", "--tier")
 LINTED = (".", "dev")
 TYPED = ("-p", "nvrc", "-p", "guest_cdi", "-p", "nvrc_build", "-p", "nvrc_lab")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-    note: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +48,7 @@ class Tier:
     name: str
     about: str
     run: Callable[[Job], Count]
+    is_beside: bool = False  # runs beside all others, as it takes as long as they do, and waits for a third of that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +76,13 @@ def lint(job: Job) -> Count:
 
 
 def unit(job: Job) -> Count:
-    """In as many sessions as there are processors, each with some of the files."""
+    """In one session more than there are processors, each with some of the files: a few tests wait for a clock."""
     root, times = job.places.root, job.places.cache / "unit-seconds.json"
-    names = [str(path.relative_to(root)) for path in sorted(root.glob("tests/**/test_*.py"))
-             if path.relative_to(root).parts[1] not in OTHER_TIERS]
-    shares = parts.deal(parts.weigh(root, names, times), min(os.cpu_count() or 1, MOST_WORKERS))
+    names = [name for name in _files(root) if Path(name).parts[1] not in OTHER_TIERS]
+    # Those that look at all modules are of one session: it takes a second and a half to parse them.
+    together = parts.naming(root, names, "fakes.sources")
+    count = min((os.cpu_count() or 1) + 1, MOST_WORKERS)
+    shares = parts.deal(parts.weigh(root, names, times), count, together)
     reports = [job.places.reports / f"unit-{number}.xml" for number in range(1, len(shares) + 1)]
     env = {**environment(job.places), **in_memory(MEMORY)}
     with contextlib.ExitStack() as stack:
@@ -116,13 +112,13 @@ def in_memory(folder: str) -> Mapping[str, str]:
 
 def worker(job: Job) -> Count:
     # They wait for programs, as those of the namespace tier do.
-    return _pytest(job, "worker", ("-m", "worker", "-n", str(MOST_WORKERS)))
+    return _marked(job, "worker", MOST_WORKERS)
 
 
 def namespace(job: Job) -> Count:
     become = () if os.geteuid() == 0 else _sudo()
     # They wait more than they work, each in namespaces of its own.
-    return _pytest(job, "namespace", ("-m", "namespace", "-n", str(MOST_WORKERS)), become)
+    return _marked(job, "namespace", MOST_WORKERS, become=become)
 
 
 def qemu(job: Job) -> Count:
@@ -131,8 +127,7 @@ def qemu(job: Job) -> Count:
     except LabError as err:
         return Count(failed=1, note=str(err))
     # The tests of a file share machines, so a file stays with one worker. A machine waits now and then.
-    words = ("-m", "qemu", "-n", str(default_workers()), "--dist", "loadfile")
-    return _pytest(replace(job, is_traced=False), "qemu", words)
+    return _marked(replace(job, is_traced=False), "qemu", default_workers(), "--dist", "loadfile")
 
 
 def coverage(job: Job) -> Count:
@@ -162,7 +157,7 @@ TIERS = (
     Tier(name="unit", about="steps and tables against a temporary root", run=unit),
     Tier(name="worker", about="NVIDIA's library in forked workers, and the CDI reference", run=worker),
     Tier(name="namespace", about="the real PID 1 in namespaces of its own", run=namespace),
-    Tier(name="qemu", about="the lab image under QEMU", run=qemu),
+    Tier(name="qemu", about="the lab image under QEMU", run=qemu, is_beside=True),
     Tier(name="coverage", about="branches taken in nvrc and guest_cdi over the tiers above", run=coverage),
 )
 
@@ -174,10 +169,35 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="only this one; may be given several times")
     chosen: list[str] | None = parser.parse_args(argv).tier
     places = checkout()
-    _clear(places)
     job = Job(places=places, is_traced=chosen is None or "coverage" in chosen)
-    results = [_run(tier, job) for tier in TIERS if chosen is None or tier.name in chosen]
-    return summarise(results)
+    tiers = [tier for tier in TIERS if chosen is None or tier.name in chosen]
+    _clear(job, tiers)
+    return summarise(run_all(tiers, job))
+
+
+def run_all(tiers: Sequence[Tier], job: Job, alone: Sequence[str] = ALONE) -> list[tuple[Tier, Count, float]]:
+    beside = next((tier for tier in tiers if tier.is_beside and len(tiers) > 1), None)
+    if beside is None:
+        return [_run(tier, job) for tier in tiers]
+    reports, argv = job.places.reports, (*alone, beside.name)
+    print(f"\n== {beside.name}: beside the others, and told at the end", flush=True)
+    started = time.monotonic()
+    with ((reports / f"{beside.name}.txt").open("w+", encoding="utf-8") as output, ThreadPoolExecutor(1) as pool,
+          subprocess.Popen(argv, cwd=job.places.root, stdin=subprocess.DEVNULL, stdout=output,
+                           stderr=subprocess.STDOUT) as child):
+        ended = pool.submit(_await_end, child.pid)
+        results = [_run(tier, job) for tier in tiers if tier is not beside]
+        seconds = ended.result() - started
+        count = read_report(reports / f"{beside.name}.xml", is_good=child.wait() == 0)
+        output.seek(0)
+        print(output.read(), end="", flush=True)
+    return sorted([*results, (beside, count, seconds)], key=lambda result: tiers.index(result[0]))
+
+
+def _await_end(pid: int) -> float:
+    """Without taking it away: what it used would be counted for whatever tier is then running."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return time.monotonic()
 
 
 def summarise(results: Sequence[tuple[Tier, Count, float]]) -> int:
@@ -186,12 +206,6 @@ def summarise(results: Sequence[tuple[Tier, Count, float]]) -> int:
     total = add_up([count for _, count, _ in results])
     print(total, flush=True)
     return 1 if total.failed else 0
-
-
-def add_up(counts: Sequence[Count]) -> Count:
-    return Count(passed=sum(count.passed for count in counts), failed=sum(count.failed for count in counts),
-                 skipped=sum(count.skipped for count in counts),
-                 note="; ".join(dict.fromkeys(count.note for count in counts if count.note)))
 
 
 def _run(tier: Tier, job: Job) -> tuple[Tier, Count, float]:
@@ -209,9 +223,15 @@ def _processor_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _pytest(job: Job, name: str, words: Sequence[str], become: Sequence[str] = ()) -> Count:
-    report, env = job.places.reports / f"{name}.xml", environment(job.places)
-    argv = _argv(job, report, words)
+def _files(root: Path) -> Sequence[str]:
+    return [str(path.relative_to(root)) for path in sorted(root.glob("tests/**/test_*.py"))]
+
+
+def _marked(job: Job, name: str, workers: int, *words: str, become: Sequence[str] = ()) -> Count:
+    """Tests with a mark, by workers that read the files that have it: each collects all that it is given."""
+    root, report, env = job.places.root, job.places.reports / f"{name}.xml", environment(job.places)
+    files = parts.naming(root, _files(root), f"mark.{name}")
+    argv = _argv(job, report, ("-m", name, "-n", str(workers), *words, *files))
     if become:
         argv = [*become, "env", f"COVERAGE_FILE={env['COVERAGE_FILE']}", *argv]
     good = _succeeds(argv, job.places.root, env)
@@ -224,23 +244,6 @@ def _argv(job: Job, report: Path, words: Sequence[str]) -> list[str]:
             f"--junitxml={report}", *((THOROUGH,) if job.is_traced else ()), *words]
 
 
-def read_report(path: Path, *, is_good: bool) -> Count:
-    """What pytest counted. Whatever ends it without a report, or without a test, is one failure."""
-    try:
-        suites = ET.parse(path).getroot().iter("testsuite")
-    except (OSError, ET.ParseError):
-        return Count(failed=1, note="pytest ended without a report")
-    tests = failed = skipped = 0
-    for suite in suites:
-        tests += int(suite.get("tests", "0"))
-        failed += int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
-        skipped += int(suite.get("skipped", "0"))
-    if tests == 0:
-        return Count(failed=1, note="no test was run")
-    note = "pytest itself failed" if not is_good and failed == 0 else ""
-    return Count(passed=tests - failed - skipped, failed=failed or int(not is_good), skipped=skipped, note=note)
-
-
 def _sudo() -> Sequence[str]:
     """Nothing, when there is no sudo: the tests that need root then say so."""
     return ("sudo",) if shutil.which("sudo") else ()
@@ -250,9 +253,12 @@ def _data(places: Places) -> Path:
     return places.reports / "coverage"
 
 
-def _clear(places: Places) -> None:
-    _data(places).mkdir(parents=True, exist_ok=True)
-    for path in (*_data(places).glob(".coverage*"), *places.reports.glob("*.xml")):
+def _clear(job: Job, tiers: Sequence[Tier]) -> None:
+    """What these tiers are going to write."""
+    data, reports = _data(job.places), job.places.reports
+    data.mkdir(parents=True, exist_ok=True)
+    for path in (*(data.glob(".coverage*") if job.is_traced else ()),
+                 *(path for tier in tiers for path in reports.glob(f"{tier.name}*.xml"))):
         path.unlink()
 
 

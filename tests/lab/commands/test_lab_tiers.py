@@ -3,21 +3,27 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from fakes.sources import tracked
+from nvrc_lab.commands.counts import Count, read_report
+from nvrc_lab.commands.parts import naming
 from nvrc_lab.commands.tiers import (
     COVERAGE_BAR_PERCENT,
     TIERS,
-    Count,
+    Job,
+    Tier,
     environment,
     judge_coverage,
     main,
-    read_report,
+    run_all,
     summarise,
 )
-from nvrc_lab.ground.places import checkout
+from nvrc_lab.ground.places import Places, checkout
 
 SUITE = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}"/></testsuites>'
 REPORTS = {
@@ -67,11 +73,44 @@ def test_the_order_of_the_tiers() -> None:
     assert [tier.name for tier in TIERS] == ["lint", "unit", "worker", "namespace", "qemu", "coverage"]
 
 
+def test_one_tier_runs_beside_the_others_and_is_told_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each waits for the other: it is beside them only if both can end."""
+    job = Job(places=Places(root=tmp_path))
+    job.places.reports.mkdir(parents=True)
+    suite = SUITE.format(5, 0, 0, 1)
+    script = (f"import pathlib, sys, time\nprint('machines')\npathlib.Path('started').touch()\n"
+              f"while not pathlib.Path('front').exists(): time.sleep(0.01)\n"
+              f"(pathlib.Path({str(job.places.reports)!r}) / f'{{sys.argv[1]}}.xml').write_text({suite!r})")
+
+    def front(_job: Job) -> Count:
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        (tmp_path / "front").touch()
+        return Count(passed=2)
+
+    first, qemu, last = Tier(name="a", about="", run=front), TIERS[4], Tier(name="b", about="", run=front)
+    results = run_all((first, qemu, last), job, (sys.executable, "-c", script))
+    assert [(tier.name, str(count)) for tier, count, _ in results] == [
+        ("a", "2 passed, 0 failed, 0 skipped"), ("qemu", "4 passed, 0 failed, 1 skipped"), ("b", "2 passed, 0 failed, 0 skipped")]
+    assert capsys.readouterr().out.splitlines()[-1] == "machines"
+    (tmp_path / "started").unlink()
+    (job.places.reports / "qemu.xml").unlink()
+    assert [count.failed for _, count, _ in run_all((first, qemu), job, (sys.executable, "-c", script.replace("write_text", "foo")))] == [0, 1]
+
+
 def test_an_unknown_tier_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["--tier", "magic"])
     assert left.value.code == 2
     assert "{lint,unit,worker,namespace,qemu,coverage}" in capsys.readouterr().err
+
+
+def test_a_tier_is_told_by_the_file_that_has_its_tests() -> None:
+    """Workers read the files that name a mark: one that a test had from elsewhere would leave it out of every tier."""
+    elsewhere = [name for name in tracked("tests/*.py") if not Path(name).name.startswith("test_")]
+    assert len(elsewhere) > 50
+    for mark in ("worker", "namespace", "qemu"):
+        assert naming(checkout().root, elsewhere, f"mark.{mark}") == ()
 
 
 def test_bytecode_is_kept_whatever_the_caller_has_set() -> None:

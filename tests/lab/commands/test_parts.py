@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nvrc_lab.commands.parts import BYTES_A_SECOND, deal, remember, weigh
+from nvrc_lab.commands.parts import BYTES_A_SECOND, deal, naming, remember, weigh
 
 REPORT = ('<testsuites><testsuite><testcase classname="tests.nvrc.test_a" time="1.5"/><testcase classname="tests.nvrc.test_a" time="0.25"/>'
           '<testcase classname="tests.test_b" time="3"/></testsuite></testsuites>')
@@ -22,6 +22,18 @@ REPORT = ('<testsuites><testsuite><testcase classname="tests.nvrc.test_a" time="
 ])
 def test_each_file_goes_to_who_has_least(seconds: dict[str, float], parts: int, expected: tuple[tuple[str, ...], ...]) -> None:
     assert deal(seconds, parts) == expected
+
+
+def test_what_belongs_together_is_of_one_session() -> None:
+    seconds = {"a": 2.0, "b": 1.5, "c": 1.0, "d": 2.0}
+    assert deal(seconds, 2, together=("b", "d", "absent")) == (("b", "d"), ("a", "c"))
+    assert deal(seconds, 2, together=tuple(seconds)) == (("a", "b", "c", "d"),)
+
+
+def test_a_file_is_found_by_a_word_in_it(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("mark.worker\n")
+    (tmp_path / "b").write_text("mark.qemu\n")
+    assert naming(tmp_path, ["a", "b"], "mark.worker") == ("a",)
 
 
 def test_what_a_report_tells_is_remembered(tmp_path: Path) -> None:
