@@ -9,18 +9,21 @@ import pytest
 
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.qemu.cmdline import BASE, LIMIT_BYTES, MACHINE_BYTES, make_cmdline
-from nvrc_lab.qemu.machine import Accel, Disk, Machine, make_argv
+from nvrc_lab.qemu.machine import SPARED, Accel, Disk, Machine, make_argv
 from nvrc_lab.qemu.qemu import check_version, find_qemu
 
 ALWAYS = ("-nodefaults", "-no-user-config", "-no-reboot", "-serial stdio", "-display none")
+SPARE = " ".join(SPARED)
 ROWS = {
     "the default machine is small": (Machine(), ("-M q35", "-m 512M", "-smp 1")),
     "kernel, initrd and command line": (
         Machine(kernel=Path("/k"), initrd=Path("/i"), cmdline="quiet a=\"b c\""),
-        ("-kernel /k -initrd /i", "-append no_timer_check tsc=unstable clocksource=hpet console=ttyS0 quiet a=\"b c\"")),
+        ("-kernel /k -initrd /i", f"-append no_timer_check tsc=unstable clocksource=hpet {SPARE} console=ttyS0 quiet a=\"b c\"")),
     "a console beside the kernel's log": (
         Machine(kernel=Path("/k"), cmdline="quiet", console=Path("/a,b")),
-        ("-serial stdio -serial file:/a,,b", "clocksource=hpet console=ttyS0 console=ttyS1 printk.time=1 quiet")),
+        ("-serial stdio -serial file:/a,,b", f"clocksource=hpet {SPARE} console=ttyS0 console=ttyS1 printk.time=1 quiet")),
+    "a line that a policy judges": (
+        Machine(kernel=Path("/k"), cmdline="quiet", is_judged=True), ("clocksource=hpet console=ttyS0 quiet",)),
     "firmware of its own": (Machine(firmware=Path("/f")), ("-bios /f",)),
     "memory and processors": (Machine(memory_mib=8192, cpus=4), ("-m 8192M", "-smp 4")),
     "memory and processors over two nodes": (Machine(memory_mib=513, cpus=2, numa=2), (
@@ -52,7 +55,7 @@ def test_a_machine_means_this_command_line(machine: Machine, expected: tuple[str
 
 
 @pytest.mark.parametrize(("accel", "words"), [
-    (Accel.KVM, "no_timer_check tsc=reliable"), (Accel.TCG, "no_timer_check tsc=unstable clocksource=hpet"),
+    (Accel.KVM, "no_timer_check tsc=reliable"), (Accel.TCG, f"no_timer_check tsc=unstable clocksource=hpet {SPARE}"),
     (Accel.COUNTED, "no_timer_check tsc=reliable"),
 ], ids=["kvm", "emulated: no counter whose frequency it would have to find out", "counted"])
 def test_the_clock_of_a_machine(accel: Accel, words: str) -> None:
@@ -112,7 +115,7 @@ def test_a_foreign_agent_is_told_nothing() -> None:
 
 
 @pytest.mark.parametrize(("extra", "what"), [
-    ("x" * LIMIT_BYTES, "longer than 1947 of the kernel's 2047 bytes"),
+    ("x" * LIMIT_BYTES, "longer than 1827 of the kernel's 2047 bytes"),
     ("a\nb", "line break or NUL"),
     ("a\0b", "line break or NUL"),
 ], ids=["too long", "line break", "nul"])
