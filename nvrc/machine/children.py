@@ -49,25 +49,25 @@ class Children:
             ended(pid, status)
 
 
-def work(task: Callable[[int], None], talking: int, output: int,
+def work(task: Callable[[int], None], questions: int, answering: int, output: int,
          confine: Callable[[], None]) -> NoReturn:  # pragma: no cover - in the child only
     """The whole life of a forked worker: it has nothing of PID 1 but a copy of its memory.
 
-    Of the descriptors only its end of the socket stays; what it prints goes to `output`. Signals that PID 1 blocks
-    for itself end it as they end any process.
+    Of the descriptors only its two ends of the conversation stay; what it prints goes to `output`. Signals that PID 1
+    blocks for itself end it as they end any process.
     """
     code = 1
     try:
-        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        os.dup2(questions if questions >= 0 else os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        talking = os.dup2(talking, 3, inheritable=False)
+        answering = os.dup2(answering, 3, inheritable=False)
         linux.close_range(4)
         for number in (signal.SIGALRM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         confine()
-        task(talking)
+        task(answering)
         code = 0
     except BaseException as err:
         os.write(2, repr(err).encode())

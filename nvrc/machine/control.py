@@ -14,6 +14,7 @@ import os
 import struct
 
 from guest_cdi.lean.light import Callable
+from nvrc.machine.foreign import hang_up
 
 BACKLOG = 64
 BATCH = 8  # connections of one wake-up, so that other events get their turn
@@ -52,8 +53,7 @@ def serve(listener: int, answer: Callable[[], bytes], owners: tuple[int, ...] = 
                 _send(connection, document)
         except OSError:
             pass  # it has gone away
-        finally:
-            connection.close()
+        hang_up(connection)
 
 
 def _accept(listener: int) -> _socket.socket | None:

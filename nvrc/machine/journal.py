@@ -11,6 +11,7 @@ import _thread
 import os
 
 from guest_cdi.lean.light import Callable, NamedTuple, deque
+from nvrc.machine.foreign import ROOM, discard, read_descriptors
 from nvrc.machine.system import System
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.console import printable
@@ -40,6 +41,7 @@ class Line(NamedTuple):
     text: str
     pid: int = 0        # of the sender of a datagram, as the kernel tells it
     source: str = ""    # whose own pipe it came by
+    gid: int = -1       # of the sender of a datagram; with CAP_SYS_ADMIN a pid may be another's, this may not
 
 
 Heard = Callable[[Line], None]
@@ -95,12 +97,15 @@ class Journal:
         texts = []
         for _ in range(BATCH):
             try:
-                datagram, uid, pid = receive(self.log_socket)
+                datagram, sender, descriptors = receive(self.log_socket)
             except OSError:
                 break
             level, text = split_priority(datagram)
-            self._hear(uid, level, text, pid)
+            self._hear(sender.uid, level, text, sender.pid, gid=sender.gid)
             texts.append(text)
+            if descriptors:
+                discard(descriptors)
+                break  # that takes a process: other events get their turn after each
         self._keep(texts)
 
     def read_output(self, descriptor: int, name: str) -> bool:
@@ -120,9 +125,9 @@ class Journal:
         self._keep(texts)
         return bool(data)
 
-    def _hear(self, uid: int, level: int, text: str, pid: int = 0, source: str = "") -> None:
+    def _hear(self, uid: int, level: int, text: str, pid: int = 0, *, source: str = "", gid: int = -1) -> None:
         self.serial += 1
-        line = Line(self.serial, uid, text, pid, source)
+        line = Line(self.serial, uid, text, pid, source, gid)
         self._ring.append(line)
         if level <= self._forward_at_most and self._forwarded < FORWARD_LINES:
             self._forwarded += 1
@@ -172,18 +177,32 @@ def bind(path: str) -> int:
         sock.close()
 
 
-def receive(descriptor: int) -> tuple[bytes, int, int]:
-    """One datagram, with uid and pid of its sender."""
+class Sender(NamedTuple):
+    """As the kernel tells it."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+NOBODY = Sender(0, -1, -1)
+
+
+def receive(descriptor: int) -> tuple[bytes, Sender, tuple[int, ...]]:
+    """One datagram, its sender, and what descriptors came with it: those that there is no room for the kernel closes
+    here, and that may take as long as the sender likes.
+    """
     import _socket
     import struct
 
     sock = _socket.socket(fileno=descriptor)
     try:
-        data, extra, _, _ = sock.recvmsg(LINE_BYTES, _socket.CMSG_SPACE(12), _socket.MSG_DONTWAIT)
+        data, extra, _, _ = sock.recvmsg(LINE_BYTES, ROOM, _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC)
     finally:
         sock.detach()
-    pid, uid, _gid = struct.unpack("3i", extra[0][2]) if extra else (0, -1, -1)
-    return data, uid, pid
+    told = {kind: value for _level, kind, value in extra}
+    creds, rights = told.get(_socket.SCM_CREDENTIALS), told.get(_socket.SCM_RIGHTS, b"")
+    return data, Sender(*struct.unpack("3i", creds)) if creds else NOBODY, read_descriptors(rights)
 
 
 def split_priority(datagram: bytes) -> tuple[int, str]:

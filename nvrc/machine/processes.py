@@ -33,21 +33,22 @@ class LinuxProcesses(Rooted):
             pid = start(program, root)
         return self._children.born(pid, ended)
 
-    def fork(self, task: Task, privileges: Privileges, ended: Ended = nobody) -> tuple[int, int]:
-        """A copy of this process that does one task and is gone: its pid, and a socket to talk with it."""
-        from _socket import socketpair
-
-        ours, theirs = socketpair()
+    def fork(self, task: Task, privileges: Privileges, ended: Ended = nobody,
+             questions: int = -1) -> tuple[int, int]:
+        """A copy of this process that does one task and is gone: its pid, and where its answers come. Its input is
+        `questions`. These are pipes: by a socket it could send descriptors, and have PID 1 wait for their end.
+        """
+        answers, answering = os.pipe2(os.O_CLOEXEC)
         reading, writing = os.pipe2(os.O_CLOEXEC)
         confine = load_confinement(privileges)
         pid = os.fork()
         if pid == 0:  # pragma: no cover - the child
-            work(task, theirs.detach(), writing, confine)
-        theirs.close()
+            work(task, questions, answering, writing, confine)
+        os.close(answering)
         os.close(writing)
         os.set_blocking(reading, False)
         self.output(reading, "worker")
-        return self._children.born(pid, ended), ours.detach()
+        return self._children.born(pid, ended), answers
 
     def signal(self, pid: int, number: int) -> None:
         os.kill(pid, number)

@@ -24,7 +24,7 @@ KERN_EMERG, KERN_DEBUG = 0, 7
 
 Output = Callable[[int, str], None]  # a descriptor that has a program's output to read, and the program's name for it
 Echo = Callable[[int], None]  # a descriptor that has output to read which belongs on the console
-Task = Callable[[int], None]  # what a forked worker does, given its end of a socket
+Task = Callable[[int], None]  # what a forked worker does, given where it answers
 
 
 class Node(NamedTuple):
@@ -109,7 +109,8 @@ class Processes(Protocol):
     echo: Echo | None
 
     def start(self, program: Program, ended: Ended = nobody) -> int: ...
-    def fork(self, task: Task, privileges: Privileges, ended: Ended = nobody) -> tuple[int, int]: ...
+    def fork(self, task: Task, privileges: Privileges, ended: Ended = nobody,
+             questions: int = -1) -> tuple[int, int]: ...
     def signal(self, pid: int, number: int) -> None: ...
     def reap(self) -> list[tuple[int, int]]: ...
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A forked process that runs what must not run inside PID 1: NVIDIA's library, and the CDI document made with it.
 
-PID 1 asks by name, the worker answers, both in lines of JSON over a socket: nothing that the worker sends can do more
+PID 1 asks by name, the worker answers, both in lines of JSON through a pipe: nothing that the worker sends can do more
 to PID 1 than be a wrong answer. A library that crashes or never answers is a failed request with a code. The worker
 lives through all requests, so the library is opened once.
 """
@@ -25,6 +25,7 @@ from nvrc.vocabulary.signals import signal_name
 if TYPE_CHECKING:
     from nvrc.machine.rights import Privileges
 
+INPUT = 0  # a descriptor
 ANSWER_BYTES = 4 << 20
 WORDS_CHARS = 4000  # of a failure's text: it goes into the report, which has to fit into /run
 
@@ -37,10 +38,11 @@ class Worker:
     """PID 1's end. One request at a time: threads queue. After a failure of the process itself there is no worker."""
 
     system: System
-    socket: int
+    questions: int
+    answers: int
     pid: int
     warmed: tuple[float, float] | None = None  # when it loaded its code and read the driver's directories
-    reaper_s: float = 1.0  # until one that closed its socket by dying has been reaped
+    reaper_s: float = 1.0  # until one that closed its pipe by dying has been reaped
     _statuses: SimpleQueue[int] = field(default_factory=SimpleQueue)
     _turn: _thread.LockType = field(default_factory=_thread.allocate_lock)
     _asked: str = ""
@@ -52,7 +54,7 @@ class Worker:
         began_s = self.system.now()
         with self._turn:
             try:
-                os.write(self.socket, text)
+                os.write(self.questions, text)
             except OSError as err:
                 raise self._died(name) from err
             reply = _read_reply(name, self._read_answer(name, deadline_s))
@@ -60,12 +62,12 @@ class Worker:
         return _unwrap(reply)
 
     def begin(self, name: str, **given: Value) -> bool:
-        """Ask without waiting; `take` has the answer once the socket can be read. False while another one asks."""
+        """Ask without waiting; `take` has the answer once `answers` can be read. False while another one asks."""
         if not self._turn.acquire(blocking=False):
             return False
         self._asked, self._part = name, b""
         try:
-            os.write(self.socket, encode_line({"ask": name, "given": given}))
+            os.write(self.questions, encode_line({"ask": name, "given": given}))
         except OSError as err:
             raise self._abandon("is gone") from err
         return True
@@ -73,7 +75,7 @@ class Worker:
     def take(self) -> tuple[Value] | None:
         """The answer to what was begun, None while it is not whole. Reads once, and waits for nothing."""
         try:
-            piece = os.read(self.socket, 1 << 16)
+            piece = os.read(self.answers, 1 << 16)
         except OSError as err:
             raise self._abandon("is gone") from err
         self._part += piece
@@ -118,23 +120,26 @@ class Worker:
 
     def stop(self) -> None:
         """Close the conversation; the worker ends by itself when it hears no more."""
-        if self.socket >= 0:
-            os.close(self.socket)
-            self.socket = -1
+        if self.is_there:
+            os.close(self.questions)
+            os.close(self.answers)
+            self.questions = self.answers = -1
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can be asked."""
+        return self.answers >= 0
 
     def _read_answer(self, name: str, deadline_s: float) -> bytes:
         until = self.system.now() + deadline_s
         poll = select.poll()
-        poll.register(self.socket, select.POLLIN)
+        poll.register(self.answers, select.POLLIN)
         answer = b""
         while not answer.endswith(b"\n"):
             left_s = until - self.system.now()
             if left_s <= 0 or not poll.poll(left_s * 1000):
                 raise self._hangs(name, deadline_s)
-            try:
-                piece = os.read(self.socket, 1 << 16)
-            except ConnectionResetError:  # it ended before it had read the question
-                piece = b""
+            piece = os.read(self.answers, 1 << 16)
             if not piece:
                 raise self._died(name)
             answer += piece
@@ -148,7 +153,7 @@ class Worker:
         return NvrcError("E_NVML_HANG", f"no answer to {name!r} from NVIDIA's library within {deadline_s:g} s")
 
     def _died(self, name: str) -> NvrcError:
-        is_news = self.socket >= 0
+        is_news = self.is_there
         self.stop()
         how = self._how(self.reaper_s if is_news else 0)
         return NvrcError("E_NVML_CRASH", f"the worker with NVIDIA's library ended during {name!r}{how}")
@@ -168,22 +173,31 @@ class Worker:
 def start_worker(system: System, requests: Callable[[], Mapping[str, Request]],
                  privileges: Privileges = WORKER) -> Worker:
     """Fork one that answers `requests()`; the mapping is made in the child, which imports what it needs."""
-    worker = Worker(system, -1, -1)
+    hearing, questions = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(questions, False)  # a question that it does not take in is one that it does not answer
+    worker = Worker(system, questions, -1, -1)
 
-    def task(talking: int) -> None:
+    def task(answering: int) -> None:
         began_s = system.now()
         rows = requests()
-        serve(talking, rows, (began_s, system.now()))
+        serve(INPUT, answering, rows, (began_s, system.now()))
 
-    worker.pid, worker.socket = system.fork(task, privileges, worker.ended)
+    try:
+        worker.pid, worker.answers = system.fork(task, privileges, worker.ended, hearing)
+    except OSError:
+        os.close(questions)
+        raise
+    finally:
+        os.close(hearing)
     return worker
 
 
-def serve(talking: int, requests: Mapping[str, Request], warmed: tuple[float, float] | None = None) -> None:
+def serve(hearing: int, answering: int, requests: Mapping[str, Request],
+          warmed: tuple[float, float] | None = None) -> None:
     """The worker's end: answer until the other side is closed."""
-    with os.fdopen(talking, "rb", closefd=False) as lines:
+    with os.fdopen(hearing, "rb", closefd=False) as lines:
         for line in lines:
-            os.write(talking, answer(line, requests, warmed))
+            os.write(answering, answer(line, requests, warmed))
 
 
 def answer(line: bytes, requests: Mapping[str, Request], warmed: tuple[float, float] | None = None) -> bytes:

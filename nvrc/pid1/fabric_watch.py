@@ -46,20 +46,20 @@ class FabricWatch:
             self._stop(err.what)
             return
         self._turn += 1
-        turn, socket = self._turn, self._worker.socket
-        self._loop.watch(socket, self._take)
+        turn, answers = self._turn, self._worker.answers
+        self._loop.watch(answers, self._take)
 
         def overdue() -> None:
             if self._turn == turn and self._worker.is_asked:
-                self._loop.unwatch(socket)
+                self._loop.unwatch(answers)
                 self._worker.abandon()
                 self._stop(f"no answer within {self._patience_s:g} s")
 
         self._later(self._patience_s, overdue)
 
     def _take(self) -> None:
-        socket = self._worker.socket
-        self._loop.unwatch(socket)  # before the worker may close it
+        answers = self._worker.answers
+        self._loop.unwatch(answers)  # before the worker may close it
         try:
             answer = self._worker.take()
             if answer is not None:
@@ -68,7 +68,7 @@ class FabricWatch:
             self._stop(err.what)
             return
         if answer is None:
-            self._loop.watch(socket, self._take)  # the rest of it comes later
+            self._loop.watch(answers, self._take)  # the rest of it comes later
         else:
             self._later(PERIOD_S, self._ask)
 

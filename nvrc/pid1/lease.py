@@ -72,14 +72,14 @@ class Lease:
         from nvrc.vocabulary.jsontext import encode_line
 
         worker = self._worker = self._start()
-        os.set_blocking(worker.socket, False)
-        os.write(worker.socket, encode_line({"ask": "ready", "given": {"ready": False}}))
-        self._loop.watch(worker.socket, lambda: self._take(worker))
+        os.set_blocking(worker.answers, False)
+        os.write(worker.questions, encode_line({"ask": "ready", "given": {"ready": False}}))
+        self._loop.watch(worker.answers, lambda: self._take(worker))
         self._loop.at(self._now() + self._patience_s, lambda: self._overdue(worker))
 
     def _take(self, worker: Worker) -> None:
         try:
-            piece = os.read(worker.socket, REPLY_LIMIT)
+            piece = os.read(worker.answers, REPLY_LIMIT)
         except BlockingIOError:
             return
         except OSError:
@@ -113,7 +113,7 @@ class Lease:
 
     def _close(self, worker: Worker) -> None:
         self._worker = None
-        self._loop.unwatch(worker.socket)
+        self._loop.unwatch(worker.answers)
         worker.stop()
 
     def _end(self, what: str) -> None:

@@ -7,6 +7,7 @@ from fakes.system import FakeSystem, bare_guest
 from nvrc.engine.facts import Facts
 from nvrc.hardware.topology import PciFunction, Topology
 from nvrc.machine.journal import Journal
+from nvrc.machine.rights import Account
 from nvrc.params.parse import parse
 from nvrc.params.policy import NO_POLICY
 from nvrc.vocabulary.mode import Mode
@@ -42,11 +43,12 @@ class Stage:
     def says(self, after_s: float, text: str, uid: int | None = None, pid: int | None = None) -> None:
         """A datagram to /dev/log, as it is kept: without its priority. From what was started last, and as its user."""
         self.system.later(after_s, lambda: self.journal._hear(
-            self._uid() if uid is None else uid, 6, text, self.system.next_pid if pid is None else pid))
+            self._account().uid if uid is None else uid, 6, text, self.system.next_pid if pid is None else pid,
+            gid=self._account().gid))
 
-    def _uid(self) -> int:
+    def _account(self) -> Account:
         row = self.system.programs[-1].privileges if self.system.programs else None
-        return row.account.uid if row else 0
+        return row.account if row else Account(0, 0)
 
     def kernel_says(self, after_s: float, text: str) -> None:
         records = [f"3,1,1,-;{text}\n".encode()]

@@ -53,6 +53,10 @@ class FakeFiles(Recorded, LinuxFiles):
     def __post_init__(self) -> None:
         LinuxFiles.__init__(self, self.root)
 
+    def put_group(self, pid: int, gid: int) -> None:
+        """What the kernel says of a process's group."""
+        self.put(f"/proc/{pid}/status", f"Name:\tx\nGid:\t{gid}\t{gid}\t{gid}\t{gid}\n")
+
     def put(self, path: str, text: str | bytes = "", mode: int = 0o644) -> None:
         """A file of the guest, with its directories."""
         real = self.real_path(path)
@@ -244,11 +248,13 @@ class FakeProcesses(Recorded):
         self.next_pid += 1
         fields = ["S", "1", *["0"] * 17, str(int(self.now() * 100)), "0"]
         self.put(f"/proc/{self.next_pid}/stat", f"{self.next_pid} (x) {' '.join(fields)}\n")
+        if program.privileges is not None:
+            self.put_group(self.next_pid, program.privileges.account.gid)
         return self.children.born(self.next_pid, ended)
 
-    def fork(self, task: Task, privileges: Privileges, ended: Ended = nobody) -> tuple[int, int]:
+    def fork(self, task: Task, privileges: Privileges, ended: Ended = nobody, questions: int = -1) -> tuple[int, int]:
         assert self.workers is not None, "a test that forks gives `workers`"
-        return self.workers.fork(task, privileges, ended)
+        return self.workers.fork(task, privileges, ended, questions)
 
     def reap(self) -> list[tuple[int, int]]:
         found, self.ended = self.ended, []

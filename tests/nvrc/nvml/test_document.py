@@ -141,7 +141,7 @@ def test_a_worker_that_was_taken_over_publishes_nothing(gpu_guest: MakeGuest, do
     facts = guest.boot(2)
     answer = facts.worker.ask("cdi", 20, keep_going=False) if facts.worker else {}
     assert isinstance(answer, dict) and answer["document"]["kind"] == "nvidia.com/gpu"
-    liar = Liar(guest.system, -1, -1)
+    liar = Liar(guest.system, -1, -1, -1)
     liar.said = {"made": answer["made"], **({"document": document} if document else {})}
     with pytest.raises(NvrcError) as caught:
         cdi.run(guest.system, replace(facts, worker=liar))

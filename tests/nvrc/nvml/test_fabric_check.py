@@ -189,7 +189,7 @@ def test_the_worker_stays_after_the_ready_state_where_there_is_a_fabric_to_watch
     guest = gpu_guest(keys=keys)
     worker = ready_state.run(guest.system, cc_check.run(guest.system, checked(guest))).worker
     assert worker is not None
-    assert (worker.socket != -1) is stays
+    assert worker.is_there is stays
     worker.stop()
 
 
@@ -213,7 +213,7 @@ def test_a_worker_that_hangs_is_given_up(gpu_guest: MakeGuest) -> None:
     watched.ask()
     watched.timers[-1][1]()
     assert [one.what for one in watched.news] == ["the NVLink fabric is not watched any more: no answer within 5 s"]
-    assert f"signal {watched.worker.pid} 9" in guest.system.effects or watched.worker.socket == -1
+    assert f"signal {watched.worker.pid} 9" in guest.system.effects or not watched.worker.is_there
 
 
 def test_while_another_question_is_open_it_waits_for_its_next_turn(gpu_guest: MakeGuest) -> None:
@@ -222,4 +222,4 @@ def test_while_another_question_is_open_it_waits_for_its_next_turn(gpu_guest: Ma
     watched.ask()
     assert [after_s for after_s, _ in watched.timers] == [fabric_watch.PERIOD_S]
     while watched.worker.take() is None:
-        select.select([watched.worker.socket], [], [], 5)
+        select.select([watched.worker.answers], [], [], 5)

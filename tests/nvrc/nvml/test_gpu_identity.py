@@ -200,7 +200,7 @@ class TestLibrary:
                 return answer[:1] * 2 if name == "settings" else answer
 
         with pytest.raises(NvrcError, match="asked for 2 rows of 'settings' and answered others") as caught:
-            gpu_settings.run(guest.system, replace(guest.facts, worker=Lazy(guest.system, -1, -1)))
+            gpu_settings.run(guest.system, replace(guest.facts, worker=Lazy(guest.system, -1, -1, -1)))
         assert caught.value.code == "E_NVML_CRASH"
 
     def test_a_document_about_other_gpus(self, gpu_guest: MakeGuest) -> None:
@@ -216,7 +216,7 @@ class TestLibrary:
                 return {**answer, "made": [*rest, [gpus[0], gpus[0]]]}
 
         with pytest.raises(NvrcError) as caught:
-            cdi.run(guest.system, replace(facts, worker=Shifty(guest.system, -1, -1)))
+            cdi.run(guest.system, replace(facts, worker=Shifty(guest.system, -1, -1, -1)))
         assert caught.value.code == "E_GPU_IDENTITY"
         assert caught.value.what.startswith("the CDI document is not about the GPUs that were checked")
 

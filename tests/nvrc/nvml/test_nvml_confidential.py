@@ -210,7 +210,7 @@ def test_a_boot_without_gpus_has_no_state_to_tell() -> None:
 
 def test_the_worker_is_done_with_afterwards(gpu_guest: MakeGuest) -> None:
     worker = gpu_guest().boot().worker
-    assert worker is not None and worker.socket == -1
+    assert worker is not None and not worker.is_there
 
 
 @pytest.mark.parametrize("cmdline", ["nvrc.smi.srs=1", "nvrc.smi.srs=0", "nvrc.ready=always", "nvrc.ready=verified"])
@@ -276,7 +276,7 @@ class Liar(Worker):
 def test_a_mode_that_is_no_answer(gpu_guest: MakeGuest, answer: object) -> None:
     guest = gpu_guest()
     facts = guest.boot(1)
-    liar = Liar(guest.system, -1, -1)
+    liar = Liar(guest.system, -1, -1, -1)
     liar.said = answer
     with pytest.raises(NvrcError) as caught:
         cc_check.run(guest.system, replace(facts, worker=liar))
@@ -286,7 +286,7 @@ def test_a_mode_that_is_no_answer(gpu_guest: MakeGuest, answer: object) -> None:
 @pytest.mark.parametrize("answer", [None, True, [True], [1, 0], ["True", "False"]])
 def test_a_state_that_is_no_answer(gpu_guest: MakeGuest, answer: object) -> None:
     guest = gpu_guest("nvrc.smi.srs=1", text=CONFIDENTIAL, keys="cc=on")
-    liar = Liar(guest.system, -1, -1)
+    liar = Liar(guest.system, -1, -1, -1)
     liar.said = answer
     facts = replace(guest.boot(3), worker=liar)
     with pytest.raises(NvrcError, match="not a ready state") as caught:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from dataclasses import replace
 from errno import ENOMEM
@@ -57,7 +58,7 @@ def told(system: FakeSystem, reply: bytes) -> Worker:
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.sendall(reply + b"\n")
-        worker = Worker(system, ours.detach(), 0)
+        worker = Worker(system, os.dup(ours.fileno()), ours.detach(), 0)
         try:
             worker.ask("gpus", 5)
         finally:
@@ -88,7 +89,7 @@ def test_numbers_that_are_none_make_no_answer(tmp_path: Path, claim: bytes) -> N
 @given(st.floats() | st.integers() | st.text(max_size=3) | st.none(), st.lists(st.floats() | st.none(), max_size=3))
 def test_any_claim_leaves_figures_that_can_be_written(used: object, warmed: list[float | None]) -> None:
     system = FakeSystem("/nonexistent")
-    worker = Worker(system, -1, -1)
+    worker = Worker(system, -1, -1, -1)
     worker._account({"cpu_s": used, "warmed": warmed}, 0.5)
     assert 0.0 <= system.waits.take() <= 0.5
     encode(worker.warmed)
@@ -144,7 +145,7 @@ def test_before_their_steps_there_is_nothing_to_tell(gpu_guest: MakeGuest) -> No
 # The fork
 
 class Crowded(FakeSystem):
-    def fork(self, task: Task, privileges: Privileges, ended: Ended = lambda _pid, _status: None) -> tuple[int, int]:
+    def fork(self, task: Task, privileges: Privileges, ended: Ended = lambda _pid, _status: None, questions: int = -1) -> tuple[int, int]:
         raise OSError(ENOMEM, "Cannot allocate memory")
 
 

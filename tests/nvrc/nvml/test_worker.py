@@ -117,12 +117,11 @@ def test_a_crash_is_a_failed_request(worker: Worker, name: str) -> None:
 
 
 def leave_unread() -> Mapping[str, Request]:
-    select.select([3], [], [])
+    select.select([0], [], [])
     os._exit(3)
 
 
 def test_an_end_before_the_question_is_read_is_a_crash_as_well() -> None:
-    """The kernel tells of what nobody read, by a reset."""
     subject = start_worker(LinuxSystem(), leave_unread)
     subject.reaper_s = 0
     with pytest.raises(NvrcError, match="ended during 'echo'") as caught:
@@ -141,7 +140,7 @@ def test_the_reaper_is_waited_for_to_tell_how_it_died(worker: Worker) -> None:
 
 
 def test_how_it_died_is_told_when_it_is_known() -> None:
-    subject = Worker(LinuxSystem(), -1, 1 << 22)
+    subject = Worker(LinuxSystem(), -1, -1, 1 << 22)
     subject.ended(subject.pid, int(signal.SIGSEGV))
     with pytest.raises(NvrcError, match="killed by SIGSEGV"):
         subject.ask("echo", 1)
@@ -186,14 +185,14 @@ def test_it_ends_when_nobody_asks_any_more(worker: Worker) -> None:
 
 
 def test_serving_in_this_process() -> None:
-    import socket
-
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.send(b'{"ask": "echo", "given": {"a": 1}}\n')
-        ours.shutdown(socket.SHUT_WR)
-        serve(theirs.fileno(), REQUESTS, (1.0, 2.5))
-        reply = json.loads(ours.recv(200))
+    hearing, questions = os.pipe()
+    answers, answering = os.pipe()
+    os.write(questions, b'{"ask": "echo", "given": {"a": 1}}\n')
+    os.close(questions)
+    serve(hearing, answering, REQUESTS, (1.0, 2.5))
+    reply = json.loads(os.read(answers, 200))
+    for descriptor in (hearing, answers, answering):
+        os.close(descriptor)
     assert (reply["ok"], reply["warmed"]) == ({"a": 1}, [1.0, 2.5])
     assert 0 <= reply["cpu_s"] < 1
 
@@ -206,7 +205,7 @@ def test_serving_in_this_process() -> None:
 ], ids=["honest", "more-than-it-took", "nonsense", "silent"])
 def test_what_a_worker_says_of_its_time_is_taken_as_far_as_it_makes_sense(
         reply: Mapping[str, Value], waited_s: float, warmed: tuple[float, float] | None) -> None:
-    worker = Worker(LinuxSystem(), -1, -1)
+    worker = Worker(LinuxSystem(), -1, -1, -1)
     worker._account(reply, 2.0)
     assert (worker.system.waits.take(), worker.warmed) == (waited_s, warmed)
     assert worker.system.waits.take() == 0.0

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Descriptors that come with a message: nothing that their maker has prepared holds PID 1 up. Real sockets."""
+
+from __future__ import annotations
+
+import array
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.system import FakeSystem, bare_guest
+from nvrc.machine import control, foreign
+from nvrc.machine.journal import Journal, Line
+from nvrc.vocabulary import paths
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+LINGERS_S = 30
+AT_ONCE_S = 10
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> FakeSystem:
+    return bare_guest(str(tmp_path))
+
+
+def make_lingering() -> tuple[socket.socket, list[socket.socket]]:
+    """A connection whose last close waits for a peer that never reads, and what keeps that peer."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ours = socket.create_connection(listener.getsockname())
+    theirs, _ = listener.accept()
+    ours.setblocking(False)
+    try:
+        while True:
+            ours.send(b"x" * (1 << 16))
+    except BlockingIOError:
+        pass
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, LINGERS_S))
+    ours.setblocking(True)
+    return ours, [listener, theirs]
+
+
+@pytest.fixture
+def attacker() -> Iterator[Callable[[Callable[[tuple[int, ...]], None]], None]]:
+    """A process that sends lingering connections by `send`, has none of them any more, and stays."""
+    children: list[int] = []
+
+    def attack(send: Callable[[tuple[int, ...]], None]) -> None:
+        done, told = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                lingering, kept = make_lingering()
+                number = lingering.detach()
+                send((number,) * 3)
+                # Who closes first here waits for nothing: what was sent is open as well.
+                os.close(number)
+                os.write(told, b"x")
+                time.sleep(120)
+                assert kept
+            finally:
+                os._exit(0)
+        children.append(child)
+        os.close(told)
+        assert os.read(done, 1) == b"x"
+        os.close(done)
+
+    yield attack
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def send(sock: socket.socket, descriptors: tuple[int, ...], text: bytes = b"<30>hello") -> None:
+    sock.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))])
+
+
+def open_descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def reap() -> int:
+    """Children that have ended within a while: those that closed what came."""
+    until, found = time.monotonic() + AT_ONCE_S, 0
+    while time.monotonic() < until and not found:
+        pid, _status = os.waitpid(-1, os.WNOHANG)
+        found += bool(pid)
+        time.sleep(0.01)
+    return found
+
+
+def test_the_log_is_read_whatever_comes_with_a_line(system: FakeSystem, attacker: Callable[[Callable[[tuple[int, ...]], None]], None]) -> None:
+    descriptor = system.bind_log(paths.DEV_LOG)
+    journal, heard = Journal(system, descriptor), list[Line]()
+    journal.listen(heard.append)
+
+    def log(descriptors: tuple[int, ...]) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.connect(system.real_path(paths.DEV_LOG))
+            send(sock, descriptors)
+            sock.send(b"<30>after it")
+
+    attacker(log)
+    before, began = open_descriptors(), time.monotonic()
+    journal.drain()
+    assert [line.text for line in heard] == ["hello"], "others get their turn"
+    journal.drain()
+    assert time.monotonic() - began < AT_ONCE_S
+    assert [line.text for line in heard] == ["hello", "after it"]
+    assert open_descriptors() == before
+    assert reap() == 1
+    os.close(descriptor)
+
+
+def test_whoever_asks_for_the_status_sends_nothing_that_holds_up(system: FakeSystem, tmp_path: Path, attacker: Callable[[Callable[[tuple[int, ...]], None]], None]) -> None:
+    path = str(tmp_path / "control.sock")
+    listener = control.listen(path)
+
+    def ask(descriptors: tuple[int, ...]) -> None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect(path)
+        send(sock, descriptors)
+        sock.send(b"more")
+        send(sock, descriptors)
+        sock.detach()
+
+    attacker(ask)
+    before, began = open_descriptors(), time.monotonic()
+    control.serve(listener, lambda: b"{}", (os.getuid(),))
+    assert time.monotonic() - began < AT_ONCE_S
+    assert open_descriptors() == before
+    assert reap() == 1
+    os.close(listener)
+
+
+def test_a_client_without_any_costs_no_process(tmp_path: Path) -> None:
+    path = str(tmp_path / "control.sock")
+    listener = control.listen(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.connect(path)
+        sock.send(b"nothing that anybody reads")
+        control.serve(listener, lambda: b"{}", (os.getuid(),))
+        assert sock.recv(10) == b"{}"
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    os.close(listener)
+
+
+def test_all_that_one_message_may_carry_is_taken(system: FakeSystem) -> None:
+    """What there is no room for the kernel closes, in whoever reads."""
+    descriptor = system.bind_log(paths.DEV_LOG)
+    journal = Journal(system, descriptor)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, open("/dev/null", "rb") as file:
+        sock.connect(system.real_path(paths.DEV_LOG))
+        send(sock, (file.fileno(),) * foreign.MOST)
+        before = open_descriptors()
+        with pytest.raises(OSError, match=r"Invalid argument|Too many"):
+            send(sock, (file.fileno(),) * (foreign.MOST + 1))
+        journal.drain()
+        assert open_descriptors() == before
+    assert reap() == 1
+    os.close(descriptor)
