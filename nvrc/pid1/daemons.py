@@ -17,7 +17,7 @@ from nvrc.machine.system import System
 from nvrc.machine.wait import ChildEnded
 from nvrc.report.status import ServiceRecord, ServiceState
 from nvrc.services.lineage import Speaker, introduce
-from nvrc.services.table import RULES, Importance, Restart, Rule, Running, read_pid
+from nvrc.services.table import RULES, Importance, Restart, Rule, Running, find_daemon, read_pid
 from nvrc.vocabulary.errors import NvrcError, make_trouble
 from nvrc.vocabulary.signals import signal
 from nvrc.vocabulary.trouble import AFTER_THE_BOOT, Trouble, remark
@@ -104,7 +104,7 @@ class Daemons:
         if pid == one.pid or not end.is_success:
             self._ended(one, end)
         elif one.state is ServiceState.STARTING:
-            self._is_up(one, read_pid(self._system, one.running.service))
+            self._is_up(one, find_daemon(self._system, one.running.service))
         return True
 
     def _find(self, pid: int) -> Watched | None:
@@ -208,7 +208,7 @@ class Daemons:
 
     def _signal(self, one: Watched, number: signal.Signals) -> None:
         if one.pid is None and one.running.service.pid_file:
-            one.pid = read_pid(self._system, one.running.service)
+            one.pid = find_daemon(self._system, one.running.service)
         try:
             if one.pid is None:
                 raise ProcessLookupError

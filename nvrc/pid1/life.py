@@ -155,13 +155,13 @@ class Life:
     # What happens
 
     def child_ended(self, pid: int, status: int) -> None:
+        is_agent = pid == self.supervisor.agent_pid  # whatever a daemon has written into its PID file
         try:
-            if self._daemons is not None and self._daemons.child_ended(pid, status):
+            if not is_agent and self._daemons is not None and self._daemons.child_ended(pid, status):
                 return
         except Exception as err:
             self._say(f"supervision: {unforeseen(err)}")
         # Asked only of the agent: an orphan may be one of ten thousand.
-        is_agent = pid == self.supervisor.agent_pid
         had_sandbox = not is_agent or self._system.exists(paths.SANDBOX)
         complaint = self._last_complaint() if is_agent else ""
         self.supervisor.child_ended(pid, status, self._system.now(), had_sandbox=had_sandbox,

@@ -14,7 +14,7 @@ from nvrc.machine.system import Files, System
 from nvrc.machine.wait import ChildEnded, Events, OverdueError
 from nvrc.services.lineage import Speaker, introduce, speaks_for
 from nvrc.services.signatures import enrich, explain
-from nvrc.services.table import Running, Service, read_pid, start
+from nvrc.services.table import Running, Service, find_daemon, start
 from nvrc.vocabulary.errors import NvrcError
 
 KILLED = ("give the VM more memory: the kernel killed it, probably out of memory; reset the GPU that the daemon worked "
@@ -34,7 +34,7 @@ def launch(system: System, service: Service, limit_s: float, *, root: str, journ
             if not has_ready_path(system, service):
                 raise _overdue(service, overdue, said) from overdue
     hand_out(system, service.privileges, service.code)
-    daemon = read_pid(system, service) if service.pid_file else pid
+    daemon = find_daemon(system, service) if service.pid_file else pid
     return Running(service=service, program=program, started_pid=pid, pid=daemon, since_s=events.started_s)
 
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a line was said by a daemon itself: by its own pipe, or by a process that comes from the one started for it.
 
-The kernel tells the sender's pid and uid with each datagram on /dev/log. The right user alone is not enough: some
-daemons are root, and so are many containers. A daemon that went into the background by forking twice has PID 1 as its
-parent; then its PID file names it, or before there is one, its command line and a start that was not before the
-service's. Follows proc(5) and unix(7).
+The kernel tells the sender's pid, user and group with each datagram on /dev/log. The right user alone is not enough:
+some daemons are root, and so are many containers. Nor is the pid: with CAP_SYS_ADMIN a daemon may write any into its
+datagram. The group is each row's own, and no row may write another one. A daemon that went into the background by
+forking twice has PID 1 as its parent; then its PID file names it, or before there is one, its command line and a start
+that was not before the service's. Follows proc(5) and unix(7).
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ def speaks_for(system: Files, line: Line, speaker: Speaker) -> bool:
     """Asked when a line is used, because then the process that said it is there, and written down if it is ours."""
     if line.source:
         return line.source == speaker.service.name
-    owner = speaker.program.privileges.account.uid if speaker.program.privileges else 0
-    if line.uid != owner or line.pid <= 0:
+    row = speaker.program.privileges
+    if row is None or (line.uid, line.gid) != row.account or line.pid <= 0:
         return False
     if line.pid == speaker.started_pid and _is_started(system, speaker):
         return True

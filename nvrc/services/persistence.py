@@ -22,7 +22,7 @@ from nvrc.services.launch import ended_early
 from nvrc.services.ledger import CODE, Ledger, lines_about
 from nvrc.services.lineage import Speaker, introduce, speaks_for
 from nvrc.services.signatures import explain
-from nvrc.services.table import PERSISTENCED, Running, Service, read_pid, start
+from nvrc.services.table import PERSISTENCED, Running, Service, find_daemon, start
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError, make_trouble
 from nvrc.vocabulary.gpu import GpuRecord, GpuState, name_place
@@ -78,10 +78,10 @@ def _run_daemon(system: System, ledger: Ledger, *, patience_s: float, uvm: bool,
         _follow(events, system, ledger, said, listener.hear)
         listener.ask_again()
         _hear_the_rest(events, ledger, listener.hear)
-    daemon = read_pid(system, PERSISTENCED)
+    daemon = find_daemon(system, PERSISTENCED)
     if daemon is None:
         raise NvrcError("E_PERSISTENCED_START",
-                        f"nvidia-persistenced left no pid in its folder, {paths.PERSISTENCED_HOME}")
+                        f"nvidia-persistenced left no pid of its own in its folder, {paths.PERSISTENCED_HOME}")
     hand_out(system, PERSISTENCED.privileges, PERSISTENCED.code)
     return Running(service=PERSISTENCED, program=program, started_pid=pid, pid=daemon, since_s=events.started_s), said
 

@@ -170,8 +170,27 @@ def start(system: System, service: Service, root: str, ended: Ended,
                         path=program.path) from err
 
 
+def find_daemon(system: Files, service: Service) -> int | None:
+    """The pid in the daemon's PID file, where that is a process of its row. The daemon may write any, and by it PID 1
+    knows what to stop, and whose end is the daemon's.
+    """
+    pid = read_pid(system, service)
+    return pid if pid is not None and _group(system, pid) == service.privileges.account.gid else None
+
+
+def _group(system: Files, pid: int) -> int | None:
+    """The one that a process has in every respect. Each row has one of its own, whatever its user is."""
+    try:
+        lines = system.read(f"/proc/{pid}/status", 4096).splitlines()
+        (groups,) = {tuple(line.split()[1:]) for line in lines if line.startswith(b"Gid:")}
+        (group,) = set(groups)
+        return int(group)
+    except (OSError, ValueError):
+        return None
+
+
 def read_pid(system: Files, service: Service) -> int | None:
-    """The pid in the daemon's PID file; None while there is none that makes sense."""
+    """What the daemon's PID file says; None while there is none that makes sense."""
     try:
         text = system.read_plain(service.pid_file, 64).decode("ascii", "replace").strip()
     except OSError:

@@ -36,7 +36,7 @@ NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-c
               "--mount-proc")
 
 
-PROCESS = re.compile(r"/proc/[0-9]+/(stat|cmdline)")
+PROCESS = re.compile(r"/proc/[0-9]+/(stat|status|cmdline)")
 
 
 class NamespaceSystem(LinuxSystem):

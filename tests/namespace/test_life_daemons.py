@@ -85,6 +85,17 @@ def test_gpus_attach_and_daemons_stop_after_the_agent(run: Run, root: FakeSystem
     assert [gpu["state"] for gpu in json.loads(root.read("/run/nvrc/boot.json"))["gpus"]] == ["attached", "attached"]
 
 
+def test_a_daemon_that_names_the_agent_as_itself_keeps_no_vm_alive(run: Run, root: FakeSystem) -> None:
+    """It may write any pid into its file, and PID 1 reads that when a process has ended that it does not know."""
+    guest = run("end-on-term hold", "nvrc.dcgm=on", "nameless-engine")
+    agent = guest.read_until("nvrc: READY in ").rpartition("agent=")[2]
+    root.put("/run/nv-hostengine/nv-hostengine.pid", agent)
+    guest.signal(signal.SIGTERM)
+    guest.finish()
+    assert guest.found("END code=OK")
+    assert services(root)["agent"] == "stopped"
+
+
 def test_success_with_a_failed_gpu_ends_the_boot(run: Run) -> None:
     guest = run("hold", daemons=f"fails={BDFS[1]}")
     guest.finish()

@@ -127,6 +127,7 @@ def test_persistenced_comes_back_once_elsewhere(watch: MakeWatch) -> None:
     assert subject.started == ["/bin/nvidia-persistenced"]
     assert subject.states[2] == "starting"
     subject.system.put(pid_file, "90\n")
+    subject.system.put_group(90, PERSISTENCED.privileges.account.gid)
     assert subject.ends(4711, 0), "the process that was started ends when the daemon is up"
     record = subject.daemons.records[2]
     assert (record.state.value, record.pid, record.restarts, record.since_s) == ("running", 90, 1, 111.0)
@@ -286,8 +287,19 @@ def test_one_that_is_gone_or_was_never_found_needs_no_stop(watch: MakeWatch) -> 
 def test_one_that_is_found_in_its_file_at_last_is_stopped(watch: MakeWatch) -> None:
     subject = watch(running(HOST_ENGINE, None, 55))
     subject.system.put("/run/nv-hostengine/nv-hostengine.pid", "70\n")
+    subject.system.put_group(70, HOST_ENGINE.privileges.account.gid)
     subject.daemons.stop()
     assert subject.signals == [f"signal 70 {int(signal.SIGTERM)}"]
+
+
+def test_a_process_of_others_that_stands_in_a_pid_file_is_not_stopped(watch: MakeWatch) -> None:
+    """The daemon writes it: the agent, another daemon, a container."""
+    subject = watch(running(HOST_ENGINE, None, 55))
+    subject.system.put("/run/nv-hostengine/nv-hostengine.pid", "70\n")
+    subject.system.put_group(70, 0)
+    subject.daemons.stop()
+    subject.daemons.kill()
+    assert (subject.signals, subject.states) == ([], ["stopped"])
 
 
 def test_tries_are_forgiven_once_a_helper_has_run_for_long(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from nvrc.nvml.judge import Confidential
 from nvrc.nvml.judge import Mode as CcState
 from nvrc.nvml.readiness import Outcome, Ready
 from nvrc.pid1.life import MOST_NEWS, MOST_OF_A_CODE, Life, is_confidential, remember
-from nvrc.services.table import EXPORTER, FABRIC_MANAGER, PERSISTENCED, Running, describe
+from nvrc.services.table import EXPORTER, FABRIC_MANAGER, HOST_ENGINE, PERSISTENCED, Running, describe
+from nvrc.vocabulary import paths
 from nvrc.vocabulary.ending import Orderly
 from nvrc.vocabulary.errors import make_trouble
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
@@ -166,7 +167,7 @@ def test_a_daemon_that_came_back_has_to_attach_again(world: World, said: tuple[s
     life.child_ended(54, exited(0))
     world.pass_time(1)
     for text in said:
-        world.stage.journal._hear(PERSISTENCED_ACCOUNT.uid, 6, PERSISTENCED_SAYS + text, 4711)
+        world.stage.journal._hear(PERSISTENCED_ACCOUNT.uid, 6, PERSISTENCED_SAYS + text, 4711, gid=PERSISTENCED_ACCOUNT.gid)
     life.child_ended(4711, exited(0))
     world.pass_time(1)
     assert (life.gpus[0].state, life.gpus[0].code) == (state, code)
@@ -181,8 +182,8 @@ def test_what_others_say_of_a_gpu_meanwhile_counts_for_nothing(world: World) -> 
     life = world.life(facts)
     life.child_ended(54, exited(0))
     world.pass_time(1)
-    world.stage.journal._hear(1000, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.", 4711)
-    world.stage.journal._hear(PERSISTENCED_ACCOUNT.uid, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.", 666)
+    world.stage.journal._hear(1000, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.", 4711, gid=PERSISTENCED_ACCOUNT.gid)
+    world.stage.journal._hear(PERSISTENCED_ACCOUNT.uid, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.", 666, gid=PERSISTENCED_ACCOUNT.gid)
     world.stage.journal._hear(0, 6, f"{PERSISTENCED_SAYS}persistence mode enabled.", source="nv-fabricmanager")
     life.child_ended(4711, exited(0))
     world.pass_time(1)
@@ -224,6 +225,16 @@ def test_outside_a_namespace_of_its_own_every_agent_hears(world: World) -> None:
     world.system.put(f"/proc/{AGENT}/status", "SigBlk:\t0\nSigIgn:\t0\nSigCgt:\t0\n")
     world.life(world.gpu_facts("nvrc.agent.pidns=off")).stop_requested(signal.SIGINT)
     assert world.signals == [f"{AGENT} {TERM}"]
+
+
+def test_the_agents_end_is_no_daemons_whatever_its_pid_file_says(world: World) -> None:
+    """A host engine that names the agent as itself, and whose VM would never end."""
+    engine = Running(service=HOST_ENGINE, program=describe(HOST_ENGINE, ""), started_pid=55, pid=None, since_s=100.0)
+    life = world.life(world.gpu_facts("", engine))
+    world.system.put(paths.HOSTENGINE_PID, f"{AGENT}\n")
+    life.child_ended(AGENT, int(signal.SIGINT))
+    assert life.ending is not None
+    assert [record.state.value for record in life.services] == ["running"]
 
 
 def test_an_agent_that_is_gone_already_needs_no_signal(world: World) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from fakes.daemons import FIRST_PID, Stage, exited
 from nvrc.engine.facts import FailedWithFacts
+from nvrc.machine.privileges import HOST_ENGINE
 from nvrc.steps import dcgm as step
 from nvrc.vocabulary.errors import NvrcError
 
@@ -38,11 +39,13 @@ def test_both_start_one_after_the_other(stage: Stage) -> None:
     assert step.deadline_s(facts) == 250
 
 
-def test_the_host_engines_pid_is_in_its_file(stage: Stage) -> None:
+@pytest.mark.parametrize(("gid", "pid"), [(HOST_ENGINE.account.gid, 88), (0, None)], ids=["its own", "the agent's"])
+def test_the_host_engines_pid_is_in_its_file(stage: Stage, gid: int, pid: int | None) -> None:
     stage.system.put("/run/nv-hostengine/nv-hostengine.pid", "88\n")
+    stage.system.put_group(88, gid)
     stage.ends(2)
     stage.says(4, READY)
-    assert step.run(stage.system, stage.facts()).services[0].pid == 88
+    assert step.run(stage.system, stage.facts()).services[0].pid == pid
 
 
 @pytest.mark.parametrize(("lacking", "what"), [

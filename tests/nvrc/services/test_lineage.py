@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from fakes.system import FakeSystem, bare_guest
 from nvrc.machine.journal import Journal, Line
 from nvrc.machine.linux_system import LinuxSystem
 from nvrc.machine.privileges import PERSISTENCED_ACCOUNT
+from nvrc.machine.rights import Account
 from nvrc.services.lineage import Speaker, introduce, speaks_for
 from nvrc.services.table import FABRIC_MANAGER, PERSISTENCED, describe
 from nvrc.steps import persistenced
@@ -38,8 +41,8 @@ def process(system: FakeSystem, pid: int, parent: int, *, started_s: float = 100
     system.put(f"/proc/{pid}/cmdline", f"{command}\0--verbose\0")
 
 
-def said(uid: int = PERSISTENCED_ACCOUNT.uid, pid: int = 0, source: str = "") -> Line:
-    return Line(1, uid, "nvidia-persistenced: device 0000:40:00.0 - persistence mode enabled.", pid, source)
+def said(uid: int = PERSISTENCED_ACCOUNT.uid, pid: int = 0, source: str = "", gid: int = PERSISTENCED_ACCOUNT.gid) -> Line:
+    return Line(1, uid, "nvidia-persistenced: device 0000:40:00.0 - persistence mode enabled.", pid, source, gid)
 
 
 @pytest.mark.parametrize(("line", "is_own"), [
@@ -57,6 +60,8 @@ def said(uid: int = PERSISTENCED_ACCOUNT.uid, pid: int = 0, source: str = "") ->
     pytest.param(said(pid=0), False, id="no process"),
     pytest.param(said(uid=1000, pid=STARTED), False, id="another user"),
     pytest.param(said(uid=0, pid=STARTED), False, id="root"),
+    pytest.param(said(pid=STARTED, gid=0), False, id="its pid, forged"),
+    pytest.param(said(pid=50, gid=FABRIC_MANAGER.privileges.account.gid), False, id="its command line, of another daemon"),
     pytest.param(said(source="nv-fabricmanager", pid=STARTED), False, id="another daemon's pipe"),
     pytest.param(said(pid=70), False, id="a circle"),
     pytest.param(said(pid=71), False, id="no numbers"),
@@ -141,8 +146,37 @@ def test_a_real_socket_tells_the_senders_process(system: FakeSystem) -> None:
     journal.drain()
     os.close(descriptor)
     assert [(line.text, line.uid, line.pid) for line in heard] == [("one", os.getuid(), os.getpid()), ("two", os.getuid(), child)]
-    own = introduce(LinuxSystem(), FABRIC_MANAGER, describe(FABRIC_MANAGER, ""), os.getppid(), since_s=0.0)
-    assert os.getuid() != 0 or speaks_for(LinuxSystem(), heard[0], own)
+    program = describe(FABRIC_MANAGER, "")
+    assert program.privileges is not None
+    here = replace(program, privileges=replace(program.privileges, account=Account(os.getuid(), os.getgid())))
+    assert speaks_for(LinuxSystem(), heard[0], introduce(LinuxSystem(), FABRIC_MANAGER, here, os.getppid(), since_s=0.0))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a pid is forged with CAP_SYS_ADMIN")
+def test_a_pid_can_be_forged_and_the_group_tells(system: FakeSystem) -> None:
+    """What the fabric manager and the worker could do as root in name: speak with the pid of another daemon of root's."""
+    descriptor = system.bind_log(paths.DEV_LOG)
+    heard: list[Line] = []
+    journal = Journal(system, descriptor)
+    journal.listen(heard.append)
+    victim, forger = Account(0, 64998), Account(0, 64999)
+    if not (child := os.fork()):
+        os.setresgid(*[forger.gid] * 3)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.connect(system.real_path(paths.DEV_LOG))
+            claim = struct.pack("3i", os.getppid(), 0, forger.gid)
+            sock.sendmsg([b"<30>x: FM starting NvLink Inband"], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, claim)])
+        os._exit(0)
+    os.waitpid(child, 0)
+    journal.drain()
+    os.close(descriptor)
+    (line,) = heard
+    assert (line.uid, line.pid) == (0, os.getpid()), "the kernel let it"
+    program = describe(FABRIC_MANAGER, "")
+    assert program.privileges is not None
+    for account, is_own in ((victim, False), (forger, True)):
+        row = replace(program, privileges=replace(program.privileges, account=account))
+        assert speaks_for(LinuxSystem(), line, introduce(LinuxSystem(), FABRIC_MANAGER, row, os.getpid(), 0.0)) is is_own
 
 
 def test_attached_is_what_the_daemon_says_and_no_other_root(tmp_path: Path) -> None:

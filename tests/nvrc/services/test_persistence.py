@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fakes.daemons import Stage, exited, gpu
 from fakes.trouble import told
 from nvrc.machine.journal import Line
+from nvrc.machine.privileges import PERSISTENCED_ACCOUNT
 from nvrc.services.ledger import Ledger, lines_about, read_device_line
 from nvrc.steps import persistenced as step
 from nvrc.vocabulary.errors import NvrcError
@@ -29,6 +30,7 @@ def stage(tmp_path: Path) -> Stage:
     stage = Stage(str(tmp_path))
     stage.program(PROGRAM)
     stage.system.put(PID_FILE, "5120\n")
+    stage.system.put_group(5120, PERSISTENCED_ACCOUNT.gid)
     return stage
 
 
@@ -231,10 +233,12 @@ def test_a_crash_of_the_daemon_is_a_failed_start(stage: Stage) -> None:
     assert caught.value.code == "E_PERSISTENCED_START"
 
 
-def test_a_daemon_that_left_no_pid_cannot_be_looked_after(stage: Stage) -> None:
-    stage.system.put(PID_FILE, "")
+@pytest.mark.parametrize("text", ["", "5121\n"], ids=["no pid", "that of another row"])
+def test_a_daemon_that_left_no_pid_cannot_be_looked_after(stage: Stage, text: str) -> None:
+    stage.system.put_group(5121, 0)
+    stage.system.put(PID_FILE, text)
     stage.ends(all_attach(stage, 1))
-    with pytest.raises(NvrcError, match=r"nvidia-persistenced left no pid in its folder, /run/nvidia-persistenced"):
+    with pytest.raises(NvrcError, match=r"nvidia-persistenced left no pid of its own in its folder, /run/nvidia-persistenced"):
         step.run(stage.system, stage.facts())
 
 
