@@ -56,13 +56,13 @@ PERSISTENCED = Privileges(
         "others out")
 HOST_ENGINE = Privileges(
     name="nv-hostengine", account=Account(_FIRST + 5, _FIRST + 5), calls=Calls.DAEMON, capabilities=("CAP_SYS_ADMIN",),
-    data_mib=4096, processes=256, open_files=4096, view=View(
+    data_mib=4096, open_files=4096, view=View(
         own=(Folder(paths.HOSTENGINE_HOME),), shown=(paths.EXTENSIONS, paths.PERSISTENCED_HOME), devices=("nvidia",),
         scratch=("/tmp", "/var/log")),  # noqa: S108
     why="the driver gives profiling counters to an administrator only")
 EXPORTER = Privileges(
     name="dcgm-exporter", account=Account(_FIRST + 6, _FIRST + 6), calls=Calls.DAEMON, capabilities=("CAP_SYS_ADMIN",),
-    data_mib=4096, processes=256, open_files=4096, view=View(
+    data_mib=4096, open_files=4096, view=View(
         own=(Folder(paths.EXPORTER_HOME),), shown=(paths.EXTENSIONS, paths.PERSISTENCED_HOME), devices=("nvidia",),
         scratch=("/tmp", "/var/log")),  # noqa: S108
     why="carries the library of the host engine, with the same counters")

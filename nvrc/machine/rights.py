@@ -64,7 +64,8 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Privileges:
-    """One program's row. `data_mib` bounds its memory (RLIMIT_DATA), `processes` those of its user (RLIMIT_NPROC).
+    """One program's row. `data_mib` bounds its memory (RLIMIT_DATA), `processes` those of its user (RLIMIT_NPROC), from
+    which the kernel spares root and whoever has CAP_SYS_ADMIN.
 
     Nothing can be gained back: no_new_privs is set for all, core dumps are off. Without a `view` it sees the machine
     as PID 1 does. `small_pages`: the kernel gives it no pages of 2 MiB, of which a small program uses a part.

@@ -27,6 +27,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "intruder.h"
+
 enum { LIST_MOUNTS = 458, POISON = 100, DEVICE_EVENTS = 15 };
 
 static FILE *out;
@@ -84,6 +86,8 @@ static void reach_memory(const char *whose, int pid)
 	tell(name, kill(pid, 0) == 0);
 	snprintf(name, sizeof(name), "%s-limits", whose);
 	tell(name, prlimit(pid, RLIMIT_CPU, NULL, &limit) == 0);
+	snprintf(name, sizeof(name), "%s-group-signal", whose);
+	tell(name, pid != 1 && kill(-pid, 0) == 0); /* minus one is everybody */
 }
 
 /* As it is scheduled already. */
@@ -243,6 +247,7 @@ void attack(int fd, int daemon, int container)
 	if (!out)
 		return;
 	setvbuf(out, NULL, _IOLBF, 0);
+	tell_inherited(out, fd);
 	reach_memory("init", 1);
 	reach_memory("daemon", daemon);
 	reach_memory("container", container);
@@ -253,6 +258,7 @@ void attack(int fd, int daemon, int container)
 	mislead();
 	change_nodes();
 	tell("see-others", shows_others());
+	intrude(out);
 	tell_status();
 	fprintf(out, "end\n");
 	fclose(out);
@@ -261,6 +267,8 @@ void attack(int fd, int daemon, int container)
 #ifndef LIBRARY
 int main(int argc, char **argv)
 {
+	tell_environment(stdout);
+	fflush(stdout);
 	attack(1, argc > 1 ? atoi(argv[1]) : 1, argc > 2 ? atoi(argv[2]) : 1);
 	return 0;
 }
