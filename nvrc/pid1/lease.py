@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nvrc.machine.loop import Loop
     from nvrc.nvml.worker import Worker
 
-FATAL = "ConfCompute: Fatal error hit!"
+DRIVER, FATAL = "NVRM: ", "ConfCompute: Fatal error hit!"
 FABRIC = (FABRIC_MANAGER.name, SUBNET_MANAGER.name)
 REPLY_LIMIT = 1 << 16
 
@@ -42,8 +42,9 @@ class Lease:
         self.is_held, self.is_revoked, self._is_ending = accepts, False, False
 
     def hear(self, line: Line) -> None:
-        """The driver's own end of it. A container's words are not the kernel's."""
-        if line.uid == KERNEL and FATAL in line.text and not self.is_revoked:
+        """The driver's own end of it, in a line of its own: other parts of the kernel quote a container's words."""
+        is_its_own = line.text.startswith(DRIVER) and line.text.endswith(FATAL)
+        if line.uid == KERNEL and is_its_own and not self.is_revoked:
             self._end(f"the driver revoked the ready state of the GPUs: {FATAL}")
 
     def note(self, trouble: Trouble) -> None:

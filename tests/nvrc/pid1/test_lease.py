@@ -71,9 +71,12 @@ def test_gpus_that_took_no_work_have_nothing_to_lose() -> None:
 
 
 @pytest.mark.parametrize(("uid", "text", "is_heard"), [
-    (KERNEL, f"NVRM: {FATAL}", True), (0, f"NVRM: {FATAL}", False), (KERNEL, "NVRM: ConfCompute: all is well", False),
-], ids=["the driver", "a program", "another line"])
-def test_the_drivers_own_end_is_heard_once_and_from_the_kernel_alone(uid: int, text: str, is_heard: bool) -> None:
+    (KERNEL, f"NVRM: {FATAL}", True), (KERNEL, f"NVRM: confComputeSetErrorState_KERNEL: {FATAL}", True), (0, f"NVRM: {FATAL}", False),
+    (KERNEL, "NVRM: ConfCompute: all is well", False),
+    (KERNEL, f"process '/{FATAL}' started with executable stack", False), (KERNEL, f"overlayfs: unrecognized mount option \"{FATAL}", False),
+    (KERNEL, f"NVRM: x: page allocation failure: order:0, cpuset={FATAL},mems_allowed=0", False),
+], ids=["the driver", "with its function", "a program", "another line", "a container's path", "its option", "its name"])
+def test_the_drivers_own_end_is_heard_once_and_from_the_drivers_line_alone(uid: int, text: str, is_heard: bool) -> None:
     world = World(RevokeRule.NEVER, refuse)
     for _ in range(3):
         world.lease.hear(make_line(uid, text))
