@@ -7,15 +7,18 @@ one for base and extension together; the base image's is taken, else the extensi
 
 from __future__ import annotations
 
-from nvrc.machine.linux import MS_BIND
-from nvrc.machine.privileges import LDCONFIG
+from nvrc.machine.linux import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID
+from nvrc.machine.privileges import LDCONFIG, prepare
 from nvrc.machine.program import Program
 from nvrc.machine.system import Files, System
 from nvrc.machine.wait import ChildEnded, Events, OverdueError
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 
-CONFIGURATION, CACHE = "/run/ld.so.conf", "/run/ld.so.cache"
+CONFIGURATION, MADE = f"{paths.LDCONFIG_HOME}/ld.so.conf", f"{paths.LDCONFIG_HOME}/ld.so.cache"
+CACHE, CACHE_BYTES = "/run/ld.so.cache", 4 << 20
+# What is left of ldconfig. Nothing in there is a library for anybody, whatever its cache says.
+STRICT = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
 def join(system: System, root: str, patience_s: float) -> None:
@@ -30,16 +33,26 @@ def _write_cache(system: System, root: str, patience_s: float) -> None:
     found = [path for path in (paths.LDCONFIG, f"{root}{paths.LDCONFIG}") if system.exists(path, executable=True)]
     if not found:
         raise NvrcError("E_EXTENSION_LIBS", f"{paths.LDCONFIG} is neither in the image nor in the GPU extension")
-    program = Program(path=found[0], args=("-X", "-f", CONFIGURATION, "-C", CACHE), log_as="ldconfig",
+    program = Program(path=found[0], args=("-X", "-f", CONFIGURATION, "-C", MADE), log_as="ldconfig",
                       privileges=LDCONFIG)
     lines = ["include /etc/ld.so.conf.d/*.conf", *_library_folders(system, root)]
     try:
+        system.make_dir(paths.LDCONFIG_HOME, 0o700)
+        system.mount("tmpfs", paths.LDCONFIG_HOME, "tmpfs", STRICT, "mode=700,size=16m")
+        prepare(system, LDCONFIG, "E_EXTENSION_LIBS")
         system.publish(CONFIGURATION, ("\n".join(lines) + "\n").encode())
         _run(system, program, patience_s)
+        system.publish(CACHE, _take(system, found[0]))
     except OSError as err:
         raise NvrcError("E_EXTENSION_LIBS", f"cannot renew the loader cache with {found[0]}: {err.strerror}") from err
-    if not system.exists(CACHE):
-        raise NvrcError("E_EXTENSION_LIBS", f"{found[0]} made no {CACHE}")
+
+
+def _take(system: Files, ldconfig: str) -> bytes:
+    """The cache itself, and not what may be in its place."""
+    try:
+        return system.read_plain(MADE, CACHE_BYTES)
+    except OSError as err:
+        raise NvrcError("E_EXTENSION_LIBS", f"{ldconfig} made no {MADE}: {err.strerror}") from err
 
 
 def _library_folders(system: Files, root: str) -> list[str]:

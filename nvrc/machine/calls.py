@@ -89,7 +89,7 @@ def make_filter(machine: str, calls: Calls, own_pid: int) -> bytes:
               _unless_any(judged["fcntl"], 1, (*_OWNER_COMMANDS, _LEASE)), _unless_any(judged["ioctl"], 1, _REQUESTS),
               _unless_any(judged["madvise"], 2, _POISON), _sockets(judged["socket"]),
               *_signals(judged, own_pid, is_alone=calls is not Calls.DAEMON),
-              *_processes(judged, is_worker=calls is Calls.WORKER)]
+              *_processes(judged, calls)]
     code = [_LOAD, 0, 0, _ARCHITECTURE_AT, _EQUAL, 1, 0, ARCHITECTURES[machine], _RETURN, 0, 0, _KILL,
             _LOAD, 0, 0, _NUMBER_AT, _AT_LEAST, 0, 1, _X32_BIT, _RETURN, 0, 0, _KILL]
     for block in blocks:
@@ -158,10 +158,10 @@ def _signals(judged: dict[str, int], own_pid: int, *, is_alone: bool) -> list[li
             *(_when(judged[name], _REFUSE) for name in others)]
 
 
-def _processes(judged: dict[str, int], *, is_worker: bool) -> list[list[int]]:
+def _processes(judged: dict[str, int], calls: Calls) -> list[list[int]]:
     """Threads always; processes but in no namespaces of their own, or none at all."""
-    threads_only = [_ANY_BIT, 1, 0, _THREAD, _RETURN, 0, 0, _REFUSE] if is_worker else []
+    refused = {Calls.WORKER: ("fork", "vfork", "execve", "execveat"), Calls.SINGLE: ("fork", "vfork")}.get(calls, ())
+    threads_only = [_ANY_BIT, 1, 0, _THREAD, _RETURN, 0, 0, _REFUSE] if refused else []
     flags = [_ANY_BIT, 0, 1, _NEW_NAMESPACES, _RETURN, 0, 0, _REFUSE, *threads_only, _RETURN, 0, 0, _ALLOW]
-    refused = ("fork", "vfork", "execve", "execveat") if is_worker else ()
     return [_with_argument(judged["clone"], 0, flags),
             *(_when(judged[name], _REFUSE) for name in refused if name in judged)]

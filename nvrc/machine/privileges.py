@@ -32,8 +32,9 @@ WORKER = Privileges(
     why="NVIDIA's library sets clocks, MIG and the ready state, for which the driver requires an administrator; it "
         "describes the CDI document, which PID 1 judges and writes")
 LDCONFIG = Privileges(
-    name="ldconfig", account=Account(0, _FIRST + 2), calls=Calls.ALONE, data_mib=512, view=View(own=(Folder("/run"),)),
-    why="reads the libraries of image and extension, writes /run/ld.so.cache, before anything else is in /run")
+    name="ldconfig", account=Account(0, _FIRST + 2), calls=Calls.SINGLE, data_mib=512, view=View(
+        own=(Folder(paths.LDCONFIG_HOME, 0o700),), shown=(paths.EXTENSIONS,)),
+    why="reads the libraries of image and extension, and makes the loader's cache of them, which PID 1 takes")
 SUBNET_MANAGER = Privileges(
     name="nvlsm", account=Account(0, _FIRST + 3), calls=Calls.ALONE, capabilities=("CAP_IPC_LOCK",), data_mib=4096,
     open_files=4096, view=View(

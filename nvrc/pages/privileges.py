@@ -30,6 +30,9 @@ the program's own. The network is shared: the daemons talk to each other there, 
 of containers among them, find a folder of root's, into which PID 1 puts a second name of the socket. So what the
 program puts in the place of its socket, a link for instance, is followed by no other.
 
+**ldconfig** makes its cache in a file system of its own, from which nothing can be executed, and leaves no process. PID
+1 takes the cache if it is a plain file, and gives others its own copy.
+
 The ldconfig of a container hook is not started by PID 1 and has narrower rules: [guest-cdi.md](guest-cdi.md).
 
 **System calls.** A deny list, since NVIDIA's programs are closed. It answers EPERM.
@@ -45,6 +48,7 @@ system, `madvise` that takes memory away as broken, sockets of the families VSOC
 events of devices, `kill` of PID 1 and of everybody.
 
 *{Calls.ALONE.value}*: signals to itself only.
+*{Calls.SINGLE.value}*: the same, and threads only.
 *{Calls.WORKER.value}*: threads only, and signals to itself."""
 
 

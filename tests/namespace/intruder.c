@@ -87,6 +87,18 @@ void tell_environment(FILE *answers)
 	tell("environment", environ && *environ && (strncmp(*environ, "PATH=", 5) || environ[1]));
 }
 
+/* Who starts none leaves none behind. */
+static void start_process(void)
+{
+	pid_t child = fork();
+
+	if (child == 0)
+		_exit(0);
+	tell("new-process", child > 0);
+	if (child > 0)
+		waitpid(child, NULL, 0);
+}
+
 static void gain_rights(void)
 {
 	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
@@ -264,6 +276,7 @@ static void bomb(void)
 void intrude(FILE *answers)
 {
 	out = answers;
+	start_process();
 	gain_rights();
 	reach_init();
 	reach_network();

@@ -17,12 +17,11 @@ from nvrc.machine.privileges import (
     FABRIC_MANAGER,
     HOST_ENGINE,
     LAST_WORDS,
-    LDCONFIG,
     PERSISTENCED,
     PRIVILEGES,
     WORKER,
 )
-from nvrc.machine.rights import Privileges
+from nvrc.machine.rights import Calls, Privileges
 from nvrc.vocabulary import paths
 
 pytestmark = [
@@ -33,8 +32,6 @@ HERE = Path(__file__).parent
 FOLDERS = ("bin", "dev", "etc", "proc", "run", "sys", "tmp", "usr/bin", "var/log", "var/cache")
 # What a row may do although others may not, with the reason.
 ALLOWED = {
-    # It is started before anything else is in /run, and writes there.
-    LDCONFIG.name: {"containers", "report", "document", "follow"},
     # That is what it is for, and no foreign code runs in it.
     DOCUMENTS.name: {"document"},
     # Our own code, which must find the agent's root; it never runs foreign code.
@@ -42,7 +39,7 @@ ALLOWED = {
                       "init-root", "daemon-root", "container-root", "container-memory", "container-maps", "init-maps",
                       "daemon-maps", "preload", "agent-program", "core-pattern", "sysrq", "cgroup", "init-memory",
                       "daemon-memory", "init-signal", "daemon-signal", "container-signal", "signal-by-owner", "sysfs", "kcore",
-                      "init-limits", "daemon-limits", "container-limits", "memory-types", "page-flags", "etc", "new-cgroup",
+                      "new-process", "init-limits", "daemon-limits", "container-limits", "memory-types", "page-flags", "etc", "new-cgroup",
                       "daemon-group-signal", "container-group-signal", "init-pidfd-signal", "init-thread-signal",
                       *(f"init-{name}" for name in ("environ", "auxv", "fd", "fdinfo/0", "exe", "cwd", "pagemap", "pages", "syscall", "stack",
                                                     "ns/mnt", "io", "smaps", "timers", "map_files", "patch_state", "robust-list"))},
@@ -57,6 +54,7 @@ def promised(row: Privileges) -> set[str]:
     if view is None:
         return set()
     others = {"see-others", "init-status", "daemon-status", "container-status"} if view.all_processes else set()
+    others |= {"new-process"} if row.calls in (Calls.DAEMON, Calls.ALONE) else set()
     return others | ({"report"} if paths.REPORT in view.shown else set())
 
 

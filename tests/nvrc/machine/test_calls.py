@@ -61,6 +61,7 @@ def judge(machine: str, calls: Calls, name: str, *arguments: int) -> int:
     *((calls, "clone", (0x00010F00,), ALLOW) for calls in Calls),        # a thread
     *((calls, "clone", (0x10000000 | 0x00010F00,), EPERM) for calls in Calls),   # with a user namespace
     (Calls.DAEMON, "clone", (17,), ALLOW), (Calls.ALONE, "clone", (17,), ALLOW), (Calls.WORKER, "clone", (17,), EPERM),
+    (Calls.SINGLE, "clone", (17,), EPERM), (Calls.SINGLE, "execve", (), ALLOW), (Calls.SINGLE, "tkill", (OWN_PID,), EPERM),
     (Calls.DAEMON, "execve", (), ALLOW), (Calls.WORKER, "execve", (), EPERM),
     *((calls, "socket", (family,), EPERM) for calls in Calls for family in (38, 40)),
     *((calls, "socket", (family,), ALLOW) for calls in Calls for family in (1, 2, 10)),

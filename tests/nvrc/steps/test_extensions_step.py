@@ -18,6 +18,7 @@ from nvrc.vocabulary.errors import NvrcError
 
 HASHES = {"gpu": "ab" * 32, "coco": "cd" * 32}
 ROOT = "/run/kata-extensions/gpu"
+MADE = "/run/nvrc-ldconfig/ld.so.cache"
 LIBRARIES = f"{ROOT}/usr/lib/x86_64-linux-gnu/libcuda.so.1"
 
 
@@ -42,7 +43,7 @@ def ldconfig(guest: ExtensionGuest, status: int = 0, writes: bool = True) -> Non
     """Have the next program end soon."""
     def end() -> None:
         if writes:
-            guest.put("/run/ld.so.cache", "cache")
+            guest.put(MADE, "cache")
         guest.ended.append((guest.next_pid, status))
         guest.reap()
 
@@ -76,11 +77,13 @@ def test_the_gpu_extension_brings_firmware_and_libraries(guest: ExtensionGuest) 
     assert (found.extensions, found.gpu_root) == (("gpu", "coco"), ROOT)
     assert extensions.tell(found) == "gpu coco"
     assert mounts(guest)[2:] == [f"mount {ROOT}/lib/firmware/nvidia /lib/firmware/nvidia  0x1000",
+                                 "mount tmpfs /run/nvrc-ldconfig tmpfs 0xe mode=700,size=16m",
                                  "mount /run/ld.so.cache /etc/ld.so.cache  0x1000"]
-    assert guest.text("/run/ld.so.conf") == f"include /etc/ld.so.conf.d/*.conf\n{ROOT}/usr/lib/x86_64-linux-gnu\n"
+    assert guest.text("/run/ld.so.cache") == "cache"
+    assert guest.text("/run/nvrc-ldconfig/ld.so.conf") == f"include /etc/ld.so.conf.d/*.conf\n{ROOT}/usr/lib/x86_64-linux-gnu\n"
     program = guest.programs[0]
     assert (program.path, program.args, program.log_as) == (
-        "/sbin/ldconfig", ("-X", "-f", "/run/ld.so.conf", "-C", "/run/ld.so.cache"), "ldconfig")
+        "/sbin/ldconfig", ("-X", "-f", "/run/nvrc-ldconfig/ld.so.conf", "-C", MADE), "ldconfig")
 
 
 def test_an_image_without_ldconfig_uses_that_of_the_extension_and_firmware_may_be_absent(guest: ExtensionGuest,
@@ -94,7 +97,7 @@ def test_an_image_without_ldconfig_uses_that_of_the_extension_and_firmware_may_b
     ldconfig(guest)
     extensions.run(guest, facts("gpu"))
     assert guest.programs[0].path == f"{ROOT}/sbin/ldconfig"
-    assert len(mounts(guest)) == 2
+    assert len(mounts(guest)) == 3
 
 
 def test_late_disks_and_partitions_are_waited_for_on_events(guest: ExtensionGuest) -> None:
@@ -227,9 +230,9 @@ def test_what_the_gpu_extension_needs_and_lacks_is_told(guest: ExtensionGuest, f
 
 
 @pytest.mark.parametrize(("status", "writes", "what"), [
-    (256, True, "'/sbin/ldconfig -X -f /run/ld.so.conf -C /run/ld.so.cache' exited with status 1"),
+    (256, True, f"'/sbin/ldconfig -X -f /run/nvrc-ldconfig/ld.so.conf -C {MADE}' exited with status 1"),
     (11, True, "was killed by SIGSEGV"),
-    (0, False, "/sbin/ldconfig made no /run/ld.so.cache"),
+    (0, False, f"/sbin/ldconfig made no {MADE}: No such file or directory"),
 ])
 def test_an_ldconfig_that_fails_is_told_with_its_command(guest: ExtensionGuest, status: int, writes: bool, what: str) -> None:
     guest.add_disk("vda", "extension-gpu", 1, 2)
