@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+WAITING_BYTES = 8 << 20  # of lines that were heard and not yet taken, each with what it costs besides its text
+LINE_COSTS = 256
+
 
 class ChildEnded(NamedTuple):
     """A child was reaped; `status` is a wait status."""
@@ -63,6 +66,7 @@ class Events:
         self._patience_s = patience_s
         self._journal = journal
         self._late = -1
+        self._came = self._gone = 0  # bytes; each is written by one thread only
         self.started_s = self.progressed_s = system.now()
 
     # Called by the thread of the event loop
@@ -71,7 +75,10 @@ class Events:
         self._queue.put(ChildEnded(pid, status))
 
     def heard(self, line: Line) -> None:
-        self._queue.put(line)
+        """A flood that comes faster than it is read costs some of itself and no more memory."""
+        if self._came - self._gone < WAITING_BYTES:
+            self._came += _cost(line)
+            self._queue.put(line)
 
     # Called by the thread of the step
 
@@ -89,7 +96,7 @@ class Events:
         left_s = self.progressed_s + self._patience_s - self._system.now()
         if left_s <= 0:
             self._late = self._queue.qsize() if self._late < 0 else self._late - 1
-        event = None if self._late == 0 else self._system.wait(self._queue, max(0.0, left_s))
+        event = None if self._late == 0 else self._wait(max(0.0, left_s))
         if event is None:
             raise OverdueError(self.waited_s, self.silent_s)
         return event
@@ -98,7 +105,7 @@ class Events:
         """What still comes within that time: the last words of a daemon whose end is known already."""
         until_s = self._system.now() + limit_s
         while (left_s := until_s - self._system.now()) > 0:
-            event = self._system.wait(self._queue, left_s)
+            event = self._wait(left_s)
             if event is not None:
                 yield event
 
@@ -111,10 +118,16 @@ class Events:
         until_s = self._system.now() + self._patience_s
         waits_left = 2
         while self._system.now() < until_s and waits_left:
-            event = self._system.wait(self._queue, silence_s / 2)
+            event = self._wait(silence_s / 2)
             waits_left = waits_left - 1 if event is None else 2
             if event is not None:
                 yield event
+
+    def _wait(self, limit_s: float) -> ChildEnded | Line | None:
+        event = self._system.wait(self._queue, limit_s)
+        if event is not None and not isinstance(event, ChildEnded):
+            self._gone += _cost(event)
+        return event
 
     def progress(self) -> None:
         """Something got further: the deadline starts anew."""
@@ -129,3 +142,7 @@ class Events:
     def silent_s(self) -> float:
         """Time since the last progress."""
         return self._system.now() - self.progressed_s
+
+
+def _cost(line: Line) -> int:
+    return len(line.text) + LINE_COSTS

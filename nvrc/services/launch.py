@@ -7,7 +7,7 @@ item it dislikes. Messages carry the daemon's last words, and what is known abou
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import Mapping
+from guest_cdi.lean.light import TYPE_CHECKING, Mapping, deque
 from nvrc.machine.journal import Journal
 from nvrc.machine.privileges import hand_out
 from nvrc.machine.system import Files, System
@@ -17,9 +17,18 @@ from nvrc.services.signatures import enrich, explain
 from nvrc.services.table import Running, Service, find_daemon, start
 from nvrc.vocabulary.errors import NvrcError
 
+if TYPE_CHECKING:
+    Words = deque[str]
+
 KILLED = ("give the VM more memory: the kernel killed it, probably out of memory; reset the GPU that the daemon worked "
           "on from the host if it does not attach")
+MOST_WORDS = 2048  # of what was said, the newest
 LAST_WORDS_S = 0.3  # for lines that were sent before a process ended and are read after
+
+
+def new_words() -> Words:
+    """For the lines that a message or an explanation may take from."""
+    return deque(maxlen=MOST_WORDS)
 
 
 def launch(system: System, service: Service, limit_s: float, *, root: str, journal: Journal | None,
@@ -27,7 +36,7 @@ def launch(system: System, service: Service, limit_s: float, *, root: str, journ
     """`root`: what the paths of the driver's files begin with; `journal`: where the daemon's lines are heard."""
     with Events(system, limit_s, journal) as events:
         program, pid = start(system, service, root, events.ended, values)
-        said: list[str] = []
+        said = new_words()
         try:
             wait_until_ready(system, introduce(system, service, program, pid, events.started_s), events, said)
         except OverdueError as overdue:
@@ -38,7 +47,7 @@ def launch(system: System, service: Service, limit_s: float, *, root: str, journ
     return Running(service=service, program=program, started_pid=pid, pid=daemon, since_s=events.started_s)
 
 
-def wait_until_ready(system: Files, speaker: Speaker, events: Events, said: list[str]) -> None:
+def wait_until_ready(system: Files, speaker: Speaker, events: Events, said: Words) -> None:
     service = speaker.service
     while True:
         event = events.take()
@@ -56,7 +65,7 @@ def has_ready_path(system: Files, service: Service) -> bool:
     return bool(service.ready_path) and system.exists(service.ready_path)
 
 
-def ended_early(service: Service, end: ChildEnded, events: Events, said: list[str]) -> NvrcError:
+def ended_early(service: Service, end: ChildEnded, events: Events, said: Words) -> NvrcError:
     """Why the daemon ended before it was ready, with the words that are still under way."""
     said += [event.text for event in events.within(LAST_WORDS_S) if not isinstance(event, ChildEnded)]
     what = f"{service.name} {end.text()} {events.waited_s:.1f} s after its start, before it was ready"
@@ -64,14 +73,14 @@ def ended_early(service: Service, end: ChildEnded, events: Events, said: list[st
                             service=service.name), said)
 
 
-def _overdue(service: Service, overdue: OverdueError, said: list[str]) -> NvrcError:
+def _overdue(service: Service, overdue: OverdueError, said: Words) -> NvrcError:
     found = explain(said)
     what = f"{service.name} was not ready {overdue.waited_s:.1f} s after its start"
     return NvrcError(service.stall_code, what + quote(service, said), found.advice if found else "",
                      service=service.name)
 
 
-def quote(service: Service, said: list[str]) -> str:
+def quote(service: Service, said: Words) -> str:
     """The daemon's newest own line, for the end of a message."""
     own = [text.partition(service.name)[2].partition(": ")[2] for text in said if service.name in text]
     return f"; its last message: {own[-1]}" if own else "; it printed nothing"

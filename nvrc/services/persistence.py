@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from guest_cdi.lean.light import TYPE_CHECKING, Callable, Collection, Iterable, Mapping, NamedTuple, replace
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, Collection, Iterable, Mapping, NamedTuple, deque, replace
 from nvrc.hardware.gpu_files import read_information
 from nvrc.machine.journal import Journal
 from nvrc.machine.privileges import hand_out
@@ -18,7 +18,7 @@ from nvrc.machine.rights import Account
 from nvrc.machine.system import Files, Kernel, System
 from nvrc.machine.wait import ChildEnded, Events, OverdueError
 from nvrc.params.values import GpuCount
-from nvrc.services.launch import ended_early
+from nvrc.services.launch import MOST_WORDS, ended_early, new_words
 from nvrc.services.ledger import CODE, Ledger, lines_about
 from nvrc.services.lineage import Speaker, introduce, speaks_for
 from nvrc.services.signatures import explain
@@ -29,6 +29,7 @@ from nvrc.vocabulary.gpu import GpuRecord, GpuState, name_place
 
 if TYPE_CHECKING:
     from nvrc.machine.journal import Line
+    from nvrc.services.launch import Words
     from nvrc.vocabulary.trouble import Trouble
 
     Hear = Callable[[Line], bool]
@@ -69,7 +70,7 @@ def attach(system: System, on_bus: Iterable[str], wanted: GpuCount, *, patience_
 
 
 def _run_daemon(system: System, ledger: Ledger, *, patience_s: float, uvm: bool, root: str,
-                journal: Journal | None) -> tuple[Running, list[str]]:
+                journal: Journal | None) -> tuple[Running, Words]:
     """The daemon once it has tried every GPU, and what was said meanwhile."""
     with Events(system, patience_s, journal) as events:
         program, pid = start(system, as_whom(system, PERSISTENCED), root, events.ended, {"uvm": "on" if uvm else ""})
@@ -104,12 +105,14 @@ class _Listener:
 
     def __init__(self, system: System, ledger: Ledger, speaker: Speaker) -> None:
         self._system, self._ledger, self._speaker = system, ledger, speaker
-        self.said: list[str] = []
-        self._doubted: list[Line] = []
+        self.said = new_words()
+        self._doubted: deque[Line] = deque(maxlen=MOST_WORDS)
 
     def hear(self, line: Line) -> bool:
         """Whether a GPU got further."""
         self.said.append(line.text)
+        if not self._ledger.is_about(line):
+            return False
         if speaks_for(self._system, line, self._speaker):
             return self._ledger.hear(line, self._system.now())
         self._doubted.append(line)
@@ -124,7 +127,7 @@ class _Listener:
                 self._ledger.hear(line, self._system.now())
 
 
-def _follow(events: Events, system: Kernel, ledger: Ledger, said: list[str], hear: Hear) -> None:
+def _follow(events: Events, system: Kernel, ledger: Ledger, said: Words, hear: Hear) -> None:
     """Until the process that was started has ended well; it does so when the daemon has tried every GPU."""
     try:
         while True:
@@ -149,7 +152,7 @@ def _hear_the_rest(events: Events, ledger: Ledger, hear: Hear) -> None:
                 break
 
 
-def _stalled(ledger: Ledger, overdue: OverdueError, said: list[str], now: float) -> NvrcError:
+def _stalled(ledger: Ledger, overdue: OverdueError, said: Words, now: float) -> NvrcError:
     wedged = next((record.bdf for record in ledger.pending if record.state is GpuState.REGISTERED), "")
     where = f"{wedged} does not come up" if wedged else "nvidia-persistenced is not working on any GPU"
     found = explain(lines_about(wedged, said, (record.bdf for record in ledger.records))) if wedged else None
@@ -158,7 +161,7 @@ def _stalled(ledger: Ledger, overdue: OverdueError, said: list[str], now: float)
                      found.advice if found else "", gpu=wedged, service=PERSISTENCED.name)
 
 
-def judge(ledger: Ledger, said: list[str], wanted: GpuCount, excluded: Collection[str] = (),
+def judge(ledger: Ledger, said: Words, wanted: GpuCount, excluded: Collection[str] = (),
           uuids: Mapping[str, str] = MappingProxyType({})) -> tuple[Trouble, ...]:
     """One per GPU that is not attached, as warnings if enough are; else the failure that they are."""
     silent = {record.bdf for record in ledger.pending}

@@ -3,6 +3,7 @@
  * Daemons of the namespace tier, told apart by the name they are started as. /etc/daemons has words for what goes wrong:
  *   fails=BDF          persistenced cannot open that GPU, and says success all the same
  *   persistenced-dies  ... 300 ms after it is up
+ *   persistenced-talks it says long things without end, and never that a GPU is attached
  *   slow-engine        the host engine takes a second to go into the background
  *   nameless-engine    the host engine writes no PID file
  *   exporter-ends      the exporter ends the first time it is started
@@ -62,6 +63,15 @@ static void stay(long ms)
 		pause();
 }
 
+static void talk(void)
+{
+	static char words_without_end[4000];
+
+	memset(words_without_end, 'x', sizeof(words_without_end) - 1);
+	for (;;)
+		syslog(LOG_INFO, "%s", words_without_end);
+}
+
 static void attach_all(void)
 {
 	struct dirent **names;
@@ -97,6 +107,8 @@ static void go_to_background(void)
 	setsid();
 	if (!strstr(words, "nameless-engine") || strstr(pid_file, "persistenced"))
 		write_pid();
+	if (strstr(words, "persistenced-talks"))
+		talk();
 	if (strstr(pid_file, "persistenced"))
 		attach_all();
 	else if (strstr(words, "slow-engine"))

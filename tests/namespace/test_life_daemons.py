@@ -96,6 +96,14 @@ def test_a_daemon_that_names_the_agent_as_itself_keeps_no_vm_alive(run: Run, roo
     assert services(root)["agent"] == "stopped"
 
 
+def test_a_daemon_that_talks_without_end_costs_its_boot_and_little_memory(run: Run) -> None:
+    guest = run("end-on-term hold", "nvrc.timeout.persistenced=5 nvrc.timeout.per_gpu=0", "persistenced-talks")
+    guest.read_until("nvrc: FATAL code=E_PERSISTENCED_STALL step=persistenced")
+    guest.finish()
+    (end,) = guest.found("guest: zombies=")
+    assert int(end.rpartition("peak_kib=")[2]) < 64 << 10, end
+
+
 def test_success_with_a_failed_gpu_ends_the_boot(run: Run) -> None:
     guest = run("hold", daemons=f"fails={BDFS[1]}")
     guest.finish()

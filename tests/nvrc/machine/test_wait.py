@@ -11,7 +11,7 @@ import pytest
 from fakes.system import FakeSystem, T, bare_guest
 from nvrc.machine.journal import Journal, Line
 from nvrc.machine.linux_system import LinuxSystem
-from nvrc.machine.wait import ChildEnded, Events, OverdueError
+from nvrc.machine.wait import WAITING_BYTES, ChildEnded, Events, OverdueError
 
 
 @pytest.fixture
@@ -109,6 +109,19 @@ def test_lines_are_heard_inside_the_block_only(system: FakeSystem) -> None:
     assert events.take() == Line(2, 0, "inside")
     with pytest.raises(OverdueError):
         events.take()
+
+
+def test_a_flood_that_comes_faster_than_it_is_taken_takes_a_bounded_place_and_hides_no_end(system: FakeSystem) -> None:
+    """A daemon that talks without end: nine hundred megabytes in half a minute, in PID 1."""
+    events, long = Events(system, 10), line("x" * 4096)
+    for _ in range(10_000):
+        events.heard(long)
+    events.ended(1, 0)
+    taken = [events.take() for _ in range(100)]
+    events.heard(line("there is room again"))
+    taken += events.within(0.5)
+    assert 100 < len(taken) <= WAITING_BYTES // len(long.text)
+    assert taken[-2:] == [ChildEnded(1, 0), line("there is room again")]
 
 
 def test_without_a_journal_only_children_are_waited_for(system: FakeSystem) -> None:

@@ -14,6 +14,7 @@ from fakes.daemons import Stage, exited, gpu
 from fakes.trouble import told
 from nvrc.machine.journal import Line
 from nvrc.machine.privileges import PERSISTENCED_ACCOUNT
+from nvrc.services.launch import MOST_WORDS
 from nvrc.services.ledger import Ledger, lines_about, read_device_line
 from nvrc.steps import persistenced as step
 from nvrc.vocabulary.errors import NvrcError
@@ -231,6 +232,17 @@ def test_a_crash_of_the_daemon_is_a_failed_start(stage: Stage) -> None:
     with pytest.raises(NvrcError, match="nvidia-persistenced was killed by SIGSEGV") as caught:
         step.run(stage.system, stage.facts())
     assert caught.value.code == "E_PERSISTENCED_START"
+
+
+def test_of_a_flood_the_newest_is_kept(stage: Stage) -> None:
+    for number in range(3 * MOST_WORDS):
+        stage.says(0.5, f"{TAG} {number}", pid=666)
+    stage.says(0.6, f"{TAG} device {BDFS[0]} - registered")
+    stage.says(0.7, f"{TAG} Failed to query NVIDIA devices")
+    stage.ends(1, int(signal.SIGSEGV))
+    with pytest.raises(NvrcError) as caught:
+        step.run(stage.system, stage.facts())
+    assert "its last message: Failed to query NVIDIA devices" in caught.value.what
 
 
 @pytest.mark.parametrize("text", ["", "5121\n"], ids=["no pid", "that of another row"])
