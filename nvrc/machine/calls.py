@@ -59,8 +59,11 @@ _NEW_NAMESPACES, _THREAD = 0x7E020000, 0x00010000
 # A signal to whoever owns a descriptor is sent with the rights of the one that named the owner: root may name anybody.
 _OWNER_COMMANDS = (8, 10, 15)           # F_SETOWN, F_SETSIG, F_SETOWN_EX
 _OWNER_REQUESTS = (0x8901, 0x8902)      # FIOSETOWN, SIOCSPGRP
-# TIOCSTI and TIOCLINUX type into a terminal; FIFREEZE and FITHAW stop a file system.
-_REQUESTS = (0x5412, 0x541C, 0xC0045877, 0xC0045878, *_OWNER_REQUESTS)
+# TIOCSTI and TIOCLINUX type into a terminal; FIFREEZE, FITHAW and FS_IOC_SHUTDOWN (by its XFS name GOINGDOWN) stop
+# a file system, the last for good, and a read-only one as well. With CAP_SYS_ADMIN: RNDADDTOENTCNT, RNDADDENTROPY,
+# RNDZAPENTCNT, RNDCLEARPOOL and RNDRESEEDCRNG decide what the kernel makes keys of.
+_REQUESTS = (0x5412, 0x541C, 0xC0045877, 0xC0045878, 0x8004587D, 0x40045201, 0x40085203, 0x5204, 0x5206, 0x5207,
+             *_OWNER_REQUESTS)
 _FAMILIES = (38, 40)                    # AF_ALG, AF_VSOCK: the runtime's way to the agent
 # With CAP_SYS_ADMIN a program may say there that a device appeared: the agent would take it for the kernel.
 _NETLINK, _UEVENTS = 16, 15             # AF_NETLINK, NETLINK_KOBJECT_UEVENT

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/random.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -30,6 +31,8 @@
 #include "intruder.h"
 
 extern char **environ;
+
+#define STOP _IOR('X', 125, unsigned int) /* of ext4, XFS and F2FS */
 
 enum { PIDFD_GETFD = 438, MOUNT_SETATTR = 442, STATMOUNT = 457, FROM_HERE = 1024 };
 
@@ -236,7 +239,7 @@ static void reach_devices(void)
 	static const char *const NODES[] = { "mem", "port", "fuse", "net/tun", "vsock", "userfaultfd", "ptmx", "tty", "console", "hpet",
 					     "loop-control", "mapper/control", "cpu/0/msr", "hwrng", "tpm0", "kvm", "vhost-vsock", "snapshot" };
 	char name[64], path[64];
-	int root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC), random = open("/dev/urandom", O_RDWR | O_CLOEXEC), nothing = 0;
 
 	for (unsigned long i = 0; i < sizeof(NODES) / sizeof(*NODES); i++) {
 		snprintf(name, sizeof(name), "device-%s", NODES[i]);
@@ -245,7 +248,12 @@ static void reach_devices(void)
 	}
 	/* With a request of no file system, where the kernel would take it. */
 	tell("freeze", ioctl(root, FITHAW, 0) == 0 || errno == EINVAL);
+	/* Of a flag that none knows: a file system that can be stopped for good says so, others do not know the request. */
+	tell("stop-file-system", ioctl(root, STOP, &(int){ 4711 }) == 0 || errno != EPERM);
 	close(root);
+	tell("entropy", ioctl(random, RNDADDTOENTCNT, &nothing) == 0);
+	tell("reseed", ioctl(random, RNDRESEEDCRNG, 0) == 0);
+	close(random);
 	tell("hard-link", link("/usr/bin/kata-agent", "/tmp/agent") == 0);
 	unlink("/tmp/agent");
 	tell("etc", mkdir("/etc/intruder", 0700) == 0);

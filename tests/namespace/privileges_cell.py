@@ -25,7 +25,7 @@ from nvrc.machine.rights import Account, Privileges
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 
-NODES = (("null", 1, 3, 0o666), ("zero", 1, 5, 0o666), ("nvidia0", 1, 3, 0o666), ("kmsg", 1, 11, 0o644),
+NODES = (("null", 1, 3, 0o666), ("zero", 1, 5, 0o666), ("nvidia0", 1, 3, 0o666), ("urandom", 1, 9, 0o666), ("kmsg", 1, 11, 0o644),
          # Of nothing that this machine has: what is tried is whether they are there.
          *((name, 1, 3, 0o666) for name in ("mem", "port", "fuse", "vsock", "userfaultfd", "ptmx", "tty", "console", "hpet",
                                             "loop-control", "hwrng", "tpm0", "kvm", "vhost-vsock", "snapshot")))

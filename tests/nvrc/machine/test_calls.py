@@ -72,8 +72,9 @@ def judge(machine: str, calls: Calls, name: str, *arguments: int) -> int:
     *((calls, "madvise", (100, 101, advice), ALLOW) for calls in Calls for advice in (0, 4, 14, 21)),
     *((calls, "fcntl", (3, command), EPERM) for calls in Calls for command in (8, 10, 15, 1024)),
     *((calls, "fcntl", (3, command), ALLOW) for calls in Calls for command in (1, 2, 3, 4)),
-    *((calls, "ioctl", (3, request), EPERM) for calls in Calls for request in (0x5412, 0x541C, 0x8901, 0xC0045877)),
-    *((calls, "ioctl", (3, request), ALLOW) for calls in Calls for request in (0x5401, 0xC020462A)),
+    *((calls, "ioctl", (3, request), EPERM) for calls in Calls for request in (
+        0x5412, 0x541C, 0x8901, 0xC0045877, 0x8004587D, 0x40045201, 0x40085203, 0x5204, 0x5206, 0x5207)),
+    *((calls, "ioctl", (3, request), ALLOW) for calls in Calls for request in (0x5401, 0xC020462A, 0x80045200)),
 ])
 def test_what_a_call_is_answered(machine: str, calls: Calls, name: str, arguments: tuple[int, ...], answer: int) -> None:
     assert judge(machine, calls, name, *arguments) == answer
