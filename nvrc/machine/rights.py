@@ -53,7 +53,7 @@ class View:
 
     `own` are folders to write below /run, `shown` what else is there of /run, to read; `devices` begin the names in
     /dev that are there beside null, zero, full, random and urandom. `all_processes`: /proc shows that others
-    exist, what they are called and what they use; still nothing of what is in them.
+    exist, what they use, and their names and command lines; nothing else of what is in them.
     """
 
     own: tuple[Folder, ...] = ()

@@ -90,5 +90,5 @@ def _sees(view: View | None) -> str:
            for folder in view.own]
     shown = [f"reads `{path}`" for path in view.shown]
     devices = [f"`/dev/{name}*`" for name in view.devices]
-    processes = ["all processes in `/proc`"] if view.all_processes else []
+    processes = ["all processes in `/proc`, with their command lines"] if view.all_processes else []
     return "; ".join([*own, *shown, *devices, *processes])

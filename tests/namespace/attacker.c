@@ -77,6 +77,8 @@ static void reach_memory(const char *whose, int pid)
 	open_of(name, "/proc/%d/maps", pid, O_RDONLY);
 	snprintf(name, sizeof(name), "%s-status", whose);
 	open_of(name, "/proc/%d/status", pid, O_RDONLY);
+	snprintf(name, sizeof(name), "%s-command", whose);
+	open_of(name, "/proc/%d/cmdline", pid, O_RDONLY);
 	snprintf(name, sizeof(name), "%s-vm", whose);
 	tell(name, process_vm_readv(pid, &own, 1, &theirs, 1, 0) == 1 || errno == EFAULT);
 	snprintf(name, sizeof(name), "%s-ptrace", whose);

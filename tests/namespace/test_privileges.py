@@ -39,7 +39,7 @@ ALLOWED = {
                       "init-root", "daemon-root", "container-root", "container-memory", "container-maps", "init-maps",
                       "daemon-maps", "preload", "agent-program", "core-pattern", "sysrq", "cgroup", "init-memory",
                       "daemon-memory", "init-signal", "daemon-signal", "container-signal", "signal-by-owner", "sysfs", "kcore",
-                      "new-process", "init-limits", "daemon-limits", "container-limits", "memory-types", "page-flags", "etc", "new-cgroup",
+                      "init-command", "daemon-command", "container-command", "new-process", "init-limits", "daemon-limits", "container-limits", "memory-types", "page-flags", "etc", "new-cgroup",
                       "daemon-group-signal", "container-group-signal", "init-pidfd-signal", "init-thread-signal",
                       *(f"init-{name}" for name in ("environ", "auxv", "fd", "fdinfo/0", "exe", "cwd", "pagemap", "pages", "syscall", "stack",
                                                     "ns/mnt", "io", "smaps", "timers", "map_files", "patch_state", "robust-list"))},
@@ -53,7 +53,8 @@ def promised(row: Privileges) -> set[str]:
     view = row.view
     if view is None:
         return set()
-    others = {"see-others", "init-status", "daemon-status", "container-status"} if view.all_processes else set()
+    others = {"see-others", *(f"{whose}-{what}" for whose in ("init", "daemon", "container") for what in ("status", "command"))} \
+        if view.all_processes else set()
     others |= {"new-process"} if row.calls in (Calls.DAEMON, Calls.ALONE) else set()
     return others | ({"report"} if paths.REPORT in view.shown else set())
 
