@@ -4,6 +4,7 @@
  *   fails=BDF          persistenced cannot open that GPU, and says success all the same
  *   persistenced-dies  ... 300 ms after it is up
  *   persistenced-talks it says long things without end, and never that a GPU is attached
+ *   persistenced-breeds it leaves one orphan after another to PID 1, and never says that a GPU is attached
  *   slow-engine        the host engine takes a second to go into the background
  *   nameless-engine    the host engine writes no PID file
  *   exporter-ends      the exporter ends the first time it is started
@@ -18,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -72,6 +74,17 @@ static void talk(void)
 		syslog(LOG_INFO, "%s", words_without_end);
 }
 
+static void breed(void)
+{
+	for (;;) {
+		pid_t child = fork();
+
+		if (child == 0)
+			_exit(fork() < 0);
+		waitpid(child, NULL, 0);
+	}
+}
+
 static void attach_all(void)
 {
 	struct dirent **names;
@@ -109,6 +122,8 @@ static void go_to_background(void)
 		write_pid();
 	if (strstr(words, "persistenced-talks"))
 		talk();
+	if (strstr(words, "persistenced-breeds"))
+		breed();
 	if (strstr(pid_file, "persistenced"))
 		attach_all();
 	else if (strstr(words, "slow-engine"))
