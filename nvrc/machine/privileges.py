@@ -83,7 +83,7 @@ DOCUMENTS = Privileges(
     view=View(own=(Folder(paths.CDI_RUN),)),
     why="our own code, with no library of NVIDIA's; it writes the CDI documents of network functions")
 VERIFIER = Privileges(
-    name="verifier", account=Account(_FIRST + 10, _FIRST + 10), calls=Calls.ALONE, data_mib=1024, open_files=1024,
+    name="verifier", account=Account(_FIRST + 11, _FIRST + 11), calls=Calls.ALONE, data_mib=1024, open_files=1024,
     view=View(own=(Folder(paths.VERIFIER_HOME, 0o700),), shown=(), devices=()),
     why="a program of the image that judges evidence; it needs what PID 1 gives it, and files of the image")
 
