@@ -10,7 +10,7 @@ from nvrc.vocabulary.transcript import EndLine, ReadyLine, StepLine, WarningLine
 from nvrc.vocabulary.trouble import Trouble
 
 MOST_STEPS, MOST_WARNINGS, MOST_VERDICTS = 64, 100, 64
-_BOOT_STARTS = re.compile(r"(?:\[ *0\.000000\](?:\[ *[TC][0-9]+\])? )?Linux version [0-9]")
+_BOOT_STARTS = re.compile(r"(\[ *0\.000000\](?:\[ *[TC][0-9]+\])? )?Linux version [0-9]")
 # What the interpreter, an init that is not ours, or the kernel says when it gives up.
 # A record of the kernel's log: then this is a console, whoever else has written to it.
 _KERNEL = re.compile(r"(?:<[0-9]{1,3}>)?\[ *[0-9]+\.[0-9]{6}\]")
@@ -23,7 +23,7 @@ class ConsoleStory:
     """What the last boot on one console has said so far. Bounded: a log may be of any length, and hostile."""
 
     def __init__(self) -> None:
-        self.has_kernel = False
+        self.has_kernel = self._has_time = False
         self._restart()
 
     def _restart(self) -> None:
@@ -43,9 +43,11 @@ class ConsoleStory:
         return bool(self.steps or self.warnings or self.ready or self.end or self.last_words)
 
     def hear(self, text: str) -> None:
-        if _BOOT_STARTS.match(text):
+        begins = _BOOT_STARTS.match(text)
+        # Where the kernel's lines have its time, one without is another's, who would have us forget what was said.
+        if begins and (begins[1] or not self._has_time):
             self._restart()
-            self.has_kernel = True
+            self.has_kernel, self._has_time = True, bool(begins[1])
             return
         match parse_line(text):
             case StepLine() as step:
@@ -80,7 +82,8 @@ class ConsoleStory:
             self.more_warnings += 1
 
     def _hear_others(self, text: str) -> None:
-        self.has_kernel = self.has_kernel or _KERNEL.match(text) is not None
+        is_timed = _KERNEL.match(text) is not None
+        self.has_kernel, self._has_time = self.has_kernel or is_timed, self._has_time or is_timed
         if not self.last_words and (found := _LAST_WORDS.search(text.rstrip("\r\n"))):
             self.last_words = found[0][:LINE_LIMIT]
         self.evidence.hear(text)

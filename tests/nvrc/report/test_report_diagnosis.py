@@ -94,6 +94,15 @@ def test_a_second_verdict_is_forged(lines: list[str], state: State, first: str) 
     assert f"The first says: {first}" in found.summary
 
 
+def test_nobody_makes_a_reader_forget_the_first_verdict_by_the_words_of_another_start() -> None:
+    """Those of the kernel have its time where its other lines have it."""
+    found = diagnose_console([BANNER, STEP, FATAL, "Linux version 6.12.0", STEP, READY])
+    assert found.state is State.FAILED
+    assert found.summary.startswith("2 verdicts where PID 1 gives one: one of them is forged")
+    without_times = diagnose_console(["Linux version 6.12.0", FATAL, "Linux version 6.12.0", STEP, READY])
+    assert without_times.state is State.READY
+
+
 @pytest.mark.parametrize("lines", [[READY], [READY, END], [READY, WAY_DOWN], [READY, WAY_DOWN, LAST], [FATAL, LAST], [LAST], [END]])
 def test_what_pid_1_says_of_one_life_is_not_forged(lines: list[str]) -> None:
     assert "forged" not in diagnose_console([STEP, *lines]).summary
