@@ -9,7 +9,7 @@ else that capability means is refused by the list of system calls.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, NamedTuple
+from guest_cdi.lean.light import TYPE_CHECKING, NamedTuple, replace
 from nvrc.machine.rights import Account, Calls, Folder, Privileges, View
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
@@ -89,6 +89,14 @@ VERIFIER = Privileges(
 
 PRIVILEGES = (WORKER, LDCONFIG, SUBNET_MANAGER, FABRIC_MANAGER, PERSISTENCED, HOST_ENGINE, EXPORTER, METRICS,
               LAST_WORDS, DOCUMENTS, VERIFIER)
+
+
+def as_root(privileges: Privileges) -> Privileges:
+    """The row of a program that the driver wants to be root (its parameter DeviceFileMode). The kernel lets one user
+    send signals to all that is the same user's, the agent among it, so one that needs none may send none.
+    """
+    calls = Calls.ALONE if privileges is PERSISTENCED else privileges.calls
+    return replace(privileges, account=Account(0, privileges.account.gid), calls=calls)
 
 
 class Kept(NamedTuple):

@@ -13,8 +13,7 @@ from types import MappingProxyType
 from guest_cdi.lean.light import TYPE_CHECKING, Callable, Collection, Iterable, Mapping, NamedTuple, deque, replace
 from nvrc.hardware.gpu_files import read_information
 from nvrc.machine.journal import Journal
-from nvrc.machine.privileges import hand_out
-from nvrc.machine.rights import Account
+from nvrc.machine.privileges import as_root, hand_out
 from nvrc.machine.system import Files, Kernel, System
 from nvrc.machine.wait import ChildEnded, Events, OverdueError
 from nvrc.params.values import GpuCount
@@ -96,8 +95,7 @@ def as_whom(system: Files, service: Service) -> Service:
     node = system.find_node(paths.NVIDIA_CONTROL)
     if node is None or node.mode & 0o006 == 0o006:
         return service
-    row = replace(service.privileges, account=Account(0, service.privileges.account.gid))
-    return replace(service, privileges=row)
+    return replace(service, privileges=as_root(service.privileges))
 
 
 class _Listener:

@@ -260,25 +260,28 @@ static void reach_devices(void)
 	rmdir("/etc/intruder");
 }
 
-/* One more than the limit of processes lets there be. */
+/* One more than the limit of processes lets there be. They end when this one lets go: it may not have signals. */
 static void bomb(void)
 {
 	struct rlimit limit;
 	pid_t born[FROM_HERE];
-	int count = 0, most;
+	int count = 0, most, ends[2];
+	char byte;
 
-	if (getrlimit(RLIMIT_NPROC, &limit) < 0 || limit.rlim_cur >= FROM_HERE)
+	if (getrlimit(RLIMIT_NPROC, &limit) < 0 || limit.rlim_cur >= FROM_HERE || pipe(ends) < 0)
 		return; /* the row has none */
 	most = (int)limit.rlim_cur + 1;
 	while (count < most && (born[count] = fork()) > 0)
 		count++;
-	if (count < most && born[count] == 0)
-		_exit(pause());
-	tell("processes", count == most);
-	while (count-- > 0) {
-		kill(born[count], SIGKILL);
-		waitpid(born[count], NULL, 0);
+	if (count < most && born[count] == 0) {
+		close(ends[1]);
+		_exit(read(ends[0], &byte, 1) != 0);
 	}
+	tell("processes", count == most);
+	close(ends[0]);
+	close(ends[1]);
+	while (count-- > 0)
+		waitpid(born[count], NULL, 0);
 }
 
 void intrude(FILE *answers)

@@ -19,7 +19,18 @@ from pathlib import Path
 from guest_cdi.lean import libc, linux
 from guest_cdi.lean.linux import limit_capabilities, make_private
 from nvrc.machine.linux_system import LinuxSystem
-from nvrc.machine.privileges import DOCUMENTS, FABRIC_MANAGER, LAST_WORDS, PRIVILEGES, WORKER, hand_out, prepare
+from nvrc.machine.privileges import (
+    DOCUMENTS,
+    FABRIC_MANAGER,
+    LAST_WORDS,
+    METRICS,
+    PERSISTENCED,
+    PRIVILEGES,
+    WORKER,
+    as_root,
+    hand_out,
+    prepare,
+)
 from nvrc.machine.program import Program
 from nvrc.machine.rights import Account, Privileges
 from nvrc.vocabulary import paths
@@ -43,7 +54,8 @@ def main(root: str, library: str) -> None:
     prepare(system, FABRIC_MANAGER, "E_INTERNAL")
     peer = replace(FABRIC_MANAGER, account=Account(0, 64999))  # another daemon of the same user
     daemon, container = system.start(Program(path="/bin/rest", log_as="rest", privileges=peer)), start_container()
-    for row in (None, *PRIVILEGES):
+    as_roots = [replace(as_root(row), name=f"{row.name} as root") for row in (PERSISTENCED, METRICS)]
+    for row in (None, *PRIVILEGES, *as_roots):
         heard.clear()
         tell(f"row {row.name if row else 'nobody'}\n")
         if row in (WORKER, LAST_WORDS, DOCUMENTS):

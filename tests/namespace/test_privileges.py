@@ -17,6 +17,7 @@ from nvrc.machine.privileges import (
     FABRIC_MANAGER,
     HOST_ENGINE,
     LAST_WORDS,
+    METRICS,
     PERSISTENCED,
     PRIVILEGES,
     WORKER,
@@ -46,6 +47,13 @@ ALLOWED = {
 }
 # All that there is of these it sees, as PID 1 does.
 ALLOWED_KINDS = {LAST_WORDS.name: ("sysctl-", "sysfs-", "device-")}
+
+
+AS_ROOT = {"nvidia-persistenced as root": PERSISTENCED, "nvrc-metrics as root": METRICS}
+# It starts a process of its own and ends that by a signal, so it may send some, and those of one user reach another.
+SIGNALS = {"daemon-signal", "daemon-group-signal", "container-signal", "init-thread-signal", "init-pidfd-signal"}
+# What there is to see of a process of the same user: that it has descriptors, what it waits for.
+SEEN = {"init-fd", "init-map_files", "init-syscall", "init-stack", "init-io"}
 
 
 def promised(row: Privileges) -> set[str]:
@@ -87,7 +95,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
             rows[next(reversed(rows))][f"status {name.strip()}"] = value.strip()
         elif rows:
             rows[next(reversed(rows))][word] = rest_of_line
-    assert list(rows) == ["nobody", *(row.name for row in PRIVILEGES)], done.stdout + done.stderr
+    assert list(rows) == ["nobody", *(row.name for row in PRIVILEGES), *AS_ROOT], done.stdout + done.stderr
     assert all("end" in row for row in rows.values()), done.stdout + done.stderr
     return rows
 
@@ -108,6 +116,14 @@ def test_code_inside_a_program_reaches_nothing_outside(told: dict[str, dict[str,
     # The kernel lets it write any pid into its credentials; who reads them goes by the group as well.
     forged = {"forged-pid"} if "CAP_SYS_ADMIN" in row.capabilities else set()
     assert done - forged <= ALLOWED.get(row.name, set()) | promised(row)
+
+
+@pytest.mark.parametrize("name", AS_ROOT)
+def test_one_that_the_driver_wants_to_be_root_reaches_no_more(told: dict[str, dict[str, str]], name: str) -> None:
+    row = AS_ROOT[name]
+    done = {which for which, how in told[name].items() if how == "done"}
+    more = SIGNALS | SEEN if row is METRICS else set()
+    assert done <= promised(row) | {"new-process", "processes"} | more
 
 
 @pytest.mark.parametrize("row", PRIVILEGES, ids=lambda row: row.name)
