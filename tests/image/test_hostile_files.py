@@ -24,7 +24,7 @@ from nvrc_build.ground.errors import BuildError
 from nvrc_build.output.disk import read_partition
 from nvrc_build.output.pack import detect_filesystem, is_plain
 from nvrc_build.papers.inventory import read_inventory
-from nvrc_build.products.kernel import read_module
+from nvrc_build.products.kernel import _read, read_module
 from nvrc_build.supply.extract import extract
 from nvrc_build.supply.scripts import read_scripts
 from nvrc_build.tree.cpio import write_cpio
@@ -74,6 +74,19 @@ def cpio() -> bytes:
     tree.add_file("/etc/x", b"abc", Origin(slice="x"))
     tree.add_link("/bin", "usr/bin", Origin(slice="x"))
     return b"".join(write_cpio(tree, 0))
+
+
+FILE, LINK = 0o100755, 0o120777
+
+
+def members(*rows: tuple[str, int, int, bytes]) -> bytes:
+    """By name, mode, links and content."""
+    out = b""
+    for name, mode, links, data in (*rows, ("TRAILER!!!", 0, 1, b"")):
+        text = name.encode() + b"\0"
+        head = b"070701" + b"".join(b"%08X" % field for field in (1, mode, 0, 0, links, 0, len(data), 0, 0, 0, 0, len(text), 0)) + text
+        out += head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+    return out
 
 
 def changed(data: bytes, at: int, piece: bytes) -> bytes:
@@ -126,6 +139,18 @@ READERS: dict[str, tuple[Reader, bytes]] = {
     pytest.param("cpio", changed(cpio(), FILE_AT + 54, b"7FFFFFFF"), id="cpio: a size beyond its end"),
     pytest.param("cpio", changed(cpio(), 94, b"00000000"), id="cpio: a name of no length"),
     pytest.param("cpio", changed(cpio(), cpio().index(b"etc/x\0"), b"../ab"), id="cpio: a name that leads out"),
+    pytest.param("cpio", cpio() + cpio(), id="cpio: a second archive behind it, which the kernel unpacks as well"),
+    pytest.param("cpio", cpio() + bytes(512) + b"x", id="cpio: something behind it"),
+    pytest.param("cpio", members(("init", FILE, 1, b"a"), ("init", FILE, 1, b"b")), id="cpio: a name twice"),
+    pytest.param("cpio", members(("bin", LINK, 1, b"usr/bin"), ("bin/x", FILE, 1, b"b")), id="cpio: below a link"),
+    pytest.param("cpio", members(("a", FILE, 2, b""), ("init", FILE, 2, b"b")), id="cpio: a hard link"),
+    pytest.param("cpio", members(("x", 0o020666, 1, b"")), id="cpio: a device"),
+    pytest.param("cpio", members(("a\nb", FILE, 1, b"")), id="cpio: a line end in a name"),
+    pytest.param("cpio", members(("a", LINK, 1, b"\x1b[2J")), id="cpio: an escape in a target"),
+    pytest.param("manifest", MANIFEST.replace(b'"image": "x"', b'"image": "\\u001b[2J"'), id="manifest: an escape"),
+    pytest.param("manifest", MANIFEST.replace(b'"parts": {}', b'"parts": {"../x": "y"}'), id="manifest: a part elsewhere"),
+    pytest.param("manifest", MANIFEST.replace(b"[]}", b'[{"path": "/", "kind": "file", "mode": "0644", "slice": "x", "size": -1}]}'),
+                 id="manifest: a size below nothing"),
     pytest.param("disk", DISK, id="disk: a partition behind its end"),
     pytest.param("file system", b"", id="file system: nothing"),
 ])
@@ -135,6 +160,13 @@ def test_a_hostile_file_is_a_finding(tmp_path: Path, reader: str, data: bytes) -
     with pytest.raises(BuildError) as caught:
         READERS[reader][0](path)
     assert str(caught.value).replace("\n", "").isprintable()
+
+
+def test_a_module_is_not_unpacked_beyond_a_size(tmp_path: Path) -> None:
+    (tmp_path / "x.ko.xz").write_bytes(lzma.compress(bytes(2 << 20)))
+    assert _read(tmp_path / "x.ko.xz", 2 << 20) == bytes(2 << 20)
+    with pytest.raises(ValueError, match="unpacks to more than 1048576 bytes"):
+        _read(tmp_path / "x.ko.xz", 1 << 20)
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from nvrc_build.ground.errors import BuildError, WrongCallError
 from nvrc_build.output import disk, pack
@@ -17,7 +17,7 @@ _PARTS = ("disk.img", "initrd")
 _FIELDS = 13
 # The digits of all fields, and nothing else that int() would take: a sign, an underscore, 0x.
 _HEAD = re.compile(rb"070701[0-9a-fA-F]{104}")
-_TRAILER = "TRAILER!!!"
+_TRAILER, _CONSOLE = "TRAILER!!!", "/dev/console"
 
 
 def find_image(name: str, images: Path) -> Path:
@@ -61,13 +61,21 @@ def _add(tree: Tree, path: str, mode: int, data: bytes, origin: Origin) -> None:
         tree.add_link(path, data.decode(errors="replace"), origin)
     elif stat.S_ISREG(mode):
         tree.add_file(path, data, origin, stat.S_IMODE(mode))
-    elif stat.S_ISDIR(mode) and path != "/":
-        tree.add_folder(path, origin, stat.S_IMODE(mode))
+    elif stat.S_ISDIR(mode):
+        if path != "/":
+            tree.add_folder(path, origin, stat.S_IMODE(mode))
+    elif path != _CONSOLE:
+        raise BuildError(f"the image's {path!r} is neither a file, nor a folder, nor a link",
+                         "leave it out of the image")
 
 
 def read_cpio(data: bytes) -> Iterator[tuple[str, int, bytes]]:
-    """Path, mode and content of each member; Documentation/driver-api/early-userspace/buffer-format.rst, newc."""
-    at = 0
+    """Path, mode and content of each member (newc; Documentation/driver-api/early-userspace/buffer-format.rst).
+
+    What the kernel would make something else of than a reader does is refused: a name that comes twice or lies below a
+    link, hard links, and anything behind the end, which it unpacks as well.
+    """
+    at, seen, links = 0, set[str](), set[str]()
     while (head := _HEAD.match(data, at)) is not None:
         fields = [int(data[at + 6 + 8 * number:at + 14 + 8 * number], 16) for number in range(_FIELDS)]
         size, length = fields[6], fields[11]
@@ -76,7 +84,16 @@ def read_cpio(data: bytes) -> Iterator[tuple[str, int, bytes]]:
             break
         name = raw[:-1].decode(errors="replace")
         if name == _TRAILER:
+            if data[start:].strip(b"\0"):
+                raise BuildError(f"the initrd goes on behind its end, at byte {start}", "give an initrd of one archive")
             return
+        parents = {str(parent) for parent in PurePosixPath(name).parents}
+        if name in seen or parents & links or (fields[4] > 1 and stat.S_ISREG(fields[1])):
+            raise BuildError(f"the initrd's {name!r} is given twice, lies below a link or has a hard link",
+                             "give an initrd made by nvrc-image")
+        seen.add(name)
+        if stat.S_ISLNK(fields[1]):
+            links.add(name)
         yield f"/{name}" if name != "." else "/", fields[1], data[start:start + size]
         at = _align(start + size)
     raise BuildError(f"the initrd is damaged at byte {at}", "give an initrd made by nvrc-image")

@@ -9,7 +9,8 @@ from nvrc_build.ground.errors import BuildError
 
 
 def clean_path(path: str) -> str:
-    """An absolute image path without '.', '..', doubled or trailing slashes; anything else is refused."""
-    if not path.startswith("/") or path != "/" + "/".join(PurePosixPath(path).parts[1:]) or ".." in path.split("/"):
+    """An absolute path of one line of text, without '.', '..', doubled or trailing slashes; else it is refused."""
+    is_plain = path.startswith("/") and path == "/" + "/".join(PurePosixPath(path).parts[1:]) and path.isprintable()
+    if not is_plain or ".." in path.split("/"):
         raise BuildError(f"path {path!r} is not a plain absolute path", "write it from / without '..' or '.'")
     return path

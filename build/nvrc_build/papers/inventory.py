@@ -14,6 +14,7 @@ from nvrc_build.ground.errors import BuildError, WrongCallError, reason
 from nvrc_build.output.verity import parse_parameters
 from nvrc_build.papers.manifest import VERSION
 
+_HUGE = 1 << 60
 _PARTS = ("disk.img", "initrd", "vmlinuz", "verity.txt")
 
 
@@ -84,17 +85,31 @@ def read_inventory(path: Path) -> Inventory:
         if document["version"] != VERSION:
             raise BuildError(f"{path} has version {document['version']}, {VERSION} is known", "build the image again")
         return Inventory(
-            image=str(document["image"]), format=str(document["format"]), folder=path.parent,
-            filesystem=str(document.get("filesystem", "erofs")),
-            parts={str(name): str(value) for name, value in document["parts"].items()},
-            packages={str(row["name"]): str(row["version"]) for row in document["packages"]},
-            files={str(row["path"]): _file(row) for row in document["files"]},
-            signing=str(document.get("module_signing", {}).get("with_module_sig_enforce", "")),
+            image=_plain(document["image"]), format=_plain(document["format"]), folder=path.parent,
+            filesystem=_plain(document.get("filesystem", "erofs")),
+            parts={_part(name): _plain(value) for name, value in document["parts"].items()},
+            packages={_plain(row["name"]): _plain(row["version"]) for row in document["packages"]},
+            files={_plain(row["path"]): _file(row) for row in document["files"]},
+            signing=_plain(document.get("module_signing", {}).get("with_module_sig_enforce", "")),
             policy=_policy(document, path),
             modules=_signatures(document.get("kernel_modules", {})),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as wrong:
         raise BuildError(f"{path} is not a manifest of an image: {reason(wrong)}", "build the image again") from wrong
+
+
+def _plain(value: object) -> str:
+    """As a terminal and a table get it."""
+    text = str(value)
+    if not text.isprintable():
+        raise ValueError(f"{text[:90]!a} is not one line of text")
+    return text
+
+
+def _part(name: str) -> str:
+    if "/" in name or name == "..":
+        raise ValueError(f"part {name[:90]!a} is not a file beside it")
+    return _plain(name)
 
 
 def _policy(document: Mapping[str, Mapping[str, object]], path: Path) -> str:
@@ -107,11 +122,13 @@ def _policy(document: Mapping[str, Mapping[str, object]], path: Path) -> str:
 
 
 def _signatures(row: Mapping[str, object]) -> str:
-    return f"{row['signatures']} ({row['why']})" if row else ""
+    return _plain(f"{row['signatures']} ({row['why']})") if row else ""
 
 
 def _file(row: Mapping[str, object]) -> File:
     size = row.get("size", 0)
-    return File(path=str(row["path"]), kind=str(row["kind"]), mode=str(row["mode"]), slice=str(row["slice"]),
-                package=str(row.get("package", "")), size=size if isinstance(size, int) else 0,
-                sha256=str(row.get("sha256", "")), target=str(row.get("target", "")))
+    if not isinstance(size, int) or not 0 <= size < _HUGE:
+        raise ValueError(f"size {size!a:.30} is not one of a file")
+    return File(path=_plain(row["path"]), kind=_plain(row["kind"]), mode=_plain(row["mode"]),
+                slice=_plain(row["slice"]), package=_plain(row.get("package", "")), size=size,
+                sha256=_plain(row.get("sha256", "")), target=_plain(row.get("target", "")))

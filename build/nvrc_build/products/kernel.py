@@ -22,6 +22,7 @@ from nvrc_build.ground.errors import BuildError
 from nvrc_build.products.untraced import untrace
 
 SIGNED = b"~Module signature appended~\n"
+_MOST_BYTES, _MOST_MEMORY = 1 << 28, 128 << 20  # of a module, and of what unpacks it
 _TRAILER = struct.Struct(">8xI")  # struct module_signature: for PKCS#7 only the length counts
 
 
@@ -59,7 +60,7 @@ def module_name(file_name: str) -> str:
 
 def read_module(path: Path, relative: str) -> Module:
     try:
-        data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+        data = _read(path)
         depends = read_modinfo(data).get("depends", "")
     except Exception as wrong:  # elftools raises what its parts raise: the file may be anything
         raise BuildError(f"{path.name} is not a kernel module: {type(wrong).__name__} {wrong}".rstrip(),
@@ -67,6 +68,19 @@ def read_module(path: Path, relative: str) -> Module:
     return Module(name=module_name(path.name), path=relative.removesuffix(".xz"), data=data,
                   depends=tuple(name.replace("-", "_") for name in depends.split(",") if name),
                   softdeps=tuple(value for key, value in _modinfo(data) if key == "softdep"))
+
+
+def _read(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
+    if not path.is_file() or path.stat().st_size > most_bytes:
+        raise ValueError(f"it is not a file of at most {most_bytes} bytes")
+    data = path.read_bytes()
+    if path.suffix != ".xz":
+        return data
+    decoder = lzma.LZMADecompressor(memlimit=_MOST_MEMORY)
+    unpacked = decoder.decompress(data, most_bytes)
+    if not decoder.eof:
+        raise ValueError(f"it is cut, or unpacks to more than {most_bytes} bytes")
+    return unpacked
 
 
 def read_modinfo(data: bytes) -> dict[str, str]:

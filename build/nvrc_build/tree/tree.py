@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
+from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.image_path import clean_path
 
 
@@ -71,6 +72,8 @@ class Tree:
 
     def add_file(self, path: str, content: Path | bytes, origin: Origin, mode: int = 0o644, *,
                  xattrs: tuple[tuple[str, bytes], ...] = ()) -> None:
+        if isinstance(content, Path) and not content.is_file():
+            raise BuildError(f"{path} is not a file where it was taken from", "leave it out of the slice")
         data = content if isinstance(content, bytes) else content.read_bytes()
         self._add(Entry(path=clean_path(path), kind=Kind.FILE, mode=mode, origin=origin, size=len(data),
                         sha256=hashlib.sha256(data).hexdigest(), xattrs=xattrs, content=content))
@@ -84,6 +87,9 @@ class Tree:
         self._add(Entry(path=clean_path(path), kind=Kind.FOLDER, mode=mode, origin=origin))
 
     def add_link(self, path: str, target: str, origin: Origin) -> None:
+        if not target or not target.isprintable():
+            raise BuildError(f"link {path} has a target that is not one line of text: {target!r}",
+                             "leave it out of the slice")
         self._add(Entry(path=clean_path(path), kind=Kind.LINK, mode=0o777, origin=origin, target=target))
 
     def add_console(self, path: str, origin: Origin) -> None:
