@@ -30,7 +30,7 @@ CLEAN_ENV: Mapping[str, str] = {
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 _PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE")
-_TAIL_LINES = 15
+_TAIL_LINES, _TAIL_BYTES = 15, 1 << 16
 
 
 def clean_env(extra: Mapping[str, str] | None = None, *, network: bool = False) -> dict[str, str]:
@@ -79,6 +79,29 @@ def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd
     return out
 
 
+def save(argv: Sequence[str | Path], target: Path, most_bytes: int, *, what: str, timeout_s: float = 600) -> None:
+    """What it prints as a file, which may be larger than anybody said: no more than so many bytes of it."""
+    limit = [find("prlimit", "util-linux"), f"--fsize={most_bytes}", "--"]
+    command = [*limit, *(str(word) for word in argv)]
+    with target.open("wb") as out, open(os.memfd_create("errors"), "w+b") as errors:
+        child = subprocess.Popen(command, env=clean_env(), stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
+                                 start_new_session=True, umask=0o022)
+        try:
+            status = child.wait(timeout=timeout_s)
+        except BaseException as reason:
+            _end_session(child)
+            if isinstance(reason, subprocess.TimeoutExpired):
+                raise BuildError(f"{what} did not end within {timeout_s:g} s",
+                                 f"run: {shlex.join(command)}") from reason
+            raise
+        errors.seek(0)
+        tail = tuple(errors.read(_TAIL_BYTES).decode(errors="replace").splitlines())[-_TAIL_LINES:]
+    if target.stat().st_size >= most_bytes:
+        raise BuildError(f"{what} gives more than {most_bytes / 1e9:.1f} GB", "give a file that is as large as it says")
+    if status != 0:
+        raise BuildError(f"{what} failed with status {status}", f"run: {shlex.join(command)}", findings=tail)
+
+
 @contextlib.contextmanager
 def _interrupt_held_back() -> Iterator[None]:
     """Ctrl-C while a program is being started is raised when it is in hand: nobody could end what has no name yet."""
@@ -95,7 +118,7 @@ def _interrupt_held_back() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _end_session(child: subprocess.Popen[str]) -> None:
+def _end_session(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     """All of it, not the first program alone: what dpkg-deb has started writes on for a moment after it."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
@@ -104,7 +127,7 @@ def _end_session(child: subprocess.Popen[str]) -> None:
             return
 
 
-def _is_over(child: subprocess.Popen[str], patience_s: float) -> bool:
+def _is_over(child: subprocess.Popen[str] | subprocess.Popen[bytes], patience_s: float) -> bool:
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if child.poll() is not None:

@@ -56,6 +56,8 @@ class ClassConfig:
 def read_class(path: Path) -> ClassConfig:
     """A class's installed configuration-*.toml: its line and its list, to be carried over whole."""
     try:
+        if not path.is_file():
+            raise ValueError("it is not a file")
         hypervisors = parse_toml(path.read_text(encoding="utf-8"))["hypervisor"]
         if not isinstance(hypervisors, dict):
             raise TypeError("hypervisor is not a table")

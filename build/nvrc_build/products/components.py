@@ -10,17 +10,23 @@ which is late to find them broken. OCI runtime specification, config.md; ocicryp
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from nvrc_build.ground.errors import BuildError
 
 PROGRAMS, LIBRARIES, LOADED_FROM = "usr/local/bin", "usr/local/lib", "usr/lib/x86_64-linux-gnu"
 BUNDLE, KEY_PROVIDERS = "pause_bundle", "etc/ocicrypt_config.json"
 _WAYS = ("cmd", "grpc", "ttrpc", "native")
+_MOST_BYTES = 1 << 20  # of a configuration
 
 
 def arrange(folder: Path) -> None:
-    """Kata's names and places become those of the image."""
+    """Kata's names and places become those of the image. A link in such a place would lead into this machine."""
+    linked = tuple(f"/{place} is a link" for name in (PROGRAMS, LIBRARIES, LOADED_FROM, BUNDLE, KEY_PROVIDERS)
+                   for place in (PurePosixPath(name), *PurePosixPath(name).parents) if (folder / place).is_symlink())
+    if linked:
+        raise BuildError("the confidential guest components have links where files and folders belong",
+                         "give --components as Kata builds them", findings=tuple(dict.fromkeys(linked)))
     special = folder / PROGRAMS / "attestation-agent-nv"
     if special.is_file():
         special.replace(folder / PROGRAMS / "attestation-agent")
@@ -44,12 +50,18 @@ def _check_bundle(folder: Path) -> tuple[str, ...]:
     match config:
         case {"ociVersion": str(), "process": {"args": [str(program), *_], "cwd": str(cwd)},
               "root": {"path": str(root)}}:
-            found = (folder / BUNDLE / root / program.lstrip("/")).is_file()
+            found = _is_inside(folder / BUNDLE, PurePosixPath(root, program.lstrip("/")))
             findings = () if found else (f"{name} starts {program}, which /{BUNDLE}/{root} does not have",)
             return findings if cwd.startswith("/") else (*findings, f"{name}: process.cwd {cwd!r} is not absolute")
         case None:
             return (f"{name} is missing or no JSON",)
     return (f"{name} is not an OCI configuration: it needs ociVersion, process.args, process.cwd and root.path",)
+
+
+def _is_inside(folder: Path, name: PurePosixPath) -> bool:
+    """A file of the bundle itself, through no link."""
+    linked = any((folder / step).is_symlink() for step in (name, *name.parents))
+    return ".." not in name.parts and (folder / name).is_file() and not linked
 
 
 def _check_key_providers(folder: Path) -> tuple[str, ...]:
@@ -65,6 +77,8 @@ def _check_key_providers(folder: Path) -> tuple[str, ...]:
 
 def _read(path: Path) -> object:
     try:
+        if path.is_symlink() or path.stat().st_size > _MOST_BYTES:
+            return None
         found: object = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None

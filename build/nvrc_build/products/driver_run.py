@@ -15,8 +15,8 @@ import zlib
 from pathlib import Path
 
 from nvrc_build.ground.errors import BuildError
-from nvrc_build.ground.run import find, run
-from nvrc_build.supply.extract import extract
+from nvrc_build.ground.run import find, save
+from nvrc_build.supply.extract import MOST_BYTES, extract
 from nvrc_build.tree.elf import read_needs
 
 SOURCE = "usr/src/nvidia-run"
@@ -75,16 +75,19 @@ def _unpack(installer: Path, target: Path) -> None:
 
 def _decompress(name: str, packed: Path, plain: Path) -> None:
     if name == "zstd":
-        run([find("zstd", "zstd"), "-q", "-d", "-f", packed, "-o", plain], what=f"unpacking {packed.name}")
+        save([find("zstd", "zstd"), "-q", "-d", "-c", packed], plain, MOST_BYTES, what=f"unpacking {packed.name}")
         return
     decoder = lzma.LZMADecompressor() if name == "xz" else zlib.decompressobj(wbits=31)
     with packed.open("rb") as stream, plain.open("wb") as out:
-        while not decoder.eof and (chunk := stream.read(1 << 20)):
+        while not decoder.eof and (chunk := stream.read(1 << 16)):
             try:
                 out.write(decoder.decompress(chunk))
             except (lzma.LZMAError, zlib.error) as wrong:
                 raise BuildError(f"the installer's archive is damaged: {wrong}",
                                  "give the installer as it was published") from wrong
+            if out.tell() > MOST_BYTES:
+                raise BuildError(f"the installer's archive gives more than {MOST_BYTES / 1e9:.1f} GB",
+                                 "give the installer as it was published")
 
 
 def _find_top(unpacked: Path, installer: Path) -> Path:

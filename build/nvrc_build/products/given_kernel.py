@@ -13,6 +13,7 @@ import struct
 from pathlib import Path
 
 from nvrc_build.ground.errors import BuildError
+from nvrc_build.supply.extract import check_folder
 
 _LAYOUT = "lay it out: vmlinuz, config, modules/ and, for a driver, headers/"
 _MAGIC, _VERSION = slice(0x202, 0x206), 0x20E
@@ -33,6 +34,8 @@ def release(image: Path) -> str:
 
 def check(folder: Path) -> str:
     """The release, or everything that does not fit together."""
+    if (folder / "modules").is_dir():
+        check_folder("kernel modules", folder / "modules")
     findings = [f"there is no {name}" for name in ("vmlinuz", "config") if not (folder / name).is_file()]
     if findings:
         raise BuildError(f"kernel {folder} is not complete", _LAYOUT, findings=tuple(findings))

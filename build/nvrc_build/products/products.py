@@ -199,27 +199,27 @@ def make_agent(job: Job, _work: Work) -> Path:
         file = given.open_given(job.agent, job.cache, job.supply.progress)
         if not file.is_file():
             raise BuildError(f"agent {file} is not a file", "give --agent the kata-agent program itself")
-        return job.cache.get("agent", file_sha256(file), lambda out: _install_agent(file, out))
-    standins = job.checkout / "qemu-tests/standins"
-    sources = compiler.program_sources(standins, "agent")
+        return job.cache.get("agent", found := file_sha256(file), lambda out: _install_agent(file, out, found))
+    folder = job.checkout / "qemu-tests/standins"
+    sources = compiler.program_sources(folder, "agent")
     if not sources[0].is_file():
         raise BuildError(f"image {job.image.name} needs a kata-agent", "give one with --agent PATH")
     root = supply.root(job.supply, "compile")
-    files = digest_files((*sources, *sorted(standins.glob("*.h"))), standins)
-    key = digest(files, root.name, _code("supply/compile.py"))
+    key = digest(digest_files((*sources, *sorted(folder.glob("*.h"))), folder), root.name, _code("supply/compile.py"))
 
     def make(out: Path) -> None:
         program = compiler.compile_static(sources, out, root=root)
-        _install_agent(program, out)
+        _install_agent(program, out, file_sha256(program))
         program.unlink()
 
     return job.cache.get("agent", key, make)
 
 
-def _install_agent(program: Path, out: Path) -> None:
+def _install_agent(program: Path, out: Path, sha256: str) -> None:
     target = out / "usr/bin/kata-agent"
     target.parent.mkdir(parents=True)
     shutil.copyfile(program, target)
+    given.check_unchanged("agent", target, sha256)
     target.chmod(0o755)
 
 
@@ -265,11 +265,11 @@ def make_components(job: Job, _work: Work) -> Path:
     if job.components is None:
         raise BuildError(f"image {job.image.name} needs the confidential guest components", "give --components")
     source = given.open_given(job.components, job.cache, job.supply.progress)
-    code = _code("supply/given.py", "supply/extract.py", "products/components.py")
-    key = digest(given.identify(source), code)
+    found = given.identify(source)
+    key = digest(found, _code("supply/given.py", "supply/extract.py", "products/components.py"))
 
     def make(out: Path) -> None:
-        given.unpack("components", source, out)
+        given.unpack("components", source, out, found)
         components.arrange(out)
         components.check(out)
 

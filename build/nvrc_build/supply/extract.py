@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tar archive of somebody else's as a folder: every member is looked at before the first is written.
 
-Refused: what would lie outside (an absolute path, `..`), what lies below a link, a link that leads out, device nodes
-and pipes, a path that is there twice with two meanings, more than an image can hold. So nothing is ever written through
-a link. Owners, set-id bits and write permission of others are not taken along. The rules are our own and not the
-filters of tarfile, which Python 3.11 has only from 3.11.4 on and which change with its version.
+Refused: what would lie outside (an absolute path, `..`), what lies below a link, a link that leads out, device nodes,
+pipes and sparse files, names that are not one line of text, a path that is there twice with two meanings, more than an
+image can hold. So nothing is ever written through a link, and what a small archive unpacks to is bounded before it is
+unpacked. A folder of somebody else's is held to the same rules. Owners, set-id bits and write permission of others are
+not taken along. The rules are our own and not the filters of tarfile, which Python 3.11 has only from 3.11.4 on and
+which change with its version.
 """
 
 from __future__ import annotations
 
+import errno
 import lzma
 import os
 import shutil
@@ -25,10 +28,12 @@ MOST_BYTES = 16 << 30
 MOST_MEMBERS = 500_000
 _MOST_FINDINGS = 20
 _CHUNK = 1 << 20
-_LONGEST_NAME, _LONGEST_TARGET = 255, 4095
+_LONGEST_NAME, _LONGEST_PATH, _LONGEST_TARGET, _DEEPEST = 255, 4095, 4095, 64
 # What tarfile and its decompressors raise over a file that is cut, damaged or of another kind. tarfile calls itself for
-# each header that is about the next one, of which there may be thousands in a row.
-DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, OverflowError, RecursionError)
+# each header that is about the next one, of which there may be thousands in a row. A dictionary of xz may have 4 GiB.
+DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, OverflowError, RecursionError,
+          MemoryError)
+_REMEDY = "make the archive again without what is refused"
 
 
 class Kind(Enum):
@@ -49,14 +54,36 @@ def extract(what: str, archive: Path, target: Path, *, absolute_links: bool = Fa
                     _write(tar, member, target)
                 _stamp_folders(members, target)
     except DAMAGE as wrong:
-        if isinstance(wrong, OSError) and wrong.errno is not None:
+        if isinstance(wrong, OSError) and wrong.errno not in (None, errno.EMLINK):
             raise  # the disk's failure, not the archive's
         raise BuildError(f"{what} {archive.name} cannot be unpacked: {wrong}",
                          "give a tar archive or a folder, laid out as in the image") from wrong
     if findings:
-        more = (f"and {len(findings) - _MOST_FINDINGS} more",) if len(findings) > _MOST_FINDINGS else ()
-        raise BuildError(f"{what} {archive.name} cannot be unpacked: not all of it is files, folders and links within",
-                         "make the archive again without what is refused", findings=(*findings[:_MOST_FINDINGS], *more))
+        raise refuse(f"{what} {archive.name} cannot be unpacked", findings, _REMEDY)
+
+
+def refuse(what: str, findings: tuple[str, ...], remedy: str) -> BuildError:
+    more = (f"and {len(findings) - _MOST_FINDINGS} more",) if len(findings) > _MOST_FINDINGS else ()
+    return BuildError(f"{what}: not all of it is files, folders and links within", remedy,
+                      findings=(*findings[:_MOST_FINDINGS], *more))
+
+
+def check_folder(what: str, folder: Path) -> None:
+    """Before it is copied: a pipe in it would be waited for, and a device read without an end."""
+    findings = tuple(f"{str(place.relative_to(folder))!r}: {reason}" for place in sorted(folder.rglob("*"))
+                     for reason in _refuse_file(PurePosixPath(place.relative_to(folder)), place))
+    if findings:
+        raise refuse(f"{what} {folder} cannot be taken", findings, "give the folder without what is refused")
+
+
+def _refuse_file(path: PurePosixPath, place: Path) -> Iterator[str]:
+    mode = place.lstat().st_mode
+    if reason := refuse_name(path, str(path)):
+        yield reason
+    elif stat.S_ISLNK(mode):
+        yield from _refuse_target(path, os.readlink(place), absolute_links=True)
+    elif not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        yield "is neither a file, nor a folder, nor a link"
 
 
 def _open(archive: Path) -> tarfile.TarFile:
@@ -67,12 +94,17 @@ def _open(archive: Path) -> tarfile.TarFile:
 
 
 def list_members(tar: tarfile.TarFile, most: int = MOST_MEMBERS) -> list[tarfile.TarInfo]:
-    """Headers only, and no more of them than an image can have."""
+    """Headers only, and no more of them than an image can have: to get to the next one all between is unpacked."""
     members: list[tarfile.TarInfo] = []
+    total = 0
     for member in tar:
         members.append(member)
+        total += max(member.size, 0)
         if len(members) > most:
             raise tarfile.TarError(f"it has more than {most} members")
+        if total > MOST_BYTES:
+            raise tarfile.TarError(f"its files are {total / 1e9:.1f} GB together; "
+                                   f"{MOST_BYTES / 1e9:.1f} GB is the limit")
     _read_to_end(tar)
     return members
 
@@ -88,22 +120,15 @@ def _read_to_end(tar: tarfile.TarFile) -> None:
 
 def check(members: Iterable[tarfile.TarInfo], *, absolute_links: bool = False) -> tuple[str, ...]:
     """Every reason not to write these members, in their order."""
-    seen, total = {PurePosixPath(): Kind.FOLDER}, 0
-    findings: list[str] = []
-    for member in members:
-        findings += [f"{member.name!r}: {reason}" for reason in _refuse(member, seen, absolute_links=absolute_links)]
-        total += max(member.size, 0)
-    if total > MOST_BYTES:
-        findings.append(f"its files are {total / 1e9:.1f} GB together; {MOST_BYTES / 1e9:.1f} GB is the limit")
-    return tuple(findings)
+    seen = {PurePosixPath(): Kind.FOLDER}
+    return tuple(f"{member.name[:_LONGEST_NAME]!r}: {reason}" for member in members
+                 for reason in _refuse(member, seen, absolute_links=absolute_links))
 
 
 def _refuse(member: tarfile.TarInfo, seen: dict[PurePosixPath, Kind], *, absolute_links: bool) -> Iterator[str]:
     path, kind = PurePosixPath(member.name), _kind(member)
-    if path.is_absolute() or ".." in path.parts or "\0" in member.name:
-        yield "lies outside the archive's root"
-    elif max((len(os.fsencode(part)) for part in path.parts), default=0) > _LONGEST_NAME:
-        yield f"has a name longer than {_LONGEST_NAME} bytes"
+    if reason := refuse_name(path, member.name):
+        yield reason
     elif kind is None:
         yield "is neither a file, nor a folder, nor a link"
     elif member.size < 0:
@@ -117,6 +142,19 @@ def _refuse(member: tarfile.TarInfo, seen: dict[PurePosixPath, Kind], *, absolut
         seen[path] = kind
 
 
+def refuse_name(path: PurePosixPath, name: str) -> str:
+    """Names are printed, and written into documents. A path is asked for each of its parents."""
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        return "lies outside the archive's root"
+    if not name.isprintable():
+        return "has a name that is not one line of text"
+    if max((len(os.fsencode(part)) for part in path.parts), default=0) > _LONGEST_NAME:
+        return f"has a name longer than {_LONGEST_NAME} bytes"
+    if len(os.fsencode(name)) > _LONGEST_PATH or len(path.parts) > _DEEPEST:
+        return f"has a path longer than {_LONGEST_PATH} bytes, or of more than {_DEEPEST} folders"
+    return ""
+
+
 def _refuse_place(path: PurePosixPath, kind: Kind, seen: dict[PurePosixPath, Kind]) -> Iterator[str]:
     for parent in path.parents:
         if seen.setdefault(parent, Kind.FOLDER) is not Kind.FOLDER:
@@ -128,7 +166,7 @@ def _refuse_place(path: PurePosixPath, kind: Kind, seen: dict[PurePosixPath, Kin
 def _refuse_target(path: PurePosixPath, linkname: str, *, absolute_links: bool) -> Iterator[str]:
     """`..` only at the head of a target: behind a name it would depend on what that name is."""
     target = PurePosixPath(linkname)
-    if not linkname or "\0" in linkname or len(os.fsencode(linkname)) > _LONGEST_TARGET:
+    if not linkname or not linkname.isprintable() or len(os.fsencode(linkname)) > _LONGEST_TARGET:
         yield "is a link to nothing that could exist"
     elif target.is_absolute():
         if not absolute_links:
@@ -141,8 +179,13 @@ def _refuse_target(path: PurePosixPath, linkname: str, *, absolute_links: bool) 
             yield f"is a link to {linkname!r}, with '..' behind a name"
 
 
+def is_plain_kind(member: tarfile.TarInfo) -> bool:
+    return _kind(member) is not None
+
+
 def _kind(member: tarfile.TarInfo) -> Kind | None:
-    if member.isreg() or member.islnk():
+    """A sparse file is none: some bytes of it are as large as one likes."""
+    if (member.isreg() and not member.issparse()) or member.islnk():
         return Kind.FILE
     if member.isdir():
         return Kind.FOLDER

@@ -37,6 +37,12 @@ def hard(name: str, target: str) -> tarfile.TarInfo:
     return member(name, tarfile.LNKTYPE, target)
 
 
+def sparse(name: str) -> tarfile.TarInfo:
+    found = member(name, size=12 << 30)
+    found.sparse = [(0, 0)]  # type: ignore[attr-defined]
+    return found
+
+
 REFUSED = {
     "absolute": ([member("/etc/passwd")], "'/etc/passwd': lies outside the archive's root"),
     "dot-dot": ([member("../x")], "'../x': lies outside"),
@@ -63,7 +69,14 @@ REFUSED = {
     "hard-link-to-a-link": ([link("a", "b"), hard("c", "a")], "is a hard link to 'a', which is not a file"),
     "hard-link-to-what-comes-later": ([hard("a", "b"), member("b")], "is a hard link to 'b', which is not a file"),
     "long-name": ([member("é" * 128)], "has a name longer than 255 bytes"),
-    "too-much": ([member("a", size=9 << 30), member("b", size=9 << 30)], "its files are 19.3 GB together; 17.2 GB is the"),
+    "sparse": ([sparse("a")], "'a': is neither a file"),
+    "deep": ([member("a/" * 64 + "b")], "or of more than 64 folders"),
+    "long-path": ([member("/".join(["a" * 200] * 21))], "has a path longer than 4095 bytes"),
+    "line-end": ([member("a\nb")], "'a\\nb': has a name that is not one line of text"),
+    "escape": ([member("\x1b]0;x\x07")], "is not one line of text"),
+    "direction-of-text": ([member("a\u202egpj.so")], "is not one line of text"),
+    "no-text": ([member("a\udcff")], "is not one line of text"),
+    "link-with-line-end": ([link("a", "b\nc")], "is a link to nothing that could exist"),
     "negative-size": ([member("a", size=-1)], "has a size of -1"),
 }
 
@@ -139,6 +152,24 @@ def test_a_tree_is_laid_out_with_modes_times_and_links(tmp_path: Path) -> None:
     assert (tmp_path / "out/d/same").samefile(tmp_path / "out/d/program")
     assert (tmp_path / "out/d").stat().st_mtime == 1000
     assert (tmp_path / "out/d/plain").stat().st_uid == os.getuid()
+
+
+def test_a_path_of_a_hundred_thousand_folders_takes_no_time(tmp_path: Path) -> None:
+    """Each of its parents would be asked for, and each has the length of the path."""
+    deep = pack(tmp_path / "a.tar", (member("a/" * 100_000 + "x"), b""))
+    with pytest.raises(BuildError, match="has a path longer than 4095 bytes"):
+        extract("components", deep, tmp_path / "out")
+
+
+def test_what_it_unpacks_to_is_bounded_before_it_is_unpacked(tmp_path: Path) -> None:
+    """To get to the next header tarfile unpacks all between: here it would be looked for without an end."""
+    archive = tmp_path / "a.tar"
+    with archive.open("wb") as out:
+        out.write(member("a", size=24 << 30).tobuf(tarfile.GNU_FORMAT))
+        out.truncate(25 << 30)
+    with pytest.raises(BuildError, match=r"its files are 25\.8 GB together; 17\.2 GB is the limit"):
+        extract("components", archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_more_members_than_an_image_has(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def archive(path: Path, mode: str, *members: tuple[str, bytes | str]) -> Path:
 def test_an_archive_is_laid_out_as_in_the_image(tmp_path: Path, mode: str) -> None:
     source = archive(tmp_path / "a.tar", mode, ("./usr/local/bin/agent", b"#!"), ("./bin", "usr/bin"),
                      ("./etc/x", "/usr/local/etc/x"))
-    unpack("components", source, tmp_path / "out")
+    unpack("components", source, tmp_path / "out", identify(source))
     assert (tmp_path / "out/usr/local/bin/agent").stat().st_mode & 0o777 == 0o755
     assert str((tmp_path / "out/bin").readlink()) == "usr/bin"
     assert str((tmp_path / "out/etc/x").readlink()) == "/usr/local/etc/x"
@@ -144,14 +144,14 @@ def test_an_archive_is_laid_out_as_in_the_image(tmp_path: Path, mode: str) -> No
 def test_an_archive_must_not_leave_its_folder(tmp_path: Path, members: tuple[tuple[str, bytes | str], ...]) -> None:
     source = archive(tmp_path / "a.tar", "w", *members)
     with pytest.raises(BuildError, match=r"(?s)components a.tar cannot be unpacked: .*\n  .*outside"):
-        unpack("components", source, tmp_path / "deep/out")
+        unpack("components", source, tmp_path / "deep/out", identify(source))
     assert not list(tmp_path.rglob("outside"))
 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\0" * 100 + b"text")
     with pytest.raises(BuildError, match="components x cannot be unpacked"):
-        unpack("components", tmp_path / "x", tmp_path / "out")
+        unpack("components", tmp_path / "x", tmp_path / "out", identify(tmp_path / "x"))
 
 
 def test_a_folder_is_known_by_everything_in_it(tmp_path: Path) -> None:
