@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,10 @@ from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.run import clean_env, find, run
 
 _INST = re.compile(r"^Inst (?P<name>\S+) \((?P<version>\S+) ")
+# deb-control(5), deb-version(7).
+_FIELDS = {name: re.compile(rule) for name, rule in {
+    "Package": "[a-z0-9][a-z0-9+.-]*", "Version": r"[A-Za-z0-9][A-Za-z0-9.+~:-]*", "Architecture": "[a-z0-9-]+",
+    "Size": "[0-9]{1,15}", "SHA256": "[0-9a-f]{64}"}.items()}
 _NOT_FOUND = re.compile(r"E: (?:Version .* was not found|Unable to locate package .*|Can't find .*)")
 
 
@@ -82,6 +86,9 @@ class Archive:
             "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
             "APT::Install-Recommends": "false", "APT::Get::Assume-Yes": "true",
             "APT::Sandbox::User": "", "Acquire::Retries": "3",
+            # Whatever this machine's own apt lets pass.
+            "APT::Get::AllowUnauthenticated": "false", "Acquire::AllowInsecureRepositories": "false",
+            "Acquire::AllowWeakRepositories": "false", "Acquire::AllowDowngradeToInsecureRepositories": "false",
         }
         return [word for name, value in pairs.items() for word in ("-o", f"{name}={value}")]
 
@@ -108,18 +115,28 @@ def _apt(archive: Archive, words: Sequence[str], *, cwd: Path | None = None, wha
 
 def resolve(archive: Archive, names: Sequence[str]) -> tuple[Package, ...]:
     """The whole closure of `names` as apt would install it on an empty system, recommendations left out."""
-    text = _apt(archive, ["--simulate", "install", *names], what=f"resolving {' '.join(names)}")
+    text = _apt(archive, ["--simulate", "install", "--", *names], what=f"resolving {' '.join(names)}")
     exact = [f"{hit['name']}={hit['version']}" for hit in map(_INST.match, text.splitlines()) if hit]
     return describe(archive, exact)
 
 
 def describe(archive: Archive, exact: Sequence[str]) -> tuple[Package, ...]:
-    argv = [find("apt-cache", "apt"), *archive.options(), "--no-all-versions", "show", *exact]
+    argv = [find("apt-cache", "apt"), *archive.options(), "--no-all-versions", "show", "--", *exact]
     text = run(argv, env=clean_env(), what="apt-cache show")
     rows = [dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " ")
             for stanza in text.split("\n\n") if stanza.strip()]
-    return tuple(sorted({Package(name=row["Package"], version=row["Version"], arch=row["Architecture"],
-                                 size=int(row["Size"]), sha256=row["SHA256"]) for row in rows}))
+    return tuple(sorted({_package(row) for row in rows}))
+
+
+def _package(row: Mapping[str, str]) -> Package:
+    """What an index says goes into file names, locks and the words of a command."""
+    wrong = [f"{name}: {row[name]!a:.90}" if name in row else f"{name} is missing" for name, rule in _FIELDS.items()
+             if not rule.fullmatch(row.get(name, ""))]
+    if wrong:
+        raise BuildError(f"the archive's index has an odd package {row.get('Package', '')!a:.90}",
+                         "find out what is wrong with the archive; index it again with SHA256", findings=tuple(wrong))
+    return Package(name=row["Package"], version=row["Version"], arch=row["Architecture"], size=int(row["Size"]),
+                   sha256=row["SHA256"])
 
 
 def download(archive: Archive, packages: Sequence[Package], debs: Path) -> None:
@@ -129,7 +146,7 @@ def download(archive: Archive, packages: Sequence[Package], debs: Path) -> None:
         return
     partial = debs / "partial"
     partial.mkdir(parents=True, exist_ok=True)
-    words = ["download", *(f"{package.name}:{package.arch}={package.version}" if package.arch != "all" else
+    words = ["download", "--", *(f"{package.name}:{package.arch}={package.version}" if package.arch != "all" else
                            f"{package.name}={package.version}" for package in missing)]
     try:
         _apt(archive, words, cwd=partial, what="downloading packages")

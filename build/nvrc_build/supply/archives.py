@@ -21,6 +21,7 @@ from nvrc_build.supply.mirror import choose_mirror
 
 _ARMOUR = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 _INDEXES = ("InRelease", "Release.gpg", "Release", "Packages", "Packages.gz", "Packages.xz")
+_INDEXED = re.compile(r"^(Filename|Size|MD5sum|SHA1|SHA256|SHA512)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<value>.+)")
 
 
@@ -101,7 +102,13 @@ def index_packages(folder: Path) -> str:
     """A Packages file of all packages below a folder; deb-control(5) and the repository format of Debian."""
     stanzas = []
     for deb in sorted(folder.rglob("*.deb")):
+        if not deb.is_file() or not deb.name.isprintable():
+            raise BuildError(f"package {str(deb)!a} is not a file, or has a name that is not one line of text",
+                             "rename or remove it")
         control = run([find("dpkg-deb", "dpkg"), "--field", deb], what=f"reading {deb.name}").rstrip()
+        if own := _INDEXED.search(control):
+            raise BuildError(f"package {str(deb)!a} has a field that belongs to an index: {own[1]}",
+                             "build the package without it")
         stanzas.append(f"{control}\nFilename: pool/{deb.relative_to(folder)}\nSize: {deb.stat().st_size}\n"
                        f"SHA256: {file_sha256(deb)}\n")
     if not stanzas:

@@ -1,20 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unpack packages into a root folder. Maintainer scripts never run, so a root needs none to be of use, or fails here.
 
-A root made this way serves the sandbox (freezing, compiling) and is never itself part of an image.
+A root made this way serves the sandbox (freezing, compiling) and is never itself part of an image. What a package has
+in it is looked at before it is written: tar follows the links that another package has left, out of the root as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path, PurePosixPath
 
-from nvrc_build.ground.run import find, run
+from nvrc_build.ground.errors import BuildError
+from nvrc_build.ground.run import find, run, save
 from nvrc_build.sandbox.sandbox import MOUNT_POINTS
 from nvrc_build.supply.apt import Package, take
+from nvrc_build.supply.extract import DAMAGE, MOST_BYTES, is_plain_kind, list_members, refuse, refuse_name
 
 # The package that carries /bin -> usr/bin and its likes; whatever is unpacked before it would make them directories.
 _LAYOUT = "base-files"
+_PLAIN = ".unpacking.tar"
+_REMEDY = "find out where the package is from; remove it from the cache's debs/ and build again"
 
 
 def unpack(packages: Sequence[Package], debs: Path, root: Path, tick: Callable[[str, int, int], None]) -> None:
@@ -28,4 +36,41 @@ def unpack(packages: Sequence[Package], debs: Path, root: Path, tick: Callable[[
 
 
 def unpack_one(package: Package, debs: Path, root: Path) -> None:
-    run([find("dpkg-deb", "dpkg"), "-x", take(package, debs), root], what=f"unpacking {package.file_name}")
+    """As dpkg-deb does it, in two steps."""
+    what, plain = f"unpacking {package.file_name}", root / _PLAIN
+    try:
+        save([find("dpkg-deb", "dpkg"), "--fsys-tarfile", take(package, debs)], plain, MOST_BYTES, what=what)
+        _check(package.file_name, plain, root)
+        run([find("tar", "tar"), "-x", "-p", "-f", plain, "--warning=no-timestamp", "-C", root], what=what)
+    finally:
+        plain.unlink(missing_ok=True)
+
+
+def _check(name: str, plain: Path, root: Path) -> None:
+    try:
+        with tarfile.open(plain, "r:") as tar:
+            members = list_members(tar)
+    except DAMAGE as wrong:
+        if isinstance(wrong, OSError) and wrong.errno is not None:
+            raise  # the disk's failure, not the package's
+        raise BuildError(f"package {name} cannot be read: {wrong}", _REMEDY) from wrong
+    real = Path(os.path.realpath(root))
+
+    @cache
+    def leads_out(folder: PurePosixPath) -> bool:
+        return not Path(os.path.realpath(root / folder)).is_relative_to(real)
+
+    findings = tuple(f"{member.name[:200]!r}: {reason}" for member in members for reason in _refuse(member, leads_out))
+    if findings:
+        raise refuse(f"package {name} cannot be unpacked", findings, _REMEDY)
+
+
+def _refuse(member: tarfile.TarInfo, leads_out: Callable[[PurePosixPath], bool]) -> Iterator[str]:
+    """A package's own names begin with `./`."""
+    path = PurePosixPath(member.name)
+    if reason := refuse_name(path, member.name):
+        yield reason
+    elif not is_plain_kind(member):
+        yield "is neither a file, nor a folder, nor a link"
+    elif path.parts and leads_out(path.parent):
+        yield "lies below a link that leads out of the root"

@@ -6,32 +6,31 @@ What counts is what runs at installation, preinst and postinst (deb-postinst(5))
 
 from __future__ import annotations
 
-import io
-import subprocess
+import os
 import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nvrc_build.declared.declared import Slice
 from nvrc_build.ground.errors import BuildError
-from nvrc_build.ground.run import clean_env, find
+from nvrc_build.ground.run import find, save
 from nvrc_build.supply.apt import Package, take
 from nvrc_build.supply.extract import DAMAGE, list_members
 
 _AT_INSTALLATION = ("preinst", "postinst")
+_MOST_BYTES = 64 << 20
 REMEDY = "remove it from the cache's debs/ and build again"
 
 
 def read_scripts(deb: Path) -> tuple[str, ...]:
     """Names of the scripts that an installation would run."""
-    done = subprocess.run([find("dpkg-deb", "dpkg"), "--ctrl-tarfile", deb], capture_output=True, check=False,
-                          env=clean_env(), stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        raise BuildError(f"package {deb.name} cannot be read", REMEDY,
-                         findings=tuple(done.stderr.decode("utf-8", "replace").splitlines()))
     try:
-        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
-            names = {member.name.removeprefix("./") for member in list_members(tar)}
+        with open(os.memfd_create("control.tar"), "r+b") as memory:
+            target = Path(f"/proc/self/fd/{memory.fileno()}")
+            save([find("dpkg-deb", "dpkg"), "--ctrl-tarfile", deb], target, _MOST_BYTES,
+                 what=f"reading package {deb.name}")
+            with tarfile.open(fileobj=memory) as tar:
+                names = {member.name.removeprefix("./") for member in list_members(tar)}
     except DAMAGE as wrong:
         raise BuildError(f"package {deb.name} cannot be read: {wrong}", REMEDY) from wrong
     return tuple(name for name in _AT_INSTALLATION if name in names)
