@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -247,6 +248,7 @@ def _run(argv: Sequence[str] | None) -> int:
     if is_json:
         speak_json(parser)
     args = parser.parse_args(argv)
+    os.umask(0o022)  # what is made here is nobody else's to change while it is made
     try:
         return int(args.run(args))
     except BuildError as failed:

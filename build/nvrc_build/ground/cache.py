@@ -4,7 +4,8 @@
 Work happens in a folder of another name and is renamed when it is done, so an interrupted build leaves nothing that
 could be taken for a result. One build at a time makes an entry; another waits for the entries that it needs itself.
 What is found is compared with a digest of all of it, taken when it was made, unless the file system says that nothing
-was touched since; what differs is made anew.
+was touched since; what differs is made anew. That helps against accidents. Who may write into a cache can put a stage
+and its digest there, so one that other accounts can write is not used.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.holding import Patience, hold, is_free, tell_on_stderr
 
 _KEEP_PER_STAGE = 4
 _UNFINISHED = ".unfinished-"
+_MOST_SEAL = 4096
+# Whose program this is can change it as well as a cache.
+_OWNER = Path(__file__).stat().st_uid
 
 
 def digest(*parts: str | bytes) -> str:
@@ -90,8 +96,17 @@ class Cache:
 
     def folder(self, name: str) -> Path:
         path = self.root / name
-        path.mkdir(parents=True, exist_ok=True)
+        for place in (self.root, path):
+            place.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for place in (self.root, path):
+            self._check_place(place)
         return path
+
+    def _check_place(self, place: Path) -> None:
+        found = place.stat()
+        if found.st_mode & stat.S_IWOTH or found.st_uid not in (0, os.geteuid(), _OWNER):
+            raise BuildError(f"other accounts can write into the cache {place}, so its content is not to be trusted",
+                             f"delete it, or use another one: --cache; then keep it to yourself: chmod o-w {place}")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -121,7 +136,7 @@ class Cache:
     def find(self, stage: str, key: str) -> Path | None:
         """A finished stage that still is what was made."""
         path = self.root / "stages" / f"{stage}-{key[:24]}"
-        return path if path.is_dir() and self._is_sound(path) else None
+        return path if path.is_dir() and not path.is_symlink() and self._is_sound(path) else None
 
     def get(self, stage: str, key: str, make: Callable[[Path], None], *, prune: bool = True) -> Path:
         """The folder of a finished stage; `make` fills a new one when there is none for this key."""
@@ -154,23 +169,30 @@ class Cache:
         return self.folder("seals") / stage.name
 
     def _read_seal(self, stage: Path) -> str:
-        try:
-            return self._seal(stage).read_text(encoding="ascii", errors="replace")
-        except FileNotFoundError:
+        seal = self._seal(stage)
+        if seal.is_symlink() or not seal.is_file() or seal.stat().st_size > _MOST_SEAL:
             return ""
+        return seal.read_text(encoding="ascii", errors="replace")
 
     def _write_seal(self, stage: Path, content: str, folder: Path) -> None:
         fresh = self._seal(stage).with_suffix(f".{os.getpid()}")
-        fresh.write_text(f"{content} {digest_times(folder)}", encoding="ascii")
+        for place in (fresh, self._seal(stage)):
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+        fresh.unlink(missing_ok=True)
+        with fresh.open("x", encoding="ascii") as out:
+            out.write(f"{content} {digest_times(folder)}")
         fresh.rename(self._seal(stage))
 
     def _make(self, stage: str, key: str, make: Callable[[Path], None], *, prune: bool) -> Path:
         final = self.folder("stages") / f"{stage}-{key[:24]}"
-        if final.exists():
+        if os.path.lexists(final):
             self._patience.tell(f"{final} is not what was made there, or has no record of it; "
                                 "making it again")
             _remove(final)
         partial = final.with_name(f"{_UNFINISHED}{final.name}")
+        if partial.is_symlink() or partial.is_file():
+            partial.unlink()
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir()
@@ -209,4 +231,6 @@ def _remove(stage: Path) -> None:
     doomed = stage.with_name(f"{_UNFINISHED}{stage.name}.removed-{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):  # another build was quicker
         stage.rename(doomed)
+    if doomed.is_symlink() or doomed.is_file():
+        doomed.unlink()
     shutil.rmtree(doomed, ignore_errors=True)

@@ -7,8 +7,10 @@ what is made. A file may be removed by its holder, so whoever got the lock looks
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from nvrc_build.ground.errors import BuildError
 
 LOOK_S, TELL_S = 0.1, 60.0
 _COMMAND_CHARS = 100
+_NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,7 @@ def hold(lock: Path, patience: Patience, *, what: str, is_kept: bool = True) -> 
 def is_free(lock: Path) -> bool:
     """Whether nobody holds it now."""
     try:
-        with lock.open("r") as handle:
+        with _open(lock) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return True
@@ -67,7 +70,7 @@ def is_free(lock: Path) -> bool:
 def _take(lock: Path, patience: Patience, what: str) -> TextIO:
     started_s, told_s = time.monotonic(), -TELL_S
     while True:
-        handle = lock.open("a", encoding="utf-8")
+        handle = _open(lock, os.O_CREAT)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -86,6 +89,24 @@ def _take(lock: Path, patience: Patience, what: str) -> TextIO:
             patience.tell(f"waiting for {what}: {describe(lock)} makes it{so_far}")
             told_s = waited_s
         time.sleep(LOOK_S)
+
+
+def _open(lock: Path, more: int = 0) -> TextIO:
+    """What is written there may not go where a link leads, and a pipe is not waited for."""
+    try:
+        number = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | more, 0o644)
+    except OSError as wrong:
+        if wrong.errno not in _NO_FILE:
+            raise
+        raise _odd(lock) from wrong
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise _odd(lock)
+    return open(number, "r+", encoding="utf-8")
+
+
+def _odd(lock: Path) -> BuildError:
+    return BuildError(f"lock {lock} is not a file", "find out who changes the cache, and delete it")
 
 
 def _is_same(handle: TextIO, lock: Path) -> bool:

@@ -62,6 +62,56 @@ def test_a_stage_that_was_changed_is_made_anew(tmp_path: Path, change: Callable[
     assert [path.name for path in (tmp_path / "stages").iterdir()] == [made.name]
 
 
+@pytest.mark.parametrize("change", [
+    pytest.param(os.mkfifo, id="pipe"), pytest.param(lambda seal: seal.symlink_to("/dev/zero"), id="no end"), pytest.param(Path.mkdir, id="folder"),
+])
+def test_a_seal_that_is_not_a_file_is_none(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    made = Cache(tmp_path).get("s", "key", lambda out: (out / "f").touch())
+    seal = tmp_path / "seals" / made.name
+    seal.unlink()
+    change(seal)
+    assert Cache(tmp_path).find(made.name.partition("-")[0], "key") is None
+    assert (Cache(tmp_path).get("s", "key", lambda out: (out / "f").touch()) / "f").exists()
+
+
+@pytest.mark.parametrize("change", [
+    pytest.param(lambda stage, other: (stage.rename(other), stage.symlink_to(other)), id="a link to a stage"),
+    pytest.param(lambda stage, other: (shutil.rmtree(stage), stage.write_text("x")), id="a file"),
+    pytest.param(lambda stage, other: (shutil.rmtree(stage), stage.symlink_to(other)), id="a dangling link"),
+    pytest.param(lambda stage, other: (shutil.rmtree(stage), other.mkdir(), (other / "kept").touch(),
+                                       stage.with_name(f".unfinished-{stage.name}").symlink_to(other)), id="half a stage that is a link"),
+])
+def test_what_is_in_the_place_of_a_stage_is_made_anew(tmp_path: Path, change: Callable[[Path, Path], object]) -> None:
+    made = Cache(tmp_path / "cache").get("s", "key", lambda out: (out / "f").touch())
+    change(made, tmp_path / "other")
+    again = Cache(tmp_path / "cache").get("s", "key", lambda out: (out / "f").touch())
+    assert [path.name for path in again.iterdir()] == ["f"]
+    assert not again.is_symlink()
+    assert not (tmp_path / "other").is_dir() or list((tmp_path / "other").iterdir())
+
+
+@pytest.mark.parametrize("make", [
+    pytest.param(lambda lock, victim: lock.symlink_to(victim), id="link"), pytest.param(lambda lock, victim: os.mkfifo(lock), id="pipe"),
+    pytest.param(lambda lock, victim: lock.mkdir(), id="folder"),
+])
+def test_a_lock_that_is_not_a_file_is_neither_followed_nor_waited_for(tmp_path: Path, make: Callable[[Path, Path], object]) -> None:
+    """Who holds it writes a name into it."""
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "victim").write_text("precious")
+    make(tmp_path / "locks/archives", tmp_path / "victim")
+    with pytest.raises(BuildError, match=r"lock .*/archives is not a file"), Cache(tmp_path, limit_s=1).locked():
+        pass
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["", "stages"])
+def test_a_cache_that_others_may_write_is_not_used(tmp_path: Path, name: str) -> None:
+    Cache(tmp_path / "cache").get("s", "key", lambda out: (out / "f").touch())
+    (tmp_path / "cache" / name).chmod(0o777)
+    with pytest.raises(BuildError, match="other accounts can write into the cache"):
+        Cache(tmp_path / "cache").get("s", "other", lambda out: (out / "f").touch())
+
+
 def test_a_cache_that_was_only_copied_is_good(tmp_path: Path) -> None:
     made = Cache(tmp_path / "a").get("root", digest("a"), lambda out: (out / "tool").write_text("good") and None)
     shutil.copytree(tmp_path / "a", tmp_path / "b", symlinks=True)
