@@ -80,16 +80,36 @@ class Host:
         return self.place(path) is not None
 
     def read(self, path: str) -> bytes | None:
+        descriptor = self._open(path)
+        if descriptor is None:
+            return None
+        try:
+            return _read_all(descriptor)
+        except OSError:
+            self.refused.add(path)
+            return None
+        finally:
+            os.close(descriptor)
+
+    def _open(self, path: str, more: int = 0) -> int | None:
+        """Files alone: a pipe of a copy would be waited for, a device read without an end."""
         place = self.place(path)
         if place is None:
             return None
         try:
-            with open(place, "rb", buffering=0) as stream:
-                return _read_all(stream.fileno())
-        except OSError as wrong:
-            if not isinstance(wrong, FileNotFoundError | IsADirectoryError | NotADirectoryError):
-                self.refused.add(path)
+            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | more)
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError:
+            self.refused.add(path)
+            return None
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(kind):
+            return descriptor
+        os.close(descriptor)
+        if not stat.S_ISDIR(kind):
+            self.refused.add(path)
+        return None
 
     def text(self, path: str) -> str | None:
         data = self.read(path)
@@ -132,13 +152,8 @@ class Host:
 
     def block(self, path: str, offset: int, size: int) -> bytes | None:
         """A piece of a large file."""
-        place = self.place(path)
-        try:
-            if place is None:
-                return None
-            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self.refused.add(path)
+        descriptor = self._open(path)
+        if descriptor is None:
             return None
         try:
             return os.pread(descriptor, size, offset)
@@ -149,13 +164,8 @@ class Host:
 
     def register(self, path: str, offset: int) -> int | None:
         """32 bits of a PCI resource, which the kernel gives by mapping only."""
-        place = self.place(path)
-        try:
-            if place is None:
-                return None
-            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_SYNC", 0))
-        except OSError:
-            self.refused.add(path)
+        descriptor = self._open(path, getattr(os, "O_SYNC", 0))
+        if descriptor is None:
             return None
         page = mmap.ALLOCATIONGRANULARITY
         try:

@@ -237,6 +237,18 @@ def test_links_of_a_recorded_host_stay_in_it(host: KataHost) -> None:
     assert [seen.read(f"/etc/{name}") for name in ("out", "up", "ring")] == [None, None, None]
 
 
+@pytest.mark.parametrize("name", [
+    "/etc/containerd/config.toml", GO_CONFIG, "/proc/modules", "/opt/kata/VERSION", IMAGE, "/var/run/cdi/nvidia.com-pgpu.yaml"])
+def test_a_pipe_in_a_recorded_host_is_not_waited_for(host: KataHost, name: str) -> None:
+    host.remove(name)
+    os.mkfifo(host.path(name))
+    recorded = Host(str(host.root))
+    assert recorded.read(name) is None
+    assert recorded.block(name, 0, 10) is None
+    assert recorded.register(name, 0) is None
+    assert recorded.refused == {name}
+
+
 def test_a_row_that_fails_itself_is_unknown(host: KataHost) -> None:
     def broken(_host: Host) -> object:
         raise RuntimeError("oops")
