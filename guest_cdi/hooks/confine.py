@@ -3,9 +3,10 @@
 
 The program becomes PID 1 of new PID, mount, network, IPC and UTS namespaces, with the container root as "/", this
 machine's file systems gone, a fresh /proc, no environment, no descriptor but its standard ones, three capabilities, no
-way to gain more, a list of system calls, and a bound to its memory. Between the change of root and the start of the
-program nothing is imported and no library is loaded: from there on, every path leads into the container. Follows
-pivot_root(2), and switch_root's way for a root that is an initramfs.
+way to gain more, a list of system calls, and a bound to its memory. What it prints has names of the container's in it:
+the head of that is handed back as one line of plain text, and the rest is dropped. Between the change of root and the
+start of the program nothing is imported and no library is loaded: from there on, every path leads into the container.
+Follows pivot_root(2), and switch_root's way for a root that is an initramfs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 from guest_cdi.hooks.root import DIRECTORY, Handle, Root
 from guest_cdi.hooks.syscalls import make_filter
 from guest_cdi.lean import libc, linux
+from guest_cdi.lean.coded import printable
 from guest_cdi.lean.light import Callable, NamedTuple, NoReturn, Sequence
 
 # Beside the PID namespace, which only a child can be in.
@@ -27,7 +29,7 @@ KEPT_CAPABILITIES = (linux.CAP_CHOWN, linux.CAP_DAC_OVERRIDE, linux.CAP_FOWNER)
 DATA_LIMIT_BYTES = 512 << 20  # for what the container's files make the program remember; libraries are mapped beside it
 PROC_ATTRIBUTES = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
 FAILED = 125
-REPORT_LIMIT_BYTES = 4096
+REPORT_LIMIT_BYTES, OUTPUT_LIMIT_BYTES = 4096, 300
 OWN_PID_NAMESPACE = "/proc/self/ns/pid"
 MOUNT_TABLE = "/proc/self/mountinfo"
 
@@ -41,16 +43,18 @@ class Place(NamedTuple):
     mount_points: tuple[str, ...]
 
 
-def run(program_fd: int, argv: Sequence[str], root: Root, deadline_s: float) -> str:
-    """What went wrong; empty when the program ran and said 0."""
+def run(program_fd: int, argv: Sequence[str], root: Root, deadline_s: float) -> tuple[str, str]:
+    """What went wrong, empty when the program ran and said 0; and what it printed."""
     table = read_mount_table()
     place = Place(root.path, root.identity(), is_initramfs(table), mount_points(table))
     calls = make_filter(os.uname().machine)
     report_read, report_write = os.pipe()
-    with Handle(report_read), Handle(os.open(os.devnull, os.O_RDWR)) as null:
-        with Handle(report_write):
-            child = fork(lambda: _become(program_fd, argv, place, null.fd, calls), report_write)
-        return _await(child, report_read, deadline_s)
+    output_read, output_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # who prints more than fits does not wait
+    with Handle(report_read), Handle(output_read), Handle(os.open(os.devnull, os.O_RDWR)) as null:
+        with Handle(report_write), Handle(output_write):
+            standard = (null.fd, output_write, output_write)
+            child = fork(lambda: _become(program_fd, argv, place, standard, calls), report_write)
+        return _await(child, report_read, deadline_s), _read_output(output_read)
 
 
 def fork(body: Callable[[], NoReturn], report_fd: int) -> int:
@@ -69,11 +73,12 @@ def fork(body: Callable[[], NoReturn], report_fd: int) -> int:
         os._exit(FAILED)
 
 
-def _become(program_fd: int, argv: Sequence[str], place: Place, null_fd: int, calls: bytes) -> NoReturn:
+def _become(program_fd: int, argv: Sequence[str], place: Place, standard: Sequence[int], calls: bytes) -> NoReturn:
     linux.prctl(linux.PR_SET_PDEATHSIG, linux.SIGKILL)
     linux.unshare(NAMESPACES)
     forbid_imports()
-    os.dup2(null_fd, 0)
+    for number, descriptor in enumerate(standard):
+        os.dup2(descriptor, number)
     enter(place)
     drop_privileges()
     linux.filter_system_calls(calls)  # the last thing before the program: from here on only what it needs itself
@@ -158,6 +163,14 @@ def _await(child: int, report_fd: int, deadline_s: float) -> str:
     report = os.read(report_fd, REPORT_LIMIT_BYTES).decode("utf-8", "replace")
     code = os.waitstatus_to_exitcode(status)
     return report or (f"exit status {code}" if code else "")
+
+
+def _read_output(output_fd: int) -> str:
+    try:
+        head = os.read(output_fd, OUTPUT_LIMIT_BYTES)
+    except BlockingIOError:
+        return ""
+    return printable(" ".join(head.decode("utf-8", "replace").splitlines()))
 
 
 def read_mount_table() -> str:

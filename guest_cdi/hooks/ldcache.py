@@ -45,11 +45,12 @@ def prepare(values: Values) -> Action:
 def update_cache(folders: tuple[str, ...], ldconfig: str, root: Root, deadline_s: float = DEADLINE_S) -> list[str]:
     with load_program(ldconfig) as program:
         done = ldconf.configure(root, folders, os.uname().machine)
-        failure = confine.run(program.fd, ARGUMENTS, root, deadline_s)
+        failure, said = confine.run(program.fd, ARGUMENTS, root, deadline_s)
     if failure:
-        raise CdiError("E_CDI_HOOK_LDCACHE", f"{failure} ({' '.join(ARGUMENTS)} in {root.path})",
+        why = f"{failure}: {said}" if said else failure
+        raise CdiError("E_CDI_HOOK_LDCACHE", f"{why} ({' '.join(ARGUMENTS)} in {root.path})",
                        "read the step in the message; a read-only container root cannot take a cache")
-    return [*done, f"{CACHE} made"]
+    return [*done, f"{CACHE} made", *([f"ldconfig: {said}"] if said else [])]
 
 
 def load_program(path: str) -> Handle:

@@ -11,7 +11,7 @@ import os
 
 from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.jsonvalue import read_json
-from guest_cdi.lean.light import BinaryIO
+from guest_cdi.lean.light import BinaryIO, Callable
 
 STATE_LIMIT_BYTES = 16 << 20
 CONFIG_LIMIT_BYTES = 64 << 20
@@ -38,19 +38,24 @@ def _configured_root(bundle: str) -> str:
     if not bundle:
         raise _state_error("the OCI state names no bundle")
     path = os.path.join(bundle, "config.json")
-    root = _members(_read(path, CONFIG_LIMIT_BYTES), path).get("root")
+    root = _members(_read(path, CONFIG_LIMIT_BYTES, _open_now), path).get("root")
     found = _text(root, "path", f"root in {path}") if isinstance(root, dict) else ""
     if not found:
         raise _state_error(f"{path} has no root.path")
     return found
 
 
-def _read(path: str, limit_bytes: int) -> bytes:
+def _read(path: str, limit_bytes: int, opener: Callable[[str, int], int] | None = None) -> bytes:
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=opener) as stream:
             return _bounded(stream, limit_bytes, path)
     except (OSError, ValueError) as err:  # ValueError: a NUL or a lone surrogate in the name
         raise _state_error(f"{path!r} cannot be read: {err}") from err
+
+
+def _open_now(path: str, flags: int) -> int:
+    """A bundle's pipe that nobody writes to is empty, and not waited for."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _bounded(stream: BinaryIO, limit_bytes: int, about: str) -> bytes:

@@ -234,7 +234,7 @@ def test_a_program_that_the_kernel_refuses(tmp_path: Path) -> None:
     def body() -> None:
         refused = pytest.raises(OSError, match=r"Exec format error|Permission denied")
         with Handle(os.memfd_create("no-program")) as empty, Handle(os.open(os.devnull, os.O_RDWR)) as null, refused:
-            confine._become(empty.fd, ("x",), place, null.fd, make_filter(os.uname().machine))
+            confine._become(empty.fd, ("x",), place, (null.fd,), make_filter(os.uname().machine))
         assert [*sys.path, *sys.path_hooks, *sys.meta_path, *sys.path_importer_cache] == []
         assert sorted(os.listdir("/")) == ["etc", "lib", "proc"]
 
@@ -251,7 +251,7 @@ def test_the_program_does_not_outlive_the_hook(tmp_path: Path) -> None:
         libc, signal = ctypes.CDLL(None), ctypes.c_int()
         refused = pytest.raises(OSError, match=r"Exec format error|Permission denied")
         with Handle(os.memfd_create("no-program")) as empty, Handle(os.open(os.devnull, os.O_RDWR)) as null, refused:
-            confine._become(empty.fd, ("x",), place, null.fd, allow_all)
+            confine._become(empty.fd, ("x",), place, (null.fd,), allow_all)
         assert libc.prctl(2, ctypes.byref(signal)) == 0  # PR_GET_PDEATHSIG
         assert signal.value == 9
 
