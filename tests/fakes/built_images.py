@@ -8,14 +8,20 @@ import os
 import tomllib
 from pathlib import Path
 
+from nvrc_build import pipeline
+from nvrc_build.after.contents import read_tree
 from nvrc_build.cli import main as image_main
+from nvrc_build.job import EPOCH, open_supply
+from nvrc_build.supply import supply
+from nvrc_build.tree.cpio import write_cpio
+from nvrc_build.tree.tree import Kind, Tree
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit import standins
 from nvrc_lab.kit.image import BootFiles, build_image
 
 CONFIDENTIAL = "lab-confidential"
 # What is asked of the lab's image is asked of these as well, where somebody waits the minutes that they take to build.
-IMAGES = ("lab", *(("nvidia-base", "nvidia-confidential") if os.environ.get("NVRC_BUILT_IMAGES") else ()))
+IMAGES = ("lab", *(("nvidia-base", "nvidia-confidential", "kata-base") if os.environ.get("NVRC_BUILT_IMAGES") else ()))
 # As Kata's build lays them out.
 COMPONENTS = ("api-server-rest", "attestation-agent", "confidential-data-hub")
 _TEXTS = {
@@ -51,11 +57,28 @@ def make_components(folder: Path) -> Path:
     return folder
 
 
+def unpack_disk(name: str, agent: Path, folder: Path) -> BootFiles:
+    """What is on an image's disk as an initrd, with the lab's kernel and its modules: such an image brings neither."""
+    image, lab = pipeline.build(name, out=folder / "out", cache=checkout().cache, agent=agent), pipeline.build()
+    tools = supply.root(open_supply(cache=checkout().cache), "tools")
+    (folder / "work").mkdir()
+    trees = [read_tree(image.disk, folder / "work", name, tools=tools), Tree()]
+    (folder / "lab").mkdir()
+    for entry in read_tree(lab.initrd, folder / "lab", "lab", tools=tools):
+        if entry.path.startswith("/usr/lib/modules/") and entry.kind is Kind.FILE:
+            trees[1].add_file(entry.path, entry.content, entry.origin, entry.mode)
+    with (folder / "initrd").open("wb") as out:
+        out.writelines(chunk for tree in trees for chunk in write_cpio(tree, EPOCH))
+    return BootFiles(kernel=lab.kernel, initrd=folder / "initrd")
+
+
 def build(name: str, folder: Path) -> BootFiles:
     """By the factory, with the lab's agent."""
     if name == "lab":
         return build_image()
     agent = standins.build_program(standins.open_workshop(checkout()), "agent")
+    if name == "kata-base":
+        return unpack_disk(name, agent, folder)
     if name != "nvidia-confidential":
         return build_image(name, agent=agent)
     (folder / "declarations").mkdir()

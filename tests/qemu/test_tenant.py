@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hostile containers in a pod with a GPU: what Kata's default gives them, what uses the machine up, and a privileged one.
 
-On the lab's image; with NVRC_BUILT_IMAGES=1 also on nvidia-base and nvidia-confidential (fakes/built_images.py), which take
-minutes to build. kata-base has its disk and its extensions in tests/qemu/test_kata_extensions.py.
+On the lab's image; with NVRC_BUILT_IMAGES=1 also on nvidia-base, nvidia-confidential and kata-base (fakes/built_images.py), which
+take minutes to build. kata-base boots from its disk, under extensions, in tests/qemu/test_kata_extensions.py.
 """
 
 from __future__ import annotations
