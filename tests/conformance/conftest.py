@@ -60,8 +60,8 @@ def host(files: BootFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("host")
     qemu, places = find_qemu(), checkout()
     programs = {}
-    for name in ("show", "stay", "carry", "look"):
-        source = places.root / f"qemu-tests/container/{name}.c"
+    for name, source in (*((name, places.root / f"qemu-tests/container/{name}.c") for name in ("show", "stay", "carry", "look")),
+                         ("tenant", places.root / "tests/fakes/tenant.c")):
         subprocess.run(["gcc", "-static", "-O1", "-DPLAIN", "-o", folder / name, source], check=True)
         programs[name] = folder / name
     write_image(folder / "pod.tar", programs, read_iptables(files, folder / "unpacked"))

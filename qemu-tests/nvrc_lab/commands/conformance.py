@@ -40,7 +40,7 @@ class Part:
 RUNTIME = Part(
     name="kata-runtime", needs=("NVRC_KATA_SHIM", "NVRC_CONTAINERD", "NVRC_KATA_AGENT", "NVRC_KATA_CONFIG"),
     tests=("tests/conformance/test_kata_runtime.py", "tests/conformance/test_kata_pods.py",
-           "tests/conformance/test_kata_early.py"), may=("NVRC_OTHER_INIT",),
+           "tests/conformance/test_kata_early.py", "tests/conformance/test_kata_tenant.py"), may=("NVRC_OTHER_INIT",),
     asks=(("NVRC_KATA_SHIM", ""), ("NVRC_CONTAINERD", "containerd")))
 CONFIDENTIAL = Part(name="confidential", needs=("NVRC_COCO",), tests=("tests/conformance/test_confidential.py",),
                     asks=(("NVRC_COCO", "kata-agent"), ("NVRC_COCO", "kbs-client")))
