@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,13 +66,32 @@ def digests(image: pipeline.Image) -> dict[str, str]:
     return {path.name: file_sha256(path) for path in sorted(image.folder.iterdir())}
 
 
+def hostile_environment(folder: Path) -> dict[str, str]:
+    """What programs of a build would read or run, were it handed on to them."""
+    fakes, link = folder / "bin", folder / "tmp"
+    fakes.mkdir(parents=True)
+    for name in ("apt-get", "cpio", "dpkg-deb", "gcc", "ld", "lz4", "prlimit", "python3", "tar", "zstd"):
+        (fakes / name).write_text("#!/bin/sh\nexit 99\n")
+        (fakes / name).chmod(0o755)
+    (folder / "scratch").mkdir()
+    link.symlink_to(folder / "scratch")
+    return {"PATH": f"{fakes}:{os.environ['PATH']}", "TMPDIR": str(link), "HOME": "/nonexistent", "LC_ALL": "tr_TR.UTF-8", "TZ": "Asia/Tokyo",
+            "SOURCE_DATE_EPOCH": "1", "TAR_OPTIONS": "--mtime=2001-01-01", "ZSTD_CLEVEL": "1", "XZ_OPT": "-0", "APT_CONFIG": "/dev/zero",
+            "CPATH": "/nonexistent", "GCC_EXEC_PREFIX": "/nonexistent/", "CFLAGS": "-DX", "MAKEFLAGS": "-n", "KBUILD_BUILD_USER": "x",
+            "LD_LIBRARY_PATH": "/nonexistent", "PIP_TARGET": "/nonexistent", "PIP_INDEX_URL": "http://127.0.0.1:1/", "PYTHONHASHSEED": "7"}
+
+
 def test_two_builds_in_different_places_are_equal_byte_for_byte(first: Place, tmp_path: Path) -> None:
+    """The second one by another account's umask, in an environment made to mislead it, with files that are in no commit."""
     other = make_place(tmp_path / "a much deeper/place with blanks", first.checkout)
-    umask = os.umask(0o077)
-    try:
-        assert digests(other.build()) == digests(first.build())
-    finally:
-        os.umask(umask)
+    for name in ("nvrc/steps/untracked.py", "guest_cdi/.hidden.py", "rootfs/files/untracked", "nvrc/untracked.h"):
+        (other.checkout / name).write_text("# in no commit\n")
+    words = f"pipeline.build('lab', out=Path({str(other.out)!r}), cache=Path({str(other.cache)!r}), checkout=Path({str(other.checkout)!r}))"
+    done = subprocess.run([sys.executable, "-c", f"from pathlib import Path; from nvrc_build import pipeline; {words}"], umask=0o077,
+                          env=hostile_environment(tmp_path / "hostile"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = {path.name: file_sha256(path) for path in sorted((other.out / "images/lab").iterdir())}
+    assert made == digests(first.build())
 
 
 def spent_s() -> float:
