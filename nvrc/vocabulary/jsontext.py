@@ -8,49 +8,76 @@ is null in a document, an empty string too; messages between programs of ours ke
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import Enum, Iterable, Mapping
+from guest_cdi.lean.light import TYPE_CHECKING, Enum, Iterable, Mapping
 
-_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+if TYPE_CHECKING:
+    from guest_cdi.lean.light import Callable
+
+    encode_basestring_ascii: Callable[[str], str]
+
+    def make_encoder(*rules: object) -> Callable[[object, int], tuple[str, ...]]: ...
+else:
+    from _json import encode_basestring_ascii, make_encoder
+
 _BROKEN_LEVELS = 2  # the document, and each list or object directly in it
+_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def encode(value: object) -> bytes:
-    return (_value(value, 0, "null") + "\n").encode("ascii")
+    return (_value(value, 0) + "\n").encode("ascii")
 
 
 def encode_line(value: object) -> bytes:
-    """All of it in one line."""
-    return (_value(value, _BROKEN_LEVELS, '""') + "\n").encode("ascii")
+    """All of it in one line, by what the interpreter has built in."""
+    return ("".join(_encode(value, 0)) + "\n").encode("ascii")
 
 
-def _value(value: object, level: int, empty: str) -> str:
+def _value(value: object, level: int) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Enum):
-        return _value(value.value, level, empty)
+        return _value(value.value, level)
     if isinstance(value, str):
-        return _string(value) if value else empty
+        return _string(value) if value else "null"
     if isinstance(value, int):
         return int.__repr__(value)
     if isinstance(value, float):
         return _number(value)
-    return _compound(value, level, empty)
+    return _compound(value, level)
 
 
-def _compound(value: object, level: int, empty: str) -> str:
+def _compound(value: object, level: int) -> str:
     if isinstance(value, tuple | list):
         # An empty item is an empty item, such as a line of a log.
-        items = ('""' if item == "" else _value(item, level + 1, empty) for item in value)
+        items = ('""' if item == "" else _value(item, level + 1) for item in value)
         return _lines("[", items, "]", level)
-    about = vars(type(value))
-    if "__dataclass_fields__" in about:
-        value = {name: getattr(value, name) for name in about["__slots__"]}
+    value = _plain(value)
     if isinstance(value, Mapping):
-        pairs = (f"{_string(str(key))}: {_value(item, level + 1, empty)}" for key, item in value.items())
+        pairs = (f"{_string(str(key))}: {_value(item, level + 1)}" for key, item in value.items())
         return _lines("{", pairs, "}", level)
     raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def _plain(value: object) -> object:
+    """A record's fields by name; any other value as it is."""
+    about = vars(type(value))
+    return {name: getattr(value, name) for name in about["__slots__"]} if "__dataclass_fields__" in about else value
+
+
+def _simpler(value: object) -> object:
+    """What the built-in encoder does not know, in words that it does."""
+    if isinstance(value, Enum):
+        return value.value
+    plain = _plain(value)
+    if isinstance(plain, Mapping):
+        return dict(plain)
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+# No list of what it is within, as none of our values holds itself; no indentation; no NaN.
+_encode = make_encoder(None, _simpler, encode_basestring_ascii, None, ": ", ", ", False, False, False)
 
 
 def _lines(start: str, items: Iterable[str], end: str, level: int) -> str:
