@@ -104,25 +104,27 @@ class Generated:
 
 
 class Known(NamedTuple):
-    """What the files of a driver of this version say, under the options that it was asked with."""
+    """An open driver, and what its files say, under the options that it was asked with."""
 
-    version: str
+    driver: Driver
     found: Mapping[Callable[[Driver], Found], Found]
 
 
 def read_files(host: Host, nvml: Nvml, options: Options) -> Known:
     """The part of a document that needs no GPU, for a later `generate` with the same options."""
     driver = open_driver(host, nvml, options)
-    return Known(driver.version, {discover: discover(driver) for discover in OF_FILES})
+    return Known(driver, {discover: discover(driver) for discover in OF_FILES})
 
 
 def generate(host: Host, nvml: Nvml, options: Options | None = None, known: Known | None = None) -> Generated:
     """The document for this machine. A failure is a CdiError, and then there is no document at all."""
     options = options or Options()
-    driver = open_driver(host, nvml, options)
+    if known is not None and known.driver.version != _tell_version(nvml, known.driver.tree):
+        known = None
+    driver = replace(known.driver, sockets=options.sockets) if known else open_driver(host, nvml, options)
     targets = () if NONE in options.device_ids else select_targets(nvml.gpus(), options.device_ids,
                                                                    strict=options.strict)
-    earlier = known.found if known is not None and known.version == driver.version else {}
+    earlier = known.found if known else {}
     found = tuple(earlier[discover] if discover in earlier else discover(driver) for discover in COMMON)
     common = _build_common(found, driver.hooks)
     described, skipped = _describe_targets(driver, targets, options)

@@ -21,7 +21,8 @@ def prove(spec: Spec, host: Host) -> None:
 
     Container engines make a missing mount source or hook the container's failure, or none at all; here it is ours.
     """
-    everything = join_edits((spec.container_edits, *(device.container_edits for device in spec.devices)))
+    distinct = {id(device.container_edits): device.container_edits for device in spec.devices}  # a device has two names
+    everything = join_edits((spec.container_edits, *distinct.values()))
     problems = []
     try:
         apply_edits(everything, {}, lru_cache(maxsize=None)(host.lstat))

@@ -52,11 +52,13 @@ def _faults(files: Files, document: object) -> Iterator[str]:
         return
     if document.get("kind") != KIND:
         yield f"it is of the kind {quoted(str(document.get('kind')))}"
+    judged: list[object] = []  # a device has two names, and `all` has what they have
     devices = document.get("devices")
     for device in devices if isinstance(devices, list) else ():
         yield from _shape("a device", device, _DEVICE)
-        if isinstance(device, dict):
-            yield from _edits(files, device.get("containerEdits", {}))
+        if isinstance(device, dict) and (edits := device.get("containerEdits", {})) not in judged:
+            judged.append(edits)
+            yield from _edits(files, edits)
     yield from _edits(files, document.get("containerEdits", {}))
 
 

@@ -87,7 +87,8 @@ def test_what_the_drivers_files_say_may_be_known_beforehand(case: str, tmp_path:
 def test_what_was_known_of_another_version_is_looked_up_again(tmp_path: Path) -> None:
     machine = load("composable")
     host, nvml, options = machine.host(tmp_path), machine.nvml(), options_of(machine)
-    strange = Known("1.2.3", {discover: COMMON[0](open_driver(host, nvml, options)) for discover in OF_FILES})
+    driver = replace(open_driver(host, nvml, options), version="1.2.3", library_dirs=())
+    strange = Known(driver, {discover: COMMON[0](open_driver(host, nvml, options)) for discover in OF_FILES})
     assert generate(host, nvml, options, strange) == generate(host, nvml, options)
 
 
