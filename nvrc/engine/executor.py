@@ -22,6 +22,7 @@ from nvrc.vocabulary.trouble import Trouble, remark
 if TYPE_CHECKING:
     from nvrc.engine.table import StepModule
 
+HEAD_START_S = 0.05  # at most, for what has to be quick
 OK, SKIPPED, FAILED, DEGRADED, RUNNING, PENDING = "ok", "skip", "fail", "warn", "running", "pending"
 
 
@@ -131,13 +132,17 @@ class Executor:
         import _thread
 
         ready, done = os.pipe2(os.O_CLOEXEC)
+        at_work = _thread.allocate_lock()
+        at_work.acquire()
 
         def work() -> None:
+            self._system.waits.expect(at_work.release)
             try:
                 returned: Facts | Exception = doing.run(self._system, given)
             except Exception as err:
                 returned = err
             self._results.append((step, given, returned, self._system.waits.take()))
+            self._system.waits.begin()
             os.close(done)
 
         def wake() -> None:
@@ -151,6 +156,8 @@ class Executor:
         self._loop.watch(ready, wake)
         self._loop.at(self._system.now() + doing.deadline_s(given), expire)
         _thread.start_new_thread(work, ())
+        if step.leads:
+            at_work.acquire(timeout=HEAD_START_S)
 
     def _collect(self) -> None:
         while self._results:

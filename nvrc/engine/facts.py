@@ -12,7 +12,7 @@ from guest_cdi.lean.light import TYPE_CHECKING, TypeVar, dataclass, replace
 from nvrc.vocabulary.errors import NvrcError
 
 if TYPE_CHECKING:
-    from nvrc.hardware.links import Links
+    from nvrc.hardware.links import Links, Places
     from nvrc.hardware.nics import Nic
     from nvrc.hardware.topology import Topology
     from nvrc.machine.journal import Journal
@@ -56,6 +56,7 @@ class Facts:
     device_nodes: tuple[str, ...] | None = None
     promise: Promise | None = None
     nics: tuple[Nic, ...] | None = None
+    places: Places | None = None
     ledger: tuple[GpuRecord, ...] | None = None
     worker: Worker | None = None
     gpus: tuple[NvmlGpu, ...] | None = None

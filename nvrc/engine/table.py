@@ -54,6 +54,7 @@ PATIENT = seconds(120)
 @dataclass(frozen=True, slots=True)
 class Step:
     """One row. `blocks`: the action waits and runs on a worker thread. `does`: instead of the module of its name.
+    `leads`: other rows do not begin beside it before it waits, as what it waits for is what takes longest.
     `early`: what it needs instead of `needs` where the agent does not wait for the GPUs.
     """
 
@@ -63,6 +64,7 @@ class Step:
     when: Condition = always
     on_failure: OnFailure = POWER_OFF
     blocks: Condition = never
+    leads: bool = False
     does: StepModule | None = None
 
     @property

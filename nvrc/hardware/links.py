@@ -47,16 +47,18 @@ class Pair(NamedTuple):
     write: str
 
 
+class Places(NamedTuple):
+    """GPUs and NICs, in this order; `source`: where the file for NCCL came from."""
+
+    by_bdf: Mapping[str, Place]
+    source: str
+
+
 class Links(NamedTuple):
-    """`nvlinks` by GPU: active ones, and how many this product has on a board with switches (0: not known).
+    """`nvlinks` by GPU: active ones, and how many this product has on a board with switches (0: not known)."""
 
-    `source`: where the file for NCCL came from.
-    """
-
-    places: tuple[Place, ...]
     nvlinks: tuple[tuple[str, int, int], ...]
     pairs: tuple[Pair, ...]
-    source: str
 
 
 def read_place(system: Files, bdf: str) -> Place:

@@ -133,6 +133,7 @@ class LinuxKernel(Rooted):
     def wait(self, queue: SimpleQueue[T], limit_s: float) -> T | None:
         """The next thing that another thread puts into the queue; None when the time is up first."""
         began_s = self.now()
+        self.waits.begin()
         try:
             return queue.get(timeout=max(0.0, limit_s))
         except Empty:

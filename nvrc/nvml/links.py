@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 _UNKNOWN = (NOT_SUPPORTED, INVALID_ARGUMENT, FUNCTION_NOT_FOUND)
 MOST_LINKS = 36
 NOT_TOLD = -1
-# Read, write, NVLink, as in nvml.h: nvidia-ml-py has a tuple in the place of the first.
-_CAPABILITIES = (0, 1, 2)
+# As in nvml.h: nvidia-ml-py has a tuple in the place of the first.
+READ, WRITE, NVLINK = 0, 1, 2
 
 
 def read_links(session: Session, given: Mapping[str, Value]) -> dict[str, object]:
-    numbers = indices(given["gpus"])
-    return {"links": [_count(session, number) for number in numbers],
-            "pairs": [_pair(session, one, other) for at, one in enumerate(numbers) for other in numbers[at + 1:]]}
+    counts = [_count(session, number) for number in indices(given["gpus"])]
+    return {"links": counts,
+            "pairs": [_pair(session, one, other) for at, one in enumerate(counts) for other in counts[at + 1:]]}
 
 
 def _count(session: Session, number: int) -> LinkCount:
@@ -45,10 +45,12 @@ def _count(session: Session, number: int) -> LinkCount:
     return LinkCount(number, active, switched, tuple(peers))
 
 
-def _pair(session: Session, one: int, other: int) -> PairState:
-    library, first, second = session.library, session.device(one), session.device(other)
-    caps = [_number(library.nvmlDeviceGetP2PStatus, first, second, cap) for cap in _CAPABILITIES]
-    return PairState(one, other, *caps)
+def _pair(session: Session, one: LinkCount, other: LinkCount) -> PairState:
+    """Which have NVLink in common is asked of those only that both have some."""
+    library, first, second = session.library, session.device(one.number), session.device(other.number)
+    read, write = (_number(library.nvmlDeviceGetP2PStatus, first, second, cap) for cap in (READ, WRITE))
+    nvlink = _number(library.nvmlDeviceGetP2PStatus, first, second, NVLINK) if one.active and other.active else NOT_TOLD
+    return PairState(one.number, other.number, read, write, nvlink)
 
 
 def _text(value: bytes | str) -> str:

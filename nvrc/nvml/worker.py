@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 INPUT = 0  # a descriptor
 ANSWER_BYTES = 4 << 20
+WAKE = b"\n"
 WORDS_CHARS = 4000  # of a failure's text: it goes into the report, which has to fit into /run
 
 Value = object  # what JSON can say
@@ -60,6 +61,13 @@ class Worker:
             reply = _read_reply(name, self._read_answer(name, deadline_s))
         self._account(reply, self.system.now() - began_s)
         return _unwrap(reply)
+
+    def wake(self) -> None:
+        """Have it get ready now, not at the first question. If it has ended, that question finds out."""
+        try:
+            os.write(self.questions, WAKE)
+        except OSError:
+            pass
 
     def begin(self, name: str, **given: Value) -> bool:
         """Ask without waiting; `take` has the answer once `answers` can be read. False while another one asks."""
@@ -172,12 +180,18 @@ class Worker:
 
 def start_worker(system: System, requests: Callable[[], Mapping[str, Request]],
                  privileges: Privileges = WORKER) -> Worker:
-    """Fork one that answers `requests()`; the mapping is made in the child, which imports what it needs."""
+    """Fork one that answers `requests()`; the mapping is made in the child, which imports what it needs.
+
+    Not before PID 1 wakes or asks it: a daemon that the boot waits for starts meanwhile, perhaps on the one processor.
+    """
     hearing, questions = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(questions, False)  # a question that it does not take in is one that it does not answer
     worker = Worker(system, questions, -1, -1)
 
     def task(answering: int) -> None:
+        first = select.poll()
+        first.register(INPUT, select.POLLIN)
+        first.poll()
         began_s = system.now()
         rows = requests()
         serve(INPUT, answering, rows, (began_s, system.now()))
@@ -197,6 +211,8 @@ def serve(hearing: int, answering: int, requests: Mapping[str, Request],
     """The worker's end: answer until the other side is closed."""
     with os.fdopen(hearing, "rb", closefd=False) as lines:
         for line in lines:
+            if line == WAKE:
+                continue
             os.write(answering, answer(line, requests, warmed))
 
 

@@ -3,7 +3,7 @@
 
 The disk is Kata's: the word `initdata`, the length of a gzip stream as 64 bits, the stream, zeros up to a sector. In
 the stream is a TOML document with `algorithm`, `version` and `[data]`; the agent takes `aa.toml`, `cdh.toml` and
-`policy.rego` from it and leaves `nvrc.toml` and `nccl-topology.xml` (nvrc/steps/links.py) alone. The digest of the
+`policy.rego` from it and leaves `nvrc.toml` and `nccl-topology.xml` (nvrc/steps/places.py) alone. The digest of the
 document is what a TEE is started with. All of it comes from the host, so every size has a limit before anything is
 unpacked. Loaded only where there is such a disk.
 """

@@ -30,11 +30,13 @@ from nvrc.vocabulary.signals import signal, signal_name
 from nvrc.vocabulary.verdict import Verdict
 
 if TYPE_CHECKING:
+    from nvrc.machine.journal import Line
     from nvrc.pid1.agent_output import AgentOutput
     from nvrc.pid1.daemons import Daemons
     from nvrc.pid1.early import Early
     from nvrc.pid1.life import Life
 
+SPEAKS_BEFORE_S = 0.005  # from a daemon's first words to its first device
 WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
 # Nothing runs yet that could go on, unlike when a daemon is lost later.
 LOST_EARLY = ("read its last lines above; after a SIGKILL give the VM more memory, the kernel was probably out of it; "
@@ -117,9 +119,18 @@ class Init:
             self.journal = facts.journal
             self.loop.watch(self.journal.log_socket, self.journal.drain)
             self.loop.watch(self.journal.kernel_log, self.journal.read_kernel)
+            self.journal.listen(self._wake_worker)
             self._open_console()
         if facts.parameters is not None:
             self.journal.forward(FORWARDED[facts.parameters.settings.log])
+
+    def _wake_worker(self, line: Line) -> None:
+        """A daemon that speaks is about to wait for its devices, and the boot for it. The worker gets ready then."""
+        worker = self.executor.facts.worker
+        if worker is None or not line.serial:
+            return
+        self.journal.unlisten(self._wake_worker)
+        self.loop.at(self.system.now() + SPEAKS_BEFORE_S, worker.wake)
 
     def _time_boot(self, facts: Facts) -> None:
         """Have the whole boot watched from when its limit is known; only a warning, because every step has its own."""

@@ -39,14 +39,12 @@ class PairRecord:
 
 
 def record_places(facts: Facts) -> tuple[PlaceRecord, ...]:
-    found = facts.links
-    if found is None:
-        return ()
-    counts = {bdf: (active, required) for bdf, active, required in found.nvlinks}
+    places = facts.places.by_bdf.values() if facts.places else ()
+    counts = {bdf: (active, required) for bdf, active, required in (facts.links.nvlinks if facts.links else ())}
     return tuple(PlaceRecord(
         bdf=one.bdf, root=one.root, bridges=one.bridges, numa=one.numa, speed=one.speed, width=one.width,
         most_speed=one.most_speed, most_width=one.most_width, acs=one.has_acs, ats=one.has_ats,
-        nvlinks=counts.get(one.bdf, (0, 0))[0], required=counts.get(one.bdf, (0, 0))[1]) for one in found.places)
+        nvlinks=counts.get(one.bdf, (0, 0))[0], required=counts.get(one.bdf, (0, 0))[1]) for one in places)
 
 
 def record_pairs(facts: Facts) -> tuple[PairRecord, ...]:

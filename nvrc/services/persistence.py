@@ -65,7 +65,7 @@ def attach(system: System, on_bus: Iterable[str], wanted: GpuCount, *, patience_
         warnings = judge(ledger, said, wanted, excluded, uuids)
     except NvrcError as err:
         raise AttachError(err, _records(system, ledger)) from err
-    return Attached(running, _records(system, ledger), warnings)
+    return Attached(running, tuple(replace(record, uuid=uuids[record.bdf]) for record in ledger.records), warnings)
 
 
 def _run_daemon(system: System, ledger: Ledger, *, patience_s: float, uvm: bool, root: str,

@@ -212,7 +212,7 @@ CODES: tuple[FailureCode, ...] = (
     FailureCode("E_NVLINK_COUNT", "links", "a GPU has fewer active NVLinks than its board must have",
                 "read the fabric manager's and the kernel's lines about that link; the GPU or a switch needs service",
                 HOST),
-    FailureCode("E_TOPOLOGY_FILE", "links",
+    FailureCode("E_TOPOLOGY_FILE", "places",
                 "the image's topology file for this board is damaged or contradicts the bus",
                 "correct the file below /etc/nvrc/topology in the image; until then NCCL is shown the guest's own bus",
                 PLATFORM),

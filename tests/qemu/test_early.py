@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent beside the attach on two machines: eight GPUs that come up late, and a GPU that never does."""
+"""What goes on beside the attach of slow GPUs: getting ready for them always, and the agent where that is asked for.
+
+The agent on two machines: eight GPUs that come up late, and a GPU that never does.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,23 @@ def boot(tmp_path: Path) -> Boot:
         return found
 
     return start
+
+
+def test_what_needs_no_gpu_is_got_ready_beside_the_attach(boot: Boot) -> None:
+    """The worker's code and its scan begin when the daemon has spoken, and are over long before the last GPU is up."""
+    told = boot("attach-slow").told
+    assert told is not None
+    assert told.report is not None
+    attach = next(step for step in told.report.steps if step.name == "persistenced")
+    places = next(step for step in told.report.steps if step.name == "places")
+    (scan,) = told.report.beside
+    assert scan.name == "library scan"
+    for one in (scan, places):
+        assert attach.start_s is not None
+        assert attach.end_s is not None
+        assert one.start_s is not None
+        assert one.end_s is not None
+        assert attach.start_s < one.start_s < one.end_s < attach.end_s
 
 
 def test_the_sandbox_waits_for_no_gpu_and_the_container_for_all(boot: Boot) -> None:

@@ -17,7 +17,7 @@ from fakes.system import FakeSystem
 from fakes.trouble import trouble
 from nvrc.boot import BOOT
 from nvrc.engine.conditions import always
-from nvrc.engine.executor import BootError, DeadlineError, Executor, Record
+from nvrc.engine.executor import HEAD_START_S, BootError, DeadlineError, Executor, Record
 from nvrc.engine.facts import Facts, FailedWithFacts, merge, replace
 from nvrc.engine.table import DEGRADE, Step, order, seconds
 from nvrc.machine.loop import Loop
@@ -142,7 +142,8 @@ def test_the_order_of_the_boot(first: str, later: str) -> None:
         "filesystems", "journal", "hardening", "parameters", "extensions", "identity", "loopback", "topology", "modules", "device-nodes",
         "lock-modules", "nics", "promise")),
     *(pytest.param("agent", name, id=f"the agent precedes {name}") for name in (
-        "fabric", "persistenced", "gpu-settings", "cc-check", "fabric-check", "links", "cdi", "dcgm", "ready-state")),
+        "fabric", "persistenced", "places", "gpu-settings", "cc-check", "fabric-check", "links", "cdi", "dcgm",
+        "ready-state")),
     pytest.param("fabric", "persistenced", id="links are trained before a GPU attaches"),
 ])
 def test_the_order_of_a_boot_whose_agent_does_not_wait_for_gpus(first: str, later: str) -> None:
@@ -190,6 +191,46 @@ def test_a_row_is_carried_out_by_the_module_of_its_name(row: Step) -> None:
 def test_tables_without_an_order_are_refused(table: tuple[Step, ...], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         order(table)
+
+
+def test_a_row_that_leads_waits_before_others_begin(system: FakeSystem, loop: Loop) -> None:
+    """The others begin when it waits, not when it is done: its wait is theirs."""
+    told: list[str] = []
+
+    def attach(_system: System, facts: Facts) -> Facts:
+        time.sleep(0.01)
+        told.append("started")
+        system.waits.begin()
+        until = time.monotonic() + 10
+        while "lock" not in told and time.monotonic() < until:
+            time.sleep(0.001)
+        told.append("attached")
+        return facts
+
+    def lock(_system: System, facts: Facts) -> Facts:
+        told.append("lock")
+        return facts
+
+    executor(system, loop, step("attach", attach, blocks=always, leads=True), step("lock", lock)).run()
+    assert told == ["started", "lock", "attached"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2], ids=["never", "late"])
+def test_a_row_that_leads_holds_nobody_up_for_long(system: FakeSystem, loop: Loop, seconds: float) -> None:
+    """One that waits for nothing, or not for a while."""
+    began: list[float] = []
+
+    def lead(_system: System, facts: Facts) -> Facts:
+        time.sleep(seconds)
+        return facts
+
+    def other(_system: System, facts: Facts) -> Facts:
+        began.append(time.monotonic())
+        return facts
+
+    start = time.monotonic()
+    executor(system, loop, step("lead", lead, blocks=always, leads=True), step("other", other)).run()
+    assert began[0] - start < HEAD_START_S + 0.1
 
 
 def test_needs_decide_the_order_not_the_rows(system: FakeSystem, loop: Loop) -> None:

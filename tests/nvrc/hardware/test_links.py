@@ -22,7 +22,7 @@ from nvrc.hardware.nccl_given import MOST_ELEMENTS, fill_in, read_given, read_ta
 from nvrc.hardware.topology import PciFunction, classify, scan
 from nvrc.report.links import PairRecord, PlaceRecord
 from nvrc.report.report import FunctionRecord, Report, Role, to_json
-from nvrc.steps.links import board_name
+from nvrc.steps.places import board_name
 from nvrc.vocabulary.errors import NvrcError
 
 PORT, UP, LEFT, RIGHT = "0000:00:02.0", "0000:01:00.0", "0000:02:00.0", "0000:02:01.0"

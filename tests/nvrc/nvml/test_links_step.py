@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step links on the stand-in library: counts, pairs, missing links, and the file that containers get."""
+"""Steps places and links on the stand-in library: counts, pairs, missing links, and the file that containers get."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from fakes.gpu_guest import GpuGuest, MakeGuest, bus_id
 from nvrc.engine.facts import Facts, replace
 from nvrc.report.links import PairRecord, record_pairs, record_places
-from nvrc.steps import cdi, fabric_check, links
+from nvrc.steps import cdi, fabric_check, links, places
 from nvrc.vocabulary.paths import TOPOLOGY_FILE, TOPOLOGY_FILES
 
 pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
@@ -32,7 +32,8 @@ def placed(guest: GpuGuest) -> GpuGuest:
 
 
 def linked(guest: GpuGuest) -> Facts:
-    guest.facts = links.run(guest.system, fabric_check.run(guest.system, placed(guest).boot(1)))
+    found = places.run(guest.system, fabric_check.run(guest.system, placed(guest).boot(1)))
+    guest.facts = links.run(guest.system, found)
     return guest.facts
 
 
@@ -41,7 +42,8 @@ def test_gpus_on_switches(gpu_guest: MakeGuest) -> None:
     assert record_pairs(facts) == (PairRecord(one=bus_id(0), other=bus_id(1), ancestor="PHB", nvlinks=18, read="ok", write="ok"),)
     assert [(one.bdf, one.nvlinks, one.required, one.numa) for one in record_places(facts)] == [
         (bus_id(number), 18, 18, 0) for number in range(2)]
-    assert links.tell(facts) == "2 GPUs, 0 NICs, 18 NVLinks each, NCCL by the bus of the guest"
+    assert places.tell(facts) == "2 GPUs, 0 NICs, NCCL by the bus of the guest"
+    assert links.tell(facts) == "2 GPUs, 18 NVLinks each"
     assert [one for one in facts.warnings if one.code] == []
 
 
@@ -49,6 +51,13 @@ def test_links_that_the_board_must_have(gpu_guest: MakeGuest) -> None:
     facts = linked(gpu_guest(gpus=1, keys="fabric=completed fabric-clique=1 nvlinks=16"))
     assert [(one.code, one.gpu) for one in facts.warnings if one.code] == [("E_NVLINK_COUNT", bus_id(0))]
     assert "16 of 18 NVLinks are active" in facts.warnings[-1].what
+
+
+def test_without_places_there_are_no_links_to_tell_of(gpu_guest: MakeGuest) -> None:
+    """The step before may fail, and the boot goes on."""
+    guest = gpu_guest(keys=WHOLE)
+    facts = links.run(guest.system, fabric_check.run(guest.system, placed(guest).boot(1)))
+    assert record_places(facts) == record_pairs(facts) == ()
 
 
 def test_gpus_without_nvlink(gpu_guest: MakeGuest) -> None:
@@ -74,19 +83,19 @@ def flat(text: str) -> str:
 
 def test_what_the_pod_says_of_its_host_comes_before_the_images_file(gpu_guest: MakeGuest) -> None:
     guest = placed(gpu_guest(keys=WHOLE))
-    facts = replace(fabric_check.run(guest.system, guest.boot(1)), pod_topology=board("gpu:1", "gpu:0"))
+    facts = replace(guest.boot(1), pod_topology=board("gpu:1", "gpu:0"))
     guest.system.put(f"{TOPOLOGY_FILES}/10de-2330x2.xml", board("gpu:0", "gpu:1"))
-    found = links.run(guest.system, facts)
+    found = places.run(guest.system, facts)
     assert flat(guest.text(TOPOLOGY_FILE)) == board(bus_id(1), bus_id(0))
-    assert found.links is not None and found.links.source == "nccl-topology.xml of initdata"
+    assert found.places is not None and found.places.source == "nccl-topology.xml of initdata"
     assert [one for one in found.warnings if one.code] == []
 
 
 def test_a_pod_that_contradicts_the_bus_gets_what_the_image_says(gpu_guest: MakeGuest) -> None:
     guest = placed(gpu_guest(keys=WHOLE))
-    facts = replace(fabric_check.run(guest.system, guest.boot(1)), pod_topology=board("gpu:0", "0000:99:00.0"))
+    facts = replace(guest.boot(1), pod_topology=board("gpu:0", "0000:99:00.0"))
     guest.system.put(f"{TOPOLOGY_FILES}/10de-2330x2.xml", board("gpu:0", "gpu:1"))
-    found = links.run(guest.system, facts)
+    found = places.run(guest.system, facts)
     assert flat(guest.text(TOPOLOGY_FILE)) == board(bus_id(0), bus_id(1))
     (doubt,) = [one for one in found.warnings if one.code]
     assert (doubt.code, doubt.path) == ("E_TOPOLOGY_FILE", "nccl-topology.xml of initdata")
@@ -110,7 +119,7 @@ def test_a_boards_own_file_is_preferred_and_a_wrong_one_is_a_warning(gpu_guest: 
             '<pci busid="gpu:1" class="0x030200"/></pci></cpu></system>')
     guest = gpu_guest(keys=WHOLE)
     guest.system.put(path, text)
-    assert links.tell(linked(guest)).endswith(f"NCCL by {path}")
+    assert places.tell(linked(guest)).endswith(f"NCCL by {path}")
     assert "ffff:01:00.0" in guest.text(TOPOLOGY_FILE)
     other = gpu_guest(keys=WHOLE)
     other.system.put(path, text.replace("gpu:1", "0000:99:00.0"))

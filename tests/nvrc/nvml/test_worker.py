@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -177,6 +178,31 @@ def test_threads_take_turns(worker: Worker) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda number: worker.ask("echo", 20, number=number), range(64)))
     assert answers == [{"number": number} for number in range(64)]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_it_gets_ready_when_it_is_woken_and_not_before(tmp_path: Path, times: int) -> None:
+    """So that a daemon which the boot waits for has the processor meanwhile. To be woken is no question."""
+    def requests() -> Mapping[str, Request]:
+        (tmp_path / "ready").touch()
+        return REQUESTS
+
+    system = LinuxSystem()
+    worker = start_worker(system, requests)
+    time.sleep(0.1)
+    assert not (tmp_path / "ready").exists()
+    woken_s = system.now()
+    for _ in range(times):
+        worker.wake()
+    until = woken_s + 10
+    while not (tmp_path / "ready").exists() and system.now() < until:
+        time.sleep(0.01)
+    assert (tmp_path / "ready").exists()
+    assert worker.ask("echo", 5, a=1) == {"a": 1}
+    assert worker.warmed is not None and worker.warmed[0] >= woken_s
+    worker.stop()
+    os.waitpid(worker.pid, 0)
+    worker.wake()  # finds nobody, and says nothing
 
 
 def test_it_ends_when_nobody_asks_any_more(worker: Worker) -> None:
