@@ -18,7 +18,7 @@ from types import ModuleType, TracebackType
 from guest_cdi.elf import ElfError, check_loadable
 from guest_cdi.gpu import DISPLAY_ONLY, Gpu, Mig
 from guest_cdi.lean.errors import CdiError
-from guest_cdi.lean.light import Callable, Iterator, ParamSpec, Protocol, TypeVar, cast, replace
+from guest_cdi.lean.light import Callable, Iterator, ParamSpec, Protocol, TypeVar, cast, lru_cache, replace
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -119,8 +119,9 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
+@lru_cache(maxsize=64)
 def code_name(code: int) -> str:
-    """The name of a return code, from nvidia-ml-py's own constants."""
+    """The name of a return code, from nvidia-ml-py's own constants. Searched once: GPUs refuse the same questions."""
     import pynvml
 
     names = (name for name, value in vars(pynvml).items() if name.startswith("NVML_ERROR_") and value == code)
