@@ -13,7 +13,6 @@ from nvrc.machine.privileges import hand_out
 from nvrc.machine.system import Files, System
 from nvrc.machine.wait import ChildEnded, Events, OverdueError
 from nvrc.services.lineage import Speaker, introduce, speaks_for
-from nvrc.services.signatures import enrich, explain
 from nvrc.services.table import Running, Service, find_daemon, start
 from nvrc.vocabulary.errors import NvrcError
 
@@ -67,6 +66,8 @@ def has_ready_path(system: Files, service: Service) -> bool:
 
 def ended_early(service: Service, end: ChildEnded, events: Events, said: Words) -> NvrcError:
     """Why the daemon ended before it was ready, with the words that are still under way."""
+    from nvrc.services.signatures import enrich  # a boot that goes well never reads them
+
     said += [event.text for event in events.within(LAST_WORDS_S) if not isinstance(event, ChildEnded)]
     what = f"{service.name} {end.text()} {events.waited_s:.1f} s after its start, before it was ready"
     return enrich(NvrcError(service.code, what + quote(service, said), KILLED if end.is_killed else "",
@@ -74,6 +75,8 @@ def ended_early(service: Service, end: ChildEnded, events: Events, said: Words) 
 
 
 def _overdue(service: Service, overdue: OverdueError, said: Words) -> NvrcError:
+    from nvrc.services.signatures import explain
+
     found = explain(said)
     what = f"{service.name} was not ready {overdue.waited_s:.1f} s after its start"
     return NvrcError(service.stall_code, what + quote(service, said), found.advice if found else "",

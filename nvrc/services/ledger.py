@@ -45,9 +45,11 @@ class Ledger:
     def _in(self, state: GpuState) -> tuple[GpuRecord, ...]:
         return tuple(record for record in self._records.values() if record.state is state)
 
-    def is_about(self, line: Line) -> bool:
-        """Whether the line tells of one of these GPUs, whoever said it."""
-        return read_device_line(line.text)[0] in self._records
+    def concerns(self, line: Line) -> bool:
+        """Whether it would get a GPU further, if the daemon itself said it."""
+        bdf, said = read_device_line(line.text)
+        record = self._records.get(bdf)
+        return record is not None and self._state_after(record, said) is not record.state
 
     def hear(self, line: Line, now: float) -> bool:
         """Whether the line, which the daemon itself must have said, got a GPU further."""

@@ -20,7 +20,6 @@ from nvrc.params.values import GpuCount
 from nvrc.services.launch import MOST_WORDS, ended_early, new_words
 from nvrc.services.ledger import CODE, Ledger, lines_about
 from nvrc.services.lineage import Speaker, introduce, speaks_for
-from nvrc.services.signatures import explain
 from nvrc.services.table import PERSISTENCED, Running, Service, find_daemon, start
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError, make_trouble
@@ -29,6 +28,7 @@ from nvrc.vocabulary.gpu import GpuRecord, GpuState, name_place
 if TYPE_CHECKING:
     from nvrc.machine.journal import Line
     from nvrc.services.launch import Words
+    from nvrc.services.signatures import Signature
     from nvrc.vocabulary.trouble import Trouble
 
     Hear = Callable[[Line], bool]
@@ -109,7 +109,7 @@ class _Listener:
     def hear(self, line: Line) -> bool:
         """Whether a GPU got further."""
         self.said.append(line.text)
-        if not self._ledger.is_about(line):
+        if not self._ledger.concerns(line):
             return False
         if speaks_for(self._system, line, self._speaker):
             return self._ledger.hear(line, self._system.now())
@@ -153,7 +153,7 @@ def _hear_the_rest(events: Events, ledger: Ledger, hear: Hear) -> None:
 def _stalled(ledger: Ledger, overdue: OverdueError, said: Words, now: float) -> NvrcError:
     wedged = next((record.bdf for record in ledger.pending if record.state is GpuState.REGISTERED), "")
     where = f"{wedged} does not come up" if wedged else "nvidia-persistenced is not working on any GPU"
-    found = explain(lines_about(wedged, said, (record.bdf for record in ledger.records))) if wedged else None
+    found = _explain(lines_about(wedged, said, (record.bdf for record in ledger.records))) if wedged else None
     return NvrcError("E_PERSISTENCED_STALL",
                      f"{ledger.tell(now)}, no progress for {overdue.silent_s:.1f} s; {where}",
                      found.advice if found else "", gpu=wedged, service=PERSISTENCED.name)
@@ -166,7 +166,7 @@ def judge(ledger: Ledger, said: Words, wanted: GpuCount, excluded: Collection[st
     ledger.close()
     failed = [record for record in ledger.records if record.state is GpuState.FAILED]
     bdfs = [record.bdf for record in ledger.records]
-    about = {record.bdf: explain(lines_about(record.bdf, said, bdfs)) for record in failed}
+    about = {record.bdf: _explain(lines_about(record.bdf, said, bdfs)) for record in failed}
     troubles = tuple(
         make_trouble(CODE, _sentence(name_place(bdf, uuids.get(bdf, "")), was_tried=bdf not in silent)
                      + (": the driver's own options exclude it" if bdf in excluded else
@@ -183,6 +183,12 @@ def judge(ledger: Ledger, said: Words, wanted: GpuCount, excluded: Collection[st
     lone = troubles[0] if len(troubles) == 1 else None
     raise NvrcError((reason and reason.code) or CODE, what, reason.advice if reason else "",
                     gpu=lone.gpu if lone else "", uuid=lone.uuid if lone else "")
+
+
+def _explain(lines: Iterable[str]) -> Signature | None:
+    from nvrc.services.signatures import explain  # a boot that goes well never reads them
+
+    return explain(lines)
 
 
 def _sentence(place: str, *, was_tried: bool) -> str:

@@ -9,7 +9,6 @@ from nvrc.engine.facts import Facts, known, replace
 from nvrc.machine.system import System
 from nvrc.nvml.client import SPARE_S, Client
 from nvrc.nvml.judge import Confidential, Mode, judge
-from nvrc.nvml.switches import check_alone, check_switches
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.trouble import remark
 
@@ -43,6 +42,8 @@ def _ask_switches(facts: Facts, client: Client, found: Confidential) -> Confiden
     """Protected PCIe is a promise of the switches as well, and those have a library of their own."""
     if found.mode is not Mode.PPCIE:
         return found
+    from nvrc.nvml.switches import check_alone, check_switches  # which most boots go without
+
     on_bus = tuple(function.bdf for function in known(facts.topology, "topology").nvswitches)
     if not on_bus:
         check_alone(len(facts.on_bus))

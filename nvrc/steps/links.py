@@ -12,7 +12,6 @@ from nvrc.nvml.answers import LinkCount, PairState
 from nvrc.nvml.client import SPARE_S
 from nvrc.vocabulary.errors import make_trouble
 from nvrc.vocabulary.gpu import name_place
-from nvrc.vocabulary.products import NVLINKS
 from nvrc.vocabulary.trouble import Trouble
 
 PEER = {0: "ok", 1: "not by this chipset", 2: "not by this GPU", 3: "not across I/O hubs", 4: "disabled",
@@ -59,8 +58,11 @@ def _pair(state: PairState, by_number: dict[int, str], places: Mapping[str, Plac
 
 def _required(facts: Facts, bdf: str, device: int) -> int:
     """How many links this product has to the switches, where it is registered with them."""
-    is_on_board = any(one.gpu == bdf and one.is_good for one in facts.fabric or ())
-    return NVLINKS.get(device, 0) if is_on_board else 0
+    if not any(one.gpu == bdf and one.is_good for one in facts.fabric or ()):
+        return 0
+    from nvrc.vocabulary.products import NVLINKS  # most machines have no board with switches
+
+    return NVLINKS.get(device, 0)
 
 
 def _missing(facts: Facts, nvlinks: tuple[tuple[str, int, int], ...]) -> tuple[Trouble, ...]:
