@@ -10,9 +10,3 @@ from nvrc.nvml.client import Client
 def client_of(facts: Facts) -> Client:
     """The worker that `device-nodes` started, with as much patience as this machine's GPUs need."""
     return Client(known(facts.worker, "device-nodes"), facts.nvml_patience_s)
-
-
-def dismiss_worker(facts: Facts) -> None:
-    """After the last question of the boot, unless the watch of the NVLink fabric goes on asking."""
-    if facts.worker and not facts.fabric:
-        facts.worker.stop()

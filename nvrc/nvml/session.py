@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """NVIDIA's library in the worker: opened once, at the first request that is about GPUs, and open until the worker ends.
 
-Before that a session reads files of the driver and loads the library, of which it calls nothing. Opening NVML opens
-/dev/nvidiactl and every GPU's node, which would be the one attach that a confidential GPU allows if nvidia-persistenced
-did not hold it already.
+Before that a session only reads files of the driver. Opening NVML opens /dev/nvidiactl and every GPU's node, which
+would be the one attach that a confidential GPU allows if nvidia-persistenced did not hold it already.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ class Session:
         self.host = host
         self.driver_root = driver_root
         self.root = root
-        self._loaded: OpenNvml | None = None
         self._nvml: OpenNvml | None = None
         self._devices: dict[int, Handle] = {}
         self._gpus: dict[int, Gpu] | None = None
@@ -47,13 +45,10 @@ class Session:
     def nvml(self) -> OpenNvml:
         """The open library."""
         if self._nvml is None:
-            self._nvml = (self._loaded or self._load()).__enter__()
+            library = locate_nvml(self.host, Options(driver_root=self.driver_root), self.root)
+            opening = OpenNvml(library, has_drm=lambda bus_id: bool(list_drm_nodes(self.host, bus_id)))
+            self._nvml = opening.__enter__()
         return self._nvml
-
-    def _load(self) -> OpenNvml:
-        """The library in memory; nothing of it is called yet."""
-        library = locate_nvml(self.host, Options(driver_root=self.driver_root), self.root)
-        return OpenNvml(library, has_drm=lambda bus_id: bool(list_drm_nodes(self.host, bus_id)))
 
     @property
     def library(self) -> ModuleType:
@@ -88,12 +83,12 @@ class Session:
     def warm(self) -> None:
         """Load the code and read the directories that later requests need, while the driver still attaches GPUs.
 
-        That is the library itself, of which nothing is called, and the document's part that follows from the driver's
-        files. It looks at no node, and at no socket that a daemon is yet to make. What is not there is for the request
-        that needs it to report.
+        That is the document's part that follows from the driver's files. It looks at no node, and at no socket that a
+        daemon is yet to make. What is not there is for the request that needs it to report.
         """
+        import pynvml  # noqa: F401
+
         try:
-            self._loaded = self._load()
             version = find_version(Tree(self.host, self.driver_root))
             self.known = read_files(self.host, _NoGpus(version), self.options())
         except (CdiError, OSError):

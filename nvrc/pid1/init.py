@@ -119,18 +119,23 @@ class Init:
             self.journal = facts.journal
             self.loop.watch(self.journal.log_socket, self.journal.drain)
             self.loop.watch(self.journal.kernel_log, self.journal.read_kernel)
-            self.journal.listen(self._wake_worker)
+            self.journal.listen(self._use_wait)
             self._open_console()
         if facts.parameters is not None:
             self.journal.forward(FORWARDED[facts.parameters.settings.log])
 
-    def _wake_worker(self, line: Line) -> None:
-        """A daemon that speaks is about to wait for its devices, and the boot for it. The worker gets ready then."""
+    def _use_wait(self, line: Line) -> None:
+        """A daemon that speaks is about to wait for its devices, and the boot for it. What comes next gets ready."""
         worker = self.executor.facts.worker
         if worker is None or not line.serial:
             return
-        self.journal.unlisten(self._wake_worker)
-        self.loop.at(self.system.now() + SPEAKS_BEFORE_S, worker.wake)
+        self.journal.unlisten(self._use_wait)
+
+        def get_ready() -> None:
+            worker.wake()
+            self.executor.load_next()
+
+        self.loop.at(self.system.now() + SPEAKS_BEFORE_S, get_ready)
 
     def _time_boot(self, facts: Facts) -> None:
         """Have the whole boot watched from when its limit is known; only a warning, because every step has its own."""

@@ -63,6 +63,8 @@ class Life:
             places = {gpu.number: (gpu.bdf, gpu.uuid) for gpu in facts.gpus or () if not gpu.error}
             self._fabric = FabricWatch(facts.worker, self._loop, facts.fabric, places, later=self._later,
                                        changed=self._changed, patience_s=facts.nvml_patience_s)
+        elif facts.worker is not None:
+            facts.worker.stop()  # not before: its end costs as much as a step, and the agent waited for it
 
         self._lease: Lease | None = None
         if facts.ready is not None and is_confidential(facts):

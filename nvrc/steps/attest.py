@@ -17,7 +17,7 @@ from nvrc.confidential import evidence
 from nvrc.confidential.tee import find_tee
 from nvrc.confidential.ttrpc import Client, RefusedError, WireError
 from nvrc.confidential.verifier import ask_verifier
-from nvrc.engine.asking import client_of, dismiss_worker
+from nvrc.engine.asking import client_of
 from nvrc.engine.facts import Facts, known, replace
 from nvrc.machine.system import Files, System
 from nvrc.nvml.client import SPARE_S
@@ -45,7 +45,6 @@ def run(system: System, facts: Facts) -> Facts:
             return replace(facts, ready=Ready(Outcome.LEFT, False, "the agent ended before anything was attested"))
         raise NvrcError(err.code, f"{err.what}; {_running(system)}", err.hint) from err
     before, now = client_of(facts).settle_ready(True)
-    dismiss_worker(facts)
     if not now:
         raise NvrcError("E_READY_STATE", "set to 1, but nvmlSystemGetConfComputeGpusReadyState says 0")
     _publish(system)

@@ -7,7 +7,7 @@ all of that was about the same GPUs is asked here once more, because the state i
 
 from __future__ import annotations
 
-from nvrc.engine.asking import client_of, dismiss_worker
+from nvrc.engine.asking import client_of
 from nvrc.engine.facts import Facts, known, replace
 from nvrc.engine.ledger import collect
 from nvrc.machine.system import System
@@ -36,7 +36,6 @@ def run(system: System, facts: Facts) -> Facts:
         wish = decide(settings, found, sets.unchecked)
         facts = replace(facts, ready=_make(system, facts, wish),
                         warnings=facts.warnings + tuple(map(remark, wish.remarks)))
-    dismiss_worker(facts)
     return facts
 
 

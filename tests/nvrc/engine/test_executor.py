@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from fakes.steps import Action, Doing
 from fakes.system import FakeSystem
 from fakes.trouble import trouble
 from nvrc.boot import BOOT
-from nvrc.engine.conditions import always
+from nvrc.engine.conditions import always, never
 from nvrc.engine.executor import HEAD_START_S, BootError, DeadlineError, Executor, Record
 from nvrc.engine.facts import Facts, FailedWithFacts, merge, replace
 from nvrc.engine.table import DEGRADE, Step, order, seconds
@@ -191,6 +192,27 @@ def test_a_row_is_carried_out_by_the_module_of_its_name(row: Step) -> None:
 def test_tables_without_an_order_are_refused(table: tuple[Step, ...], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         order(table)
+
+
+def test_the_code_of_what_comes_next_is_loaded_while_a_row_waits(system: FakeSystem, loop: Loop) -> None:
+    """Of rows that need it, and apply; those further on are left for later."""
+    names = ("dcgm", "attest", "nics")
+    kept = {name: sys.modules.pop(name, None) for name in (f"nvrc.steps.{one}" for one in names)}
+    seen: list[str] = []
+
+    def attach(_system: System, _facts: Facts) -> Facts:
+        subject.load_next()
+        seen.extend(one for one in names if f"nvrc.steps.{one}" in sys.modules)
+        raise NvrcError("E_PERSISTENCED_STALL", "no more is looked at")
+
+    subject = executor(system, loop, step("attach", attach), Step("dcgm", needs=("attach",)),
+                       Step("attest", needs=("attach",), when=never), Step("nics", needs=("dcgm",)))
+    try:
+        with pytest.raises(BootError):
+            subject.run()
+    finally:
+        sys.modules.update({name: module for name, module in kept.items() if module is not None})
+    assert seen == ["dcgm"]
 
 
 def test_a_row_that_leads_waits_before_others_begin(system: FakeSystem, loop: Loop) -> None:

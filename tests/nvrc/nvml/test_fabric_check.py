@@ -18,7 +18,7 @@ from nvrc.nvml.registration import find_cliques, find_faults, is_settled, read_r
 from nvrc.pid1 import fabric_watch
 from nvrc.pid1.fabric_watch import FabricWatch
 from nvrc.report.networks import FabricRecord, record_fabric
-from nvrc.steps import cc_check, fabric_check, ready_state
+from nvrc.steps import fabric_check
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.trouble import Trouble
 
@@ -182,15 +182,6 @@ def test_a_gpu_that_leaves_the_fabric_is_told_once(gpu_guest: MakeGuest) -> None
         watched.answer()
     assert [one.code for one in watched.news] == ["E_FABRIC_STATE", "E_FABRIC_STATE"]
     assert not watched.watch.is_whole
-
-
-@pytest.mark.parametrize(("keys", "stays"), [("", False), (DONE, True)], ids=["no-fabric", "fabric"])
-def test_the_worker_stays_after_the_ready_state_where_there_is_a_fabric_to_watch(gpu_guest: MakeGuest, keys: str, *, stays: bool) -> None:
-    guest = gpu_guest(keys=keys)
-    worker = ready_state.run(guest.system, cc_check.run(guest.system, checked(guest))).worker
-    assert worker is not None
-    assert worker.is_there is stays
-    worker.stop()
 
 
 def test_a_worker_that_dies_ends_the_watch_and_nothing_else(gpu_guest: MakeGuest) -> None:

@@ -208,11 +208,6 @@ def test_a_boot_without_gpus_has_no_state_to_tell() -> None:
     assert ready_state.tell(Facts()) == ""
 
 
-def test_the_worker_is_done_with_afterwards(gpu_guest: MakeGuest) -> None:
-    worker = gpu_guest().boot().worker
-    assert worker is not None and not worker.is_there
-
-
 @pytest.mark.parametrize("cmdline", ["nvrc.smi.srs=1", "nvrc.smi.srs=0", "nvrc.ready=always", "nvrc.ready=verified"])
 def test_without_confidential_mode_a_request_is_a_note_and_an_error_under_strict(gpu_guest: MakeGuest, cmdline: str) -> None:
     facts = gpu_guest(cmdline).boot()

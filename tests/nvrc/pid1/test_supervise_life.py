@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,8 @@ from nvrc.nvml.answers import NvmlGpu
 from nvrc.nvml.judge import Confidential
 from nvrc.nvml.judge import Mode as CcState
 from nvrc.nvml.readiness import Outcome, Ready
+from nvrc.nvml.registration import Registration
+from nvrc.nvml.worker import Worker
 from nvrc.pid1.life import MOST_NEWS, MOST_OF_A_CODE, Life, is_confidential, remember
 from nvrc.services.table import EXPORTER, FABRIC_MANAGER, HOST_ENGINE, PERSISTENCED, Running, describe
 from nvrc.vocabulary import paths
@@ -70,6 +73,17 @@ def world(tmp_path: Path) -> Iterator[World]:
     world = World(str(tmp_path))
     yield world
     world.loop.close()
+
+
+@pytest.mark.parametrize("fabric", [(), (Registration(ATTACHED.bdf, "", "completed", "success", 1, "", is_good=True),)],
+                         ids=["no-fabric", "fabric"])
+def test_the_worker_stays_where_there_is_a_fabric_to_watch(world: World, fabric: tuple[Registration, ...]) -> None:
+    """It ends with the hand-over, not before: the agent would wait for that."""
+    answers, questions = os.pipe()
+    worker = Worker(world.system, questions, answers, 99)
+    world.life(replace(world.gpu_facts(), worker=worker, fabric=fabric))
+    assert worker.is_there is bool(fabric)
+    worker.stop()
 
 
 def test_a_cpu_machine_has_nothing_to_watch_but_the_agent(world: World) -> None:
