@@ -8,10 +8,11 @@ Facts answer what steps ask of them again and again; a question before its step 
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, TypeVar, dataclass, replace
+from guest_cdi.lean.light import TYPE_CHECKING, Mapping, TypeVar, dataclass, replace
 from nvrc.vocabulary.errors import NvrcError
 
 if TYPE_CHECKING:
+    from nvrc.hardware.gpu_files import Told
     from nvrc.hardware.links import Links, Places
     from nvrc.hardware.nics import Nic
     from nvrc.hardware.topology import Topology
@@ -58,6 +59,7 @@ class Facts:
     nics: tuple[Nic, ...] | None = None
     places: Places | None = None
     ledger: tuple[GpuRecord, ...] | None = None
+    told: Mapping[str, Told] | None = None
     worker: Worker | None = None
     gpus: tuple[NvmlGpu, ...] | None = None
     gpu_settings: tuple[Applied, ...] | None = None

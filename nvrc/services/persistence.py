@@ -11,7 +11,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from guest_cdi.lean.light import TYPE_CHECKING, Callable, Collection, Iterable, Mapping, NamedTuple, deque, replace
-from nvrc.hardware.gpu_files import read_information
+from nvrc.hardware.gpu_files import read_driver, read_information
 from nvrc.machine.journal import Journal
 from nvrc.machine.privileges import as_root, hand_out
 from nvrc.machine.system import Files, Kernel, System
@@ -26,6 +26,7 @@ from nvrc.vocabulary.errors import NvrcError, make_trouble
 from nvrc.vocabulary.gpu import GpuRecord, GpuState, name_place
 
 if TYPE_CHECKING:
+    from nvrc.hardware.gpu_files import Told
     from nvrc.machine.journal import Line
     from nvrc.services.launch import Words
     from nvrc.services.signatures import Signature
@@ -37,10 +38,11 @@ LAST_WORDS_S = 1.0  # of silence: lines that were sent before the process ended 
 
 
 class Attached(NamedTuple):
-    """nvidia-persistenced at work, and what it told of each GPU."""
+    """nvidia-persistenced at work, and what it told of each GPU. `told`: what the driver itself says of them since."""
 
     running: Running
     ledger: tuple[GpuRecord, ...]
+    told: Mapping[str, Told]
     warnings: tuple[Trouble, ...]
 
 
@@ -61,11 +63,13 @@ def attach(system: System, on_bus: Iterable[str], wanted: GpuCount, *, patience_
         running, said = _run_daemon(system, ledger, patience_s=patience_s, uvm=uvm, root=root, journal=journal)
         excluded = {record.bdf for record in ledger.pending
                     if _information(system, record.bdf, "GPU Excluded") == "Yes"}
-        uuids = {record.bdf: record.uuid for record in _records(system, ledger)}
+        told = read_driver(system, (record.bdf for record in ledger.records))
+        uuids = {bdf: row.uuid for bdf, row in told.items()}
         warnings = judge(ledger, said, wanted, excluded, uuids)
     except NvrcError as err:
         raise AttachError(err, _records(system, ledger)) from err
-    return Attached(running, tuple(replace(record, uuid=uuids[record.bdf]) for record in ledger.records), warnings)
+    records = tuple(replace(record, uuid=uuids[record.bdf]) for record in ledger.records)
+    return Attached(running, records, told, warnings)
 
 
 def _run_daemon(system: System, ledger: Ledger, *, patience_s: float, uvm: bool, root: str,

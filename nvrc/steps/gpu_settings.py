@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def run(system: System, facts: Facts) -> Facts:
     client = client_of(facts)
     gpus = client.gpus(serials=facts.settings.metrics_port is not None)
-    check_identities(gpus, read_driver(system, facts.on_bus))
+    check_identities(gpus, read_driver(system, facts.on_bus) if facts.told is None else facts.told)
     on_bus = facts.ledger or tuple(GpuRecord(bdf=bdf) for bdf in facts.on_bus)
     left_out = check_count(gpus, on_bus, facts.settings.gpus)
     facts = replace(facts, gpus=gpus, warnings=facts.warnings + left_out)

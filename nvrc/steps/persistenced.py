@@ -17,7 +17,7 @@ def run(system: System, facts: Facts) -> Facts:
                        uvm=settings.uvm_persistence, root=facts.driver_root, journal=facts.journal)
     except AttachError as err:
         raise FailedWithFacts(err, replace(facts, ledger=err.ledger)) from err
-    return replace(facts, services=(*facts.services, found.running), ledger=found.ledger,
+    return replace(facts, services=(*facts.services, found.running), ledger=found.ledger, told=found.told,
                    warnings=facts.warnings + found.warnings)
 
 
