@@ -31,6 +31,8 @@ def _write_mapping(lines: list[str], mapping: Mapping[str, object], column: int,
         lead = ""
         if isinstance(value, str):
             lines.append(f"{start}{_scalar(key)}: {_scalar(value)}")
+        elif value is None or isinstance(value, int | float):  # before the abstract kinds, which take longer to ask for
+            lines.append(f"{start}{key}: {str(value).lower()}")
         elif isinstance(value, Mapping):
             lines.append(f"{start}{_scalar(key)}:")
             _write_mapping(lines, value, below, "")
@@ -38,7 +40,7 @@ def _write_mapping(lines: list[str], mapping: Mapping[str, object], column: int,
             lines.append(f"{start}{_scalar(key)}:")
             _write_sequence(lines, value, below)
         else:
-            lines.append(f"{start}{key}: {str(value).lower()}")
+            raise TypeError(f"no YAML form for {type(value).__name__}")
 
 
 def _write_sequence(lines: list[str], values: Iterable[object], column: int) -> None:
