@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import select
 
 from guest_cdi.lean.light import Callable, NoReturn
 from nvrc.machine import linux
@@ -54,7 +55,8 @@ def work(task: Callable[[int], None], questions: int, answering: int, output: in
     """The whole life of a forked worker: it has nothing of PID 1 but a copy of its memory.
 
     Of the descriptors only its two ends of the conversation stay; what it prints goes to `output`. Signals that PID 1
-    blocks for itself end it as they end any process.
+    blocks for itself end it as they end any process. One with questions does nothing more before the first of them, as
+    to give up its rights takes the processor for as long as a step of the boot.
     """
     code = 1
     try:
@@ -66,6 +68,10 @@ def work(task: Callable[[int], None], questions: int, answering: int, output: in
         for number in (signal.SIGALRM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if questions >= 0:
+            first = select.poll()
+            first.register(0, select.POLLIN)
+            first.poll()
         confine()
         task(answering)
         code = 0

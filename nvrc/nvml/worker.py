@@ -189,9 +189,6 @@ def start_worker(system: System, requests: Callable[[], Mapping[str, Request]],
     worker = Worker(system, questions, -1, -1)
 
     def task(answering: int) -> None:
-        first = select.poll()
-        first.register(INPUT, select.POLLIN)
-        first.poll()
         began_s = system.now()
         rows = requests()
         serve(INPUT, answering, rows, (began_s, system.now()))
