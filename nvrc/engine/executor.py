@@ -94,12 +94,10 @@ class Executor:
                 return self._facts
         raise BootError(self._failure)
 
-    def load_next(self) -> None:
-        """The code of the rows that need one which runs, for whoever knows that it waits."""
-        running = {record.name for record in self.records if record.outcome == RUNNING}
+    def load_ahead(self) -> None:
+        """The code of the rows that are to come and apply, for whoever knows that those which run wait."""
         for step in self._table:
-            needed = running.intersection(step.needs_of(self._facts))
-            if needed and self._records[step.name].outcome == PENDING and step.when(self._facts):
+            if self._records[step.name].outcome == PENDING and step.when(self._facts):
                 step.load()
 
     def _next_ready(self) -> Step | None:

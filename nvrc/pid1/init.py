@@ -133,7 +133,7 @@ class Init:
 
         def get_ready() -> None:
             worker.wake()
-            self.executor.load_next()
+            self.executor.load_ahead()
 
         self.loop.at(self.system.now() + SPEAKS_BEFORE_S, get_ready)
 

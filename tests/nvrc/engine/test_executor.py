@@ -194,14 +194,14 @@ def test_tables_without_an_order_are_refused(table: tuple[Step, ...], text: str)
         order(table)
 
 
-def test_the_code_of_what_comes_next_is_loaded_while_a_row_waits(system: FakeSystem, loop: Loop) -> None:
-    """Of rows that need it, and apply; those further on are left for later."""
+def test_the_code_of_rows_to_come_is_loaded_while_one_waits(system: FakeSystem, loop: Loop) -> None:
+    """Of those that apply; what a boot goes without is never read."""
     names = ("dcgm", "attest", "nics")
     kept = {name: sys.modules.pop(name, None) for name in (f"nvrc.steps.{one}" for one in names)}
     seen: list[str] = []
 
     def attach(_system: System, _facts: Facts) -> Facts:
-        subject.load_next()
+        subject.load_ahead()
         seen.extend(one for one in names if f"nvrc.steps.{one}" in sys.modules)
         raise NvrcError("E_PERSISTENCED_STALL", "no more is looked at")
 
@@ -212,7 +212,7 @@ def test_the_code_of_what_comes_next_is_loaded_while_a_row_waits(system: FakeSys
             subject.run()
     finally:
         sys.modules.update({name: module for name, module in kept.items() if module is not None})
-    assert seen == ["dcgm"]
+    assert seen == ["dcgm", "nics"]
 
 
 def test_a_row_that_leads_waits_before_others_begin(system: FakeSystem, loop: Loop) -> None:
