@@ -143,7 +143,7 @@ class LinuxFiles(Rooted):
 
     def bind_log(self, path: str) -> int:
         """A datagram socket at `path` that anybody may write to and that tells the sender's uid."""
-        from nvrc.machine.journal import bind
+        from nvrc.machine.foreign import bind
 
         return bind(self.real_path(path))
 

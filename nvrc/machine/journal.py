@@ -11,7 +11,6 @@ import _thread
 import os
 
 from guest_cdi.lean.light import Callable, NamedTuple, deque
-from nvrc.machine.foreign import ROOM, discard, read_descriptors
 from nvrc.machine.system import System
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.console import printable
@@ -94,10 +93,12 @@ class Journal:
 
     def drain(self) -> None:
         """Take what waits in the socket, at most one batch, so that other events get their turn."""
+        from nvrc.machine.foreign import discard, receive
+
         texts = []
         for _ in range(BATCH):
             try:
-                datagram, sender, descriptors = receive(self.log_socket)
+                datagram, sender, descriptors = receive(self.log_socket, LINE_BYTES)
             except OSError:
                 break
             level, text = split_priority(datagram)
@@ -161,48 +162,6 @@ class Journal:
         self._kernel.append(text)
         for heard in self._listeners:
             heard(Line(0, uid, text))
-
-
-def bind(path: str) -> int:
-    """A datagram socket for all to write to, that tells who did."""
-    import _socket  # not socket, which takes 5 ms to make itself comfortable
-
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
-    try:
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
-        sock.bind(path)
-        os.chmod(path, 0o666)  # noqa: S103 - every daemon may log
-        return sock.detach()
-    finally:
-        sock.close()
-
-
-class Sender(NamedTuple):
-    """As the kernel tells it."""
-
-    pid: int
-    uid: int
-    gid: int
-
-
-NOBODY = Sender(0, -1, -1)
-
-
-def receive(descriptor: int) -> tuple[bytes, Sender, tuple[int, ...]]:
-    """One datagram, its sender, and what descriptors came with it: those that there is no room for the kernel closes
-    here, and that may take as long as the sender likes.
-    """
-    import _socket
-    import struct
-
-    sock = _socket.socket(fileno=descriptor)
-    try:
-        data, extra, _, _ = sock.recvmsg(LINE_BYTES, ROOM, _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC)
-    finally:
-        sock.detach()
-    told = {kind: value for _level, kind, value in extra}
-    creds, rights = told.get(_socket.SCM_CREDENTIALS), told.get(_socket.SCM_RIGHTS, b"")
-    return data, Sender(*struct.unpack("3i", creds)) if creds else NOBODY, read_descriptors(rights)
 
 
 def split_priority(datagram: bytes) -> tuple[int, str]:
