@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.run import clean_env, run
-from nvrc_build.products.outline import outline
+from nvrc_build.products.outline import outline, step_modules
 from nvrc_build.products.prune import prune
 from nvrc_build.sandbox.sandbox import sandbox_argv
 
@@ -73,7 +73,8 @@ def lighten(binding: str) -> str:
 
 def outline_all(sources: Mapping[str, str]) -> Mapping[str, str]:
     """What PyInstaller is given: itself what it runs, and of modules what it looks for in them."""
-    scripts = {SPEC: sources[SPEC], ENTRY: outline(sources[ENTRY], is_package=False)}
+    scripts = {SPEC: sources[SPEC], ENTRY: outline(sources[ENTRY], is_package=False),
+               "steps.txt": "".join(f"{name}\n" for name in step_modules(sources["nvrc/boot.py"]))}
     return scripts | {name: outline(text, is_package=name.endswith("/__init__.py")) for name, text in sources.items()
                       if name == BINDING or name.startswith(tuple(f"{package}/" for package in PACKAGES))}
 

@@ -18,6 +18,14 @@ def outline(source: str, *, is_package: bool) -> str:
     return "".join(f"{line}\n" for line in dict.fromkeys((*imports, *bound)))
 
 
+def step_modules(boot: str) -> Iterator[str]:
+    """What the rows of the boot table name: nothing imports these by a statement."""
+    for node in ast.walk(ast.parse(boot)):
+        match node:
+            case ast.Call(func=ast.Name(id="Step"), args=[ast.Constant(value=str(name)), *_]):
+                yield f"nvrc.steps.{name.replace('-', '_')}"
+
+
 def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     """Those inside of others, too; an import is never part of an expression."""
     for node in body:

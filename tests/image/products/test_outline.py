@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from nvrc.boot import BOOT
 from nvrc_build.products.freeze import BINDING, ENTRY, PACKAGES, SPEC, outline_all, read_sources
-from nvrc_build.products.outline import outline
+from nvrc_build.products.outline import outline, step_modules
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,6 +39,11 @@ def test_names_that_a_package_binds_are_no_modules_of_it() -> None:
     assert outline(source, is_package=True) == "import a\nB = None\nC = None\nD = None\nE = None\nf = None\nH = None\nJ = None\n"
 
 
+def test_rows_of_the_boot_table_are_read_as_the_init_reads_them() -> None:
+    """And a file that no row names is no part of it."""
+    assert sorted(step_modules((ROOT / "nvrc/boot.py").read_text(encoding="utf-8"))) == sorted(step.module for step in BOOT)
+
+
 def test_a_change_that_imports_nothing_leaves_all_outlines_as_they_were() -> None:
     sources = {**read_sources(ROOT), BINDING: "import ctypes\nLIMIT = 1\n"}
     before = outline_all(sources)
@@ -46,6 +52,8 @@ def test_a_change_that_imports_nothing_leaves_all_outlines_as_they_were() -> Non
     assert outline_all({**sources, "nvrc/pid1/main.py": f"{main}\nCHANGED = 'import json'\n"}) == before
     assert outline_all({**sources, "nvrc/pid1/main.py": f"{main}\ndef f() -> None:\n    import json\n"}) != before
     assert outline_all({**sources, "nvrc/pid1/new.py": ""}) != before
+    boot = sources["nvrc/boot.py"].replace('Step("topology"', 'Step("topography"')
+    assert outline_all({**sources, "nvrc/boot.py": boot}) != before
     assert outline_all({**sources, SPEC: ""}) != before
 
 
