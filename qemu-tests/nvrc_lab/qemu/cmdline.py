@@ -14,7 +14,7 @@ from nvrc_lab.ground.errors import LabError
 # for dearly: a third of the time of a start. A guest of the lab has nothing to keep from itself.
 LAB_ONLY = ("mitigations=off",)
 # COMMAND_LINE_SIZE of x86 less the final NUL, and less what the machine puts before it.
-KERNEL_BYTES, MACHINE_BYTES = 2047, 220
+KERNEL_BYTES, MACHINE_BYTES = 2047, 136
 LIMIT_BYTES = KERNEL_BYTES - MACHINE_BYTES
 BASE = (
     "panic=1", "reboot=k", "quiet", "rcupdate.rcu_expedited=1",

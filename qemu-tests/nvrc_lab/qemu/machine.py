@@ -39,11 +39,9 @@ _CLOCK = {
     Accel.TCG: ("no_timer_check", "tsc=unstable", "clocksource=hpet"),
     Accel.COUNTED: ("no_timer_check", "tsc=reliable"),
 }
-# What a starting kernel leaves out: no test asks about it, and emulation pays for it dearly. Tests of ciphers; taking
-# the lock prefix out of its code for a single processor, each time throwing away what was translated; random numbers
-# from a clock's jitter, where rdrand is; functions for BPF. A kernel without such a call takes the word for nothing.
-SPARED = ("cryptomgr.notests", "noreplace-smp",
-          "initcall_blacklist=jent_mod_init,bpf_tcp_ca_kfunc_init,bpf_dummy_struct_ops_init")
+# What a starting kernel leaves out, as Kata has it do: no test asks about it, and emulation pays dearly. Tests of
+# ciphers; taking the lock prefix out of its code for a single processor, each time throwing away what was translated.
+SPARED = ("cryptomgr.notests", "noreplace-smp")
 # The kernel prints to each of them; the last one named is /dev/console, where programs print.
 _ONE_PORT, _TWO_PORTS = ("console=ttyS0",), ("console=ttyS0", "console=ttyS1", "printk.time=1")
 
@@ -64,7 +62,6 @@ class Machine:
     `vsock`: the socket of a device beside QEMU, which then shares the guest's memory.
     `console`: a file for what the second serial port says. Then the first has the kernel's log alone, which is the
     init's as well, and the second also what programs print: nothing can break into a line of the first.
-    `is_judged`: a policy says which words may be on the line, so that no more are added to it than a machine needs.
     """
 
     kernel: Path | None = None
@@ -80,7 +77,6 @@ class Machine:
     qmp_socket: Path | None = None
     vsock: Path | None = None
     console: Path | None = None
-    is_judged: bool = False
 
 
 def make_argv(machine: Machine, program: str, accel: Accel) -> tuple[str, ...]:
@@ -97,7 +93,7 @@ def make_argv(machine: Machine, program: str, accel: Accel) -> tuple[str, ...]:
             words += [option, str(path)]
     if machine.cmdline:
         ports = _TWO_PORTS if machine.console else _ONE_PORT
-        spared = SPARED if accel is Accel.TCG and not machine.is_judged else ()
+        spared = SPARED if accel is Accel.TCG else ()
         words += ["-append", " ".join((*_CLOCK[accel], *spared, *ports, machine.cmdline))]
     for number, disk in enumerate(machine.disks):
         words += _disk(number, disk)

@@ -100,8 +100,7 @@ def compose(scenario: Scenario, image: BootFiles, parts: Mapping[str, Path], fol
     disks = (*initdata.make_disks(scenario.machine, folder), *make_scratch(scenario.machine, folder), *disks)
     return Machine(kernel=image.kernel, initrd=initrd, memory_mib=scenario.machine.memory_mib,
                    cpus=scenario.machine.cpus, numa=scenario.machine.numa, disks=disks,
-                   extra=NETWORKS[scenario.machine.network], cmdline=make_line(scenario, words),
-                   is_judged=bool(scenario.policy))
+                   extra=NETWORKS[scenario.machine.network], cmdline=make_line(scenario, words))
 
 
 def make_scratch(machine: Hardware, folder: Path) -> tuple[Disk, ...]:

@@ -194,7 +194,7 @@ def test_a_machine_that_cannot_be_made_says_what_is_in_the_way(tmp_path: Path) -
 
 def test_a_command_line_that_the_kernel_would_cut_is_refused(tmp_path: Path) -> None:
     long = replace(CPU, cmdline="x" * 3000)
-    with pytest.raises(LabError, match="longer than 1827 of the kernel's"):
+    with pytest.raises(LabError, match="longer than 1911 of the kernel's"):
         run_scenario(fake_lab(tmp_path, "echo"), long, tmp_path / "console")
 
 

@@ -22,8 +22,6 @@ ROWS = {
     "a console beside the kernel's log": (
         Machine(kernel=Path("/k"), cmdline="quiet", console=Path("/a,b")),
         ("-serial stdio -serial file:/a,,b", f"clocksource=hpet {SPARE} console=ttyS0 console=ttyS1 printk.time=1 quiet")),
-    "a line that a policy judges": (
-        Machine(kernel=Path("/k"), cmdline="quiet", is_judged=True), ("clocksource=hpet console=ttyS0 quiet",)),
     "firmware of its own": (Machine(firmware=Path("/f")), ("-bios /f",)),
     "memory and processors": (Machine(memory_mib=8192, cpus=4), ("-m 8192M", "-smp 4")),
     "memory and processors over two nodes": (Machine(memory_mib=513, cpus=2, numa=2), (
@@ -115,7 +113,7 @@ def test_a_foreign_agent_is_told_nothing() -> None:
 
 
 @pytest.mark.parametrize(("extra", "what"), [
-    ("x" * LIMIT_BYTES, "longer than 1827 of the kernel's 2047 bytes"),
+    ("x" * LIMIT_BYTES, "longer than 1911 of the kernel's 2047 bytes"),
     ("a\nb", "line break or NUL"),
     ("a\0b", "line break or NUL"),
 ], ids=["too long", "line break", "nul"])
