@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The image tree and the archive made of it. cpio itself reads the archive where it is installed."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -46,6 +47,20 @@ def test_every_entry_is_recorded_with_mode_hash_and_slice() -> None:
 def test_a_path_that_is_not_plain_is_refused(path: str) -> None:
     with pytest.raises(BuildError, match="not a plain absolute path"):
         clean_path(path)
+
+
+def test_what_is_no_file_is_none_in_the_image(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="/x is not a file where it was taken from; leave it out of the slice"):
+        Tree().add_file("/x", tmp_path, BASE)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BuildError, match="/x is not a file"):
+        Tree().add_file("/x", tmp_path / "pipe", BASE)
+
+
+@pytest.mark.parametrize("target", ["", "a\nb", "a\x1b[2J"])
+def test_a_link_leads_to_one_line_of_text(target: str) -> None:
+    with pytest.raises(BuildError, match="link /x has a target that is not one line of text"):
+        Tree().add_link("/x", target, BASE)
 
 
 def test_two_slices_may_agree_but_not_disagree_on_a_file() -> None:
