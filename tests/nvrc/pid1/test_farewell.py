@@ -6,6 +6,7 @@ The lab's ttRPC client, which talks to the real kata-agent, asks here; what it m
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
@@ -146,7 +147,8 @@ def test_somebody_wants_the_machine_to_end(guest: Guest) -> None:
     asked: list[bool] = []
     with guest.begin(is_hurried=lambda: bool(asked)).dial() as sock:
         asked.append(True)
-        sock.sendall(frame())
+        with contextlib.suppress(BrokenPipeError):  # it may have looked up by the call itself
+            sock.sendall(frame())
         guest.join()
     assert guest.seconds < LIMIT_S / 2
 
