@@ -140,6 +140,14 @@ def test_a_program_that_fails_or_hangs(tmp_path: Path, spy: Path, mark: str, sai
     assert said in caught.value.what
 
 
+def test_a_program_that_prints_without_end_is_not_waited_for_and_quoted_in_part(tmp_path: Path, spy: Path) -> None:
+    tree = make_tree(tmp_path, {**DEBIAN, "spy-prints": ""})
+    with Root(str(tree)) as root:
+        *_, said = ldcache.update_cache((), str(spy), root)
+    # 300 bytes: 23 times thirteen, and the first of the next.
+    assert said == "ldconfig: " + r"one line \x1b[2J" * 23 + "o"
+
+
 def test_a_program_that_cannot_start_is_named(tmp_path: Path) -> None:
     (tmp_path / "ldconfig").write_bytes(b"\x7fELF\x02\x01" + bytes(26) + b"\x40" + bytes(21) + b"\x38\0\1\0" + bytes(70))
     tree = make_tree(tmp_path, DEBIAN)
