@@ -53,7 +53,8 @@ def serve(listener: int, answer: Callable[[], bytes], owners: tuple[int, ...] = 
                 _send(connection, document)
         except OSError:
             pass  # it has gone away
-        hang_up(connection)
+        finally:
+            hang_up(connection)
 
 
 def _accept(listener: int) -> _socket.socket | None:

@@ -84,6 +84,14 @@ def test_clients_that_are_gone_or_never_read_cost_nothing(path: str, listener: i
     assert {read_all(client) for client in silent} == {b"x" * 4096}
 
 
+def test_an_answer_that_cannot_be_made_leaves_no_connection(path: str, listener: int) -> None:
+    client, before = connect(path), descriptors()
+    with pytest.raises(ZeroDivisionError):
+        serve(listener, lambda: b"%d" % (1 // 0), (OWN,))
+    assert descriptors() == before
+    assert read_all(client) == b""
+
+
 def test_one_batch_at_a_time_and_one_document_for_all_of_it(path: str, listener: int) -> None:
     made: list[int] = []
 
