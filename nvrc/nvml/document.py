@@ -52,12 +52,13 @@ def _faults(files: Files, document: object) -> Iterator[str]:
         return
     if document.get("kind") != KIND:
         yield f"it is of the kind {quoted(str(document.get('kind')))}"
-    judged: list[object] = []  # a device has two names, and `all` has what they have
+    # A device has two names, and `all` has what they have. As texts: in a list many take long, and True is 1.
+    judged: set[str] = set()
     devices = document.get("devices")
     for device in devices if isinstance(devices, list) else ():
         yield from _shape("a device", device, _DEVICE)
-        if isinstance(device, dict) and (edits := device.get("containerEdits", {})) not in judged:
-            judged.append(edits)
+        if isinstance(device, dict) and (text := repr(edits := device.get("containerEdits", {}))) not in judged:
+            judged.add(text)
             yield from _edits(files, edits)
     yield from _edits(files, document.get("containerEdits", {}))
 

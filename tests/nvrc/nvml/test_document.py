@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +103,9 @@ def edit(**edits: object) -> Mapping[str, object]:
     pytest.param(edit(hooks=[{**HOOK, "umask": 63}]), "an item of hooks has 'umask'", id="a key of a hook"),
     pytest.param({**GOOD, "devices": [{"name": "0", "containerEdits": {"hooks": [{**HOOK, "path": "/bin/sh"}]}}]}, "the hook '/bin/sh'",
                  id="in a device"),
+    pytest.param({**GOOD, "devices": [{"name": "0", "containerEdits": {"additionalGids": [1]}},
+                                      {"name": "1", "containerEdits": {"additionalGids": [True]}}]}, "the group 'True'",
+                 id="in a device, and equal to what another has"),
     pytest.param(edit(env=["X=1"] * 500), "; and 496 more", id="no end of them"),
 ])
 def test_what_containers_must_not_have(system: FakeSystem, document: object, words: str) -> None:
@@ -110,6 +114,19 @@ def test_what_containers_must_not_have(system: FakeSystem, document: object, wor
     assert caught.value.code == "E_NVML_DOCUMENT"
     assert words in caught.value.what
     assert caught.value.what.isprintable() and len(caught.value.what) < 1000
+
+
+def test_many_devices_are_judged_in_no_more_than_their_share_of_time(system: FakeSystem) -> None:
+    """As many as fit into an answer. By comparing each with all before it they would take PID 1 minutes."""
+    few, many = (_judge_s(system, count) for count in (5_000, 40_000))
+    assert many < 40 * few
+
+
+def _judge_s(system: FakeSystem, count: int) -> float:
+    devices = [{"name": str(at), "containerEdits": {"additionalGids": [at + 1]}} for at in range(count)]
+    began_s = time.process_time()
+    check_document(system, {**GOOD, "devices": devices})
+    return time.process_time() - began_s
 
 
 json = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8),
