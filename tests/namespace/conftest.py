@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -32,3 +34,33 @@ def guest_root(tmp_path: Path, compiled: Callable[[str], bytes]) -> FakeSystem:
     system.put("/proc/self/oom_score_adj")  # for an agent without a /proc of its own
     system.put("/usr/bin/kata-agent", compiled("agent"), 0o755)
     return system
+
+
+@pytest.fixture(scope="session")
+def users(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[int], AbstractContextManager[None]]:
+    """The kernel counts the processes of a daemon's user over all guests of this machine. Who uses them all up holds
+    `users(LOCK_EX)` meanwhile, every other test `users(LOCK_SH)`. Who waits to be alone lets nobody pass.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = base if worker_id == "master" else base.parent
+
+    @contextmanager
+    def hold(how: int) -> Iterator[None]:
+        with open(folder / "turnstile", "w") as turnstile, open(folder / "users", "w") as lock:
+            fcntl.flock(turnstile, fcntl.LOCK_EX)
+            fcntl.flock(lock, how)
+            fcntl.flock(turnstile, fcntl.LOCK_UN)
+            yield
+
+    return hold
+
+
+@pytest.fixture
+def alone() -> None:
+    """Asked for by a test that uses up a user's processes."""
+
+
+@pytest.fixture(autouse=True)
+def _users_are_shared(request: pytest.FixtureRequest, users: Callable[[int], AbstractContextManager[None]]) -> Iterator[None]:
+    with users(fcntl.LOCK_EX if "alone" in request.fixturenames else fcntl.LOCK_SH):
+        yield

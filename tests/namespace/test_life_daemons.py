@@ -104,6 +104,7 @@ def test_a_daemon_that_talks_without_end_costs_its_boot_and_little_memory(run: R
     assert int(end.rpartition("peak_kib=")[2]) < 64 << 10, end
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_daemon_that_leaves_orphans_without_end_costs_its_boot_and_no_more(run: Run) -> None:
     guest = run("end-on-term hold", "nvrc.timeout.persistenced=5 nvrc.timeout.per_gpu=0", "persistenced-breeds")
     guest.read_until("nvrc: FATAL code=E_PERSISTENCED_STALL step=persistenced")

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -68,7 +71,7 @@ def promised(row: Privileges) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+def told(tmp_path_factory: pytest.TempPathFactory, users: Callable[[int], AbstractContextManager[None]]) -> dict[str, dict[str, str]]:
     """Row to what its attacker told."""
     root = tmp_path_factory.mktemp("privileges")
     root.chmod(0o755)
@@ -82,9 +85,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     rest = root.parent / "rest.c"
     rest.write_text("#include <unistd.h>\nint main(void) { sleep(600); return 0; }\n")
     subprocess.run(["gcc", *flags, "-static", "-o", root / "bin/rest", rest], check=True)
-    done = subprocess.run(["unshare", *NAMESPACES, sys.executable, HERE / "privileges_cell.py", root, library],
-                          env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests"}, capture_output=True, text=True,
-                          timeout=120, check=False)
+    with users(fcntl.LOCK_EX):  # one of the tries is to use up the processes of a user
+        done = subprocess.run(["unshare", *NAMESPACES, sys.executable, HERE / "privileges_cell.py", root, library],
+                              env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests"}, capture_output=True,
+                              text=True, timeout=120, check=False)
     rows: dict[str, dict[str, str]] = {}
     for line in done.stdout.splitlines():
         word, _, rest_of_line = line.partition(" ")
