@@ -11,6 +11,7 @@
  */
 #include <Python.h>
 #include <malloc.h>
+#include <sys/mman.h>
 #include "frozen.h"
 
 extern const struct _frozen *_PyImport_FrozenBootstrap; /* where the interpreter looks first, for its own first modules too */
@@ -36,6 +37,22 @@ static void check(PyStatus status)
 {
 	if (PyStatus_Exception(status))
 		Py_ExitStatusException(status);
+}
+
+/* Memory for objects, in small pages only: of a large one most would be nothing's, for the life of the VM. */
+static void *map(void *Py_UNUSED(context), size_t size)
+{
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return NULL;
+	madvise(memory, size, MADV_NOHUGEPAGE);
+	return memory;
+}
+
+static void unmap(void *Py_UNUSED(context), void *memory, size_t size)
+{
+	munmap(memory, size);
 }
 
 static void configure(int argc, char **argv)
@@ -64,7 +81,9 @@ static void configure(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	PyPreConfig before;
+	PyObjectArenaAllocator arenas = { NULL, map, unmap };
 
+	PyObject_SetArenaAllocator(&arenas);
 	mallopt(M_ARENA_MAX, 1); /* one heap for all threads: one of them runs at a time */
 	PyPreConfig_InitIsolatedConfig(&before);
 	before.configure_locale = 1;
