@@ -9,23 +9,19 @@ started again either; elsewhere it is, once. Helpers come back a few times, each
 
 from __future__ import annotations
 
-from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
-
 from guest_cdi.lean.light import Callable, Iterable, dataclass, replace
 from nvrc.machine.privileges import hand_out
 from nvrc.machine.system import System
 from nvrc.machine.wait import ChildEnded
 from nvrc.report.status import ServiceRecord, ServiceState
 from nvrc.services.lineage import Speaker, introduce
-from nvrc.services.table import RULES, Importance, Restart, Rule, Running, find_daemon, read_pid
+from nvrc.services.table import RULES, SHORTAGES, Importance, Restart, Rule, Running, find_daemon, read_pid
 from nvrc.vocabulary.errors import NvrcError, make_trouble
 from nvrc.vocabulary.signals import signal
 from nvrc.vocabulary.trouble import AFTER_THE_BOOT, Trouble, remark
 
 ALIVE = (ServiceState.RUNNING, ServiceState.STARTING)
-# What a container can use up, and what comes back when it ends.
-SHORTAGES = frozenset({EAGAIN, EMFILE, ENFILE, ENOMEM})
-SHORTAGE_S = 10.0
+SHORTAGE_S = 10.0  # a container can use up what lacks, and gives it back when it ends
 
 Later = Callable[[float, Callable[[], None]], None]
 

@@ -125,6 +125,9 @@ METRICS = Service(
     importance=Importance.HELPER, oom_score_adj=SPARED, restart=Restart.BOUNDED, lost_code="E_METRICS",
     meanings=((errno.EADDRINUSE, "another program listens there"),))
 
+SHORTAGES = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+MORE_ROOM = "processes, files or memory are used up: give the VM more memory, or find what takes them"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
@@ -165,9 +168,9 @@ def start(system: System, service: Service, root: str, ended: Ended,
     try:
         return program, system.start(program, ended)
     except OSError as err:
-        raise NvrcError(service.code, f"cannot start {program.path}: {err.strerror}",
-                        "check the file's loader and architecture in the image", service=service.name,
-                        path=program.path) from err
+        remedy = MORE_ROOM if err.errno in SHORTAGES else "check the file's loader and architecture in the image"
+        raise NvrcError(service.code, f"cannot start {program.path}: {err.strerror}", remedy,
+                        service=service.name, path=program.path) from err
 
 
 def find_daemon(system: Files, service: Service) -> int | None:

@@ -96,5 +96,7 @@ def _why(err: OSError) -> str:
             return "the file is not a program for this machine: check its architecture"
         case errno.EINVAL | errno.EPERM:
             return "the guest kernel needs CONFIG_PID_NS and CONFIG_NAMESPACES; or set nvrc.agent.pidns=off"
+        case errno.EAGAIN | errno.ENOMEM:
+            return "memory is used up: give the VM more"
         case _:
             return "check the agent's file in the image"

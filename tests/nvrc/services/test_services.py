@@ -75,8 +75,17 @@ def test_a_program_that_is_not_there_is_named_before_it_is_started(stage: Stage)
 def test_a_program_that_cannot_run_is_named_with_the_kernels_reason(stage: Stage) -> None:
     stage.program("/bin/nvidia-persistenced")
     stage.system.fail["start /bin/nvidia-persistenced"] = OSError(8, "Exec format error")
-    with pytest.raises(NvrcError, match="cannot start /bin/nvidia-persistenced: Exec format error"):
+    with pytest.raises(NvrcError, match="cannot start /bin/nvidia-persistenced: Exec format error") as caught:
         start(stage.system, PERSISTENCED, "", nobody)
+    assert "architecture" in caught.value.hint
+
+
+def test_a_program_that_finds_no_room_is_not_called_broken(stage: Stage) -> None:
+    stage.program("/bin/nvidia-persistenced")
+    stage.system.fail["start /bin/nvidia-persistenced"] = OSError(11, "Resource temporarily unavailable")
+    with pytest.raises(NvrcError, match="cannot start /bin/nvidia-persistenced: Resource temporarily") as caught:
+        start(stage.system, PERSISTENCED, "", nobody)
+    assert caught.value.hint.startswith("processes, files or memory are used up")
 
 
 @pytest.mark.parametrize(("text", "pid"), [

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from errno import EACCES, EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENOEXEC, ENOSYS, EPERM, EROFS
+from errno import EACCES, EAGAIN, EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENOEXEC, ENOSYS, EPERM, EROFS
 from pathlib import Path
 
 import pytest
@@ -382,7 +382,7 @@ def test_the_gpu_extension_selects_the_attester(system: FakeSystem) -> None:
 
 @pytest.mark.parametrize(("number", "hint"), [
     (ENOENT, "loader or interpreter is missing"), (ENOEXEC, "not a program for this machine"),
-    (EINVAL, "CONFIG_PID_NS"), (EPERM, "CONFIG_PID_NS"), (EACCES, "check the agent's file"),
+    (EAGAIN, "memory is used up"), (EINVAL, "CONFIG_PID_NS"), (EPERM, "CONFIG_PID_NS"), (EACCES, "check the agent's file"),
 ])
 def test_a_failed_exec_says_why(system: FakeSystem, number: int, hint: str) -> None:
     system.fail["start /usr/bin/kata-agent"] = error(number)
