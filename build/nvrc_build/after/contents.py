@@ -30,7 +30,7 @@ def find_image(name: str, images: Path) -> Path:
 
 
 def read_tree(image: Path, work: Path, origin: str, *, tools: Path) -> Tree:
-    """`work` is a folder of the caller's for what is unpacked."""
+    """`work` is a folder of the caller's for what is unpacked, where the tree's files are from then on."""
     tree, named = Tree(), Origin(slice=origin)
     if _is_disk(image):
         disk.read_partition(image, 1, work / "data")
@@ -52,15 +52,15 @@ def _is_disk(image: Path) -> bool:
 
 def _add_file(tree: Tree, root: Path, file: Path, origin: Origin) -> None:
     mode = file.lstat().st_mode
-    data = os.fsencode(file.readlink()) if stat.S_ISLNK(mode) else file.read_bytes() if stat.S_ISREG(mode) else b""
-    _add(tree, f"/{file.relative_to(root)}", mode, data, origin)
+    content = os.fsencode(file.readlink()) if stat.S_ISLNK(mode) else file
+    _add(tree, f"/{file.relative_to(root)}", mode, content, origin)
 
 
-def _add(tree: Tree, path: str, mode: int, data: bytes, origin: Origin) -> None:
-    if stat.S_ISLNK(mode):
-        tree.add_link(path, data.decode(errors="replace"), origin)
+def _add(tree: Tree, path: str, mode: int, content: Path | bytes, origin: Origin) -> None:
+    if isinstance(content, bytes) and stat.S_ISLNK(mode):
+        tree.add_link(path, content.decode(errors="replace"), origin)
     elif stat.S_ISREG(mode):
-        tree.add_file(path, data, origin, stat.S_IMODE(mode))
+        tree.add_file(path, content, origin, stat.S_IMODE(mode))
     elif stat.S_ISDIR(mode):
         if path != "/":
             tree.add_folder(path, origin, stat.S_IMODE(mode))

@@ -24,9 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    base, upper = _read_trees(args)
     release = given_kernel.release(args.kernel) if args.kernel is not None else ""
-    findings, kind = extension.check_extension(base, upper, release), extension.kind_of(upper).value
+    with tempfile.TemporaryDirectory(prefix="nvrc-contents-") as work:
+        base, upper = _read_trees(args, Path(work))
+        findings, kind = extension.check_extension(base, upper, release), extension.kind_of(upper).value
     if args.json:
         write_document(sys.stdout, {"base": args.base, "extension": args.extension, "kind": kind,
                                     "findings": list(findings)})
@@ -36,15 +37,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read_trees(args: argparse.Namespace) -> tuple[Tree, ...]:
-    """Both as they are in their files; what is unpacked for that is gone afterwards."""
+def _read_trees(args: argparse.Namespace, work: Path) -> tuple[Tree, ...]:
+    """Both as they are in their files."""
     terminal = Terminal(sys.stderr)
     opened = open_supply(cache=args.cache or args.out / "cache", mirror=args.mirror, progress=terminal)
     tools = supply.root(opened, "tools")
     terminal.close()
     trees = []
-    for name in (args.base, args.extension):
-        image = contents.find_image(name, args.out / "images")
-        with tempfile.TemporaryDirectory(prefix="nvrc-contents-") as work:
-            trees.append(contents.read_tree(image, Path(work), name, tools=tools))
+    for part, name in (("base", args.base), ("extension", args.extension)):
+        place = work / part
+        place.mkdir()
+        trees.append(contents.read_tree(contents.find_image(name, args.out / "images"), place, name, tools=tools))
     return tuple(trees)

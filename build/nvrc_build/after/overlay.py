@@ -90,13 +90,15 @@ def _add(tree: Tree, root: Path, path: str, origin: Origin, *, keep_mode: bool) 
     mode = stat.S_IMODE(state.st_mode)
     if keep_mode and (state.st_uid or state.st_gid):
         return [f"{path} belongs to {state.st_uid}:{state.st_gid}; only root owns files in an image"]
+    if keep_mode and not stat.S_ISREG(state.st_mode) and (found := _xattrs(file)):
+        return [f"{path} has attributes of a file: {', '.join(name for name, _ in found)}"]
     if stat.S_ISLNK(state.st_mode):
         tree.add_link(path, str(file.readlink()), origin)
     elif stat.S_ISDIR(state.st_mode):
         tree.add_folder(path, origin, mode if keep_mode else 0o755)
     elif stat.S_ISREG(state.st_mode):
         plain = 0o755 if mode & 0o111 else 0o644
-        tree.add_file(path, file.read_bytes(), origin, mode if keep_mode or mode & 0o6000 else plain,
+        tree.add_file(path, file, origin, mode if keep_mode or mode & 0o6000 else plain,
                       xattrs=_xattrs(file) if keep_mode else ())
     elif path == "/dev/console":
         tree.add_console(path, origin)

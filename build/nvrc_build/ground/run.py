@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only door to other programs: argv list, explicit environment, no standard input, a deadline, output captured.
 
-Does not know any program by name. A failure carries the command in a form that can be pasted and the last lines it
-printed. Ctrl-C ends the child's whole session before it is passed on, so that nothing keeps running behind the prompt.
+Does not know any program by name. What one prints has a limit, too: some print a line for each block of a file. A
+failure carries the command in a form that can be pasted and the last lines it printed. Ctrl-C ends the child's whole
+session before it is passed on, so that nothing keeps running behind the prompt.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import shlex
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nvrc_build.ground.errors import BuildError, WrongCallError
@@ -31,6 +33,10 @@ CLEAN_ENV: Mapping[str, str] = {
 }
 _PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE")
 _TAIL_LINES, _TAIL_BYTES = 15, 1 << 16
+_MOST_OUTPUT, _CHUNK = 64 << 20, 1 << 16
+_LOOK_S = 0.1
+# As it is told of a program, and by the sandbox of one inside.
+_TOO_LARGE = (-signal.SIGXFSZ, 128 + signal.SIGXFSZ)
 
 
 def clean_env(extra: Mapping[str, str] | None = None, *, network: bool = False) -> dict[str, str]:
@@ -53,17 +59,25 @@ def find(program: str, package: str) -> str:
     return found
 
 
+def _do_nothing() -> None:
+    pass
+
+
 def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None,
-        timeout_s: float = 600, what: str = "") -> str:
-    """Run to its end and return standard output; anything but exit 0 raises."""
+        timeout_s: float = 600, what: str = "", watch: Callable[[], None] = _do_nothing, is_quiet: bool = False) -> str:
+    """Run to its end and return standard output; anything but exit 0 raises.
+
+    `watch` is called again and again meanwhile, and what it raises ends the program. `is_quiet`: whatever this program
+    says on standard error but for its first line, its version, is a failure, whose status is 0 all the same.
+    """
     command = [str(word) for word in argv]
     child = None
     try:
         with _interrupt_held_back():
             child = subprocess.Popen(command, env=dict(env) if env is not None else clean_env(), cwd=cwd,
                                      stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                     text=True, errors="replace", start_new_session=True, umask=0o022)
-        out, err = child.communicate(timeout=timeout_s)
+                                     start_new_session=True, umask=0o022)
+        out, err = _listen(child, what or command[0], timeout_s, watch)
     except BaseException as reason:
         if child is not None:
             with child:
@@ -72,11 +86,53 @@ def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd
             raise BuildError(f"{what or command[0]} did not end within {timeout_s:g} s",
                              f"run: {shlex.join(command)}") from reason
         raise
-    if child.returncode != 0:
+    if child.returncode in _TOO_LARGE:
+        raise BuildError(f"{what or command[0]} was to write a file larger than any that an image may have",
+                         "give a file that is as large as it says")
+    if child.returncode != 0 or (is_quiet and len(err.splitlines()) > 1):
         tail = tuple(line.strip() for line in (out + err).splitlines() if line.strip())[-_TAIL_LINES:]
         raise BuildError(f"{what or command[0]} failed with status {child.returncode}",
                          f"run: {shlex.join(command)}", findings=tail)
     return out
+
+
+def _listen(child: subprocess.Popen[bytes], what: str, timeout_s: float, watch: Callable[[], None]) -> tuple[str, str]:
+    """Both of its streams until they end, and it with them."""
+    deadline = time.monotonic() + timeout_s
+    heard = {stream: bytearray() for stream in (child.stdout, child.stderr) if stream is not None}
+    with selectors.DefaultSelector() as streams:
+        for stream, data in heard.items():
+            streams.register(stream, selectors.EVENT_READ, data)
+        while streams.get_map() or not _has_ended(child):
+            _hear(streams)
+            if sum(map(len, heard.values())) > _MOST_OUTPUT:
+                raise BuildError(f"{what} prints more than {_MOST_OUTPUT >> 20} MiB",
+                                 "give it files that are not damaged", findings=tuple(map(_last_line, heard.values())))
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(child.args, timeout_s)
+            watch()
+    for stream in heard:
+        stream.close()
+    out, err = (data.decode(errors="replace") for data in heard.values())
+    return out, err
+
+
+def _hear(streams: selectors.BaseSelector) -> None:
+    for key, _ in streams.select(_LOOK_S) if streams.get_map() else ():
+        chunk = os.read(key.fd, _CHUNK)
+        key.data.extend(chunk)
+        if not chunk:
+            streams.unregister(key.fileobj)
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(_LOOK_S)
+    return child.returncode is not None
+
+
+def _last_line(printed: bytes | bytearray) -> str:
+    return printed[-_TAIL_BYTES:].decode(errors="replace").strip().rpartition("\n")[2]
 
 
 def save(argv: Sequence[str | Path], target: Path, most_bytes: int, *, what: str, timeout_s: float = 600) -> None:

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tree into the file a virtual machine boots from. The packers are pinned tools, run in the tools root."""
+"""A tree into the file a virtual machine boots from, and back. The packers are pinned tools, run in the tools root.
+
+What is read may be another maker's: what it unpacks to is bounded while it is unpacked.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
@@ -15,6 +19,7 @@ from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.run import clean_env, run
 from nvrc_build.output.verity import BLOCK
 from nvrc_build.sandbox.sandbox import sandbox_argv
+from nvrc_build.supply.room import Room, remove, require_room, watch
 from nvrc_build.tree.cpio import write_cpio
 from nvrc_build.tree.tarball import write_tar
 from nvrc_build.tree.tree import Entry
@@ -26,7 +31,8 @@ _PACKERS: Mapping[Compression, tuple[str, ...]] = {
     Compression.LZ4: ("/usr/bin/lz4", "-q", "-f", "-l", "-9"),
 }
 _UNPACKERS: Mapping[Compression, tuple[str, ...]] = {
-    Compression.ZSTD: ("/usr/bin/zstd", "-q", "-d", "-f"), Compression.LZ4: ("/usr/bin/lz4", "-q", "-d", "-f"),
+    Compression.ZSTD: ("/usr/bin/zstd", "-q", "-d", "-f"),
+    Compression.LZ4: ("/usr/bin/lz4", "-q", "-d", "-f", "--no-sparse"),
 }
 _OUTPUT: Mapping[Compression, tuple[str, ...]] = {Compression.ZSTD: ("-o",), Compression.LZ4: ()}
 # What each begins with; an archive that is stored has neither.
@@ -37,7 +43,12 @@ _EXT4_SPARE = 8 << 20
 # The one extended attribute that mke2fs takes from a tar file.
 _CAPABILITY = "security.capability"
 _REMEDY = "give a disk image of Kata's layout"
+_IMAGE = "the image's file system"
+# What e2fsck counts and debugfs passes over in silence. One node may be there, the console.
+_SPECIAL = re.compile(r"^ *((?!1 char)[1-9][0-9]* (?:character device file|block device file|fifo|socket)s?)$",
+                      re.MULTILINE)
 _EROFS_MAGIC, _EXT4_MAGIC = b"\xe2\xe1\xf5\xe0", b"\x53\xef"
+_ROOM = Room()
 # Kata's own builder uses these; every guest kernel that has EROFS can read the result.
 EROFS_OPTIONS = ("-zlz4hc", "-Enoinline_data", "-b4096")
 
@@ -54,7 +65,7 @@ def write_initrd(entries: Iterable[Entry], path: Path, compression: Compression,
     raw.unlink()
 
 
-def read_initrd(path: Path, out: Path, *, tools: Path) -> None:
+def read_initrd(path: Path, out: Path, *, tools: Path, room: Room = _ROOM) -> None:
     """The archive in an initrd, uncompressed."""
     with path.open("rb") as stream:
         kind = MAGICS.get(stream.read(4), Compression.STORED)
@@ -63,7 +74,8 @@ def read_initrd(path: Path, out: Path, *, tools: Path) -> None:
         return
     copy = out.with_name("initrd.packed")
     shutil.copyfile(path, copy)
-    _run(tools, [*_UNPACKERS[kind], f"/out/{copy.name}", *_OUTPUT[kind], f"/out/{out.name}"], out.parent)
+    argv = [*_UNPACKERS[kind], f"/out/{copy.name}", *_OUTPUT[kind], f"/out/{out.name}"]
+    run(_inside(tools, argv, out.parent, largest_file=room.file_size), what="unpacking the initrd")
     copy.unlink()
 
 
@@ -105,21 +117,19 @@ def write_ext4(entries: Iterable[Entry], path: Path, *, tools: Path, epoch: int)
     raw.unlink()
 
 
-def read_filesystem(path: Path, target: Path, *, tools: Path) -> FileSystem:
+def read_filesystem(path: Path, target: Path, *, tools: Path, room: Room = _ROOM) -> FileSystem:
     """Unpack a file system with its extended attributes; it is checked on the way. Returns its kind."""
     kind = detect_filesystem(path)
-    {FileSystem.EROFS: _read_erofs, FileSystem.EXT4: _read_ext4}[kind](path, target, tools)
+    {FileSystem.EROFS: _read_erofs, FileSystem.EXT4: _read_ext4}[kind](path, target, tools, room)
     return kind
 
 
-def _read_erofs(path: Path, target: Path, tools: Path) -> None:
+def _read_erofs(path: Path, target: Path, tools: Path, room: Room) -> None:
     """Twice, with owners and with attributes: fsck.erofs sets owners last, and the kernel then drops capabilities."""
-    target.mkdir()
     owners = target.with_name(f"{target.name}.owners")
-    owners.mkdir()
     for folder, options in ((owners, ()), (target, ("--xattrs", "--no-preserve-owner"))):
-        _run(tools, ["/usr/bin/fsck.erofs", f"--extract=/out/{folder.name}", "--overwrite", *options,
-                     f"/out/{path.name}"], path.parent)
+        _fill(folder, tools, ["/usr/bin/fsck.erofs", f"--extract=/out/{folder.name}", "--overwrite", *options,
+                              f"/out/{path.name}"], room)
     foreign = sorted(f"/{file.relative_to(owners)} belongs to {state.st_uid}:{state.st_gid}"
                      for file in owners.rglob("*") if (state := file.lstat()).st_uid or state.st_gid)
     shutil.rmtree(owners)
@@ -127,10 +137,24 @@ def _read_erofs(path: Path, target: Path, tools: Path) -> None:
         raise BuildError("only root owns files in an image", findings=tuple(foreign))
 
 
-def _read_ext4(path: Path, target: Path, tools: Path) -> None:
-    target.mkdir()
-    _run(tools, ["/usr/sbin/e2fsck", "-fn", f"/out/{path.name}"], path.parent)
-    _run(tools, ["/usr/sbin/debugfs", "-R", f"rdump / /out/{target.name}", f"/out/{path.name}"], path.parent)
+def _fill(folder: Path, tools: Path, argv: list[str], room: Room, *, is_quiet: bool = False) -> None:
+    """Run what unpacks an image into a new folder, as long as there is room; of too much nothing is left."""
+    folder.mkdir()
+    try:
+        run(_inside(tools, argv, folder.parent, largest_file=room.file_size), what=f"unpacking {_IMAGE}",
+            watch=watch(_IMAGE, folder, room), is_quiet=is_quiet)
+        require_room(_IMAGE, folder, room)
+    except BaseException:
+        remove(folder)
+        raise
+
+
+def _read_ext4(path: Path, target: Path, tools: Path, room: Room) -> None:
+    said = run(_inside(tools, ["/usr/sbin/e2fsck", "-fnv", f"/out/{path.name}"], path.parent), what="e2fsck")
+    if lost := tuple(_SPECIAL.findall(said)):
+        raise BuildError(f"{_IMAGE} has what is neither a file, nor a folder, nor a link", _REMEDY, findings=lost)
+    _fill(target, tools, ["/usr/sbin/debugfs", "-R", f"rdump / /out/{target.name}", f"/out/{path.name}"], room,
+          is_quiet=True)
     try:
         (target / "lost+found").rmdir()
     except OSError as wrong:
@@ -138,9 +162,13 @@ def _read_ext4(path: Path, target: Path, tools: Path) -> None:
     odd = [ascii(name) for file in sorted(target.rglob("*")) if not is_plain(name := str(file.relative_to(target)))]
     if odd:  # debugfs reads names from a script, a line each
         raise BuildError(f"{path.name} has names that no image has", _REMEDY, findings=tuple(odd[:20]))
+    _read_capabilities(path, target, tools)
+
+
+def _read_capabilities(path: Path, target: Path, tools: Path) -> None:
+    """One run asks for all files; each answer is a file, or none where the attribute is not set."""
     files = [file for file in sorted(target.rglob("*")) if file.is_file() and not file.is_symlink()]
     script, value = path.with_name("debugfs"), path.with_name("value")
-    # One run asks for all files; each answer is a file, or none where the attribute is not set.
     script.write_text("".join(f'ea_get -f /out/{value.name}.{number} "/{file.relative_to(target)}" {_CAPABILITY}\n'
                               for number, file in enumerate(files)), encoding="utf-8")
     _run(tools, ["/usr/sbin/debugfs", "-f", f"/out/{script.name}", f"/out/{path.name}"], path.parent)
@@ -177,4 +205,9 @@ def detect_filesystem(path: Path) -> FileSystem:
 
 
 def _run(tools: Path, argv: list[str], folder: Path, extra: Mapping[str, str] | None = None) -> None:
-    run(sandbox_argv(tools, argv, env=clean_env(extra), writable={"/out": folder}), what=argv[0].rpartition("/")[2])
+    run(_inside(tools, argv, folder, extra), what=argv[0].rpartition("/")[2])
+
+
+def _inside(tools: Path, argv: list[str], folder: Path, extra: Mapping[str, str] | None = None,
+            largest_file: int = 0) -> list[str]:
+    return sandbox_argv(tools, argv, env=clean_env(extra), writable={"/out": folder}, largest_file=largest_file)

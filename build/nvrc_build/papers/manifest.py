@@ -69,4 +69,6 @@ def describe_entry(entry: Entry) -> dict[str, object]:
         row |= {"size": entry.size, "sha256": entry.sha256}
     if entry.target:
         row["target"] = entry.target
+    if entry.xattrs:
+        row["xattrs"] = {name: value.hex() for name, value in entry.xattrs}
     return row

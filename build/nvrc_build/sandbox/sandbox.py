@@ -4,6 +4,9 @@
 Every mount lives in a mount namespace that ends with its last process, so there is nothing to undo, also after Ctrl-C
 or a crash. Without root a user namespace is added and the caller's account becomes root inside. This file is started
 as a script of its own (`python sandbox.py JSON`) because unshare(2) must happen in a process with one thread.
+
+The program is not the first process inside: the kernel keeps from that one the signals that it does not ask for, so a
+program that writes too large a file would go on as if the disk were full, and some then end well.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,12 +33,16 @@ _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 def sandbox_argv(root: Path, argv: Sequence[str], *, env: Mapping[str, str], cwd: str = "/",
                  read_only: Mapping[str, Path] | None = None,
-                 writable: Mapping[str, Path] | None = None) -> list[str]:
-    """The command that runs `argv` inside `root`; hand it to run.run. Keys of the binds are mount points inside."""
+                 writable: Mapping[str, Path] | None = None, largest_file: int = 0) -> list[str]:
+    """The command that runs `argv` inside `root`; hand it to run.run. Keys of the binds are mount points inside.
+
+    `largest_file`: a program that goes on writing behind so many bytes of a file is ended.
+    """
     order: _Plan = {
         "root": str(root), "argv": list(argv), "env": dict(env), "cwd": cwd,
         "read_only": {point: str(path) for point, path in (read_only or {}).items()},
         "writable": {point: str(path) for point, path in (writable or {}).items()},
+        "largest_file": largest_file,
     }
     return [sys.executable, "-I", "-S", __file__, json.dumps(order, sort_keys=True)]
 
@@ -52,6 +60,7 @@ class _Plan(TypedDict):
     cwd: str
     read_only: dict[str, str]
     writable: dict[str, str]
+    largest_file: int
 
 
 class _Libc:
@@ -106,16 +115,34 @@ def run_order(order: str) -> int:
     _enter_namespaces(libc)
     child = os.fork()
     if child == 0:
-        _become(libc, plan)
+        _go_first(libc, plan)
+    return _wait(child)
+
+
+def _wait(child: int) -> int:
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 
 
-def _become(libc: _Libc, plan: _Plan) -> NoReturn:
+def _go_first(libc: _Libc, plan: _Plan) -> NoReturn:
+    """The namespace ends with it. It is in the root as well: the program finds it below /proc."""
     libc.die_with_parent()
     _mount_all(libc, plan["root"], plan["read_only"], plan["writable"])
     os.chroot(plan["root"])
     os.chdir(plan["cwd"])
+    child = os.fork()
+    if child == 0:
+        _become(plan)
+    os._exit(_wait(child))
+
+
+def _become(plan: _Plan) -> NoReturn:
+    """Python ignores two signals, which what it executes would inherit."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    if plan["largest_file"] and (most == resource.RLIM_INFINITY or most > plan["largest_file"]):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (plan["largest_file"], most))
     os.execve(plan["argv"][0], plan["argv"], plan["env"])
 
 

@@ -110,7 +110,7 @@ def close_libraries(tree: Tree, pool: Pool, below: Tree | None,
     while waiting:
         entry = waiting.pop()
         try:
-            needs = elf.read_needs(entry.read(), entry.path)
+            needs = elf.read_needs(entry.read() if elf.is_program(entry.read_head(20)) else b"", entry.path)
         except BuildError as err:
             findings.append(f"slice {places.slice_of(entry.path)!r}: {err}")
             continue
@@ -230,7 +230,7 @@ def strange_programs(tree: Tree, below: Tree | None = None) -> list[str]:
     for entry in tree:
         if entry.kind is not Kind.FILE or not entry.mode & 0o111:
             continue
-        head = entry.read()[:256]
+        head = entry.read_head(256)
         if head[:2] == b"#!":
             name = "".join(head[2:].split(b"\n")[0].decode("utf-8", "replace").split()[:1])
             reason = "" if _exists(name, tree, below) else f"is a script for {name!r}, which is not in the image"

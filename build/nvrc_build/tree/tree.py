@@ -49,6 +49,13 @@ class Entry:
     def read(self) -> bytes:
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
+    def read_head(self, size: int) -> bytes:
+        """The first bytes: a file may be as large as an image."""
+        if isinstance(self.content, bytes):
+            return self.content[:size]
+        with self.content.open("rb") as stream:
+            return stream.read(size)
+
     def same_as(self, other: Entry) -> bool:
         mine = (self.kind, self.mode, self.sha256, self.target, self.device, self.xattrs)
         return mine == (other.kind, other.mode, other.sha256, other.target, other.device, other.xattrs)
@@ -74,9 +81,9 @@ class Tree:
                  xattrs: tuple[tuple[str, bytes], ...] = ()) -> None:
         if isinstance(content, Path) and not content.is_file():
             raise BuildError(f"{path} is not a file where it was taken from", "leave it out of the slice")
-        data = content if isinstance(content, bytes) else content.read_bytes()
-        self._add(Entry(path=clean_path(path), kind=Kind.FILE, mode=mode, origin=origin, size=len(data),
-                        sha256=hashlib.sha256(data).hexdigest(), xattrs=xattrs, content=content))
+        size, found = _measure(content)
+        self._add(Entry(path=clean_path(path), kind=Kind.FILE, mode=mode, origin=origin, size=size, sha256=found,
+                        xattrs=xattrs, content=content))
 
     def replace_file(self, path: str, content: Path | bytes, origin: Origin) -> None:
         """A file that stands for whatever slices had there, and disagrees with none."""
@@ -99,6 +106,8 @@ class Tree:
     def _add(self, entry: Entry) -> None:
         if entry.mode & (stat.S_ISUID | stat.S_ISGID):
             self.conflicts.append(f"slice {entry.origin.slice!r}: {entry.path} is setuid or setgid")
+        if entry.kind is Kind.FILE and entry.mode & stat.S_IWOTH:
+            self.conflicts.append(f"slice {entry.origin.slice!r}: {entry.path} can be written by every user")
         known = self._entries.get(entry.path)
         if known is None:
             self._add_parents(entry)
@@ -121,6 +130,14 @@ class Tree:
 
 # Parents that nobody declared; a declaration of the same folder replaces them.
 _IMPLIED = "implied"
+
+
+def _measure(content: Path | bytes) -> tuple[int, str]:
+    if isinstance(content, bytes):
+        return len(content), hashlib.sha256(content).hexdigest()
+    with content.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+        return stream.tell(), found
 
 
 def _brief(entry: Entry) -> str:

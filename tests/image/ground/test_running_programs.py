@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,35 @@ def test_a_failure_carries_the_command_and_its_last_words() -> None:
 
 
 @pytest.mark.worker
+def test_a_program_that_prints_without_an_end_is_ended() -> None:
+    code = "import os\nwhile True: os.write(2, b'block 7: no room\\n' * 4096)"
+    with pytest.raises(BuildError, match="the step prints more than 64 MiB; give it files that are not damaged"):
+        run(python(code), what="the step")
+
+
+def test_a_file_that_grows_behind_its_limit_is_told_as_that() -> None:
+    code = "import os, signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGXFSZ)"
+    with pytest.raises(BuildError, match="the step was to write a file larger than any that an image may have"):
+        run(python(code), what="the step")
+
+
+@pytest.mark.parametrize("said", ["", "version 1"])
+def test_a_program_that_fails_only_in_words_has_failed(said: str) -> None:
+    assert run(python(f"import sys; print({said!r}, file=sys.stderr); print('done')"), is_quiet=True) == "done\n"
+    with pytest.raises(BuildError, match="failed with status 0") as caught:
+        run(python(f"import sys; print({said!r}, 'no room', sep='\\n', file=sys.stderr)"), is_quiet=True)
+    assert caught.value.findings[-1] == "no room"
+
+
+def test_who_watches_a_program_ends_it() -> None:
+    def watch() -> None:
+        raise BuildError("enough")
+
+    with pytest.raises(BuildError, match="enough"):
+        run(python("import signal; signal.pause()"), watch=watch)
+
+
+@pytest.mark.worker
 def test_a_program_that_hangs_is_ended_with_its_children() -> None:
     code = "import os, signal; print(os.fork() and os.getpid(), flush=True); signal.pause()"
     with pytest.raises(BuildError, match="did not end within"):
@@ -54,7 +84,7 @@ def test_what_a_program_has_started_is_over_too_when_it_is_ended(tmp_path: Path)
 def test_an_interrupt_while_a_program_starts_ends_that_too(tmp_path: Path) -> None:
     """It comes from the program itself, in its first moment: most often before the caller knows its number."""
     started, late = tmp_path / "started", tmp_path / "late"
-    script = f"kill -INT $PPID; trap '' TERM; echo >{started}; sleep 0.3; echo >>{late}"
+    script = f"trap '' TERM; kill -INT $PPID; echo >{started}; sleep 0.3; echo >>{late}"
     code = (f"from nvrc_build.ground.run import run\n"
             f"for _ in range(8):\n"
             f"    try: run(['dash', '-c', {script!r}])\n"
@@ -90,7 +120,7 @@ def inside(root: Path, script: str) -> list[str]:
 def test_inside_only_out_and_tmp_can_be_written_and_there_is_no_network(root: Path) -> None:
     script = ("for p in / /etc /usr /out /tmp /dev/shm; do (: >$p/x) 2>/dev/null && echo $p; done;"
               "cut -d: -f1 /proc/net/dev | tail -n +3; echo $$")
-    assert run(inside(root, script)).split() == ["/out", "/tmp", "lo", "1"]
+    assert run(inside(root, script)).split() == ["/out", "/tmp", "lo", "2"]
     assert [path.name for path in (root.parent / "out").iterdir()] == ["x"]
     assert list((root / "etc").iterdir()) == []
 
@@ -100,6 +130,16 @@ def test_inside_only_out_and_tmp_can_be_written_and_there_is_no_network(root: Pa
 def test_how_a_program_ended_is_passed_on(root: Path, script: str, status: int) -> None:
     with pytest.raises(BuildError, match=f"failed with status {status}"):
         run(inside(root, script))
+
+
+@pytest.mark.namespace
+def test_a_program_inside_is_ended_where_it_writes_too_large_a_file(root: Path) -> None:
+    """As the first process of its namespace it was told of a full disk instead, and could end well."""
+    argv = sandbox_argv(root, ["/usr/bin/dash", "-c", "head -c 1000000 /dev/zero >/out/x; echo $? >/out/status"], env=clean_env(),
+                        read_only={"/usr": Path("/usr")}, writable={"/out": root.parent / "out"}, largest_file=1 << 16)
+    run(argv)
+    assert (root.parent / "out/status").read_text() == f"{128 + signal.SIGXFSZ}\n"
+    assert (root.parent / "out/x").stat().st_size == 1 << 16
 
 
 @pytest.mark.namespace

@@ -11,23 +11,26 @@ import random
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fakes.elves import make_elf
+from fakes.erofs import fold
 from nvrc_build import pipeline
-from nvrc_build.after.overlay import overlay
-from nvrc_build.declared.declared import FileSystem
+from nvrc_build.after.overlay import lay_over, overlay
+from nvrc_build.declared.declared import Compression, FileSystem
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.run import clean_env, run
 from nvrc_build.job import EPOCH, open_supply
 from nvrc_build.output import disk
-from nvrc_build.output.pack import detect_filesystem, read_filesystem, write_filesystem
+from nvrc_build.output.pack import detect_filesystem, read_filesystem, read_initrd, write_filesystem, write_initrd
 from nvrc_build.output.verity import Verity, parse_parameters
 from nvrc_build.sandbox.sandbox import sandbox_argv
 from nvrc_build.supply import supply
 from nvrc_build.supply.apt import file_sha256
+from nvrc_build.supply.room import Room
 from nvrc_build.tree.elf import read_needs
 from nvrc_build.tree.tree import Origin, Tree
 
@@ -122,6 +125,102 @@ def test_a_file_system_that_hostile_hands_made_is_a_finding(kind: FileSystem, tm
         assert {path.name for path in place.iterdir()} <= {"data", "root", "root.owners", "debugfs"}
         shutil.rmtree(place)
     assert refused > 1
+
+
+# What a test may write is some tens of MB.
+SMALL = Room(size=12 << 20, members=400, file_size=6 << 20)
+
+
+def make_filesystem(kind: FileSystem, folder: Path, tools: Path) -> None:
+    """A file system of what lies below `folder`/src, as a supplier makes one."""
+    argv = {FileSystem.EROFS: ["/usr/bin/mkfs.erofs", "--quiet", "-zlz4hc", "-Enosbcrc", "--all-root", "/out/data", "/out/src"],
+            FileSystem.EXT4: ["/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-b4096", "-d", "/out/src", "/out/data", "4096"]}[kind]
+    run(sandbox_argv(tools, argv, env=clean_env(), writable={"/out": folder}))
+
+
+def holes(place: Path, size: int) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.touch()
+    os.truncate(place, size)
+
+
+def six_names(source: Path) -> None:
+    holes(source / "a", 3 << 20)
+    for number in range(5):
+        os.link(source / "a", source / f"a{number}")
+
+
+@both
+@pytest.mark.parametrize(("fill", "words"), [
+    (lambda source: holes(source / "a", 40 << 20), "a file larger than any that an image may have"),
+    (lambda source: [holes(source / f"a{number}", 5 << 20) for number in range(6)], "has files of more than 0.0 GB together"),
+    (lambda source: [holes(source / f"a{number}", 0) for number in range(600)], "has more than 400 files, folders and links"),
+    (lambda source: holes(source / ("d/" * 80 + "a"), 0), "has paths of more than 64 folders"),
+], ids=["one file", "all files", "members", "deep"])
+def test_what_a_file_system_unpacks_to_is_bounded_while_it_is_unpacked(kind: FileSystem, tmp_path: Path, tools: Path, words: str,
+                                                                       fill: Callable[[Path], object]) -> None:
+    fill(tmp_path / "src")
+    make_filesystem(kind, tmp_path, tools)
+    shutil.rmtree(tmp_path / "src")
+    with pytest.raises(BuildError, match=words):
+        read_filesystem(tmp_path / "data", tmp_path / "root", tools=tools, room=SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_file_with_many_names_counts_once_for_each_where_it_is_written_for_each(tmp_path: Path, tools: Path) -> None:
+    (tmp_path / "src").mkdir()
+    six_names(tmp_path / "src")
+    make_filesystem(FileSystem.EXT4, tmp_path, tools)
+    with pytest.raises(BuildError, match="has files of more than"):
+        read_filesystem(tmp_path / "data", tmp_path / "root", tools=tools, room=SMALL)
+
+
+def test_folders_that_lead_to_one_another_in_many_ways_end(tmp_path: Path, tools: Path) -> None:
+    """8 KB that unpack to 10^12 folders: ten entries of each folder are the next one."""
+    for depth in range(12):
+        for number in range(9):
+            (tmp_path / "src" / Path(*["d"] * (depth + 1)) / f"x{number}").mkdir(parents=True)
+    make_filesystem(FileSystem.EROFS, tmp_path, tools)
+    shutil.rmtree(tmp_path / "src")
+    (tmp_path / "data").write_bytes(fold((tmp_path / "data").read_bytes()))
+    with pytest.raises(BuildError, match="has more than 400 files, folders and links"):
+        read_filesystem(tmp_path / "data", tmp_path / "root", tools=tools, room=SMALL)
+
+
+@pytest.mark.parametrize(("make", "finding"), [
+    (os.mkfifo, "1 fifo"), (lambda place: os.mknod(place, 0o60600, os.makedev(8, 0)), "1 block device file"),
+    (lambda place: [os.mknod(place.with_name(name), 0o20600, os.makedev(1, 1)) for name in "ab"], "2 character device files"),
+], ids=["pipe", "disk", "nodes"])
+def test_what_debugfs_would_pass_over_is_refused(tmp_path: Path, tools: Path, make: Callable[[Path], object], finding: str) -> None:
+    (tmp_path / "src").mkdir()
+    make(tmp_path / "src/x")
+    make_filesystem(FileSystem.EXT4, tmp_path, tools)
+    with pytest.raises(BuildError, match="neither a file, nor a folder, nor a link") as caught:
+        read_filesystem(tmp_path / "data", tmp_path / "root", tools=tools)
+    assert caught.value.findings == (finding,)
+
+
+@pytest.mark.parametrize("compression", [Compression.ZSTD, Compression.LZ4], ids=lambda kind: kind.value)
+def test_an_initrd_that_unpacks_to_more_than_its_header_could_tell_is_refused(compression: Compression, tmp_path: Path,
+                                                                              tools: Path) -> None:
+    tree = Tree()
+    tree.add_file("/a", bytes(20 << 20), ORIGIN)
+    write_initrd(tree, tmp_path / "initrd", compression, tools=tools, epoch=EPOCH)
+    with pytest.raises(BuildError, match="unpacking the initrd was to write a file larger than any"):
+        read_initrd(tmp_path / "initrd", tmp_path / "cpio", tools=tools, room=SMALL)
+    assert (tmp_path / "cpio").stat().st_size <= SMALL.file_size
+
+
+def test_capabilities_are_told_and_attributes_of_folders_refused(tmp_path: Path, tools: Path) -> None:
+    image = make_disk(FileSystem.EROFS, tmp_path / "a", tools)
+    (tmp_path / "over").mkdir()
+    done = overlay(image, tmp_path / "over", tmp_path / "new.img", tools=tools, epoch=EPOCH)
+    assert [row["xattrs"] for row in done.rows if "xattrs" in row] == [{"security.capability": CAPABILITY.hex()}]
+    (tmp_path / "root/etc").mkdir(parents=True)
+    os.setxattr(tmp_path / "root/etc", "user.label", b"x")
+    with pytest.raises(BuildError) as caught:
+        lay_over(tmp_path / "root", tmp_path / "over")
+    assert caught.value.findings == ("/etc has attributes of a file: user.label",)
 
 
 @both
