@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.supply.extract import check_folder
+from nvrc_build.supply.room import Room
 
 _LAYOUT = "lay it out: vmlinuz, config, modules/ and, for a driver, headers/"
 _MAGIC, _VERSION = slice(0x202, 0x206), 0x20E
@@ -36,7 +37,7 @@ def check(folder: Path) -> str:
     """The release, or everything that does not fit together."""
     if (folder / "modules").is_dir():
         check_folder("kernel modules", folder / "modules")
-    findings = [f"there is no {name}" for name in ("vmlinuz", "config") if not (folder / name).is_file()]
+    findings = [finding for name in ("vmlinuz", "config") if (finding := _lacks(folder / name))]
     if findings:
         raise BuildError(f"kernel {folder} is not complete", _LAYOUT, findings=tuple(findings))
     found, loads = release(folder / "vmlinuz"), loads_modules(folder / "config")
@@ -51,6 +52,12 @@ def check(folder: Path) -> str:
     if findings:
         raise BuildError(f"kernel {folder} does not fit together", _LAYOUT, findings=tuple(findings))
     return found
+
+
+def _lacks(file: Path) -> str:
+    if not file.is_file():
+        return f"there is no {file.name}"
+    return f"{file.name} has {file.stat().st_size / 1e9:.1f} GB" if file.stat().st_size > Room().file_size else ""
 
 
 def loads_modules(config: Path) -> bool:

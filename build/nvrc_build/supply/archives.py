@@ -18,6 +18,7 @@ from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.run import find, run
 from nvrc_build.supply.apt import Source, file_sha256
 from nvrc_build.supply.mirror import choose_mirror
+from nvrc_build.supply.scripts import read_scripts
 
 _ARMOUR = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 _INDEXES = ("InRelease", "Release.gpg", "Release", "Packages", "Packages.gz", "Packages.xz")
@@ -105,6 +106,7 @@ def index_packages(folder: Path) -> str:
         if not deb.is_file() or not deb.name.isprintable():
             raise BuildError(f"package {str(deb)!a} is not a file, or has a name that is not one line of text",
                              "rename or remove it")
+        read_scripts(deb)  # bounded, which what follows is not: all of a package's control files go to /tmp
         control = run([find("dpkg-deb", "dpkg"), "--field", deb], what=f"reading {deb.name}").rstrip()
         if own := _INDEXED.search(control):
             raise BuildError(f"package {str(deb)!a} has a field that belongs to an index: {own[1]}",

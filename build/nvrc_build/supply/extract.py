@@ -23,12 +23,13 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 
 from nvrc_build.ground.errors import BuildError
+from nvrc_build.supply.room import DEEPEST, Room, require_room
+from nvrc_build.supply.tar import open_tar
 
-MOST_BYTES = 16 << 30
-MOST_MEMBERS = 500_000
+MOST_BYTES, MOST_MEMBERS = Room().size, Room().members
 _MOST_FINDINGS = 20
 _CHUNK = 1 << 20
-_LONGEST_NAME, _LONGEST_PATH, _LONGEST_TARGET, _DEEPEST = 255, 4095, 4095, 64
+_LONGEST_NAME, _LONGEST_PATH, _LONGEST_TARGET = 255, 4095, 4095
 # What tarfile and its decompressors raise over a file that is cut, damaged or of another kind. tarfile calls itself for
 # each header that is about the next one, of which there may be thousands in a row. A dictionary of xz may have 4 GiB.
 DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, OverflowError, RecursionError,
@@ -70,6 +71,7 @@ def refuse(what: str, findings: tuple[str, ...], remedy: str) -> BuildError:
 
 def check_folder(what: str, folder: Path) -> None:
     """Before it is copied: a pipe in it would be waited for, and a device read without an end."""
+    require_room(f"{what} {folder}", folder, Room())
     findings = tuple(f"{str(place.relative_to(folder))!r}: {reason}" for place in sorted(folder.rglob("*"))
                      for reason in _refuse_file(PurePosixPath(place.relative_to(folder)), place))
     if findings:
@@ -88,16 +90,20 @@ def _refuse_file(path: PurePosixPath, place: Path) -> Iterator[str]:
 
 def _open(archive: Path) -> tarfile.TarFile:
     try:
-        return tarfile.open(archive)
+        return open_tar(archive)
     except tarfile.ReadError as wrong:  # which says of each compression why it is not that one, a line each
         raise tarfile.TarError("it is empty, damaged or no tar archive") from wrong
 
 
 def list_members(tar: tarfile.TarFile, most: int = MOST_MEMBERS) -> list[tarfile.TarInfo]:
-    """Headers only, and no more of them than an image can have: to get to the next one all between is unpacked."""
+    """Headers only, and no more of them than an image can have: to get to the next one all between is unpacked.
+
+    Of a path or target that is too long so much is kept that it is still too long.
+    """
     members: list[tarfile.TarInfo] = []
     total = 0
     for member in tar:
+        member.name, member.linkname = member.name[:_LONGEST_PATH + 1], member.linkname[:_LONGEST_TARGET + 1]
         members.append(member)
         total += max(member.size, 0)
         if len(members) > most:
@@ -105,6 +111,8 @@ def list_members(tar: tarfile.TarFile, most: int = MOST_MEMBERS) -> list[tarfile
         if total > MOST_BYTES:
             raise tarfile.TarError(f"its files are {total / 1e9:.1f} GB together; "
                                    f"{MOST_BYTES / 1e9:.1f} GB is the limit")
+        if tar.offset > 2 * MOST_BYTES:
+            raise tarfile.TarError(f"its headers are more than {MOST_BYTES / 1e9:.1f} GB")
     _read_to_end(tar)
     return members
 
@@ -131,8 +139,8 @@ def _refuse(member: tarfile.TarInfo, seen: dict[PurePosixPath, Kind], *, absolut
         yield reason
     elif kind is None:
         yield "is neither a file, nor a folder, nor a link"
-    elif member.size < 0:
-        yield f"has a size of {member.size}"
+    elif reason := refuse_size(member):
+        yield reason
     else:
         yield from _refuse_place(path, kind, seen)
         if member.issym():
@@ -150,9 +158,15 @@ def refuse_name(path: PurePosixPath, name: str) -> str:
         return "has a name that is not one line of text"
     if max((len(os.fsencode(part)) for part in path.parts), default=0) > _LONGEST_NAME:
         return f"has a name longer than {_LONGEST_NAME} bytes"
-    if len(os.fsencode(name)) > _LONGEST_PATH or len(path.parts) > _DEEPEST:
-        return f"has a path longer than {_LONGEST_PATH} bytes, or of more than {_DEEPEST} folders"
+    if len(os.fsencode(name)) > _LONGEST_PATH or len(path.parts) > DEEPEST:
+        return f"has a path longer than {_LONGEST_PATH} bytes, or of more than {DEEPEST} folders"
     return ""
+
+
+def refuse_size(member: tarfile.TarInfo) -> str:
+    """What has no content has none in the archive: one reader would pass over it, another take it for members."""
+    is_odd = member.size < 0 or (member.size and (member.isdir() or member.issym()))
+    return f"has a size of {member.size}" if is_odd else ""
 
 
 def _refuse_place(path: PurePosixPath, kind: Kind, seen: dict[PurePosixPath, Kind]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from nvrc_build.ground.progress import Progress
 from nvrc_build.ground.run import find, save
 from nvrc_build.supply.apt import file_sha256
 from nvrc_build.supply.extract import MOST_BYTES, check_folder, extract
+from nvrc_build.supply.room import Room, require_room
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SCHEMES = ("http", "https", "file")
@@ -126,6 +127,7 @@ def identify(path: Path) -> str:
     """A digest of a file, or of every file, link and mode of a folder."""
     if path.is_file():
         return file_sha256(path)
+    require_room(f"folder {path}", path, Room())
     return digest(*(f"{file.relative_to(path)} {_state(file)}" for file in sorted(path.rglob("*"))))
 
 

@@ -17,7 +17,8 @@ from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.run import find, run, save
 from nvrc_build.sandbox.sandbox import MOUNT_POINTS
 from nvrc_build.supply.apt import Package, take
-from nvrc_build.supply.extract import DAMAGE, MOST_BYTES, is_plain_kind, list_members, refuse, refuse_name
+from nvrc_build.supply.extract import DAMAGE, MOST_BYTES, is_plain_kind, list_members, refuse, refuse_name, refuse_size
+from nvrc_build.supply.tar import open_tar
 
 # The package that carries /bin -> usr/bin and its likes; whatever is unpacked before it would make them directories.
 _LAYOUT = "base-files"
@@ -36,19 +37,21 @@ def unpack(packages: Sequence[Package], debs: Path, root: Path, tick: Callable[[
 
 
 def unpack_one(package: Package, debs: Path, root: Path) -> None:
-    """As dpkg-deb does it, in two steps."""
+    """As dpkg-deb does it, in two steps. Modes are kept, set-id bits with them, so nobody else gets into the folder."""
     what, plain = f"unpacking {package.file_name}", root / _PLAIN
     try:
         save([find("dpkg-deb", "dpkg"), "--fsys-tarfile", take(package, debs)], plain, MOST_BYTES, what=what)
         _check(package.file_name, plain, root)
-        run([find("tar", "tar"), "-x", "-p", "-f", plain, "--warning=no-timestamp", "-C", root], what=what)
+        run([find("tar", "tar"), "-x", "-p", "--no-same-owner", "-f", plain, "--warning=no-timestamp", "-C", root],
+            what=what)
+        root.chmod(0o700)
     finally:
         plain.unlink(missing_ok=True)
 
 
 def _check(name: str, plain: Path, root: Path) -> None:
     try:
-        with tarfile.open(plain, "r:") as tar:
+        with open_tar(plain, mode="r:") as tar:
             members = list_members(tar)
     except DAMAGE as wrong:
         if isinstance(wrong, OSError) and wrong.errno is not None:
@@ -72,5 +75,7 @@ def _refuse(member: tarfile.TarInfo, leads_out: Callable[[PurePosixPath], bool])
         yield reason
     elif not is_plain_kind(member):
         yield "is neither a file, nor a folder, nor a link"
+    elif reason := refuse_size(member):
+        yield reason
     elif path.parts and leads_out(path.parent):
         yield "lies below a link that leads out of the root"

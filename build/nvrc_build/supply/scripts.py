@@ -7,7 +7,7 @@ What counts is what runs at installation, preinst and postinst (deb-postinst(5))
 from __future__ import annotations
 
 import os
-import tarfile
+import posixpath
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.run import find, save
 from nvrc_build.supply.apt import Package, take
 from nvrc_build.supply.extract import DAMAGE, list_members
+from nvrc_build.supply.tar import open_tar
 
 _AT_INSTALLATION = ("preinst", "postinst")
 _MOST_BYTES = 64 << 20
@@ -29,8 +30,8 @@ def read_scripts(deb: Path) -> tuple[str, ...]:
             target = Path(f"/proc/self/fd/{memory.fileno()}")
             save([find("dpkg-deb", "dpkg"), "--ctrl-tarfile", deb], target, _MOST_BYTES,
                  what=f"reading package {deb.name}")
-            with tarfile.open(fileobj=memory) as tar:
-                names = {member.name.removeprefix("./") for member in list_members(tar)}
+            with open_tar(stream=memory) as tar:
+                names = {posixpath.normpath(member.name.lstrip("/")) for member in list_members(tar)}
     except DAMAGE as wrong:
         raise BuildError(f"package {deb.name} cannot be read: {wrong}", REMEDY) from wrong
     return tuple(name for name in _AT_INSTALLATION if name in names)

@@ -204,7 +204,7 @@ def test_headers_about_headers_without_end_are_a_finding(tmp_path: Path, kind: b
     header.type, header.size = kind, 12
     one = header.tobuf(tarfile.GNU_FORMAT) + b"12 path=abc\n".ljust(tarfile.BLOCKSIZE, b"\0")
     (tmp_path / "a.tar").write_bytes(one * 2000 + pack(tmp_path / "b.tar", (member("x"), b"x")).read_bytes())
-    with pytest.raises(BuildError, match=r"^agent a\.tar cannot be unpacked: maximum recursion depth exceeded"):
+    with pytest.raises(BuildError, match=r"^agent a\.tar cannot be unpacked: (two headers give one|a header gives all)"):
         extract("agent", tmp_path / "a.tar", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

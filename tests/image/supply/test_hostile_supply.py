@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes import tars
 from fakes.archives import make_package
 from nvrc_build.ground.cache import Cache
 from nvrc_build.ground.errors import BuildError
@@ -32,6 +33,7 @@ from nvrc_build.supply import apt, given
 from nvrc_build.supply.apt import Archive, Package, Source, describe, download, resolve
 from nvrc_build.supply.archives import index_packages
 from nvrc_build.supply.roots import unpack
+from nvrc_build.supply.scripts import read_scripts
 from nvrc_build.tree.tree import Origin, Tree
 
 NO_HASH = "0" * 64
@@ -64,6 +66,21 @@ def test_a_folder_has_files_folders_and_links(tmp_path: Path, make: Callable[[Pa
         given.unpack("components", source, tmp_path / "out", given.identify(source))
     assert len(caught.value.findings) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_holes_of_terabytes_is_neither_read_nor_copied(tmp_path: Path) -> None:
+    (tmp_path / "modules").mkdir()
+    for name in ("modules/x.ko", "vmlinuz", "config"):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, 12 << 40)
+    with pytest.raises(BuildError, match=r"folder .*/modules has a file of more than 4\.3 GB; give one that an image can hold"):
+        given.identify(tmp_path / "modules")
+    with pytest.raises(BuildError, match=r"kernel modules .* has a file of more than 4\.3 GB"):
+        given_kernel.check(tmp_path)
+    (tmp_path / "modules/x.ko").unlink()
+    with pytest.raises(BuildError, match="is not complete") as caught:
+        given_kernel.check(tmp_path)
+    assert caught.value.findings == ("vmlinuz has 13194.1 GB", "config has 13194.1 GB")
 
 
 def test_modules_of_a_kernel_are_files_as_well(tmp_path: Path) -> None:
@@ -230,6 +247,18 @@ def write_package(debs: Path, name: str, data: bytes) -> Package:
     return Package(name=name, version="1", arch="amd64", size=len(text), sha256=hashlib.sha256(text).hexdigest())
 
 
+CONTROL = b"Package: x\nVersion: 1\nArchitecture: amd64\nMaintainer: x <x@x.test>\nDescription: x\n"
+
+
+def write_control(folder: Path, control: bytes) -> Path:
+    """A package with these control files, packed as packages are."""
+    members = ((b"debian-binary", b"2.0\n"), (b"control.tar.gz", zlib.compress(control + tars.END, 1, wbits=31)), (b"data.tar", tars.END))
+    path = folder / "x_1_amd64.deb"
+    path.write_bytes(b"!<arch>\n" + b"".join(b"%-16s%-12d%-6d%-6d%-8s%-10d`\n%s%s" % (kind, 0, 0, 0, b"100644", len(part), part, b"\n" * (len(part) % 2))
+                                             for kind, part in members))
+    return path
+
+
 def unpacked(folder: Path, *packages: bytes) -> Path:
     debs = folder / "debs"
     debs.mkdir()
@@ -246,6 +275,40 @@ def test_a_package_does_not_write_through_a_link_that_another_one_left(tmp_path:
         unpacked(tmp_path, pack(entry("./l", kind=tarfile.SYMTYPE, target=str(outside))), pack(entry("./l/evil", b"x")))
     assert caught.value.findings == ("'./l/evil': lies below a link that leads out of the root",)
     assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("named", [tars.gnu("./ok") + tars.pax(("path", "./l/evil")), tars.gnu("./ok") + tars.gnu("./l/evil")],
+                         ids=["GNU and pax", "GNU twice"])
+def test_a_member_of_two_names_is_looked_at_by_neither(tmp_path: Path, named: bytes) -> None:
+    """GNU tar believes the second, Python the first: what was looked at was not what was written, out of the root."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with pytest.raises(BuildError, match=r"package p1_1_amd64\.deb cannot be read: two headers give one member a path"):
+        unpacked(tmp_path, pack(entry("./l", kind=tarfile.SYMTYPE, target=str(outside))), named + tars.entry("./n", b"x") + tars.END)
+    assert list(outside.iterdir()) == []
+
+
+def test_what_a_package_brings_is_roots_and_nobody_else_gets_at_it(tmp_path: Path) -> None:
+    """A program with the set-user-ID bit lay open to every account of the build machine, or belonged to one."""
+    program, data = entry("./su", b"#!")
+    program.mode, program.uid, program.gid = 0o6755, 1234, 1234
+    root = unpacked(tmp_path, pack((program, data)))
+    state = (root / "su").stat()
+    assert (state.st_uid, state.st_gid, state.st_mode & 0o7777) == (os.geteuid(), os.getegid(), 0o6755)
+    assert root.stat().st_mode & 0o7777 == 0o700
+
+
+@pytest.mark.parametrize("name", ["postinst", "./postinst", "././postinst", ".//postinst", "/postinst", "//postinst", "x/../postinst"])
+def test_a_script_is_one_under_each_spelling_of_its_name(tmp_path: Path, name: str) -> None:
+    assert read_scripts(write_control(tmp_path, tars.entry("./control", CONTROL) + tars.entry(name, b"#!"))) == ("postinst",)
+
+
+@pytest.mark.parametrize("member", [tars.entry("./junk", bytes(80 << 20)), tars.entry("./control", CONTROL + b"Note: " + b"x" * (80 << 20))],
+                         ids=["a file", "a field"])
+def test_control_files_without_an_end_are_not_laid_out_for_an_index(tmp_path: Path, member: bytes) -> None:
+    write_control(tmp_path, tars.entry("./control", CONTROL) + member)
+    with pytest.raises(BuildError, match=r"reading package x_1_amd64\.deb gives more than 0\.1 GB"):
+        index_packages(tmp_path)
 
 
 def test_a_package_may_lie_below_a_link_of_the_root_itself(tmp_path: Path) -> None:
