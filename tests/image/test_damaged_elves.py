@@ -47,6 +47,17 @@ def test_damage_is_named(data: bytes) -> None:
     assert caught.value.what.isprintable()
 
 
+def test_many_rows_that_name_one_long_text_are_a_finding() -> None:
+    """Half a megabyte became three gigabytes in half a minute."""
+    data = bytearray(make_elf(["l" + "x" * 100_000, *["y"] * 1000]))
+    dynamic, size = struct.unpack_from("<Q", data, 64 + 56 + 8)[0], struct.unpack_from("<Q", data, 64 + 56 + 32)[0]
+    for at in range(dynamic, dynamic + size, 16):
+        if data[at] == 1:
+            data[at + 8:at + 16] = data[dynamic + 8:dynamic + 16]
+    with pytest.raises(BuildError, match="a damaged ELF file: ELFError tables that name the same bytes over and over"):
+        read_needs(bytes(data), "/usr/lib/x")
+
+
 @settings(max_examples=times(5))
 @given(st.lists(st.tuples(st.integers(20, len(WHOLE) - 1), st.integers(0, 255)), max_size=8), st.integers(20, len(WHOLE)))
 def test_any_damage_is_a_finding_or_none(changes: list[tuple[int, int]], cut: int) -> None:

@@ -22,6 +22,8 @@ from nvrc_build.tree.elf import read_needs
 SOURCE = "usr/src/nvidia-run"
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _HEAD_BYTES = 4 << 20
+# Of xz a dictionary may have 4 GiB, and a byte may become seven thousand.
+_MOST_MEMORY, _CHUNK = 1 << 30, 1 << 12
 _MAGICS = {"xz": b"\xfd7zXZ\0", "zstd": b"\x28\xb5\x2f\xfd", "gzip": b"\x1f\x8b\x08"}
 _VERSION = re.compile(r"libcuda\.so\.(\d+\.\d+(?:\.\d+)?)")
 _PROGRAMS = ("nvidia-smi", "nvidia-persistenced", "nvidia-modprobe", "nvidia-debugdump", "nvidia-cuda-mps-control",
@@ -77,9 +79,9 @@ def _decompress(name: str, packed: Path, plain: Path) -> None:
     if name == "zstd":
         save([find("zstd", "zstd"), "-q", "-d", "-c", packed], plain, MOST_BYTES, what=f"unpacking {packed.name}")
         return
-    decoder = lzma.LZMADecompressor() if name == "xz" else zlib.decompressobj(wbits=31)
+    decoder = lzma.LZMADecompressor(memlimit=_MOST_MEMORY) if name == "xz" else zlib.decompressobj(wbits=31)
     with packed.open("rb") as stream, plain.open("wb") as out:
-        while not decoder.eof and (chunk := stream.read(1 << 16)):
+        while not decoder.eof and (chunk := stream.read(_CHUNK)):
             try:
                 out.write(decoder.decompress(chunk))
             except (lzma.LZMAError, zlib.error) as wrong:

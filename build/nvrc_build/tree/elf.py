@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 _SEGMENT_BYTES, _SECTION_BYTES = 56, 64
 _MOST_ROWS = 1 << 14  # of one table: the largest libraries of a driver have some hundred
+_MOST_READ = 64 << 20  # of a file in all: thousands of rows may name one text of a megabyte
 _WEAK = 2  # VER_FLG_WEAK: the loader does not insist
 LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib")
 
@@ -44,6 +45,21 @@ class Needs:
     defines: frozenset[str]
 
 
+class _Metered(io.BytesIO):
+    """A file of which no more is read than its tables are worth."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = _MOST_READ
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        self._left -= len(found)
+        if self._left < 0:
+            raise ELFError("tables that name the same bytes over and over")
+        return found
+
+
 def is_program(head: bytes) -> bool:
     """By its header: 64 bits, little-endian, executable or shared, x86-64."""
     return head[:6] == b"\x7fELF\x02\x01" and head[16:18] in (b"\x02\0", b"\x03\0") and head[18:20] == b"\x3e\0"
@@ -57,7 +73,7 @@ def read_needs(data: bytes, path: str) -> Needs | None:
     if not is_program(data[:20]):
         return None
     try:
-        return _read(ELFFile(io.BytesIO(data)), posixpath.dirname(path))
+        return _read(ELFFile(_Metered(data)), posixpath.dirname(path))
     except Exception as err:  # pyelftools raises what its parts raise: the file may be anything
         raise BuildError(f"{path} is a damaged ELF file: {type(err).__name__} {printable(str(err))}".rstrip(),
                          "copy it again from its origin") from err

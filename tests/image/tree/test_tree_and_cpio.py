@@ -126,6 +126,25 @@ def test_a_setuid_file_is_a_finding(mode: int) -> None:
     assert tree.conflicts == ["slice 'base': /usr/bin/su is setuid or setgid"]
 
 
+def test_a_file_that_every_user_may_write_is_a_finding_and_a_folder_is_none() -> None:
+    tree = Tree()
+    tree.add_file("/a", b"", BASE, 0o777)
+    tree.add_file("/b", b"", BASE, 0o775)
+    tree.add_folder("/tmp", BASE, 0o1777)
+    tree.add_link("/c", "a", BASE)
+    assert tree.conflicts == ["slice 'base': /a can be written by every user"]
+
+
+def test_the_head_of_a_file_is_read_wherever_it_is(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abcdef")
+    tree = Tree()
+    tree.add_file("/a", b"abcdef", BASE)
+    tree.add_file("/b", tmp_path / "x", BASE)
+    rows = [entry for entry in tree if entry.kind is Kind.FILE]
+    assert [(entry.read_head(3), entry.read(), entry.size) for entry in rows] == [(b"abc", b"abcdef", 6)] * 2
+    assert rows[0].sha256 == rows[1].sha256
+
+
 def test_cpio_bytes_of_one_file() -> None:
     tree = Tree()
     tree.add_file("/a", b"hello", BASE)
