@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from nvrc_build.ground.errors import BuildError, WrongCallError
 from nvrc_build.output import disk, pack
+from nvrc_build.supply.extract import refuse_name
 from nvrc_build.tree.tree import Origin, Tree
 
 _PARTS = ("disk.img", "initrd")
@@ -87,6 +88,7 @@ def read_cpio(data: bytes) -> Iterator[tuple[str, int, bytes]]:
             if data[start:].strip(b"\0"):
                 raise BuildError(f"the initrd goes on behind its end, at byte {start}", "give an initrd of one archive")
             return
+        _check_name(name, fields[1])
         parents = {str(parent) for parent in PurePosixPath(name).parents}
         if name in seen or parents & links or (fields[4] > 1 and stat.S_ISREG(fields[1])):
             raise BuildError(f"the initrd's {name!r} is given twice, lies below a link or has a hard link",
@@ -97,6 +99,15 @@ def read_cpio(data: bytes) -> Iterator[tuple[str, int, bytes]]:
         yield f"/{name}" if name != "." else "/", fields[1], data[start:start + size]
         at = _align(start + size)
     raise BuildError(f"the initrd is damaged at byte {at}", "give an initrd made by nvrc-image")
+
+
+def _check_name(name: str, mode: int) -> None:
+    """The kernel passes over a path that is too long; a path is asked for each of its parents."""
+    reason = refuse_name(PurePosixPath(name), name)
+    if not name or (name == "." and not stat.S_ISDIR(mode)):
+        reason = "is not a folder, which the root has to be"
+    if reason:
+        raise BuildError(f"the initrd's {name[:90]!r} {reason}", "give an initrd made by nvrc-image")
 
 
 def _align(number: int) -> int:

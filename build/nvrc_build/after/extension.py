@@ -33,6 +33,7 @@ NETCONFIG = "/etc/netconfig"
 # A packed program does not say what it is linked to; of this one it is known.
 PACKED, PERSISTENCED, RPC_LIBRARY = b"UPX!", "nvidia-persistenced", "libtirpc.so.3"
 _HEAD_BYTES = 4096
+_MOST_BYTES = 1 << 20  # of a manifest
 _PATH = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
 
 
@@ -67,7 +68,7 @@ def _driver(base: Tree, tree: Tree) -> Iterator[str]:
         return
     if _find(base, NETCONFIG) is None:
         yield f"the base has no {NETCONFIG}, without which {program.path} cannot create its RPC service"
-    if PACKED in program.read()[:_HEAD_BYTES] and not any(
+    if PACKED in program.read_head(_HEAD_BYTES) and not any(
             _find(one, posixpath.join(folder, RPC_LIBRARY)) for one in (base, tree) for folder in FOLDERS):
         yield f"{program.path} is packed and needs {RPC_LIBRARY}, which neither the extension nor the base has"
 
@@ -100,11 +101,15 @@ def _modules(base: Tree, tree: Tree, release: str) -> Iterator[str]:
 
 def _manifest(tree: Tree) -> Iterator[str]:
     entry = tree.get(MANIFEST)
+    if entry is not None and entry.size > _MOST_BYTES:
+        yield f"{MANIFEST} has {entry.size} bytes"
+        return
     try:
         document = parse_toml(entry.read().decode()) if entry is not None and entry.kind is Kind.FILE else {}
     except ValueError as wrong:
         yield f"{MANIFEST} cannot be read: {reason(wrong)}"
         return
+    yield from (f"{MANIFEST}: {wrong}" for wrong in _misshapen(document))
     if document.get("schema_version") != 1:
         yield f"{MANIFEST}: schema_version is {document.get('schema_version')!r}, agents know 1"
     for place, path in _paths(document):
@@ -114,12 +119,29 @@ def _manifest(tree: Tree) -> Iterator[str]:
             yield f"{MANIFEST} {place}: /{path} is missing"
 
 
+def _misshapen(document: Mapping[str, object]) -> Iterator[str]:
+    if not isinstance(document.get("paths", {}), dict):
+        yield "paths is not a table"
+    processes = document.get("process", [])
+    if not isinstance(processes, list) or len(_tables(processes)) != len(processes):
+        yield "process is not a list of tables"
+    for row in _tables(processes):
+        variants = row.get("variants", {})
+        if not isinstance(variants, dict) or len(_tables([*variants.values()])) != len(variants):
+            yield f"process {row.get('id', '?')}: variants is not a table of tables"
+
+
+def _tables(value: object) -> list[dict[str, object]]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
 def _paths(document: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    paths, processes = document.get("paths", {}), document.get("process", [])
+    paths = document.get("paths", {})
     for name, path in paths.items() if isinstance(paths, dict) else ():
         yield f"paths.{name}", str(path)
-    for row in processes if isinstance(processes, list) else ():
-        rows = [row, *row.get("variants", {}).values()]
+    for row in _tables(document.get("process", [])):
+        variants = row.get("variants", {})
+        rows = [row, *_tables([*variants.values()] if isinstance(variants, dict) else [])]
         yield from ((f"process {row.get('id', '?')}", str(one["path"])) for one in rows if "path" in one)
 
 

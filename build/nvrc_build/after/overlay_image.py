@@ -19,11 +19,14 @@ from nvrc_build.ground.errors import BuildError, WrongCallError, reason
 from nvrc_build.ground.exchange import exchange
 from nvrc_build.papers import manifest as report
 from nvrc_build.papers.bill import Component
+from nvrc_build.papers.inventory import read_inventory
 from nvrc_build.supply.apt import file_sha256
 
 # Beside the disk, and equally true of the new one.
 _KEPT = ("vmlinuz", "signing.x509", "unsigned.sha256")
 _SBOM = "sbom.cdx.json"
+# What is seen of an entry of a disk: of equal ones the row of the image below says more.
+_SEEN = ("kind", "mode", "sha256", "target", "xattrs")
 
 Row = Mapping[str, object]
 
@@ -64,8 +67,10 @@ def _write_papers(base: Base, done: Overlaid, out: Path, name: str, epoch: int) 
     from nvrc_build.papers import sbom  # noqa: PLC0415 - its libraries take half a second to load
 
     (out / "verity.txt").write_text(f"{done.verity.parameters()}\n", encoding="ascii")
-    below: Row = _read_json(base.manifest) if base.manifest is not None else {}
+    below: Row = {}
     if base.manifest is not None:
+        read_inventory(base.manifest)  # which looks at every row
+        below = _read_json(base.manifest)
         for part in _KEPT:
             if (base.manifest.parent / part).is_file():
                 shutil.copyfile(base.manifest.parent / part, out / part)
@@ -105,7 +110,7 @@ def _policy_of(below: Row) -> bytes:
 
 
 def _same_or_new(known: Row | None, row: Row) -> Row:
-    is_same = known is not None and all(known.get(key) == row.get(key) for key in ("kind", "mode", "sha256", "target"))
+    is_same = known is not None and all(known.get(key) == row.get(key) for key in _SEEN)
     return known if known is not None and is_same else row
 
 
@@ -118,7 +123,10 @@ def list_components(base: Base, done: Overlaid, name: str) -> tuple[Component, .
         disk = Component(kind="generic", name=base.name, version="unknown", arch="", licences=(),
                          sha256=file_sha256(base.disk))
         return tuple(sorted((disk, changed)))
-    return tuple(sorted((*map(_component, _rows(_read_json(path), "components")), changed)))
+    try:
+        return tuple(sorted((*map(_component, _rows(_read_json(path), "components")), changed)))
+    except (ValueError, KeyError, TypeError, AttributeError) as wrong:
+        raise BuildError(f"{path} is not a bill of an image: {reason(wrong)}", "build the image again") from wrong
 
 
 def _component(row: Row) -> Component:

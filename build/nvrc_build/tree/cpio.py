@@ -10,15 +10,20 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable, Iterator
 
+from nvrc_build.ground.errors import BuildError
 from nvrc_build.tree.tree import Entry, Kind
 
 _TYPE = {Kind.FILE: stat.S_IFREG, Kind.FOLDER: stat.S_IFDIR, Kind.LINK: stat.S_IFLNK, Kind.NODE: stat.S_IFCHR}
 _TRAILER = "TRAILER!!!"
+_LARGEST = 0xFFFFFFFF  # eight digits
 
 
 def write_cpio(entries: Iterable[Entry], mtime: int) -> Iterator[bytes]:
     for inode, entry in enumerate(entries, start=1):
         name = entry.path.lstrip("/") or "."
+        if entry.size > _LARGEST:
+            raise BuildError(f"{entry.path} has {entry.size} bytes; an initrd can have files of no more than "
+                             f"{_LARGEST}", "make the image a disk, or leave the file out")
         data = _data(entry)
         links = 2 if entry.kind is Kind.FOLDER else 1
         mode = _TYPE[entry.kind] | entry.mode

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import posixpath
+from collections.abc import Mapping
 
 from nvrc_build.declared.parts import FileList
 from nvrc_build.tree.pool import Item, Pool
@@ -29,14 +30,24 @@ def read_filelist(data: bytes, row: FileList, slice_name: str, findings: list[st
     where = f"slice {slice_name!r}: {row.path}"
     try:
         rows = json.loads(data)
-    except ValueError as wrong:
+    except (ValueError, RecursionError) as wrong:
         findings.append(f"{where}: {wrong}")
+        return frozenset()
+    if not isinstance(rows, list):
+        findings.append(f"{where}: it is not a list")
         return frozenset()
     chosen: set[str] = set()
     for category in row.categories:
-        names = {str(one["name"]) for one in rows if isinstance(one, dict) and one.get("type") in row.types
-                 and category in one.get("category", ()) and not one.get("is_32bit_compat")}
+        names = {name for one in rows if isinstance(one, dict) and (name := _name_of(one, category, row))}
         if not names:
             findings.append(f"{where}: category {category!r} selects nothing of type {', '.join(row.types)}")
         chosen |= names
     return frozenset(name for name in chosen if not any(fnmatch.fnmatch(name, rule) for rule in row.without))
+
+
+def _name_of(one: Mapping[str, object], category: str, row: FileList) -> str:
+    """Of a row that is to be taken, else nothing."""
+    name, categories = one.get("name"), one.get("category")
+    is_taken = one.get("type") in row.types and not one.get("is_32bit_compat")
+    is_of_it = isinstance(categories, list) and category in categories
+    return name if is_taken and is_of_it and isinstance(name, str) else ""

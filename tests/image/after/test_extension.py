@@ -103,6 +103,12 @@ def test_an_extension_that_fits() -> None:
     pytest.param(base(), coco(**{MANIFEST: b"schema_version = 2\n[paths]\nx = '../y'\n"}),
                  [f"{MANIFEST}: schema_version is 2, agents know 1", f"{MANIFEST} paths.x: '../y' leads out"], id="manifest"),
     pytest.param(base(), coco(**{MANIFEST: b"="}), [f"{MANIFEST} cannot be read"], id="no-toml"),
+    *(pytest.param(base(), coco(**{MANIFEST: b"schema_version = 1\n" + text}), [f"{MANIFEST}: {words}"], id=f"manifest: {text.decode()!r}")
+      for text, words in ((b"paths = 1", "paths is not a table"), (b"process = 1", "process is not a list of tables"),
+                          (b"process = ['x']", "process is not a list of tables"),
+                          (b"[[process]]\nvariants = [1]", "process ?: variants is not a table of tables"),
+                          (b"[[process]]\nid = 'a'\nvariants = {x = 'path'}", "process a: variants is not a table of tables"))),
+    pytest.param(base(), coco(**{MANIFEST: b"#" * (1 << 20) + b"\n"}), [f"{MANIFEST} has 1048577 bytes"], id="large-manifest"),
 ])
 def test_what_does_not_fit(lower: Tree, upper: Tree, expected: list[str]) -> None:
     found = sorted(check_extension(lower, upper))

@@ -68,6 +68,28 @@ def test_a_bill_has_all_of_the_image_below_and_the_overlay(tmp_path: Path) -> No
     assert list_components(base, DONE, "fixed") == (DEB, changed)
 
 
+@pytest.mark.parametrize("rows", ['[{}]', '[{"purl": 1, "name": "x", "version": "1"}]', '[{"purl": "pkg:deb/x", "name": "x"}]',
+                                  '[{"purl": "pkg:deb/x", "name": "x", "version": "1", "licenses": [{"license": {}}]}]'])
+def test_a_bill_that_is_none_is_a_finding(tmp_path: Path, rows: str) -> None:
+    for name, text in (("disk.img", ""), ("manifest.json", "{}"), ("sbom.cdx.json", f'{{"components": {rows}}}')):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(BuildError, match=r"sbom\.cdx\.json is not a bill of an image"):
+        list_components(Base(disk=tmp_path / "disk.img", manifest=tmp_path / "manifest.json"), DONE, "fixed")
+
+
+def test_a_manifest_whose_rows_are_none_is_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(b"")
+    (tmp_path / "manifest.json").write_text('{"version": 1, "image": "x", "format": "disk", "parts": {}, "packages": [], "files": [{}]}')
+    with pytest.raises(BuildError, match=r"manifest\.json is not a manifest of an image"):
+        overlay_image._write_papers(Base(disk=tmp_path / "disk.img", manifest=tmp_path / "manifest.json"), DONE, tmp_path, "fixed", 0)
+
+
+def test_a_file_that_lost_its_capabilities_is_another_one() -> None:
+    held = {**row("/kept", "base", 1, "libc6"), "xattrs": {"security.capability": "01"}}
+    found = write_manifest({"files": [held]}, DONE, "fixed", {})
+    assert found["files"] == list(DONE.rows)
+
+
 def write_over(folder: Path, **files: str) -> str:
     for name, text in files.items():
         path = folder / name.replace("_", "/")

@@ -14,6 +14,7 @@ from nvrc_build.declared.declared import Slice
 from nvrc_build.declared.parts import FileList, Folder, Link, Take, Text, User
 from nvrc_build.tree.assemble import check_tree, close_libraries, missing_config_paths, select_tree
 from nvrc_build.tree.elf import read_needs
+from nvrc_build.tree.filelist import read_filelist
 from nvrc_build.tree.pool import Pool, pattern_rule
 from nvrc_build.tree.tree import Tree
 
@@ -271,6 +272,20 @@ def test_the_drivers_own_file_list_selects_by_type_and_category(tmp_path: Path) 
         [f"{LIB}/libcuda.so.1 file one driver"], [])
     assert build(pool, replace(EMPTY, filelists=(driver_list("opencl"),)))[1] == [
         "slice 'one': /usr/share/list.json: category 'opencl' selects nothing of type LIB"]
+
+
+@pytest.mark.parametrize(("data", "words"), [
+    (b"1", "it is not a list"), (b"null", "it is not a list"), (b"{}", "it is not a list"), (b"[" * 100_000, "maximum recursion depth"),
+    (b"\xff", "'utf-8' codec"), (b"9" * 5000, "Exceeds the limit"),
+    *((row, "category 'cuda' selects nothing of type LIB") for row in (
+        b"[1]", b'[{"type": "LIB", "category": null, "name": "x"}]', b'[{"type": "LIB", "category": 5, "name": "x"}]',
+        b'[{"type": "LIB", "category": ["cuda"]}]', b'[{"type": ["LIB"], "category": ["cuda"], "name": "x"}]',
+        b'[{"type": "LIB", "category": ["cuda"], "name": ["x"]}]')),
+])
+def test_a_file_list_that_is_none_is_a_finding(data: bytes, words: str) -> None:
+    findings: list[str] = []
+    assert read_filelist(data, driver_list("cuda"), "one", findings) == frozenset()
+    assert [finding for finding in findings if finding.startswith(f"slice 'one': /usr/share/list.json: {words}")], findings
 
 
 @pytest.mark.parametrize(("pattern", "path", "matches"), [

@@ -11,7 +11,7 @@ import pytest
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.image_path import clean_path
 from nvrc_build.tree.cpio import write_cpio
-from nvrc_build.tree.tree import Kind, Origin, Tree
+from nvrc_build.tree.tree import Entry, Kind, Origin, Tree
 
 BASE = Origin(slice="base")
 OTHER = Origin(slice="other", package="pkg")
@@ -154,6 +154,13 @@ def test_cpio_bytes_of_one_file() -> None:
         b"00000000" b"00000000" b"00000000" b"00000000" b"00000002" b"00000000" b"a\0" b"hello\0\0\0" b"070701")
     assert b"TRAILER!!!\0" in archive
     assert len(archive) % 4 == 0
+
+
+def test_a_file_of_more_than_the_header_can_tell_is_refused() -> None:
+    """Nine digits in place of eight make something else of all that follows."""
+    large = Entry(path="/x", kind=Kind.FILE, mode=0o644, origin=BASE, size=1 << 32)
+    with pytest.raises(BuildError, match="/x has 4294967296 bytes; an initrd can have files of no more than 4294967295"):
+        next(write_cpio([large], 0))
 
 
 def test_equal_trees_give_equal_archives_whatever_the_order_they_were_made_in(tmp_path: Path) -> None:
