@@ -64,11 +64,11 @@ def _do_nothing() -> None:
 
 
 def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None,
-        timeout_s: float = 600, what: str = "", watch: Callable[[], None] = _do_nothing, is_quiet: bool = False) -> str:
+        timeout_s: float = 600, what: str = "", watch: Callable[[], None] = _do_nothing, most_errors: int = -1) -> str:
     """Run to its end and return standard output; anything but exit 0 raises.
 
-    `watch` is called again and again meanwhile, and what it raises ends the program. `is_quiet`: whatever this program
-    says on standard error but for its first line, its version, is a failure, whose status is 0 all the same.
+    `watch` is called again and again meanwhile, and what it raises ends the program. `most_errors`: of a program that
+    ends with 0 whatever has failed, how many lines on standard error are none of a failure.
     """
     command = [str(word) for word in argv]
     child = None
@@ -89,7 +89,7 @@ def run(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd
     if child.returncode in _TOO_LARGE:
         raise BuildError(f"{what or command[0]} was to write a file larger than any that an image may have",
                          "give a file that is as large as it says")
-    if child.returncode != 0 or (is_quiet and len(err.splitlines()) > 1):
+    if child.returncode != 0 or 0 <= most_errors < len(err.splitlines()):
         tail = tuple(line.strip() for line in (out + err).splitlines() if line.strip())[-_TAIL_LINES:]
         raise BuildError(f"{what or command[0]} failed with status {child.returncode}",
                          f"run: {shlex.join(command)}", findings=tail)

@@ -129,7 +129,7 @@ def _read_erofs(path: Path, target: Path, tools: Path, room: Room) -> None:
     owners = target.with_name(f"{target.name}.owners")
     for folder, options in ((owners, ()), (target, ("--xattrs", "--no-preserve-owner"))):
         _fill(folder, tools, ["/usr/bin/fsck.erofs", f"--extract=/out/{folder.name}", "--overwrite", *options,
-                              f"/out/{path.name}"], room)
+                              f"/out/{path.name}"], room, most_errors=0)
     foreign = sorted(f"/{file.relative_to(owners)} belongs to {state.st_uid}:{state.st_gid}"
                      for file in owners.rglob("*") if (state := file.lstat()).st_uid or state.st_gid)
     shutil.rmtree(owners)
@@ -137,12 +137,12 @@ def _read_erofs(path: Path, target: Path, tools: Path, room: Room) -> None:
         raise BuildError("only root owns files in an image", findings=tuple(foreign))
 
 
-def _fill(folder: Path, tools: Path, argv: list[str], room: Room, *, is_quiet: bool = False) -> None:
+def _fill(folder: Path, tools: Path, argv: list[str], room: Room, *, most_errors: int) -> None:
     """Run what unpacks an image into a new folder, as long as there is room; of too much nothing is left."""
     folder.mkdir()
     try:
         run(_inside(tools, argv, folder.parent, largest_file=room.file_size), what=f"unpacking {_IMAGE}",
-            watch=watch(_IMAGE, folder, room), is_quiet=is_quiet)
+            watch=watch(_IMAGE, folder, room), most_errors=most_errors)
         require_room(_IMAGE, folder, room)
     except BaseException:
         remove(folder)
@@ -154,7 +154,7 @@ def _read_ext4(path: Path, target: Path, tools: Path, room: Room) -> None:
     if lost := tuple(_SPECIAL.findall(said)):
         raise BuildError(f"{_IMAGE} has what is neither a file, nor a folder, nor a link", _REMEDY, findings=lost)
     _fill(target, tools, ["/usr/sbin/debugfs", "-R", f"rdump / /out/{target.name}", f"/out/{path.name}"], room,
-          is_quiet=True)
+          most_errors=1)  # its version
     try:
         (target / "lost+found").rmdir()
     except OSError as wrong:

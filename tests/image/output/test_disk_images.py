@@ -211,6 +211,18 @@ def test_an_initrd_that_unpacks_to_more_than_its_header_could_tell_is_refused(co
     assert (tmp_path / "cpio").stat().st_size <= SMALL.file_size
 
 
+def test_attributes_that_fsck_erofs_gives_up_on_are_not_lost_in_silence(tmp_path: Path, tools: Path) -> None:
+    """One without a value, as overlayfs makes them, ends its reading of a file's others; it ends with 0."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/x").touch()
+    for name, value in (("security.capability", CAPABILITY), ("trusted.overlay.metacopy", b"")):
+        os.setxattr(tmp_path / "src/x", name, value)
+    make_filesystem(FileSystem.EROFS, tmp_path, tools)
+    with pytest.raises(BuildError, match="unpacking the image's file system failed with status 0") as caught:
+        read_filesystem(tmp_path / "data", tmp_path / "root", tools=tools)
+    assert "trusted.overlay.metacopy" in caught.value.findings[-1]
+
+
 def test_capabilities_are_told_and_attributes_of_folders_refused(tmp_path: Path, tools: Path) -> None:
     image = make_disk(FileSystem.EROFS, tmp_path / "a", tools)
     (tmp_path / "over").mkdir()
