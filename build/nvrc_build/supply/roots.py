@@ -63,13 +63,18 @@ def _check(name: str, plain: Path, root: Path) -> None:
     def leads_out(folder: PurePosixPath) -> bool:
         return not Path(os.path.realpath(root / folder)).is_relative_to(real)
 
-    findings = tuple(f"{member.name[:200]!r}: {reason}" for member in members for reason in _refuse(member, leads_out))
+    def is_taken(path: PurePosixPath) -> bool:
+        return os.path.lexists(root / path) and not (root / path).is_dir()
+
+    findings = tuple(f"{member.name[:200]!r}: {reason}" for member in members
+                     for reason in _refuse(member, leads_out, is_taken))
     if findings:
         raise refuse(f"package {name} cannot be unpacked", findings, _REMEDY)
 
 
-def _refuse(member: tarfile.TarInfo, leads_out: Callable[[PurePosixPath], bool]) -> Iterator[str]:
-    """A package's own names begin with `./`."""
+def _refuse(member: tarfile.TarInfo, leads_out: Callable[[PurePosixPath], bool],
+            is_taken: Callable[[PurePosixPath], bool]) -> Iterator[str]:
+    """A package's own names begin with `./`. What another package has is not its own: dpkg refuses that as well."""
     path = PurePosixPath(member.name)
     if reason := refuse_name(path, member.name):
         yield reason
@@ -79,3 +84,5 @@ def _refuse(member: tarfile.TarInfo, leads_out: Callable[[PurePosixPath], bool])
         yield reason
     elif path.parts and leads_out(path.parent):
         yield "lies below a link that leads out of the root"
+    elif is_taken(path):
+        yield "is a file or link of another package"

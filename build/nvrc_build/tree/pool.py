@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nvrc_build.ground.errors import BuildError
+
 # Distribution packages of the usrmerge era still name a few old places.
 _PRODUCT = "@"
 _MERGED = re.compile(r"^/(bin|sbin|lib|lib64)/")
@@ -34,21 +36,31 @@ class Pool:
 
     def __init__(self, roots: Mapping[str, Path]) -> None:
         self._by_package = {package: _list(package, root) for package, root in sorted(roots.items())}
-        self._by_path: dict[str, Item] = {}
+        self._by_path: dict[str, list[Item]] = {}
         for package in sorted(self._by_package, key=lambda name: (name.startswith(_PRODUCT), name)):
             for item in self._by_package[package]:
-                self._by_path.setdefault(item.path, item)
+                self._by_path.setdefault(item.path, []).append(item)
 
     @property
     def packages(self) -> tuple[str, ...]:
         return tuple(self._by_package)
 
     def find(self, path: str) -> Item | None:
-        return self._by_path.get(path)
+        """Whose it is has to be plain: a package of another archive could bring a library of PID 1's."""
+        found = self._by_path.get(path, [])
+        rivals = [item for item in found if not item.package.startswith(_PRODUCT)]
+        if rival := next((item for item in rivals[1:] if _content(item) != _content(rivals[0])), None):
+            raise BuildError(f"{path} of package {rivals[0].package} is another file than of package {rival.package}",
+                             "take it in a slice, by the package that it is to be of")
+        return found[0] if found else None
 
     def match(self, package: str, pattern: str) -> tuple[Item, ...]:
         rule = pattern_rule(pattern)
         return tuple(item for item in self._by_package[package] if rule.fullmatch(item.path))
+
+
+def _content(item: Item) -> str | bytes:
+    return str(item.file.readlink()) if item.is_link else item.file.read_bytes()
 
 
 def pattern_rule(pattern: str) -> re.Pattern[str]:

@@ -288,6 +288,15 @@ def test_a_member_of_two_names_is_looked_at_by_neither(tmp_path: Path, named: by
     assert list(outside.iterdir()) == []
 
 
+def test_a_package_does_not_replace_what_another_has(tmp_path: Path) -> None:
+    """The compiler, for one; dpkg refuses it."""
+    with pytest.raises(BuildError, match=r"package p1_1_amd64\.deb cannot be unpacked") as caught:
+        unpacked(tmp_path, pack(entry("./usr/bin", kind=tarfile.DIRTYPE), entry("./bin", kind=tarfile.SYMTYPE, target="usr/bin"),
+                                entry("./usr/bin/gcc", b"theirs")), pack(entry("./bin", kind=tarfile.DIRTYPE), entry("./bin/gcc", b"mine")))
+    assert caught.value.findings == ("'./bin/gcc': is a file or link of another package",)
+    assert (tmp_path / "root/usr/bin/gcc").read_bytes() == b"theirs"
+
+
 def test_what_a_package_brings_is_roots_and_nobody_else_gets_at_it(tmp_path: Path) -> None:
     """A program with the set-user-ID bit lay open to every account of the build machine, or belonged to one."""
     program, data = entry("./su", b"#!")

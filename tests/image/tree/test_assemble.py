@@ -12,6 +12,7 @@ from fakes.declarations import EMPTY
 from fakes.elves import make_elf, with_versions
 from nvrc_build.declared.declared import Slice
 from nvrc_build.declared.parts import FileList, Folder, Link, Take, Text, User
+from nvrc_build.ground.errors import BuildError
 from nvrc_build.tree.assemble import check_tree, close_libraries, missing_config_paths, select_tree
 from nvrc_build.tree.elf import read_needs
 from nvrc_build.tree.filelist import read_filelist
@@ -247,6 +248,21 @@ def test_users_of_all_slices_become_accounts_without_a_shell() -> None:
     same = replace(EMPTY, name="two", users=(User(name="x", number=0, group="", home="/"),))
     assert select_tree((base, same), Pool({}), Path("/nonexistent"))[1] == [
         "slice 'two': user x (0) is already one of slice 'one'"]
+
+
+def test_a_library_that_two_packages_have_differently_is_nobodys(tmp_path: Path) -> None:
+    """A package that comes first by its name would otherwise bring PID 1's C library."""
+    for package, data in (("aaa", b"evil"), ("aab", b"evil"), ("libc6", b"good"), ("@nvrc", b"made")):
+        put(tmp_path / package, f"{LIB}/libc.so.6", data)
+    pool = Pool({name: tmp_path / name for name in ("aaa", "aab", "libc6", "@nvrc")})
+    with pytest.raises(BuildError, match=r"libc\.so\.6 of package aaa is another file than of package libc6; take it in a slice"):
+        pool.find(f"{LIB}/libc.so.6")
+    for package in ("aaa", "aab"):
+        put(tmp_path / package, f"{LIB}/libc.so.6", b"good")
+    found = pool.find(f"{LIB}/libc.so.6")
+    assert found is not None
+    assert found.package == "aaa"
+    assert pool.find("/gone") is None
 
 
 FILELIST = b"""[
