@@ -110,30 +110,38 @@ static bool faults_are_real(void)
 	return real;
 }
 
+/* Only the log shows them. */
+static void describe(struct call *call, const char *format, va_list list)
+{
+	size_t size = sizeof call->arguments;
+	int length = 0;
+
+	if (call->gpu != NO_GPU)
+		length = snprintf(call->arguments, size, call->mig < 0 ? "gpu=%d" : "gpu=%d mig=%d", call->gpu, call->mig);
+	vsnprintf(call->arguments + length + (length > 0), size - (size_t)length - (length > 0), format, list);
+	if (length > 0 && call->arguments[length + 1] != '\0')
+		call->arguments[length] = ' ';
+}
+
 struct call call_begin(const char *name, int gpu, int mig, bool needs_init, const char *format, ...)
 {
 	struct call call = { .name = name, .gpu = gpu, .mig = mig, .answer = GO_ON };
 	struct fault due[MAX_FAULTS];
 	unsigned count = 0;
-	int length = 0;
 	va_list list;
 
-	if (gpu != NO_GPU)
-		length = snprintf(call.arguments, sizeof call.arguments, mig < 0 ? "gpu=%d" : "gpu=%d mig=%d", gpu, mig);
-	va_start(list, format);
-	vsnprintf(call.arguments + length + (length > 0), sizeof call.arguments - (size_t)length - (length > 0), format, list);
-	va_end(list);
-	if (length > 0 && call.arguments[length + 1] != '\0')
-		call.arguments[length] = ' ';
 	pthread_mutex_lock(&lock);
-	if (init_count == 0 && needs_init) {
+	if (init_count == 0 && needs_init)
 		call.answer = NVML_ERROR_UNINITIALIZED;
-		return call;
-	}
-	if (init_count == 0 ? !machine_load() || !faults_are_real() : !machine_refresh()) {
+	else if (init_count == 0 ? !machine_load() || !faults_are_real() : !machine_refresh())
 		call.answer = NVML_ERROR_UNKNOWN;
-		return call;
+	if (*machine.log != '\0') {
+		va_start(list, format);
+		describe(&call, format, list);
+		va_end(list);
 	}
+	if (call.answer != GO_ON)
+		return call;
 	for (unsigned i = 0; i < machine.fault_count; i++) {
 		struct fault *fault = &machine.faults[i];
 
@@ -157,22 +165,33 @@ int call_end(struct call *call, int code)
 	return code;
 }
 
-struct gpu *gpu_of(nvmlDevice_t device)
+/* The GPU whose memory the handle points into; handles of its MIG devices do, too. */
+static struct gpu *gpu_around(nvmlDevice_t device)
 {
 	struct gpu *gpus = machine.gpus, *gpu = device;
 
 	if (gpu < gpus || gpu >= gpus + machine.gpu_count)
 		return NULL;
-	gpu = gpus + ((char *)device - (char *)gpus) / (long)sizeof *gpu;
+	return gpus + ((char *)device - (char *)gpus) / (long)sizeof *gpu;
+}
+
+struct gpu *gpu_of(nvmlDevice_t device)
+{
+	struct gpu *gpu = gpu_around(device);
+
 	return device == gpu || mig_of(device) ? gpu : NULL;
 }
 
 struct mig_device *mig_of(nvmlDevice_t device)
 {
-	for (unsigned i = 0; i < machine.gpu_count; i++)
-		for (struct mig_device *mig = machine.gpus[i].migs; mig < machine.gpus[i].migs + MAX_MIG; mig++)
-			if (device == &mig->as_device)
-				return mig->present ? mig : NULL;
+	struct gpu *around = gpu_around(device);
+	struct mig_device *mig = around ? around->migs : NULL;
+
+	if (device == around)
+		return NULL;
+	for (; mig && mig < around->migs + MAX_MIG; mig++)
+		if (device == &mig->as_device)
+			return mig->present ? mig : NULL;
 	return NULL;
 }
 
