@@ -173,7 +173,9 @@ else:
         for key in ("__dict__", "__weakref__"):
             body.pop(key, None)
         body.update(__slots__=fields, __init__=_set_up, __eq__=_is_equal, __hash__=_digest if is_frozen else None,
-                    _defaults=defaults, __match_args__=fields[:positional], __dataclass_fields__=_StandardFields())
+                    _defaults=defaults, _keys=frozenset(fields), __match_args__=fields[:positional],
+                    _has_makers=any(type(value) is _Field for value in defaults.values()),
+                    __dataclass_fields__=_StandardFields())
         body.setdefault("__repr__", _show_fields)
         if is_frozen:
             body.update(__setattr__=_refuse, __delattr__=_refuse)
@@ -181,9 +183,12 @@ else:
 
     def _set_up(self, *args, **given):
         kind = type(self)
-        fields = kind.__slots__
-        values = _bind(kind.__name__, fields, kind._defaults, args, given, positional=len(kind.__match_args__))
-        for key, value in zip(fields, values, strict=True):
+        values = {**kind._defaults, **given}
+        if args or kind._has_makers or values.keys() != kind._keys:
+            fields = kind.__slots__
+            values = dict(zip(fields, _bind(kind.__name__, fields, kind._defaults, args, given,
+                                            positional=len(kind.__match_args__)), strict=True))
+        for key, value in values.items():
             _set(self, key, value)
 
     def _is_equal(self, other):
@@ -203,8 +208,9 @@ else:
     def replace(record, /, **changes):
         """Another one of the same class, with these fields changed; also of a class that dataclasses made."""
         kind = type(record)
-        kept = {key: getattr(record, key) for key in kind.__slots__ if key not in changes}
-        return kind(**kept, **changes)
+        values = {key: getattr(record, key) for key in kind.__slots__}
+        values.update(changes)
+        return kind(**values)
 
     # Enumerations
 
