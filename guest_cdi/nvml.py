@@ -18,7 +18,7 @@ from types import ModuleType, TracebackType
 from guest_cdi.elf import ElfError, check_loadable
 from guest_cdi.gpu import DISPLAY_ONLY, Gpu, Mig
 from guest_cdi.lean.errors import CdiError
-from guest_cdi.lean.light import Callable, Iterator, ParamSpec, Protocol, TypeVar, cast, lru_cache, replace
+from guest_cdi.lean.light import Callable, Iterator, ParamSpec, Protocol, TypeVar, cast, lru_cache
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -130,14 +130,16 @@ def code_name(code: int) -> str:
 
 def ask(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """Make one call of nvidia-ml-py; RefusedError names it."""
-    import pynvml
-
     try:
         return call(*arguments, **named)
-    except pynvml.NVMLError as err:
-        raise RefusedError(call.__name__, err.value, code_name(err.value)) from err
     except UnicodeDecodeError as err:
         raise RefusedError(call.__name__, -1, "") from err
+    except Exception as err:
+        import pynvml  # not before a call has failed: a boot makes hundreds, and few do
+
+        if not isinstance(err, pynvml.NVMLError):
+            raise
+        raise RefusedError(call.__name__, err.value, code_name(err.value)) from err
 
 
 class OpenNvml:
@@ -183,29 +185,31 @@ class OpenNvml:
             raise CdiError("E_CDI_NVML", f"{err} in {self._path}", err.remedy) from err
 
     def gpu(self, index: int) -> Gpu:
-        gpu = Gpu(index=index)
+        told: dict[str, object] = {}
         try:
-            for gpu in self._facts(index):  # noqa: B007
-                pass
+            for name, value in self._facts(index):
+                told[name] = value
         except RefusedError as err:
-            return replace(gpu, error=f"{err}; {err.remedy}" if err.remedy else str(err))
-        return gpu
+            told["error"] = f"{err}; {err.remedy}" if err.remedy else str(err)
+        return Gpu(index=index, **told)  # type: ignore[arg-type]  # names and types are those of the fields
 
-    def _facts(self, index: int) -> Iterator[Gpu]:
-        """The GPU with ever more known of it: what a failing call leaves is the last one."""
+    def _facts(self, index: int) -> Iterator[tuple[str, object]]:
+        """One field after the other: a failing call leaves those before it."""
         library = self._library
         device = ask(library.nvmlDeviceGetHandleByIndex, index)
-        gpu = Gpu(index=index, name=ask(library.nvmlDeviceGetName, device))
-        yield gpu
-        if gpu.name in DISPLAY_ONLY:
+        name = ask(library.nvmlDeviceGetName, device)
+        yield "name", name
+        if name in DISPLAY_ONLY:
             return
-        yield (gpu := replace(gpu, bus_id=_text(ask(library.nvmlDeviceGetPciInfo, device).busId)))
-        yield (gpu := replace(gpu, uuid=ask(library.nvmlDeviceGetUUID, device)))
-        yield (gpu := replace(gpu, minor=ask(library.nvmlDeviceGetMinorNumber, device)))
+        bus_id = _text(ask(library.nvmlDeviceGetPciInfo, device).busId)
+        yield "bus_id", bus_id
+        yield "uuid", ask(library.nvmlDeviceGetUUID, device)
+        yield "minor", ask(library.nvmlDeviceGetMinorNumber, device)
         mode = self._mig_mode(device)
-        yield (gpu := replace(gpu, mig_capable=mode is not None, mig_enabled=mode == 1))
-        if gpu.mig_capable:
-            yield replace(gpu, migs=tuple(self._migs(device, gpu.bus_id)))
+        yield "mig_capable", mode is not None
+        yield "mig_enabled", mode == 1
+        if mode is not None:
+            yield "migs", tuple(self._migs(device, bus_id))
 
     def _mig_mode(self, device: _Handle) -> int | None:
         """None for a GPU that has no MIG."""
