@@ -24,9 +24,8 @@ LISTS = tuple([name for name, hint in ContainerEdits.__annotations__.items() if 
 
 def tidy(edits: ContainerEdits, common: ContainerEdits = NO_EDITS) -> ContainerEdits:
     """Each entry once, without those that `common` brings anyway, sorted. Never emptied: an empty device is invalid."""
-    unique = _deduplicate(edits)
-    rest = _subtract(unique, common)
-    return _sort(unique if _is_bare(rest) else rest)
+    rest = _subtract(edits, common)
+    return _subtract(edits, NO_EDITS) if _is_bare(rest) else rest
 
 
 def merge_devices(devices: Iterable[Device], common: ContainerEdits) -> ContainerEdits:
@@ -35,32 +34,22 @@ def merge_devices(devices: Iterable[Device], common: ContainerEdits) -> Containe
     return tidy(concatenate(distinct.values()), common)
 
 
-def _deduplicate(edits: ContainerEdits) -> ContainerEdits:
-    return replace(edits, env=tuple(dict.fromkeys(edits.env)), device_nodes=tuple(dict.fromkeys(edits.device_nodes)),
-                   hooks=tuple(dict.fromkeys(edits.hooks)), mounts=tuple(dict.fromkeys(edits.mounts)),
+def _subtract(edits: ContainerEdits, common: ContainerEdits) -> ContainerEdits:
+    """Supplementary groups stay with the device whose node needs them."""
+    nodes, mounts = _without(edits.device_nodes, common.device_nodes), _without(edits.mounts, common.mounts)
+    return replace(edits, env=tuple(_without(edits.env, common.env)), hooks=tuple(_without(edits.hooks, common.hooks)),
+                   device_nodes=tuple(sorted(nodes, key=lambda node: _by_depth(node.path))),
+                   mounts=tuple(sorted(mounts, key=lambda mount: _by_depth(mount.container_path))),
                    additional_gids=tuple(sorted(set(edits.additional_gids))))
 
 
-def _subtract(edits: ContainerEdits, common: ContainerEdits) -> ContainerEdits:
-    """Supplementary groups stay with the device whose node needs them."""
-    if common is NO_EDITS:
-        return edits
-    return replace(edits, env=_without(edits.env, common.env), hooks=_without(edits.hooks, common.hooks),
-                   device_nodes=_without(edits.device_nodes, common.device_nodes),
-                   mounts=_without(edits.mounts, common.mounts))
-
-
-def _without(entries: tuple[T, ...], others: tuple[T, ...]) -> tuple[T, ...]:
-    return tuple(entry for entry in entries if entry not in others)
+def _without(entries: Iterable[T], others: tuple[T, ...]) -> Iterable[T]:
+    rest = [entry for entry in entries if entry not in others]
+    return dict.fromkeys(rest) if len(rest) > 1 else rest
 
 
 def _is_bare(edits: ContainerEdits) -> bool:
     return not (edits.env or edits.device_nodes or edits.hooks or edits.mounts)
-
-
-def _sort(edits: ContainerEdits) -> ContainerEdits:
-    return replace(edits, device_nodes=tuple(sorted(edits.device_nodes, key=lambda node: _by_depth(node.path))),
-                   mounts=tuple(sorted(edits.mounts, key=lambda mount: _by_depth(mount.container_path))))
 
 
 def _by_depth(path: str) -> tuple[int, bytes]:

@@ -12,6 +12,8 @@ from guest_cdi.lean.light import Enum, Iterable, Iterator, Sequence, dataclass
 
 ALL = "all"
 NONE = "none"
+IN_KINDS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
+IN_DEVICE_NAMES = IN_KINDS | {":"}
 
 
 class Strategy(Enum):
@@ -89,14 +91,13 @@ def _is_number(text: str) -> bool:
 
 
 def is_device_name(name: str) -> bool:
-    return _has_form(name, "_-.:") and name[0].isalnum()
+    return _has_form(name, IN_DEVICE_NAMES) and name[0].isalnum()
 
 
 def is_kind_part(name: str) -> bool:
     """A vendor or a class."""
-    return _has_form(name, "_-.") and name[0].isalpha()
+    return _has_form(name, IN_KINDS) and name[0].isalpha()
 
 
-def _has_form(name: str, inner: str) -> bool:
-    return (name.isascii() and name != "" and name[-1].isalnum()
-            and all(char.isalnum() or char in inner for char in name))
+def _has_form(name: str, allowed: frozenset[str]) -> bool:
+    return allowed.issuperset(name) and name != "" and name[-1].isalnum()

@@ -11,7 +11,7 @@ import stat
 
 from guest_cdi.host import Host
 from guest_cdi.lean.errors import CdiError
-from guest_cdi.lean.light import lru_cache
+from guest_cdi.lean.light import lru_cache, replace
 from guest_cdi.oci import apply_edits, join_edits
 from guest_cdi.spec import Spec, all_edits
 
@@ -23,9 +23,10 @@ def prove(spec: Spec, host: Host) -> None:
     """
     distinct = {id(device.container_edits): device.container_edits for device in spec.devices}  # a device has two names
     everything = join_edits((spec.container_edits, *distinct.values()))
+    nodes = {id(node): node for node in everything.device_nodes}  # `all` has those of every device
     problems = []
     try:
-        apply_edits(everything, {}, lru_cache(maxsize=None)(host.lstat))
+        apply_edits(replace(everything, device_nodes=tuple(nodes.values())), {}, lru_cache(maxsize=None)(host.lstat))
     except CdiError as err:
         problems.append(err.what)
     problems += _missing_files(spec, host)

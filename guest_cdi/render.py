@@ -21,21 +21,27 @@ Keys: TypeAlias = tuple[tuple[str, str], ...]
 
 
 def document(spec: Spec) -> dict[str, Data]:
-    """The document as plain data, with the published keys and without empty values."""
-    return _record(spec)
+    """The document as plain data, with the published keys and without empty values.
+
+    What stands in it twice, as the edits of a device with two names do, is one object.
+    """
+    return _record(spec, {})
 
 
 # By class, so that what a value is says how it is written.
 KEYS: dict[type, Keys] = {cdi.Spec: cdi.SPEC_KEYS, **{kind: cdi.keys_of(kind) for kind in cdi.PARTS}}
 
 
-def _record(record: object) -> dict[str, Data]:
-    result: dict[str, Data] = {}
+def _record(record: object, made: dict[int, dict[str, Data]]) -> dict[str, Data]:
+    """`made`: by identity, what became of records."""
+    if (known := made.get(id(record))) is not None:
+        return known
+    result = made[id(record)] = {}
     for attribute, key in KEYS[type(record)]:
         value = getattr(record, attribute)
         if value is None or value is False or value in ("", ()) or (value == 0 and attribute in ZERO_IS_EMPTY):
             continue
-        plain = _plain(value, attribute)
+        plain = _plain(value, attribute, made)
         if plain != {}:
             result[key] = plain
     return result
@@ -45,13 +51,13 @@ def _record(record: object) -> dict[str, Data]:
 ZERO_IS_EMPTY = frozenset({"major", "minor"})
 
 
-def _plain(value: object, attribute: str) -> Data:
+def _plain(value: object, attribute: str, made: dict[int, dict[str, Data]]) -> Data:
     if attribute == "annotations" and isinstance(value, tuple):
         return dict(sorted(value))
     if isinstance(value, tuple):
-        return [_record(entry) if type(entry) in KEYS else entry for entry in value]
+        return [_record(entry, made) if type(entry) in KEYS else entry for entry in value]
     if type(value) in KEYS:
-        return _record(value)
+        return _record(value, made)
     if isinstance(value, str | int):
         return value
     raise TypeError(f"{attribute} holds a {type(value).__name__}, which no CDI field does")

@@ -30,9 +30,10 @@ def find_control_nodes(driver: Driver) -> Found:
 
 def find_gpu(driver: Driver, gpu: Gpu) -> Found:
     """A whole GPU: its node, its DRM nodes, and the links by PCI path that lead to those."""
-    path = f"/dev/nvidia{gpu.minor}"
-    found = _find_nodes(driver, (path, *list_drm_nodes(driver.tree.host, gpu.bus_id)))
-    found = _with_hooks(found, (*_link_by_path(driver, gpu, found.edits), *_chmod_directories(driver, found.edits)))
+    path, drm = f"/dev/nvidia{gpu.minor}", list_drm_nodes(driver.tree.host, gpu.bus_id)
+    found = _find_nodes(driver, (path, *drm))
+    links = _link_by_path(driver, gpu, found.edits) if drm else ()
+    found = _with_hooks(found, (*links, *_chmod_directories(driver, found.edits)))
     _require(driver, found, path, "E_CDI_GPU_NODE", f"GPU {gpu.index} ({gpu.uuid})")
     return found
 
@@ -154,8 +155,10 @@ def _chmod_directories(driver: Driver, edits: ContainerEdits) -> tuple[Hook, ...
 
 
 def list_drm_nodes(host: Host, bus_id: str) -> tuple[str, ...]:
+    folder = f"/sys/bus/pci/devices/{normalise_bus_id(bus_id)}/drm"
     try:
-        names = host.scan(f"/sys/bus/pci/devices/{normalise_bus_id(bus_id)}/drm")
+        host.lstat(folder)  # few GPUs of a guest have one, and a walk along the links takes a call for each part
+        names = host.scan(folder)
     except OSError:
         return ()
     return tuple(f"/dev/dri/{name}" for name in sorted(names))

@@ -12,6 +12,7 @@ from guest_cdi.lean.light import Iterable, Mapping, Sequence, lru_cache
 INDENT = 4
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_/.=:+@%~-")
 WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "~", "=", ".inf", ".nan"})
+NUMBERS, MAPPINGS = (int, float, type(None)), (dict, Mapping)
 ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
@@ -31,9 +32,9 @@ def _write_mapping(lines: list[str], mapping: Mapping[str, object], column: int,
         lead = ""
         if isinstance(value, str):
             lines.append(f"{start}{_scalar(key)}: {_scalar(value)}")
-        elif value is None or isinstance(value, int | float):  # before the abstract kinds, which take longer to ask for
+        elif isinstance(value, NUMBERS):  # before the abstract kinds, which take longer to ask for
             lines.append(f"{start}{key}: {str(value).lower()}")
-        elif isinstance(value, Mapping):
+        elif isinstance(value, MAPPINGS):
             lines.append(f"{start}{_scalar(key)}:")
             _write_mapping(lines, value, below, "")
         elif isinstance(value, Sequence):
@@ -48,7 +49,7 @@ def _write_sequence(lines: list[str], values: Iterable[object], column: int) -> 
     for value in values:
         if isinstance(value, str):
             lines.append(dash + _scalar(value))
-        elif isinstance(value, Mapping):
+        elif isinstance(value, MAPPINGS):
             _write_mapping(lines, value, column + 2, dash)
         else:
             lines.append(f"{dash}{value}")

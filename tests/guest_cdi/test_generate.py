@@ -183,6 +183,14 @@ def test_a_single_hook_and_those_of_a_device_stay_as_they_are(tmp_path: Path) ->
     assert hook_words(spec) == ["run"]
 
 
+def test_a_gpu_without_a_folder_of_drm_nodes_is_asked_for_it_in_one_call(tmp_path: Path) -> None:
+    machine = load("monolith")
+    host = machine.host(tmp_path)
+    generate(host, machine.nvml(), Options())
+    assert host.scanned
+    assert [path for path in host.scanned if path.endswith("/drm")] == []
+
+
 # What the reference does not do
 
 SOCKETS = ("/run/nvidia-persistenced/socket", "/run/nvidia-fabricmanager/socket")

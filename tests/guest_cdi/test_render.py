@@ -138,6 +138,20 @@ def test_every_field_of_the_document() -> None:
     assert list(document(FULL)) == list(FULL_DOCUMENT)
 
 
+def test_what_two_names_have_in_common_is_written_once() -> None:
+    edits = ContainerEdits(device_nodes=(DeviceNode(path="/dev/nvidia0"),))
+    union = ContainerEdits(device_nodes=(*edits.device_nodes, DeviceNode(path="/dev/nvidia1")))
+    devices = tuple(Device(name=name, container_edits=of) for name, of in (("0", edits), ("GPU-0", edits), ("all", union)))
+    rows = document(Spec(kind="nvidia.com/gpu", devices=devices))["devices"]
+    assert isinstance(rows, list)
+    first, second, every = [row["containerEdits"] for row in rows if isinstance(row, dict)]
+    assert isinstance(first, dict) and isinstance(every, dict)
+    assert first is second
+    one, all_nodes = first["deviceNodes"], every["deviceNodes"]
+    assert isinstance(one, list) and isinstance(all_nodes, list)
+    assert all_nodes[0] is one[0]
+
+
 def test_yaml() -> None:
     assert render_yaml(FULL) == FULL_TEXT
     assert yaml.safe_load(FULL_TEXT) == FULL_DOCUMENT
