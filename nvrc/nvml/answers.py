@@ -150,16 +150,23 @@ class CdiMade(NamedTuple):
 
 def read_record(kind: type[T], value: object) -> T:
     """A record from the list that JSON made of it."""
-    hints = kind.__annotations__
-    if not isinstance(value, list) or len(value) != len(hints):
-        raise _malformed(kind, value)
-    return kind(*(_read_field(kind, hint, item) for hint, item in zip(hints.values(), value, strict=True)))
+    (record,) = read_records(kind, [value])
+    return record
 
 
 def read_records(kind: type[T], value: object) -> tuple[T, ...]:
     if not isinstance(value, list):
         raise _malformed(kind, value)
-    return tuple(read_record(kind, item) for item in value)
+    hints = tuple(kind.__annotations__.values())
+    return tuple([_read_record(kind, hints, item) for item in value])
+
+
+def _read_record(kind: type[T], hints: tuple[type, ...], value: object) -> T:
+    if not isinstance(value, list) or len(value) != len(hints):
+        raise _malformed(kind, value)
+    if tuple(map(type, value)) == hints:
+        return kind(*value)
+    return kind(*[_read_field(kind, hint, item) for hint, item in zip(hints, value, strict=True)])
 
 
 def _read_field(kind: type, hint: type, value: object) -> object:

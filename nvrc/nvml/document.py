@@ -9,7 +9,7 @@ refused.
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, Callable, Iterator, Mapping
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping
 from nvrc.machine.system import Files
 from nvrc.nvml.identity import quoted
 from nvrc.vocabulary import paths
@@ -52,33 +52,40 @@ def _faults(files: Files, document: object) -> Iterator[str]:
         return
     if document.get("kind") != KIND:
         yield f"it is of the kind {quoted(str(document.get('kind')))}"
-    # A device has two names, and `all` has what they have. As texts: in a list many take long, and True is 1.
+    # A device has two names, and `all` has the nodes of each. As texts: in a list many take long, and True is 1.
     judged: set[str] = set()
     devices = document.get("devices")
     for device in devices if isinstance(devices, list) else ():
         yield from _shape("a device", device, _DEVICE)
         if isinstance(device, dict) and (text := repr(edits := device.get("containerEdits", {}))) not in judged:
             judged.add(text)
-            yield from _edits(files, edits)
-    yield from _edits(files, document.get("containerEdits", {}))
+            yield from _edits(files, edits, judged)
+    yield from _edits(files, document.get("containerEdits", {}), judged)
 
 
-def _edits(files: Files, edits: object) -> Iterator[str]:
+def _edits(files: Files, edits: object, judged: set[str]) -> Iterator[str]:
     yield from _shape("an edit", edits, _EDITS)
     if not isinstance(edits, dict):
         return
-    yield from _each(edits, "deviceNodes", _NODE, lambda row: _node(files, row))
-    yield from _each(edits, "mounts", _MOUNT, _mount)
-    yield from _each(edits, "hooks", _HOOK, _hook)
+    yield from _each("deviceNodes", _NODE, _new_nodes(edits, judged), lambda row: _node(files, row))
+    yield from _each("mounts", _MOUNT, _list(edits, "mounts"), _mount)
+    yield from _each("hooks", _HOOK, _list(edits, "hooks"), _hook)
     yield from (f"the variable {quoted(str(word))}" for word in _list(edits, "env")
                 if not (isinstance(word, str) and word.startswith("NVIDIA_") and word.isprintable()))
     yield from (f"the group {quoted(str(group))}" for group in _list(edits, "additionalGids")
                 if type(group) is not int or group <= 0)
 
 
-def _each(edits: Mapping[str, object], key: str, shape: Mapping[str, type],
+def _new_nodes(edits: Mapping[str, object], judged: set[str]) -> Iterator[object]:
+    for row in _list(edits, "deviceNodes"):
+        if (text := f"node {row!r}") not in judged:
+            judged.add(text)
+            yield row
+
+
+def _each(key: str, shape: Mapping[str, type], rows: Iterable[object],
           judge: Callable[[Mapping[str, object]], Iterator[str]]) -> Iterator[str]:
-    for row in _list(edits, key):
+    for row in rows:
         wrong = list(_shape(f"an item of {key}", row, shape))
         yield from wrong
         if isinstance(row, dict) and not wrong:
@@ -102,7 +109,7 @@ def _shape(name: str, value: object, keys: Mapping[str, type]) -> Iterator[str]:
 def _node(files: Files, row: Mapping[str, object]) -> Iterator[str]:
     path = str(row.get("path", ""))
     place = str(row.get("hostPath", path))
-    if not (_lies(path, NODES) and _lies(place, NODES)) or row.get("type", "c") != "c":
+    if not (_lies(path, NODES) and (place == path or _lies(place, NODES))) or row.get("type", "c") != "c":
         yield f"the node {quoted(place)} as {quoted(path)}"
         return
     found = files.find_node(place)

@@ -48,11 +48,12 @@ def _faults(gpu: NvmlGpu, most: int) -> list[str]:
     """What is wrong with one GPU. Of one that the library refused, what is not known yet may be missing."""
     is_open = bool(gpu.error)
     claims = (
-        (0 <= gpu.number < most, f"number {gpu.number}"),
-        (is_bus_id(gpu.bdf) or (is_open and not gpu.bdf), f"bus id {quoted(gpu.bdf)}"),
-        (is_uuid(gpu.uuid) or (is_open and not gpu.uuid), f"UUID {quoted(gpu.uuid)}"),
-        (0 <= gpu.minor <= LAST_MINOR or (is_open and gpu.minor == -1), f"minor {gpu.minor}"))
-    return [f"GPU {gpu.number} has the invalid {text}" for is_right, text in claims if not is_right]
+        (0 <= gpu.number < most, "number", gpu.number),
+        (is_bus_id(gpu.bdf) or (is_open and not gpu.bdf), "bus id", gpu.bdf),
+        (is_uuid(gpu.uuid) or (is_open and not gpu.uuid), "UUID", gpu.uuid),
+        (0 <= gpu.minor <= LAST_MINOR or (is_open and gpu.minor == -1), "minor", gpu.minor))
+    return [f"GPU {gpu.number} has the invalid {name} {quoted(value) if isinstance(value, str) else value}"
+            for is_right, name, value in claims if not is_right]
 
 
 def _differences(gpu: NvmlGpu, told: Told) -> list[str]:

@@ -47,9 +47,10 @@ def _count(session: Session, number: int) -> LinkCount:
 
 def _pair(session: Session, one: LinkCount, other: LinkCount) -> PairState:
     """Which have NVLink in common is asked of those only that both have some."""
-    library, first, second = session.library, session.device(one.number), session.device(other.number)
-    read, write = (_number(library.nvmlDeviceGetP2PStatus, first, second, cap) for cap in (READ, WRITE))
-    nvlink = _number(library.nvmlDeviceGetP2PStatus, first, second, NVLINK) if one.active and other.active else NOT_TOLD
+    status = session.library.nvmlDeviceGetP2PStatus
+    first, second = session.device(one.number), session.device(other.number)
+    read, write = _number(status, first, second, READ), _number(status, first, second, WRITE)
+    nvlink = _number(status, first, second, NVLINK) if one.active and other.active else NOT_TOLD
     return PairState(one.number, other.number, read, write, nvlink)
 
 

@@ -21,11 +21,13 @@ PEER = {0: "ok", 1: "not by this chipset", 2: "not by this GPU", 3: "not across 
 def run(_system: System, facts: Facts) -> Facts:
     topology, places = known(facts.topology, "topology"), facts.places.by_bdf if facts.places else {}
     counts, states = client_of(facts).links(facts.usable)
-    by_number = {gpu.number: gpu.bdf for gpu in facts.gpus or ()}
-    pairs = tuple(_pair(state, by_number, places, counts) for state in states if _is_known(state, by_number, places))
+    links = {count.number: count for count in counts}
+    known_gpus = {gpu.number: gpu.bdf for gpu in facts.gpus or () if gpu.bdf in places and gpu.number in links}
+    pairs = tuple(_pair(state, known_gpus, places, links) for state in states
+                  if state.one in known_gpus and state.other in known_gpus)
     devices = {gpu.bdf: gpu.device for gpu in topology.gpus}
     nvlinks = tuple((bdf, one.active, _required(facts, bdf, devices.get(bdf, 0)))
-                    for one in counts if (bdf := by_number.get(one.number, "")) in places)
+                    for one in counts if (bdf := known_gpus.get(one.number)))
     return replace(facts, links=Links(nvlinks, pairs), warnings=(*facts.warnings, *_missing(facts, nvlinks)))
 
 
@@ -43,14 +45,10 @@ def tell(facts: Facts) -> str:
     return f"{len(found.nvlinks)} GPUs{links}"
 
 
-def _is_known(state: PairState, by_number: dict[int, str], places: Mapping[str, Place]) -> bool:
-    return all(by_number.get(number, "") in places for number in (state.one, state.other))
-
-
-def _pair(state: PairState, by_number: dict[int, str], places: Mapping[str, Place],
-          counts: tuple[LinkCount, ...]) -> Pair:
-    one, other = by_number[state.one], by_number[state.other]
-    first, second = (next(count for count in counts if count.number == number) for number in (state.one, state.other))
+def _pair(state: PairState, known_gpus: Mapping[int, str], places: Mapping[str, Place],
+          links: Mapping[int, LinkCount]) -> Pair:
+    one, other = known_gpus[state.one], known_gpus[state.other]
+    first, second = links[state.one], links[state.other]
     by_switch = min(first.switched, second.switched) if state.nvlink == 0 else 0
     return Pair(one, other, ancestor(places[one], places[other]), first.peers.count(other) + by_switch,
                 PEER.get(state.read, f"status {state.read}"), PEER.get(state.write, f"status {state.write}"))

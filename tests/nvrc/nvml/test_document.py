@@ -116,6 +116,34 @@ def test_what_containers_must_not_have(system: FakeSystem, document: object, wor
     assert caught.value.what.isprintable() and len(caught.value.what) < 1000
 
 
+class Looking(FakeSystem):
+    """One that remembers which nodes were looked at."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.looked: list[str] = []
+
+    def find_node(self, path: str) -> Node | None:
+        self.looked.append(path)
+        return super().find_node(path)
+
+
+def test_a_node_is_looked_at_once_whatever_the_number_of_names_for_its_device(tmp_path: Path) -> None:
+    system = Looking(str(tmp_path))
+    system.nodes |= {path: Node(stat.S_IFCHR | 0o666, 195, minor)
+                     for path, minor in (("/dev/nvidia0", 0), ("/dev/nvidia1", 1), ("/dev/nvidiactl", 255))}
+    rows = [{"path": f"/dev/nvidia{minor}", "major": 195, "minor": minor} for minor in range(2)]
+    named = (("0", rows[:1]), ("GPU-0", rows[:1]), ("1", rows[1:]), ("GPU-1", rows[1:]), ("all", rows))
+    check_document(system, {**GOOD, "devices": [{"name": name, "containerEdits": {"deviceNodes": nodes}} for name, nodes in named]})
+    assert sorted(system.looked) == ["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl"]
+
+
+def test_what_is_right_as_a_node_is_judged_again_as_a_mount(system: FakeSystem) -> None:
+    row = {"path": "/dev/nvidiactl", "major": 195, "minor": 255}
+    with pytest.raises(NvrcError, match="an item of mounts has 'path'"):
+        check_document(system, {**GOOD, "containerEdits": {"deviceNodes": [row], "mounts": [row]}})
+
+
 def test_many_devices_are_judged_in_no_more_than_their_share_of_time(system: FakeSystem) -> None:
     """As many as fit into an answer. By comparing each with all before it they would take PID 1 minutes."""
     few, many = (_judge_s(system, count) for count in (5_000, 40_000))

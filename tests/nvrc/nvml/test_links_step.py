@@ -66,6 +66,25 @@ def test_gpus_without_nvlink(gpu_guest: MakeGuest) -> None:
     assert [(one.nvlinks, one.required) for one in record_places(facts)] == [(0, 0), (0, 0)]
 
 
+class Liar:
+    """A worker that answers whatever it is asked with the same words."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def ask(self, _name: str, _deadline_s: float, **_given: object) -> object:
+        return self.answer
+
+
+def test_pairs_with_gpus_that_nobody_counted_are_none(gpu_guest: MakeGuest) -> None:
+    guest = placed(gpu_guest(keys=WHOLE))
+    facts = places.run(guest.system, guest.boot(1))
+    answer = {"links": [[0, 18, 18, []]], "pairs": [[0, 1, 0, 0, 0], [0, 7, 0, 0, 0]]}
+    found = links.run(guest.system, replace(facts, worker=Liar(answer))).links  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.nvlinks, found.pairs) == (((bus_id(0), 18, 0),), ())
+
+
 def test_a_driver_that_knows_none_of_the_questions(gpu_guest: MakeGuest) -> None:
     facts = linked(gpu_guest(keys=WHOLE, text="fail nvmlDeviceGetNvLinkState 13\nfail nvmlDeviceGetP2PStatus 13"))
     assert [(pair.nvlinks, pair.read) for pair in record_pairs(facts)] == [(0, "")]
