@@ -7,7 +7,9 @@ While working each is asked for 12 examples; `./dev test` and `./dev mutate` ask
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import re
 import shutil
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +19,8 @@ from hypothesis import settings
 
 from fakes import nvml
 
+NUMBERS = itertools.count()
+FOUND = pytest.StashKey[Mapping[bytes, bytes]]()
 FIXED = settings(derandomize=True, database=None, deadline=None)
 settings.register_profile("quick", FIXED, max_examples=12)
 settings.register_profile("thorough", FIXED, max_examples=60)
@@ -45,18 +49,34 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if of_a_tier and name in TIERS and f"not {name}" in config.option.markexpr else None
 
 
-@pytest.fixture(autouse=True)
-def same_environment() -> Iterator[None]:
-    """What a test leaves in the environment fails others, far away and in some orders only."""
-    before = environment()
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    item.stash[FOUND] = environment()
     yield
-    assert environment() == before, "the test leaves another environment than it found"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """What a test leaves in the environment fails others, far away and in some orders only."""
+    yield
+    assert environment() == item.stash[FOUND], "the test leaves another environment than it found"
 
 
 def environment() -> Mapping[bytes, bytes]:
     """As os.environ keeps it. To have each name and value decoded twice for each test took a second and a half."""
     kept: dict[bytes, bytes] = vars(os.environ)["_data"]
     return {name: value for name, value in kept.items() if not name.startswith(b"PYTEST_")}
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """As pytest's own, which resolves where the folder lies, and leaves a link to the newest of each name."""
+    name, failed = re.sub(r"\W", "_", request.node.name)[:30], request.session.testsfailed
+    folder = tmp_path_factory.getbasetemp() / f"{name}{next(NUMBERS)}"
+    folder.mkdir(mode=0o700)
+    yield folder
+    if request.session.testsfailed == failed:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

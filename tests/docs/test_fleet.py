@@ -50,21 +50,21 @@ def expressions() -> Iterator[tuple[str, str]]:
 EXPRESSIONS = tuple(expressions())
 
 
-@pytest.mark.parametrize(("name", "expr"), EXPRESSIONS, ids=[name for name, _expr in EXPRESSIONS])
-def test_every_query_names_metrics_and_labels_that_exist(name: str, expr: str) -> None:
-    found = re.findall(r"\b(nvrc_\w+)(?:\{([^}]*)\})?", expr)
-    assert found, expr
-    for metric, selector in found:
-        assert metric in LABELS, f"{name}: no metric {metric}"
-        used = set(re.findall(r"(\w+)\s*=~?", selector))
-        assert used <= LABELS[metric] | TARGET, f"{name}: {metric} has no label {used - LABELS[metric] - TARGET}"
+def test_every_query_names_metrics_and_labels_that_exist() -> None:
+    for name, expr in EXPRESSIONS:
+        found = re.findall(r"\b(nvrc_\w+)(?:\{([^}]*)\})?", expr)
+        assert found, expr
+        for metric, selector in found:
+            assert metric in LABELS, f"{name}: no metric {metric}"
+            used = set(re.findall(r"(\w+)\s*=~?", selector))
+            assert used <= LABELS[metric] | TARGET, f"{name}: {metric} has no label {used - LABELS[metric] - TARGET}"
 
 
-@pytest.mark.parametrize(("name", "expr"), EXPRESSIONS, ids=[name for name, _expr in EXPRESSIONS])
-def test_words_of_states_are_those_that_are_told(name: str, expr: str) -> None:
+def test_words_of_states_are_those_that_are_told() -> None:
     known = {"attached", "lost", "failed", "revoked", "completed", *(state.value for state in State)}
-    for words in re.findall(r'state=~?"([^"]*)"', expr):
-        assert set(words.split("|")) <= known, name
+    for name, expr in EXPRESSIONS:
+        for words in re.findall(r'state=~?"([^"]*)"', expr):
+            assert set(words.split("|")) <= known, name
 
 
 def test_counters_are_asked_for_their_growth_only() -> None:

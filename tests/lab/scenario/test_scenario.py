@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.cases import Case
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit.kit import PARTS
@@ -80,11 +81,12 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 PATHS = list_scenarios(checkout().scenarios)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
-def test_every_scenario_of_this_checkout_is_sound(path: Path) -> None:
-    scenario = read_scenario(path)
-    assert scenario.summary.endswith(".")
-    collect_effects(scenario)
+def test_every_scenario_of_this_checkout_is_sound() -> None:
+    for path in PATHS:
+        with Case(path.stem):
+            scenario = read_scenario(path)
+            assert scenario.summary.endswith(".")
+            collect_effects(scenario)
 
 
 def test_there_are_enough_of_them_and_names_are_words() -> None:

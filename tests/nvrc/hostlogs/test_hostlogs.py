@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.cases import Case
 from fakes.trouble import fatal_line, trouble
 from nvrc.commands.doctor import show
 from nvrc.hostlogs import collect as collecting
@@ -25,7 +26,7 @@ from nvrc.report.diagnosis import State, diagnose_report
 from nvrc.report.report import Report
 from nvrc.report.story import MOST_WARNINGS
 from nvrc.vocabulary.console import refusal, step_line, verdict_ready, warning_line
-from nvrc.vocabulary.errors import BY_CODE, CODES, FailureCode, make_trouble
+from nvrc.vocabulary.errors import BY_CODE, CODES, make_trouble
 from nvrc.vocabulary.terminal import fold, width_of
 from nvrc.vocabulary.transcript import read_refusal
 from nvrc.vocabulary.trouble import AFTER_THE_BOOT, Trouble
@@ -198,17 +199,18 @@ def test_a_message_that_yaml_spread_over_lines_is_one() -> None:
     assert len(list(unfold(long))) > 1
 
 
-@pytest.mark.parametrize("row", CODES, ids=lambda row: str(row[0]))
-def test_every_code_is_diagnosed_from_an_event_alone(row: FailureCode) -> None:
-    event = (f'  Warning  FailedCreatePodSandBox  12s  kubelet  Failed to create pod sandbox: rpc error: code = Unknown desc = failed to '
-             f'start sandbox "{ID}": failed to create containerd task: failed to create shim task: Failed to Check if grpc server is '
-             f'working: rpc error: code = FailedPrecondition desc = guest init: {row.code} in step {row.step}: {row.meaning} (hint: '
-             f'{row.remedy}): unknown')
-    (found,) = collect([event]).diagnose()
-    assert found.failure == Trouble(code=row.code, step=row.step, what=row.meaning, hint=row.remedy)
-    assert (found.state, found.sandbox, found.who) == (State.FAILED, ID, row.who)
-    text = "\n".join(show(found))
-    assert text.count(row.meaning) == 1 and text.count(row.remedy) == 1, "no sentence twice"
+def test_every_code_is_diagnosed_from_an_event_alone() -> None:
+    for row in CODES:
+        event = (f'  Warning  FailedCreatePodSandBox  12s  kubelet  Failed to create pod sandbox: rpc error: code = Unknown desc = failed to '
+                 f'start sandbox "{ID}": failed to create containerd task: failed to create shim task: Failed to Check if grpc server is '
+                 f'working: rpc error: code = FailedPrecondition desc = guest init: {row.code} in step {row.step}: {row.meaning} (hint: '
+                 f'{row.remedy}): unknown')
+        with Case(row.code):
+            (found,) = collect([event]).diagnose()
+            assert found.failure == Trouble(code=row.code, step=row.step, what=row.meaning, hint=row.remedy)
+            assert (found.state, found.sandbox, found.who) == (State.FAILED, ID, row.who)
+            text = "\n".join(show(found))
+            assert text.count(row.meaning) == 1 and text.count(row.remedy) == 1, "no sentence twice"
 
 
 def test_kubelets_own_log() -> None:

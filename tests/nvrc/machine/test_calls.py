@@ -48,8 +48,7 @@ def judge(machine: str, calls: Calls, name: str, *arguments: int) -> int:
     return run(name_itself(find_filter(machine, calls.name), OWN_PID), NUMBERS[name][MACHINES.index(machine)], arguments, ARCHITECTURES[machine])
 
 
-@pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize(("calls", "name", "arguments", "answer"), [
+ANSWERS: tuple[tuple[Calls, str, tuple[int, ...], int], ...] = (
     *((calls, name, (), EPERM) for calls in Calls for name in ("mount", "bpf", "ptrace", "io_uring_setup", "open_by_handle_at")),
     *((calls, name, (), ALLOW) for calls in Calls for name in ("read", "openat", "futex")),
     *((calls, "clone3", (), ENOSYS) for calls in Calls),
@@ -75,9 +74,13 @@ def judge(machine: str, calls: Calls, name: str, *arguments: int) -> int:
     *((calls, "ioctl", (3, request), EPERM) for calls in Calls for request in (
         0x5412, 0x541C, 0x8901, 0xC0045877, 0x8004587D, 0x40045201, 0x40085203, 0x5204, 0x5206, 0x5207)),
     *((calls, "ioctl", (3, request), ALLOW) for calls in Calls for request in (0x5401, 0xC020462A, 0x80045200)),
-])
-def test_what_a_call_is_answered(machine: str, calls: Calls, name: str, arguments: tuple[int, ...], answer: int) -> None:
-    assert judge(machine, calls, name, *arguments) == answer
+)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_a_call_is_answered(machine: str) -> None:
+    assert [(calls, name, arguments) for calls, name, arguments, answer in ANSWERS
+            if judge(machine, calls, name, *arguments) != answer] == []
 
 
 @pytest.mark.parametrize("calls", Calls)

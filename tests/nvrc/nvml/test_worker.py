@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from guest_cdi.lean.coded import FailureCode
+from fakes.cases import Case
 from guest_cdi.lean.errors import CODES as CDI_CODES
 from nvrc.machine.linux_system import LinuxSystem
 from nvrc.nvml.worker import Request, Value, Worker, _unwrap, answer, serve, start_worker
@@ -237,11 +237,12 @@ def test_what_a_worker_says_of_its_time_is_taken_as_far_as_it_makes_sense(
     assert worker.system.waits.take() == 0.0
 
 
-@pytest.mark.parametrize("row", (*CODES, *CDI_CODES), ids=lambda row: row.code)
-def test_an_answer_with_any_code_and_no_advice_is_told_in_words(row: FailureCode) -> None:
-    with pytest.raises(NvrcError) as caught:
-        _unwrap({"code": row.code, "what": "it broke", "hint": ""})
-    found = caught.value.trouble
-    assert (found.code, found.what, found.hint) == (row.code, "it broke", row.remedy)
-    told = parse_line(verdict_fatal(found))
-    assert isinstance(told, Trouble) and (told.code, told.what, told.hint) == (row.code, "it broke", row.remedy)
+def test_an_answer_with_any_code_and_no_advice_is_told_in_words() -> None:
+    for row in (*CODES, *CDI_CODES):
+        with Case(row.code):
+            with pytest.raises(NvrcError) as caught:
+                _unwrap({"code": row.code, "what": "it broke", "hint": ""})
+            found = caught.value.trouble
+            assert (found.code, found.what, found.hint) == (row.code, "it broke", row.remedy)
+            told = parse_line(verdict_fatal(found))
+            assert isinstance(told, Trouble) and (told.code, told.what, told.hint) == (row.code, "it broke", row.remedy)

@@ -13,6 +13,7 @@ from types import UnionType
 import pytest
 
 import nvrc
+from fakes.cases import Case
 from nvrc.params.extension import Extension
 from nvrc.params.parse import parse
 from nvrc.params.settings import Settings
@@ -53,25 +54,28 @@ def test_all_names_met_in_the_field_are_known() -> None:
                for name in REFERENCE_NAMES)
 
 
-@pytest.mark.parametrize("row", PARAMS, ids=IDS)
-def test_a_row_yields_the_type_of_its_field(row: Param) -> None:
-    hint = typing.get_type_hints(Settings)[row.field]
-    wanted = (Extension,) if row.is_pattern else typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    name = row.name.replace("<name>", "gpu")
-    settings = parse(f"{name}={example(row)}".encode()).settings
-    value = getattr(settings, row.field)
-    assert type(value[0] if row.is_pattern else value) in wanted
+def test_a_row_yields_the_type_of_its_field() -> None:
+    hints = typing.get_type_hints(Settings)
+    for row in PARAMS:
+        with Case(row.name):
+            hint = hints[row.field]
+            wanted = (Extension,) if row.is_pattern else typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+            name = row.name.replace("<name>", "gpu")
+            settings = parse(f"{name}={example(row)}".encode()).settings
+            value = getattr(settings, row.field)
+            assert type(value[0] if row.is_pattern else value) in wanted
 
 
-@pytest.mark.parametrize("row", PARAMS, ids=IDS)
-def test_a_row_tells_its_reader_enough(row: Param) -> None:
-    assert row.help[0].isupper()
-    assert not row.help.endswith(".")
-    assert len(row.help) <= 90
-    assert not row.more or row.more.endswith((".", "-"))
-    assert row.kind.form
-    assert row.since == "0.1"
-    assert isinstance(row.sensitivity, Sensitivity)
+def test_a_row_tells_its_reader_enough() -> None:
+    for row in PARAMS:
+        with Case(row.name):
+            assert row.help[0].isupper()
+            assert not row.help.endswith(".")
+            assert len(row.help) <= 90
+            assert not row.more or row.more.endswith((".", "-"))
+            assert row.kind.form
+            assert row.since == "0.1"
+            assert isinstance(row.sensitivity, Sensitivity)
 
 
 @pytest.mark.parametrize("row", [row for row in PARAMS if row.default is not None], ids=lambda row: row.name)

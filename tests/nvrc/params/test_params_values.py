@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from fakes.cases import Case
 from nvrc.params import values
 from nvrc.params.extension import VERITY, read_name, unknown_items
 from nvrc.params.mig import LAYOUT, MigLayout, MigRule, read_layout
@@ -103,12 +104,13 @@ def test_a_value_prints_in_one_form_and_reads_back(name: str, given: str, printe
     assert kind(name).parse(printed) == value
 
 
-@pytest.mark.parametrize(("name", "given", "message"), REFUSED, ids=[f"{n}={g[:40]!a}" for n, g, _ in REFUSED])
-def test_a_bad_value_is_refused_in_words(name: str, given: str, message: str) -> None:
-    with pytest.raises(MalformedError) as raised:
-        kind(name).parse(given)
-    assert message in str(raised.value)
-    assert str(raised.value).isascii()
+def test_a_bad_value_is_refused_in_words() -> None:
+    for name, given, message in REFUSED:
+        with Case(name, given[:40]):
+            with pytest.raises(MalformedError) as raised:
+                kind(name).parse(given)
+            assert message in str(raised.value)
+            assert str(raised.value).isascii()
 
 
 @pytest.mark.parametrize(("name", "has_bounds"), [

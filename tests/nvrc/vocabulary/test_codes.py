@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
@@ -22,11 +21,12 @@ def test_what_may_be_raised_is_what_has_a_row(file: str, name: str, rows: tuple[
     assert re.findall(r"'(E_[A-Z0-9_]+)'", ast.unparse(typed)) == [row[0] for row in rows]
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "nvrc").rglob("*.py")), ids=lambda file: file.stem)
-def test_no_sentence_begins_with_a_code(file: Path) -> None:
+def test_no_sentence_begins_with_a_code() -> None:
     """It would be read off again somewhere. A trouble is a value; the console puts its code before it."""
-    texts = [node.value for node in nodes_of(file) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    assert [text for text in texts if re.match(r"E_[A-Z0-9_]+:? ", text)] == []
+    texts = [(file.name, node.value) for file in sorted((ROOT / "nvrc").rglob("*.py")) for node in nodes_of(file)
+             if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert [(name, text) for name, text in texts if re.match(r"E_[A-Z0-9_]+:? ", text)] == []
+    assert len(texts) > 1000
 
 
 @pytest.mark.parametrize(("text", "code"), [("E_MOUNT", "E_MOUNT"), ("E_CDI_LIBCUDA", "E_CDI_LIBCUDA"), ("E_NEW", None), ("", None)])
@@ -34,8 +34,7 @@ def test_text_is_a_code_only_if_the_table_has_it(text: str, code: str | None) ->
     assert known_code(text) == code
 
 
-@pytest.mark.parametrize("row", CODES, ids=lambda row: row.code)
-def test_a_trouble_without_advice_has_that_of_its_row(row: tuple[str, ...]) -> None:
-    code = known_code(row[0])
-    assert code is not None
-    assert (make_trouble(code, "what").hint, make_trouble(code, "what", "mine").hint) == (row[3], "mine")
+def test_a_trouble_without_advice_has_that_of_its_row() -> None:
+    codes = {row.code: known_code(row.code) for row in CODES}
+    assert {code: make_trouble(code, "what").hint for code in codes.values() if code} == {row.code: row.remedy for row in CODES}
+    assert {make_trouble(code, "what", "mine").hint for code in codes.values() if code} == {"mine"}
