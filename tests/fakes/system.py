@@ -7,11 +7,13 @@ What a step reads and writes is what the kernel would show. Any effect can be ma
 
 from __future__ import annotations
 
+import bisect
 import os
 import stat
 from _queue import SimpleQueue
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TypeVar
 
 from nvrc.machine.children import Children, Ended, nobody
@@ -124,7 +126,7 @@ class FakeKernel(Recorded):
 
     def later(self, after_s: float, happen: Callable[[], None]) -> None:
         """Something happens that many seconds from now, if somebody waits that long."""
-        self.schedule.append((self.clock + after_s, happen))
+        bisect.insort(self.schedule, (self.clock + after_s, happen), key=itemgetter(0))
 
     def mount(self, source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
         self._effect(f"mount {target}")
@@ -219,11 +221,11 @@ class FakeKernel(Recorded):
         """Time jumps to whatever happens next until there is something in the queue."""
         until_s = self.clock + max(0.0, limit_s)
         while queue.empty():
-            due = min(self.schedule, key=lambda row: row[0], default=None)
+            due = next(iter(self.schedule), None)
             if due is None or due[0] > until_s:
                 self.clock = until_s
                 return None
-            self.schedule.remove(due)
+            del self.schedule[0]
             self.clock = max(self.clock, due[0])
             due[1]()
         return queue.get_nowait()

@@ -31,6 +31,7 @@ from fakes.kata_host import (
     set_register,
 )
 from nvrc.cli import main
+from nvrc.commands.doctor_host import show
 from nvrc.preflight.host import Host
 from nvrc.preflight.kata import second_partition
 from nvrc.preflight.kata_merge import merge
@@ -39,6 +40,7 @@ from nvrc.preflight.preflight import judge
 from nvrc.preflight.row import Row, State
 from nvrc.preflight.rows import ROWS
 from nvrc.vocabulary.records import FormatError
+from nvrc.vocabulary.terminal import UNLIMITED
 
 Change = Callable[[KataHost], object]
 
@@ -153,12 +155,19 @@ WRONG: dict[str, tuple[str, str, Change]] = {
 @pytest.mark.parametrize(("row", "words", "change"), WRONG.values(), ids=WRONG)
 def test_one_thing_wrong_is_found_by_its_row(host: KataHost, row: str, words: str, change: Change) -> None:
     change(host)
-    found = {result.row.name: result for result in judge(Host(str(host.root), host.node_json())).results}
+    preflight = judge(Host(str(host.root), host.node_json()))
+    found = {result.row.name: result for result in preflight.results}
     assert words in "; ".join(one.what for one in found[row].judgements if one.state in (State.BAD, State.WARNING))
-    out = io.StringIO()
-    node = host.put("/node.json", host.node_json())
+    assert not preflight.is_good
+    assert words.split("; ", maxsplit=1)[0] in "\n".join(show(preflight, UNLIMITED))
+
+
+def test_one_thing_wrong_is_told_by_the_command(host: KataHost) -> None:
+    host.remove("/dev/kvm")
+    out, node = io.StringIO(), host.put("/node.json", host.node_json())
     assert main(["doctor", "--host", "--root", str(host.root), "--node", str(node)], out) == 1
-    assert words.split("; ", maxsplit=1)[0] in out.getvalue()
+    judged = judge(Host(str(host.root), host.node_json()))
+    assert out.getvalue().splitlines() == list(show(judged, UNLIMITED))
 
 
 def test_every_row_has_a_host_on_which_it_finds_something() -> None:

@@ -73,7 +73,7 @@ def test_pieces_in_any_order_are_read_alike_or_not_at_all() -> None:
     pieces = ("a", "b", "c-1", '"a"', "'b.c'", ".", ".", " = ", "=", "1", "-0", "true", '"x"', "''", "[", "]", "[a]\n", "[a.b]\n",
               "{", "}", ",", ", ", "\n", "\n", " ", "\t", "# x\n", "a.b = 1\n", "b = {}\n", "{ a = 1 }", "[1, 2]", "\\", "0x1", "1.5")
     for _ in range(60_000):
-        text = "".join(chance.choice(pieces) for _ in range(chance.randint(1, 14)))
+        text = "".join(chance.choices(pieces, k=chance.randint(1, 14)))
         found = read_plain(text)
         if found is not None:
             read += 1
