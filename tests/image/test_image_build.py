@@ -55,9 +55,30 @@ def make_place(folder: Path, source: Path = CHECKOUT) -> Place:
     return place
 
 
+def lend_packages(source: Path, cache: Path) -> None:
+    """Unpacked packages of another cache: of each root, which its builds touch, the newest; and nothing that they made of them."""
+    found = sorted(source.glob("stages/*"), key=lambda stage: stage.stat().st_mtime)
+    newest = {stage.name.rsplit("-", 1)[0]: stage for stage in found}
+    packages = {stage for stage in found if stage.name.startswith("package-")}
+    for folder in ("stages", "seals"):
+        (cache / folder).mkdir()
+    for stage in packages | {newest[kind] for kind in newest if kind == "site" or kind.startswith("root-")}:
+        shutil.copytree(stage, cache / "stages" / stage.name, symlinks=True, copy_function=link_or_copy)
+        shutil.copyfile(source / "seals" / stage.name, cache / "seals" / stage.name)
+
+
+def link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """What the checkout has unpacked is not unpacked again: the second build starts from nothing."""
     place = make_place(tmp_path_factory.mktemp("first"))
+    lend_packages(CHECKOUT / "out/cache", place.cache)
     place.build()
     return place
 
@@ -81,15 +102,32 @@ def hostile_environment(folder: Path) -> dict[str, str]:
             "LD_LIBRARY_PATH": "/nonexistent", "PIP_TARGET": "/nonexistent", "PIP_INDEX_URL": "http://127.0.0.1:1/", "PYTHONHASHSEED": "7"}
 
 
+# Every mount read-only, /tmp and the home folder with them, and the second folder inside the first, which is not.
+CONFINE = """
+mount --bind "$1" "$1" && mount -o remount,bind,ro / && mount --bind "$2" "$2" || exit 3
+for at in $(awk '$5 !~ "^/(proc|sys|dev)(/|$)" {print $5}' /proc/self/mountinfo); do
+    at=$(printf %b "$at")
+    [ "$at" = "$1" ] || mount -o remount,bind,ro "$at" || exit 3
+done
+touch "${1%/*}/elsewhere" && exit 3
+touch "$2/elsewhere" && exit 3
+shift 2 && exec "$@"
+"""
+
+
 def test_two_builds_in_different_places_are_equal_byte_for_byte(first: Place, tmp_path: Path) -> None:
-    """The second one by another account's umask, in an environment made to mislead it, with files that are in no commit."""
+    """The second one from packages, by the factory's copy that lies there, by another account's umask, in an environment made to
+    mislead it, with files that are in no commit. It can write nowhere but below its output folder and where TMPDIR leads."""
     other = make_place(tmp_path / "a much deeper/place with blanks", first.checkout)
     for name in ("nvrc/steps/untracked.py", "guest_cdi/.hidden.py", "rootfs/files/untracked", "nvrc/untracked.h"):
         (other.checkout / name).write_text("# in no commit\n")
-    words = f"pipeline.build('lab', out=Path({str(other.out)!r}), cache=Path({str(other.cache)!r}), checkout=Path({str(other.checkout)!r}))"
-    done = subprocess.run([sys.executable, "-c", f"from pathlib import Path; from nvrc_build import pipeline; {words}"], umask=0o077,
-                          env=hostile_environment(tmp_path / "hostile"), capture_output=True, text=True, check=False)
+    env = hostile_environment(tmp_path / "hostile") | {"PYTHONPATH": f"{other.checkout}/build:{other.checkout}", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(["unshare", "--mount", "--propagation", "private", "dash", "-c", CONFINE, "confine", tmp_path, other.checkout,
+                           sys.executable, "-m", "nvrc_build", "build", "lab", "--out", other.out, "--cache", other.cache],
+                          umask=0o077, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Read-only file system") == 2
+    assert list((tmp_path / "hostile/scratch").iterdir()) == []
     made = {path.name: file_sha256(path) for path in sorted((other.out / "images/lab").iterdir())}
     assert made == digests(first.build())
 
@@ -105,14 +143,10 @@ def stages(place: Place, *kinds: str) -> set[str]:
     return {path.name for kind in kinds for path in (place.cache / "stages").glob(f"{kind}-*")}
 
 
-def with_roots_only(place: Place, folder: Path) -> Place:
+def with_packages_only(place: Place, folder: Path) -> Place:
     """The same sources and a cache that has nothing but unpacked packages."""
     other = make_place(folder, place.checkout)
-    (other.cache / "seals").mkdir()
-    for kind in ("root", "site", "package"):
-        for stage in (place.cache / "stages").glob(f"{kind}-*"):
-            shutil.copytree(stage, other.cache / "stages" / stage.name, symlinks=True, copy_function=os.link)
-            shutil.copyfile(place.cache / "seals" / stage.name, other.cache / "seals" / stage.name)
+    lend_packages(place.cache, other.cache)
     return other
 
 
@@ -131,7 +165,7 @@ def test_nothing_changed_takes_no_time_and_one_changed_file_of_the_init_little(f
     assert stages(first, "modules-found", "binding", "bills") == kept
     assert len(kept) >= 3
     assert len(stages(first, "object") - objects) == 1
-    assert digests(with_roots_only(first, tmp_path).build()) == after
+    assert digests(with_packages_only(first, tmp_path).build()) == after
 
 
 def test_a_module_that_is_imported_first_is_found_and_one_more_step_is_frozen(first: Place, tmp_path: Path) -> None:
