@@ -220,7 +220,7 @@ def test_an_apt_that_fails_ends_with_the_remedy(programs: Path, tmp_path: Path) 
 
 
 # Programs that no package of ours is named for: those of every Debian, those beside another, and those that may be missing.
-OF_EVERY_DEBIAN = {"bash", "cat", "chroot", "dash", "dpkg-deb", "ldconfig", "ldd", "nice", "prlimit", "readlink", "setpriv",
+OF_EVERY_DEBIAN = {"bash", "cat", "chroot", "dash", "dpkg-deb", "ldconfig", "ldd", "nice", "prlimit", "readlink", "rm", "setpriv",
                    "tar", "unshare", "apt-cache", "apt-config", "apt-get", "dpkg-query"}
 BESIDE = {"dumpe2fs": "e2fsprogs", "umount": "mount", "readelf": "gcc", "strip": "gcc", "objcopy": "gcc", "cc": "gcc"}
 MAY_BE_MISSING = {"man", "go", "sudo", "nvidia-ctk"}
