@@ -24,6 +24,7 @@ from nvrc.pid1.farewell import GarbageError
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.jsonread import FormatError
 from nvrc_build.ground.errors import BuildError
+from nvrc_build.supply.extract import DAMAGE
 from nvrc_lab.agent.protobuf import WireError
 from nvrc_lab.agent.ttrpc import RpcError
 from nvrc_lab.devices.vhost_ring import ProtocolError
@@ -90,6 +91,7 @@ PARSERS = (
     Parser("kernel-module", "a module that the kernel refused", OWNER, runs.kernel_module),
     Parser("image-elf", "programs that enter an image", SUPPLY, runs.image_elf, (BuildError,), 1024),
     Parser("archive", "tar archives of components and packages", SUPPLY, runs.archive, (BuildError,)),
+    Parser("tar-headers", "headers of those archives about other headers", SUPPLY, runs.tar_headers, DAMAGE),
     Parser("initrd", "the archive of an image", SUPPLY, runs.initrd, (BuildError,)),
     Parser("package", "a .deb, as far as its scripts", SUPPLY, runs.package, (BuildError,)),
     Parser("agent-descriptors", "protobuf descriptors in kata-agent", SUPPLY, runs.agent_descriptors),

@@ -336,6 +336,14 @@ def archive(data: bytes) -> None:
         extract("components", path, path.parent / "out")
 
 
+def tar_headers(data: bytes) -> None:
+    from nvrc_build.supply.tar import open_tar
+
+    with open_tar(stream=io.BytesIO(data), mode="r:") as tar:
+        for member in tar:
+            assert 0 <= member.offset < member.offset_data <= len(data)
+
+
 def agent_descriptors(data: bytes) -> None:
     from nvrc_build.products.descriptor import read_requests
 
