@@ -45,7 +45,7 @@ def receive(descriptor: int, limit: int) -> tuple[bytes, Sender, tuple[int, ...]
     """One datagram, its sender, and what descriptors came with it: those that there is no room for the kernel closes
     here, and that may take as long as the sender likes.
     """
-    sock = _socket.socket(fileno=descriptor)
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM, 0, descriptor)
     try:
         data, extra, _, _ = sock.recvmsg(limit, ROOM, _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC)
     finally:
