@@ -74,14 +74,18 @@ def read_partition(disk: Path, number: int, out: Path) -> None:
     if len(rows) < number:
         raise BuildError(f"{disk} has {len(rows)} partitions, number {number} is wanted")
     row = rows[number - 1]
+    cut = BuildError(f"{disk} ends inside partition {number}", "give it whole")
     if row.start + row.size > disk.stat().st_size:
-        raise BuildError(f"{disk} ends inside partition {number}", "give it whole")
+        raise cut  # before so much is copied
     if row.size > Room().size:
         raise BuildError(f"partition {number} of {disk} has {row.size / 1e9:.1f} GB",
                          f"give a disk with one of {Room().size / 1e9:.1f} GB at most")
     with disk.open("rb") as source, out.open("wb") as target:
         source.seek(row.start)
         left = row.size
-        while left and (chunk := source.read(min(left, 1 << 20))):
+        while left:
+            chunk = source.read(min(left, 1 << 20))
+            if not chunk:
+                raise cut
             target.write(chunk)
             left -= len(chunk)
