@@ -8,7 +8,7 @@ kernel's or the agent's: nothing here acts on them, and only a policy bounds the
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import Collection, Enum, Iterable, Iterator, Mapping, NamedTuple, Sequence, replace
+from guest_cdi.lean.light import Collection, Enum, Iterable, Iterator, Mapping, NamedTuple, Sequence
 from nvrc.params.cmdline import KERNEL_KEEPS, Token, plain, shown, tokenise, wants_cgroup_v2
 from nvrc.params.extension import Extension, VerityParams, read_name, unknown_items
 from nvrc.params.module_options import driver_option, read_options
@@ -77,8 +77,9 @@ class Parsed(NamedTuple):
 
     def described(self) -> Iterator[tuple[str, str, Source]]:
         """Name, value as text and source of every parameter, extensions one by one."""
+        sources = dict(self.sources)
         for row in PARAMS:
-            source = self.source(row.field)
+            source = sources[row.field]
             if row.is_pattern:
                 for extension in self.settings.extensions:
                     yield f"{_EXTENSION}{extension.name}{_VERITY}", extension.verity.text(), source
@@ -269,10 +270,9 @@ def _settings(chosen: Iterable[_Given], tokens: Sequence[Token]) -> Settings:
         else:
             values[one.row.field] = one.value
     # Each row's kind yields its field's type; a test compares the two.
-    typed = replace(Settings(), **values)  # type: ignore[arg-type]
-    return replace(typed, extensions=tuple(extensions), cgroup_v2=wants_cgroup_v2(tokens),
-                   agent_has_config=any(token.key == "agent.config_file" for token in tokens),
-                   module_options=read_options(token for token in tokens if find(token.key) is None))
+    return Settings(**values, extensions=tuple(extensions), cgroup_v2=wants_cgroup_v2(tokens),  # type: ignore[arg-type]
+                    agent_has_config=any(token.key == "agent.config_file" for token in tokens),
+                    module_options=read_options(token for token in tokens if find(token.key) is None))
 
 
 def _outside_limits(settings: Settings, spoken_of: Collection[str], policy: Policy) -> Iterator[Problem]:

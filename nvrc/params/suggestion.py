@@ -18,7 +18,7 @@ from nvrc.params.parse import Parsed, Source, parse
 from nvrc.params.policy import load_policy
 from nvrc.params.table import find
 from nvrc.params.values import UNSET, text
-from nvrc.params.words import DEFAULT, KATA, admits, entry_mistake, foreign, never
+from nvrc.params.words import DEFAULT, KATA, admits, entry_mistake, foreign, never, split_entries
 
 _STRICT = "nvrc.strict"
 
@@ -70,7 +70,7 @@ def _default(name: str) -> str:
 
 def _words(lines: Sequence[bytes]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The words of others that no set has, as entries; and those that no entry can allow."""
-    runtime = [row.word for row in KATA]
+    runtime = split_entries(row.word for row in KATA)
     entries: dict[str, None] = {}
     refused: dict[str, None] = {}
     for token in (token for line in lines for token in foreign(line)):

@@ -16,6 +16,8 @@ from nvrc.params.module_options import driver_option
 from nvrc.params.table import is_ours
 from nvrc.vocabulary.needs import NEEDS
 
+Entry = tuple[str, str, str]
+
 KATA_SET = "@kata"
 DEFAULT = (KATA_SET,)
 
@@ -211,6 +213,10 @@ def never(key: str) -> Row | None:
     module, has_option, _ = folded.partition(".")
     if has_option and module in _NEEDED:
         return Row(f"{module}.*", _MODULE)
+    return _row_of(folded)
+
+
+def _row_of(folded: str) -> Row | None:
     if folded in _NEVER_NAMES:
         return _NEVER_NAMES[folded]
     if not folded.startswith(_NEVER_BEGIN):
@@ -232,7 +238,7 @@ def foreign(cmdline: bytes) -> Iterator[Token]:
 def refuse(cmdline: bytes, entries: tuple[str, ...]) -> Iterator[Refused]:
     """Every word of the line that may not stand there, with the reason and the remedy."""
     words = [row.word for row in KATA] if KATA_SET in entries else []
-    allowed = _split(*words, *(one for one in entries if one != KATA_SET))
+    allowed = split_entries([*words, *(one for one in entries if one != KATA_SET)])
     for token in foreign(cmdline):
         if (row := never(token.key)) is not None:
             yield Refused(token.key, f"is never a pod author's: {row.why}", f"{_TAKE_OFF}; no policy can allow it")
@@ -240,17 +246,17 @@ def refuse(cmdline: bytes, entries: tuple[str, ...]) -> Iterator[Refused]:
             yield Refused(token.key, what, f"{_TAKE_OFF}, or name it in words of the image's policy")
 
 
-def admits(token: Token, entries: Iterable[str]) -> bool:
-    """Whether one of the entries, sets aside, allows a word."""
-    return not _not_allowed(token, _split(*entries))
+def admits(token: Token, entries: Iterable[Entry]) -> bool:
+    """Whether one of the entries allows a word."""
+    return not _not_allowed(token, entries)
 
 
-def _split(*entries: str) -> list[tuple[str, str, str]]:
-    """Folded name, whether there is a value, and the value."""
+def split_entries(entries: Iterable[str]) -> list[Entry]:
+    """Folded name, whether there is a value, and the value; of entries that are no sets."""
     return [(fold(name), has_value, value) for name, has_value, value in (entry.partition("=") for entry in entries)]
 
 
-def _not_allowed(token: Token, allowed: Iterable[tuple[str, str, str]]) -> str:
+def _not_allowed(token: Token, allowed: Iterable[Entry]) -> str:
     folded, values = fold(token.key), []
     for name, has_value, value in allowed:
         if not _fits(folded, name):
@@ -283,7 +289,7 @@ def entry_mistake(entry: str) -> str:
         return f"is not a set of words; there is {KATA_SET}"
     if not is_foreign(name.removesuffix("*")):
         return "is not for words; put it into allow"
-    row = next((row for row in NEVER if _fits(fold(name), fold(row.word))), None)
+    row = _row_of(fold(name))
     if row is not None and never(name):
         return f"is never a pod author's: {row.why}"
     return ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from nvrc.services.signatures import FABRIC, SIGNATURES, SPENT, Signature
 from nvrc.vocabulary.mode import Mode
@@ -25,8 +26,7 @@ class Evidence:
 
     def __init__(self, rows: Sequence[Signature] = SIGNATURES) -> None:
         self._rows = rows
-        words = sorted({word for row in rows for word in row.words})
-        self._any = re.compile("|".join(map(re.escape, words)))
+        self._any = _any_word(rows)
         self._first: dict[str, str] = {}
 
     def hear(self, line: str) -> None:
@@ -48,6 +48,12 @@ class Evidence:
 
     def lines(self, row: Signature) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self._first[word] for word in row.words))
+
+
+@cache
+def _any_word(rows: Sequence[Signature]) -> re.Pattern[str]:
+    """Put together once: a log has a story for each boot of its VM."""
+    return re.compile("|".join(sorted({re.escape(word) for row in rows for word in row.words})))
 
 
 def _fits(row: Signature, code: str, step: str) -> bool:

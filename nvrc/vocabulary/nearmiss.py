@@ -10,19 +10,29 @@ _LONGEST = 64
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known name with the fewest typing mistakes, if they are few for its length."""
+    """The known name with the fewest typing mistakes, if they are few for its length; the first by name of several."""
     if len(word) > _LONGEST:
         return None
-    scored = [(distance(word.lower(), name, max(1, len(name) // 4)), name) for name in known]
-    near = [(score, name) for score, name in scored if score <= max(1, len(name) // 4)]
-    return min(near)[1] if near else None
+    word = word.lower()
+    best: tuple[int, str] | None = None
+    for name in known:
+        enough = max(1, len(name) // 4)
+        if best is not None:
+            enough = min(enough, best[0])
+        score = distance(word, name, enough)
+        if score <= enough and (best is None or (score, name) < best):
+            best = score, name
+    return None if best is None else best[1]
 
 
 def distance(one: str, other: str, enough: int = _LONGEST) -> int:
     """Insertions, deletions, replacements and swaps of neighbours between two words; exact up to `enough`."""
+    if abs(len(one) - len(other)) > enough:
+        return enough + 1
+    one, other = _differing(one, other)
     # A mistake takes at most one letter away, and brings at most one.
     letters, others = set(one), set(other)
-    if abs(len(one) - len(other)) > enough or len(letters - others) > enough or len(others - letters) > enough:
+    if len(letters - others) > enough or len(others - letters) > enough:
         return enough + 1
     before: list[int] = []
     above = list(range(len(other) + 1))
@@ -41,3 +51,12 @@ def distance(one: str, other: str, enough: int = _LONGEST) -> int:
     else:
         return above[-1]
     return enough + 1
+
+
+def _differing(one: str, other: str) -> tuple[str, str]:
+    """Without what both begin and end with: names begin alike, and no mistake is needed there."""
+    shorter = min(len(one), len(other))
+    begin = next((at for at in range(shorter) if one[at] != other[at]), shorter)
+    left = shorter - begin
+    end = next((at for at in range(left) if one[-1 - at] != other[-1 - at]), left)
+    return one[begin:len(one) - end], other[begin:len(other) - end]
