@@ -34,6 +34,7 @@ _LONGEST_NAME, _LONGEST_PATH, _LONGEST_TARGET = 255, 4095, 4095
 # each header that is about the next one, of which there may be thousands in a row. A dictionary of xz may have 4 GiB.
 DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, OverflowError, RecursionError,
           MemoryError)
+_COMPRESSIONS = {b"\x1f\x8b": "r:gz", b"BZh": "r:bz2", b"\xfd7zXZ\0": "r:xz", b"\x5d\0\0": "r:xz"}
 _REMEDY = "make the archive again without what is refused"
 
 
@@ -89,9 +90,13 @@ def _refuse_file(path: PurePosixPath, place: Path) -> Iterator[str]:
 
 
 def _open(archive: Path) -> tarfile.TarFile:
+    """By what it begins with: tarfile would try one decompressor after the other on it."""
+    with archive.open("rb") as file:
+        head = file.read(6)
+    mode = next((mode for begin, mode in _COMPRESSIONS.items() if head.startswith(begin)), "r:")
     try:
-        return open_tar(archive)
-    except tarfile.ReadError as wrong:  # which says of each compression why it is not that one, a line each
+        return open_tar(archive, mode=mode)
+    except tarfile.ReadError as wrong:
         raise tarfile.TarError("it is empty, damaged or no tar archive") from wrong
 
 

@@ -10,6 +10,7 @@ import os
 import posixpath
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import IO
 
 from nvrc_build.declared.declared import Slice
 from nvrc_build.ground.errors import BuildError
@@ -30,10 +31,15 @@ def read_scripts(deb: Path) -> tuple[str, ...]:
             target = Path(f"/proc/self/fd/{memory.fileno()}")
             save([find("dpkg-deb", "dpkg"), "--ctrl-tarfile", deb], target, _MOST_BYTES,
                  what=f"reading package {deb.name}")
-            with open_tar(stream=memory) as tar:
-                names = {posixpath.normpath(member.name.lstrip("/")) for member in list_members(tar)}
+            return scripts_of(memory)
     except DAMAGE as wrong:
         raise BuildError(f"package {deb.name} cannot be read: {wrong}", REMEDY) from wrong
+
+
+def scripts_of(control: IO[bytes]) -> tuple[str, ...]:
+    """Of the archive of control files, as dpkg-deb unpacks it."""
+    with open_tar(stream=control, mode="r:") as tar:
+        names = {posixpath.normpath(member.name.lstrip("/")) for member in list_members(tar)}
     return tuple(name for name in _AT_INSTALLATION if name in names)
 
 
