@@ -93,7 +93,7 @@ PARSERS = (
     Parser("archive", "tar archives of components and packages", SUPPLY, runs.archive, (BuildError,)),
     Parser("tar-headers", "headers of those archives about other headers", SUPPLY, runs.tar_headers, DAMAGE),
     Parser("initrd", "the archive of an image", SUPPLY, runs.initrd, (BuildError,)),
-    Parser("package", "a .deb, as far as its scripts", SUPPLY, runs.package, (BuildError,)),
+    Parser("package", "control files of a .deb, for its scripts", SUPPLY, runs.package, DAMAGE),
     Parser("agent-descriptors", "protobuf descriptors in kata-agent", SUPPLY, runs.agent_descriptors),
     Parser("variable-store", "an OVMF variable store", HOST, runs.variable_store, (BuildError,)),
     Parser("class-configuration", "a Kata class, in kata-config", HOST, runs.class_configuration, (BuildError,)),
@@ -102,7 +102,7 @@ PARSERS = (
     Parser("declaration", "TOML below rootfs/", OWNER, runs.declaration),
     Parser("verity-parameters", "verity.txt of an image", SUPPLY, runs.verity_parameters, (BuildError,)),
     Parser("partition-table", "disk.img of an image", SUPPLY, runs.partition_table, (BuildError,)),
-    Parser("host-files", "a recorded host, in nvrc doctor --host", HOST, runs.host_files, largest=512),
+    Parser("host-files", "a recorded host, in nvrc doctor --host", HOST, runs.host_files, largest=1100),
     Parser("apt-sources", "apt's sources of the build machine", OWNER, runs.apt_sources),
 )
 

@@ -248,14 +248,12 @@ def cdi_yaml(data: bytes) -> None:
 def bundle(data: bytes) -> None:
     """The two documents with a NUL between them; every device of the one goes into the other."""
     from guest_cdi import inject
+    from guest_cdi.validate import check_text
 
     config, _, spec = data.partition(b"\0")
-    with in_folder(config, "config.json") as path:
-        specs = path.parent / "cdi"
-        specs.mkdir()
-        (specs / "x.yaml").write_bytes(spec)
-        registry = inject.read_registry([], [str(specs)])
-        arguments = inject.Arguments(root=str(path.parent), names=list(registry.devices)[:8] or ["nvidia.com/gpu=0"])
+    registry = inject.build_registry([[check_text("x.yaml", spec)]])
+    arguments = inject.Arguments(root="/proc/self/fdinfo", names=list(registry.devices)[:8] or ["nvidia.com/gpu=0"])
+    with as_file(config) as path:
         read, _mode = inject._read_config(str(path))
         inject._dump(str(path), inject._inject_into(str(path), registry, arguments, read))
 
@@ -323,10 +321,10 @@ def initrd(data: bytes) -> None:
 
 
 def package(data: bytes) -> None:
-    from nvrc_build.supply.scripts import read_scripts
+    """What dpkg-deb, a process each time, has taken out of it: damaged packages as a whole have tests of their own."""
+    from nvrc_build.supply.scripts import scripts_of
 
-    with as_file(data) as path:
-        read_scripts(path)
+    scripts_of(io.BytesIO(data))
 
 
 def archive(data: bytes) -> None:
@@ -402,22 +400,19 @@ def partition_table(data: bytes) -> None:
 
 
 def host_files(data: bytes) -> None:
-    """The same bytes as every document that the preflight reads of a host."""
+    """A good host whose one file says something else: which one is the first byte's choice."""
+    from fuzz.one_file import good_host
     from nvrc.commands.doctor_host import document, show
-    from nvrc.preflight.host import Host
-    from nvrc.preflight.preflight import judge
+    from nvrc.preflight.preflight import Preflight, Result
 
-    with in_folder(data, "VERSION") as path:
-        for name in ("etc/containerd/config.toml", "opt/kata/VERSION", "proc/cpuinfo", "proc/modules",
-                     "var/lib/kubelet/config.yaml", "var/lib/kubelet/kubeadm-flags.env",
-                     "opt/kata/share/defaults/kata-containers/runtimes/qemu-nvidia-gpu/configuration-qemu-nvidia-gpu.toml"):
-            place = path.parent / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
-        found = judge(Host(str(path.parent)))
-        document(found)
-        for line in show(found, 120):
-            assert line.isprintable() or not line
+    good = good_host()
+    path = good.paths[data[0] % len(good.paths)] if data else good.paths[0]
+    host = good.but(path, data[1:])
+    judged = ((row, tuple(row.judge(host))) for row in good.readers[path])  # what fails here, judge() would pass over
+    found = Preflight(True, tuple(Result(row, judgements) for row, judgements in judged if judgements))
+    document(found)
+    for line in show(found, 120):
+        assert line.isprintable() or not line
 
 
 def apt_sources(data: bytes) -> None:
