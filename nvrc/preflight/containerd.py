@@ -38,21 +38,20 @@ class Config:
 def read_config(host: Host) -> Config:
     """The file and what it imports, later ones over earlier ones, each once."""
     documents, imports, problems = list[Mapping[str, object]](), list[str](), list[str]()
-    todo, seen = [CONFIG], set[str]()
-    while todo:
-        path = todo.pop(0)
-        if path in seen:
-            continue
-        seen.add(path)
+    todo, seen = [CONFIG], {CONFIG}
+    for path in todo:  # which grows by what is imported
         document, wrong = host.toml(path)
         if wrong:
             problems.append(f"{path} {wrong}")
         if document is None:
             continue
         documents.append(document)
-        for pattern in map(str, rows(document.get("imports"))):
+        for pattern in dict.fromkeys(map(str, rows(document.get("imports")))):
             imports.append(pattern)
-            todo += _matching(host, pattern if pattern.startswith("/") else f"{path.rpartition('/')[0]}/{pattern}")
+            whole = pattern if pattern.startswith("/") else f"{path.rpartition('/')[0]}/{pattern}"
+            new = [one for one in _matching(host, whole) if one not in seen]
+            todo += new
+            seen.update(new)
     return Config(tuple(documents), tuple(imports), tuple(problems))
 
 
@@ -146,7 +145,7 @@ def version_of(host: Host) -> tuple[int, int] | None:
     told = str(dig(host.node, "status", "nodeInfo", "containerRuntimeVersion") or "")
     if not told.startswith("containerd://"):
         told = next((text for program in PROGRAMS if (text := host.version_of(program))), "")
-    found = re.search(r"\bv?(\d+)\.(\d+)\.\d+", told)
+    found = re.search(r"\bv?(\d{1,6})\.(\d{1,6})\.\d", told)
     return (int(found[1]), int(found[2])) if found else None
 
 

@@ -13,6 +13,7 @@ from nvrc.hardware.topology import NVIDIA, PciFunction
 from nvrc.preflight.containerd import CDI
 from nvrc.preflight.host import Host, dig, rows
 from nvrc.preflight.row import Judgement, bad, good, unknown, unused, warning
+from nvrc.vocabulary.digits import is_number
 
 PCI = "/sys/bus/pci/devices"
 VFIO_DRIVERS = ("vfio-pci", "nvgrace-gpu-vfio-pci")
@@ -92,7 +93,7 @@ def judge_host_driver(host: Host) -> Iterator[Judgement]:
     if text is None:
         yield unknown("/proc/modules is missing")
         return
-    loaded = sorted({line.split()[0] for line in text.splitlines() if line} & set(HOST_DRIVERS))
+    loaded = sorted({line.partition(" ")[0] for line in text.splitlines()} & set(HOST_DRIVERS))
     yield (
         bad(f"{', '.join(loaded)} is loaded on the host and takes GPUs before vfio-pci")
         if loaded
@@ -194,7 +195,7 @@ def judge_power(host: Host) -> Iterator[Judgement]:
 
 def judge_dma_limit(host: Host) -> Iterator[Judgement]:
     text = host.text(DMA_LIMIT)
-    if text is None or not text.isdigit():
+    if text is None or not is_number(text, 20):
         yield unknown(f"{DMA_LIMIT} is missing: vfio_iommu_type1 is not loaded, as with iommufd alone")
     elif int(text) > DMA_DEFAULT:
         yield good(f"dma_entry_limit is {text}")

@@ -20,6 +20,7 @@ from nvrc.vocabulary.tomltext import parse_toml
 
 LIMIT = 4 << 20
 LINKS = 40
+DEEPEST = 64
 VERSION_S = 10.0
 Document = tuple[Mapping[str, object] | None, str]  # or what is wrong with it
 
@@ -57,6 +58,8 @@ class Host:
             full = f"{self.root}{here}/{part}"
             try:
                 target = os.readlink(full)
+            except ValueError:  # a NUL: nothing has such a name
+                return None
             except OSError as wrong:
                 if wrong.errno != errno.EINVAL:  # that it is not a link
                     return None
@@ -72,7 +75,7 @@ class Host:
         except PermissionError:
             self.refused.add(path)
             return True
-        except OSError:
+        except (OSError, ValueError):
             return False
         return True
 
@@ -236,9 +239,25 @@ def _parse_yaml(data: bytes) -> Document:
 
     try:
         found: object = yaml.safe_load(data.decode("utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as wrong:
-        return None, f"cannot be read as YAML: {' '.join(str(wrong).split())}"
+    except Exception as wrong:  # PyYAML raises what its parts raise, such as IndexError for `!!int ""`
+        return None, f"cannot be read as YAML: {' '.join(str(wrong).split()) or type(wrong).__name__}"
+    if not _is_bounded(found):
+        return None, "cannot be read as YAML: its aliases make it larger than a file may be, or it is nested too deeply"
     return (found, "") if isinstance(found, dict) else (None, "is not a mapping")
+
+
+def _is_bounded(document: object) -> bool:
+    """An alias costs a file four bytes, and whoever prints the document all that it stands for."""
+    waiting, left = [(document, 0)], LIMIT
+    while waiting:
+        value, depth = waiting.pop()
+        left -= len(value) if isinstance(value, str | bytes) else 1
+        if left < 0 or depth > DEEPEST:
+            return False
+        parts = (part for pair in value.items() for part in pair) if isinstance(value, dict) else value
+        if isinstance(value, dict | list | tuple | set):
+            waiting += ((part, depth + 1) for part in parts)
+    return True
 
 
 def _read_node(data: bytes) -> Mapping[str, object] | None:

@@ -14,6 +14,7 @@ from nvrc.preflight.devices import devices
 from nvrc.preflight.host import Host, dig, table
 from nvrc.preflight.kata_merge import Merged, merge, misfits
 from nvrc.preflight.row import Judgement, bad, good, unknown, unused, warning
+from nvrc.vocabulary.digits import is_number
 from nvrc.vocabulary.errors import NvrcError
 
 DEFAULTS = "/opt/kata/share/defaults/kata-containers"
@@ -25,7 +26,7 @@ DEEPEST = 4
 START_S, START_TEE_S, SLOWEST_GPU_S = 60, 180, 35
 NO_CLASS = "no class of this host has GPUs"
 FILES = ("path", "kernel", "image", "initrd", "firmware")
-SECTOR = 512
+SECTOR, MOST_SECTORS = 512, 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,10 +233,11 @@ def _root_hash(host: Host, image: str, words: Mapping[str, str]) -> str | None:
     """Of the top block of the hash tree, which stands first in the partition; no superblock, as Kata writes it."""
     start = second_partition(host.block(image, 0, 34 * SECTOR) or b"")
     size = words.get("hash_block_size", "")
-    if start is None or not size.isdigit() or not re.fullmatch("([0-9a-f]{2})*", words.get("salt", "")):
+    salt = words.get("salt", "")
+    if start is None or start > MOST_SECTORS or not is_number(size, 6) or not re.fullmatch("([0-9a-f]{2})*", salt):
         return None
     top = host.block(image, start * SECTOR, int(size))
-    return hashlib.sha256(bytes.fromhex(words["salt"]) + top).hexdigest() if top and len(top) == int(size) else None
+    return hashlib.sha256(bytes.fromhex(salt) + top).hexdigest() if top and len(top) == int(size) else None
 
 
 def second_partition(head: bytes) -> int | None:

@@ -9,6 +9,7 @@ fails every pod.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ def merge(host: Host, path: str, *, is_rust: bool) -> Merged | None:
     problems = [f"{path} {wrong}"] if wrong else []
     merged, taken = _copy(base or {}), list[str]()
     folder = f"{path.rpartition('/')[0]}/config.d"
-    for name in sorted(host.listing(folder), key=str.encode):
+    for name in sorted(host.listing(folder), key=os.fsencode):
         entry = f"{folder}/{name}"
         if (is_rust and host.is_link(entry)) or not host.is_file(entry):
             problems.append(f"{entry} is not a regular file")

@@ -46,7 +46,7 @@ def gates(host: Host) -> Mapping[str, bool]:
 def version_of(host: Host) -> tuple[int, int] | None:
     told = str(dig(host.node, "status", "nodeInfo", "kubeletVersion") or "")
     told = told or next((text for program in PROGRAMS if (text := host.version_of(program))), "")
-    found = re.search(r"v(\d+)\.(\d+)\.\d+", told)
+    found = re.search(r"v(\d{1,6})\.(\d{1,6})\.\d", told)
     return (int(found[1]), int(found[2])) if found else None
 
 

@@ -77,7 +77,7 @@ def judge_tee(host: Host) -> Iterator[Judgement]:
 
 def judge_kernel(host: Host) -> Iterator[Judgement]:
     text = host.text(RELEASE)
-    found = re.match(r"(\d+)\.(\d+)", text or "")
+    found = re.match(r"(\d{1,6})\.(\d{1,6})", text or "")
     if found is None:
         yield unknown(f"{RELEASE} is missing")
         return

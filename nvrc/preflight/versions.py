@@ -17,7 +17,7 @@ GOOD_FIRMWARE = "edk2-stable202511"
 
 
 def _number(text: str | None) -> tuple[int, int] | None:
-    found = re.search(r"(\d+)\.(\d+)", text or "")
+    found = re.search(r"(\d{1,6})\.(\d{1,6})", text or "")
     return (int(found[1]), int(found[2])) if found else None
 
 

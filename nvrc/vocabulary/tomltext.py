@@ -13,6 +13,7 @@ import tomllib
 
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 _MOST_PARTS = 128
+_DEEPEST = 128  # tables within tables of keys of many parts are deeper than any reader of them calls itself
 _PART = r"""[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*'"""
 _DOTTED = re.compile(rf"(?<![A-Za-z0-9_-])(?:(?>{_PART})[ \t]*+\.[ \t]*+)++")
 
@@ -24,13 +25,15 @@ def parse_toml(text: str) -> dict[str, object]:
         found: dict[str, object] = tomllib.loads(text)
     except RecursionError as err:
         raise ValueError("it is nested too deeply") from err
-    waiting: list[object] = [found]
+    waiting: list[tuple[object, int]] = [(found, 0)]
     while waiting:
-        value = waiting.pop()
+        value, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise ValueError("it is nested too deeply")
         if isinstance(value, dict):
-            waiting += value.values()
+            waiting += ((part, depth + 1) for part in value.values())
         elif isinstance(value, list):
-            waiting += value
+            waiting += ((part, depth + 1) for part in value)
         elif type(value) is int and not _LEAST <= value <= _MOST:
             raise ValueError("it has a whole number of more than 64 bits")
     return found

@@ -32,6 +32,7 @@ from fakes.kata_host import (
 )
 from nvrc.cli import main
 from nvrc.commands.doctor_host import show
+from nvrc.preflight.containerd import read_config
 from nvrc.preflight.host import Host
 from nvrc.preflight.kata import second_partition
 from nvrc.preflight.kata_merge import merge
@@ -190,6 +191,48 @@ def test_half_of_the_paths_absent_is_judged_to_the_last_row(host: KataHost, seed
     found = judge(Host(str(host.root)))
     assert len(found.results) == len(ROWS)
     assert not [one.what for result in found.results for one in result.judgements if "could not be judged" in one.what]
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]\n" for n in range(1, 12))
+DEEP = "{a" + ".a" * 100 + " = "
+ODD: dict[str, Change] = {
+    "a blank line of modules": lambda h: h.put("/proc/modules", "\x0c\n \n"),
+    "other digits": lambda h: h.put("/sys/module/vfio_iommu_type1/parameters/dma_entry_limit", "\u00b2"),
+    "endless digits": lambda h: h.put("/opt/kata/VERSION", "9" * 5000 + ".1.0"),
+    "a kernel of endless digits": lambda h: h.put("/proc/sys/kernel/osrelease", "9" * 5000 + ".1.0"),
+    "no salt": lambda h: h.replace(GO_CONFIG, "salt=", "sugar="),
+    "a block of the tree that is no size": lambda h: h.replace(GO_CONFIG, "hash_block_size=4096", "hash_block_size=" + "9" * 30),
+    "a partition at the end of the world": lambda h: h.put(IMAGE, gpt(1 << 60)),
+    "a NUL in a path": lambda h: h.put(f"{GO}/config.d/9", '[hypervisor.qemu]\nkernel = "/a\\u0000b"\n'),
+    "a NUL in an import": lambda h: h.put("/etc/containerd/config.toml", 'version = 3\nimports = ["/a\\u0000b/*", "/opt/kata/containerd/config.d/*"]\n'),
+    "an empty number": lambda h: h.put(KUBELET, 'a: !!int ""\n'),
+    "aliases of aliases": lambda h: h.put(KUBELET, BOMB + "featureGates: {x: *a11}\n"),
+    "a list in itself": lambda h: h.put("/opt/kata/versions.yaml", "a: &a [*a]\n"),
+    "deep tables": lambda h: h.put(f"{RUST}/config.d/9.toml", "x = " + DEEP * 20 + "1" + "}" * 20 + "\n"),
+    "a name that is no UTF-8": lambda h: h.put(f"{GO}/config.d/" + os.fsdecode(b"\xff.toml"), ""),
+}
+
+
+def gpt(start: int) -> bytes:
+    head = bytearray(34 * 512)
+    head[512:520], head[584:592], head[596:600] = b"EFI PART", (2).to_bytes(8, "little"), (128).to_bytes(4, "little")
+    head[2 * 512 + 128 + 32:2 * 512 + 128 + 40] = start.to_bytes(8, "little")
+    return bytes(head)
+
+
+@pytest.mark.parametrize("change", ODD.values(), ids=ODD)
+def test_what_nobody_would_write_is_judged_to_the_last_row(host: KataHost, change: Change) -> None:
+    change(host)
+    recorded = Host(str(host.root), host.node_json())
+    for row in ROWS:
+        assert list(row.judge(recorded)), row.name
+
+
+def test_each_import_is_read_once(host: KataHost) -> None:
+    folder = "/opt/kata/containerd/config.d"
+    host.put("/etc/containerd/config.toml", f'version = 3\nimports = {["/opt/kata/containerd/*.d/../config.d/*"] * 9 + [f"{folder}/*"] * 9}\n')
+    host.put(f"{folder}/again.toml", f'imports = ["{folder}/*"]\n')
+    assert len(read_config(Host(str(host.root))).documents) == 3
 
 
 def test_nothing_but_kata_is_mostly_unknown_and_never_good_about_devices(tmp_path: Path) -> None:
