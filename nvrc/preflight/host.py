@@ -21,6 +21,7 @@ from nvrc.vocabulary.tomltext import parse_toml
 LIMIT = 4 << 20
 LINKS = 40
 DEEPEST = 64
+_PART_BYTES = 16  # what a value of a document counts, whatever it is
 VERSION_S = 10.0
 Document = tuple[Mapping[str, object] | None, str]  # or what is wrong with it
 
@@ -251,12 +252,13 @@ def _is_bounded(document: object) -> bool:
     waiting, left = [(document, 0)], LIMIT
     while waiting:
         value, depth = waiting.pop()
-        left -= len(value) if isinstance(value, str | bytes) else 1
+        left -= len(value) if isinstance(value, str | bytes) else _PART_BYTES
         if left < 0 or depth > DEEPEST:
             return False
-        parts = (part for pair in value.items() for part in pair) if isinstance(value, dict) else value
-        if isinstance(value, dict | list | tuple | set):
-            waiting += ((part, depth + 1) for part in parts)
+        parts = value if isinstance(value, list | tuple | set) else ()
+        if isinstance(value, dict):
+            parts = tuple(part for pair in value.items() for part in pair)
+        waiting += ((part, depth + 1) for part in parts)
     return True
 
 

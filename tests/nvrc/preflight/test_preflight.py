@@ -220,6 +220,7 @@ def gpt(start: int) -> bytes:
     return bytes(head)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", ODD.values(), ids=ODD)
 def test_what_nobody_would_write_is_judged_to_the_last_row(host: KataHost, change: Change) -> None:
     change(host)
