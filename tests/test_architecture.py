@@ -126,6 +126,7 @@ def forbidden(package: str, file: str, imports: Iterable[Import]) -> list[str]:
     return [str(found) for found in imports if not is_allowed(found, rule)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_import_arrow_is_allowed(package: str) -> None:
     files = [name for name in tracked(f"{PACKAGES[package]}/*.py") if name not in OF_THE_FROZEN]
@@ -255,6 +256,7 @@ FOLDERS = tuple(f"/{'/'.join(parts)}" for parts in (("work", "main"), ("work", "
 MENTIONS = re.compile("|".join([*map(re.escape, (*HOSTS, *FOLDERS)), r"(?<![\w.])/" + r"home/[a-z]+/"]))
 
 
+@pytest.mark.long
 def test_no_file_names_a_mirror_or_a_path_of_one_machine() -> None:
     found = []
     for name in tracked():
@@ -297,6 +299,7 @@ print(*(source.path for source in sources), sep="\\n")
 """
 
 
+@pytest.mark.long
 def test_types_are_checked_where_tools_do_not_look_by_themselves() -> None:
     told = subprocess.run([sys.executable, "-c", SOURCES_OF_MYPY, *TYPED], cwd=ROOT, capture_output=True, text=True,
                           check=True).stdout.splitlines()

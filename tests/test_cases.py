@@ -34,7 +34,7 @@ def test_a_failure_names_its_row() -> None:
     assert caught.value.__notes__ == ["in the case 'a' 1 '\\x1b'"]
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_a_test_that_fails_keeps_its_folder_and_what_changes_the_environment_is_told(tmp_path: Path) -> None:
     for name in ("conftest.py", "fakes"):
         (tmp_path / name).symlink_to(ROOT / "tests" / name)

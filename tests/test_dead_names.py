@@ -82,6 +82,7 @@ def product() -> dict[str, Sequence[ast.AST]]:
     return {file: nodes_of(ROOT / file) for file in files}
 
 
+@pytest.mark.long
 def test_every_name_of_the_product_is_used_by_the_product() -> None:
     assert dead(product()) == []
 

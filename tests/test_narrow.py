@@ -76,7 +76,7 @@ def run(command: str, words: list[str], folder: Path, width: int | None) -> str:
     return done.stdout
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @pytest.mark.parametrize(("command", "words"), TABLES.items(), ids=TABLES)
 def test_no_line_is_wider_than_the_terminal_and_nothing_is_lost(command: str, words: list[str], folder: Path) -> None:
     wide = run(command, words, folder, None)

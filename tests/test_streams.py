@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.worker
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[1]
 HELP = {"nvrc": "nvrc", "guest-cdi": "guest_cdi", "nvrc-image": "nvrc_build", "nvrc-lab": "nvrc_lab"}

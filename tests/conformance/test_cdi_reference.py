@@ -30,7 +30,7 @@ from guest_cdi.oci import Config
 from guest_cdi.render import render
 from guest_cdi.validate import Checked, check_text
 
-pytestmark = pytest.mark.worker
+pytestmark = pytest.mark.long
 HERE = Path(__file__).resolve().parent / "cdi"
 PREPARE = f"cd {HERE.relative_to(HERE.parents[2])} && go mod download"
 FIXED = settings(derandomize=True, max_examples=150, deadline=None, database=None,

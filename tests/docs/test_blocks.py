@@ -34,7 +34,7 @@ from nvrc_build.cli import make_parser as image_parser
 from nvrc_lab.__main__ import make_parser as lab_parser
 from nvrc_lab.manual import IMAGE, LAB
 
-pytestmark = pytest.mark.worker
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = tuple(page for page in (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))) if page.name != "CHANGELOG.md")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-pytestmark = pytest.mark.worker
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(?:New\s+file\s+`(?P<new>[^`]+)`|In\s+`(?P<path>[^`]+)`,\s+(?P<how>above|in\s+place\s+of)\s+`(?P<text>[^`]+)`):"

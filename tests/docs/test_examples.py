@@ -55,7 +55,7 @@ def execute(command: str, programs: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @pytest.mark.parametrize(("command", "shown"), [pytest.param(*row, id=f"{page} {row[0]}") for page in PAGES for row in commands(page)])
 def test_a_command_prints_what_the_page_shows(tmp_path: Path, command: str, shown: str) -> None:
     assert execute(command, tmp_path) == shown

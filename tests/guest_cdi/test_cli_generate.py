@@ -153,6 +153,7 @@ def test_other_commands_are_reached(words: list[str], capsys: pytest.CaptureFixt
     assert words[0] in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [["guest-cdi", "hook", "--help"], ["/usr/bin/nvidia-cdi-hook", "--help"],
                                    ["nvidia-ctk", "hook", "--help"]])
 def test_the_program_is_also_its_hooks(words: list[str]) -> None:
@@ -219,7 +220,7 @@ OUTPUTS = {"full": ("exec > /dev/full", "No space left on device"), "closed": ("
            "no reader": ("exec > >(:); sleep 0.05", "Broken pipe")}
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @needs_root
 @pytest.mark.parametrize(("shell", "said"), OUTPUTS.values(), ids=OUTPUTS)
 def test_output_that_nobody_takes_is_a_failure_in_one_line(stage: Stage, shell: str, said: str) -> None:
@@ -259,7 +260,7 @@ def test_a_message_is_one_line_whatever_a_file_is_called(stage: Stage, capsys: p
     assert "lib\\n\\x1b[2J.so" in error
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @needs_root
 def test_generators_at_once_and_killed_leave_one_whole_document(stage: Stage) -> None:
     """Whoever is last wins; nothing else in the directory is a document to its readers."""

@@ -111,6 +111,7 @@ def test_a_pipe_is_no_library() -> None:
         os.close(writer)
 
 
+@pytest.mark.long
 @settings(max_examples=times(5))
 @given(st.data())
 def test_no_file_is_hostile_enough(data: st.DataObject) -> None:

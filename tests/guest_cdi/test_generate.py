@@ -597,6 +597,7 @@ OPTIONAL = {case: [path for path in (*load(case).files, *load(case).links, *load
             for case in ("monolith", "host-graphics", "extension-mig")}
 
 
+@pytest.mark.long
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_subset_of_optional_files_gives_a_valid_document(tmp_path_factory: pytest.TempPathFactory,
@@ -609,6 +610,7 @@ def test_any_subset_of_optional_files_gives_a_valid_document(tmp_path_factory: p
     assert not {mount.host_path for mount in spec.container_edits.mounts} & set(gone)
 
 
+@pytest.mark.long
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
 def test_any_mix_of_whole_and_split_gpus(shape: list[tuple[bool, int]], group: int) -> None:

@@ -105,6 +105,7 @@ def test_includes_are_bounded(tmp_path: Path) -> None:
         configure(tree)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("files", "said"), [
     pytest.param({f"d/{number}.conf": "/x\n" * 2500 for number in range(40)}, "is larger than 262144 bytes", id="bytes in sum"),
     pytest.param({"d/a.conf": "".join(f"include /{number}/*.conf\n" for number in range(2000))}, "more than 1024 files",

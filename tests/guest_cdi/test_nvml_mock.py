@@ -78,7 +78,7 @@ def test_an_unchanged_library_is_not_built_again(nvml_standin: Path) -> None:
     assert Path(build_module().build(str(nvml_standin.parent))).resolve().stat().st_mtime_ns == before
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_compiler_errors_are_told_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="gcc -DNVML_STANDIN_ABI_H -std=gnu11"):
         build_module().build(str(tmp_path), ("gcc", "-DNVML_STANDIN_ABI_H"))
@@ -195,7 +195,7 @@ def test_ready_state_needs_confidential_mode(nvml_mock: Describe, text: str) -> 
         ml.nvmlSystemSetConfComputeGpusReadyState(1)
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_state_outlives_the_process(nvml_mock: Describe) -> None:
     mock = nvml_mock("cc feature=on gpus=incapable\ngpu 0")
     with opened(mock):
@@ -215,7 +215,7 @@ def test_state_outlives_the_process(nvml_mock: Describe) -> None:
         assert ml.nvmlDeviceGetPersistenceMode(gpu) == 1
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_a_change_by_another_process_is_seen(nvml_mock: Describe) -> None:
     mock = nvml_mock("cc feature=on\ngpu 0")
     with opened(mock):
@@ -447,7 +447,7 @@ def test_delay(nvml_mock: Describe) -> None:
     assert count.seconds - init.seconds >= 0.030
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_crash(nvml_mock: Describe) -> None:
     mock = nvml_mock("gpu 0\ncrash nvmlDeviceGetCount")
     done = run(mock, "ml.nvmlInit(); ml.nvmlDeviceGetCount()")
@@ -455,7 +455,7 @@ def test_crash(nvml_mock: Describe) -> None:
     assert mock.calls()[-1].outcome == "crash"
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_hang(nvml_mock: Describe) -> None:
     mock = nvml_mock("gpu 0\nhang nvmlDeviceGetCount")
     code = f"import pynvml as ml; from guest_cdi.nvml import load; load({mock.library!r}); ml.nvmlInit(); " \

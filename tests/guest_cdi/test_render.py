@@ -196,6 +196,7 @@ def test_no_text_is_mistaken_for_something_else() -> None:
             assert yaml.safe_load(render_yaml(spec)) == json.loads(json.dumps(document(spec)))
 
 
+@pytest.mark.long
 @settings(max_examples=times(7))
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
        | st.from_regex(r"[-+.0-9:_exbo]{1,8}", fullmatch=True))

@@ -100,6 +100,7 @@ def place_of(path: Iterator[str | int]) -> str:
     return place
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("block", range(4))
 def test_what_the_schema_refuses_is_found_at_the_same_place(block: int) -> None:
     refused = 0

@@ -47,6 +47,7 @@ def test_damage_is_named(data: bytes) -> None:
     assert caught.value.what.isprintable()
 
 
+@pytest.mark.long
 def test_many_rows_that_name_one_long_text_are_a_finding() -> None:
     """Half a megabyte became three gigabytes in half a minute."""
     data = bytearray(make_elf(["l" + "x" * 100_000, *["y"] * 1000]))

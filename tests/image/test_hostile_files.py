@@ -172,6 +172,7 @@ def test_a_module_is_not_unpacked_beyond_a_size(tmp_path: Path) -> None:
         _read(tmp_path / "x.ko.xz", 1 << 20)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", READERS)
 def test_no_damage_is_a_traceback(tmp_path: Path, name: str) -> None:
     read, whole = READERS[name]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.worker  # shells, each with programs of ours
+pytestmark = pytest.mark.long  # shells, each with programs of ours
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "kubectl/kubectl-nvrc"

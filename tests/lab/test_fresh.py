@@ -262,6 +262,7 @@ def run_fresh(*words: str) -> subprocess.CompletedProcess[str]:
                           env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "qemu-tests")}, stdin=subprocess.DEVNULL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("words", "status", "expected"), [
     pytest.param(("--help",), 0, "default: bookworm", id="help"),
     pytest.param(("--suite", "sid"), 2, "invalid choice: 'sid'", id="a-suite-nobody-knows"),

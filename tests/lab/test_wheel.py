@@ -21,7 +21,7 @@ import pytest
 from nvrc_build.job import CARRIED, default_out, find_checkout
 from nvrc_lab.ground.places import Places, checkout
 
-pytestmark = pytest.mark.worker
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("nvrc", "guest-cdi", "nvrc-image", "nvrc-lab")

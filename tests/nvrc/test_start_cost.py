@@ -75,7 +75,7 @@ def test_pid_1_loads_little_before_its_first_mount(tmp_path: Path) -> None:
     assert sum(sizes.values()) < CODE_BYTES, sorted(sizes.items(), key=lambda row: -row[1])[:10]
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_the_first_request_to_the_worker_loads_no_module(gpu_guest: MakeGuest) -> None:
     guest = gpu_guest()
     assert output_of(WORKER, guest.root) == ["2"]

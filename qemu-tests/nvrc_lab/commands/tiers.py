@@ -3,7 +3,7 @@
 
 The QEMU tier runs beside the others: its machines wait for GPUs, deadlines and agents.
 
-A tier that runs no test has failed, and nothing is run a second time. Coverage is measured over the unit, worker and
+A tier that runs no test has failed, and nothing is run a second time. Coverage is measured over the unit, long and
 namespace tiers together, when its tier is asked for, since it doubles what they take; processes that they start are
 counted when they inherit the environment (coverage's `patch = subprocess`). The QEMU tier is not traced: what runs in
 its machines is out of reach.
@@ -76,20 +76,31 @@ def lint(job: Job) -> Count:
 
 
 def unit(job: Job) -> Count:
-    """In one session more than there are processors, each with some of the files: a few tests wait for a clock."""
-    root, times = job.places.root, job.places.cache / "unit-seconds.json"
-    names = [name for name in _files(root) if Path(name).parts[1] not in OTHER_TIERS]
+    """In one session more than there are processors: a few tests wait for a clock."""
+    names = [name for name in _files(job.places.root) if Path(name).parts[1] not in OTHER_TIERS]
+    return _dealt(job, "unit", names, min((os.cpu_count() or 1) + 1, MOST_WORKERS), in_memory(MEMORY))
+
+
+def long(job: Job) -> Count:
+    """They wait for programs and clocks, as those of the namespace tier do."""
+    root = job.places.root
+    return _dealt(job, "long", parts.naming(root, _files(root), "mark.long"), MOST_WORKERS, {}, "-m", "long")
+
+
+def _dealt(job: Job, tier: str, names: Sequence[str], count: int, env: Mapping[str, str], *words: str) -> Count:
+    """In sessions side by side, each with some of the files."""
+    root, times = job.places.root, job.places.cache / f"{tier}-seconds.json"
     # Those that look at all modules are of one session: it takes a second and a half to parse them.
     together = parts.naming(root, names, "fakes.sources")
-    count = min((os.cpu_count() or 1) + 1, MOST_WORKERS)
     shares = parts.deal(parts.weigh(root, names, times), count, together)
-    reports = [job.places.reports / f"unit-{number}.xml" for number in range(1, len(shares) + 1)]
-    env = {**environment(job.places), **in_memory(MEMORY)}
+    reports = [job.places.reports / f"{tier}-{number}.xml" for number in range(1, len(shares) + 1)]
+    env = {**environment(job.places), **env}
     with contextlib.ExitStack() as stack:
         told = [stack.enter_context(report.with_suffix(".txt").open("w+", encoding="utf-8")) for report in reports]
-        sessions = [stack.enter_context(subprocess.Popen(_argv(job, report, share), cwd=root, env=env, stdout=output,
-                                                         stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL))
-                    for report, share, output in zip(reports, shares, told, strict=True)]
+        calls = [_argv(job, report, [*words, *share]) for report, share in zip(reports, shares, strict=True)]
+        sessions = [stack.enter_context(subprocess.Popen(argv, cwd=root, env=env, stdin=subprocess.DEVNULL,
+                                                         stdout=output, stderr=subprocess.STDOUT))
+                    for argv, output in zip(calls, told, strict=True)]
         counts = []
         for session, report, output in zip(sessions, reports, told, strict=True):
             counts.append(read_report(report, is_good=session.wait() == 0))
@@ -108,11 +119,6 @@ def in_memory(folder: str) -> Mapping[str, str]:
         return {}
     good = os.access(folder, os.W_OK) and not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize > 1 << 30
     return {"PYTEST_DEBUG_TEMPROOT": folder} if good else {}
-
-
-def worker(job: Job) -> Count:
-    # They wait for programs, as those of the namespace tier do.
-    return _marked(job, "worker", MOST_WORKERS)
 
 
 def namespace(job: Job) -> Count:
@@ -155,7 +161,7 @@ def judge_coverage(total: str) -> Count:
 TIERS = (
     Tier(name="lint", about="style, strict types, generated documents, site, words of messages, commits", run=lint),
     Tier(name="unit", about="steps and tables against a temporary root", run=unit),
-    Tier(name="worker", about="NVIDIA's library in forked workers, and the CDI reference", run=worker),
+    Tier(name="long", about="what takes long or starts many processes: floods, damage, forked workers", run=long),
     Tier(name="namespace", about="the real PID 1 in namespaces of its own", run=namespace),
     Tier(name="qemu", about="the lab image under QEMU", run=qemu, is_beside=True),
     Tier(name="coverage", about="branches taken in nvrc and guest_cdi over the tiers above", run=coverage),

@@ -69,6 +69,7 @@ INPUTS: dict[str, tuple[Callable[[Path], Launch], str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("started", "words"), INPUTS.values(), ids=INPUTS)
 def test_the_input_that_differs_is_named(folder: Path, started: Callable[[Path], Launch], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(folder, snp_report(snp_digest(started(folder))), "--or-cmdline", "quiet", "--or-firmware", str(folder / "ovmf2")) == 1

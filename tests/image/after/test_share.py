@@ -111,6 +111,7 @@ DIFFERENCES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("change", "words"), DIFFERENCES.values(), ids=DIFFERENCES)
 def test_what_differs_is_named(image: Path, keys: Path, change: Callable[[Path], object], words: str, *,
                                capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +134,7 @@ REFUSALS: dict[str, tuple[Callable[[Path, Path], object], str, str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("change", "signers", "words"), REFUSALS.values(), ids=REFUSALS)
 def test_a_signature_that_is_not_the_builders(image: Path, keys: Path, change: Callable[[Path, Path], object], signers: str, *, words: str,
                                               capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,6 +145,7 @@ def test_a_signature_that_is_not_the_builders(image: Path, keys: Path, change: C
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("is_changed", "is_other", "words"), [
     (False, False, ("good, signed by", "good: the report is one of this image")), (True, False, ("values.json: signed as sha256 ",)),
     (False, True, ("measurement: ",)), (True, True, ("values.json: signed as sha256 ", "measurement: ")),
@@ -193,6 +196,7 @@ def push(image: Path, registry: Registry, capsys: pytest.CaptureFixture[str]) ->
     return capsys.readouterr().out.strip()
 
 
+@pytest.mark.long
 def test_an_image_goes_to_a_node_by_digest(image: Path, keys: Path, registry: Registry, tmp_path: Path,
                                            capsys: pytest.CaptureFixture[str]) -> None:
     sign(image, keys)
@@ -227,6 +231,7 @@ LIES: dict[str, tuple[Callable[[Registry], object], str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("lie", "words"), LIES.values(), ids=LIES)
 def test_a_registry_that_lies_leaves_no_folder(image: Path, registry: Registry, tmp_path: Path, lie: Callable[[Registry], object], *, words: str,
                                                capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,6 +261,7 @@ ANSWERS: dict[str, tuple[bytes, bytes, str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("once", "again", "words"), ANSWERS.values(), ids=ANSWERS)
 def test_an_answer_that_is_none_ends_in_words_and_in_time(once: bytes, again: bytes, words: str, tmp_path: Path) -> None:
     def serve(listening: socket.socket) -> None:

@@ -202,6 +202,7 @@ def packed_volumes(*volumes: bytes) -> bytes:
     return second.make_tdvf(b"".join(second.LZMA + b"\x18\0\1\0" + volume for volume in volumes), packed=False)
 
 
+@pytest.mark.long
 def test_volumes_that_unpack_to_too_much_are_refused(launch: Launch) -> None:
     bomb = lzma.compress(bytes(40 << 20), lzma.FORMAT_ALONE, preset=0)
     launch.firmware.write_bytes(packed_volumes(bomb, bomb))

@@ -183,6 +183,7 @@ cache.get("image", "0" * 64, lambda out: cache.get("freeze", "1" * 64, inner))
 """
 
 
+@pytest.mark.long
 def test_one_who_waits_is_told_for_whom_and_what_that_one_does(tmp_path: Path) -> None:
     said: list[str] = []
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path), "a word"], stdin=subprocess.PIPE,
@@ -243,6 +244,7 @@ def run_publishers(made: list[Path], target: Path, count: int) -> list[BaseExcep
     return failed
 
 
+@pytest.mark.long
 def test_images_published_at_the_same_time_never_leave_a_gap_or_a_mixture(tmp_path: Path) -> None:
     made = []
     for name in ("a", "b"):

@@ -9,6 +9,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from nvrc_build.ground.progress import Terminal, watched
 
 
@@ -59,6 +61,7 @@ def test_a_log_gets_a_line_now_and_then_of_a_stage_that_takes_long() -> None:
     assert re.match(r"compile +\d+\.\d s so far: nv\.c \(3 of 40\)\n", log.getvalue().splitlines(keepends=True)[1])
 
 
+@pytest.mark.long
 def test_a_long_compilation_tells_how_far_it_is(tmp_path: Path) -> None:
     for name in ("a.c", "b.c", "a.o", "b.o", "module.o"):
         (tmp_path / name).touch()

@@ -33,7 +33,7 @@ def test_a_failure_carries_the_command_and_its_last_words() -> None:
     assert caught.value.findings == ("a b", "why")
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_a_program_that_prints_without_an_end_is_ended() -> None:
     code = "import os\nwhile True: os.write(2, b'block 7: no room\\n' * 4096)"
     with pytest.raises(BuildError, match="the step prints more than 64 MiB; give it files that are not damaged"):
@@ -63,14 +63,14 @@ def test_who_watches_a_program_ends_it() -> None:
         run(python("import signal; signal.pause()"), watch=watch)
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_a_program_that_hangs_is_ended_with_its_children() -> None:
     code = "import os, signal; print(os.fork() and os.getpid(), flush=True); signal.pause()"
     with pytest.raises(BuildError, match="did not end within"):
         run(python(code), timeout_s=0.3)
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_what_a_program_has_started_is_over_too_when_it_is_ended(tmp_path: Path) -> None:
     """dpkg-deb dies at once; the tar below it would write into a folder that is being removed."""
     code = (f"import os, signal, time\n"
@@ -81,7 +81,7 @@ def test_what_a_program_has_started_is_over_too_when_it_is_ended(tmp_path: Path)
     assert (tmp_path / "late").exists()
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_an_interrupt_while_a_program_starts_ends_that_too(tmp_path: Path) -> None:
     """It comes from the program itself, in its first moment: most often before the caller knows its number."""
     started, late = tmp_path / "started", tmp_path / "late"

@@ -52,6 +52,7 @@ def test_one_changed_bit_changes_the_root_hash() -> None:
     assert hash_tree(before, SALT)[0].root_hash != hash_tree(io.BytesIO(after), SALT)[0].root_hash
 
 
+@pytest.mark.long
 def test_a_tree_of_three_levels_has_the_root_that_veritysetup_made() -> None:
     found, tree = hash_tree(io.BytesIO(bytes(BLOCK) * (128 * 128 + 1)), SALT)
     assert (found.root_hash, len(tree)) == ("2fad3e8a5e996027d82ab63e36c1a52413988efc8398474da44660ce86badfe7", 132 * BLOCK)

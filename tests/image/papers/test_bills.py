@@ -68,6 +68,7 @@ def test_the_bills_name_this_projects_own_programs_with_their_licence(tmp_path: 
     assert validate_full_spdx_document(parse_file(str(tmp_path / "spdx.json"))) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("write", [write_spdx, write_cyclonedx], ids=["spdx", "cyclonedx"])
 def test_equal_images_have_equal_bills_and_others_another_name(tmp_path: Path, write: Writer) -> None:
     for name, components in (("a", COMPONENTS), ("b", COMPONENTS), ("c", COMPONENTS[:2])):

@@ -97,6 +97,7 @@ Version := 3
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("text", "expected"), [
     pytest.param(GOOD, [], id="good"),
     pytest.param("# a comment\n\n" + GOOD, [], id="comment-first"),

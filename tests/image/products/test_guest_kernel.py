@@ -172,6 +172,7 @@ def test_a_signature_lies_beside_its_module_and_an_unsigned_one_stays_as_it_is(k
         split_signature(replace(plain, data=plain.data + bytes(8) + (9999999).to_bytes(4, "big") + SIGNED))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("config", "named", "where", "why"), [
     ({"CONFIG_MODULE_SIG": "y"}, None, "beside", "requires none by itself"),
     ({"CONFIG_MODULE_SIG": "y", "CONFIG_MODULE_SIG_FORCE": "y"}, None, "appended", "loads no module without"),

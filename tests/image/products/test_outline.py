@@ -78,6 +78,7 @@ for path in sorted(Path(sys.argv[1]).rglob("*.py")):
 """
 
 
+@pytest.mark.long
 def test_the_compiled_outlines_import_what_the_compiled_sources_do(tmp_path: Path) -> None:
     sources = read_sources(ROOT)
     own = {name: text for name, text in sources.items() if name.startswith(tuple(f"{package}/" for package in PACKAGES))}

@@ -87,6 +87,7 @@ def binding() -> types.ModuleType:
     return module
 
 
+@pytest.mark.long
 def test_the_binding_loads_little_and_has_every_call_of_the_guest(binding: types.ModuleType) -> None:
     import pynvml
 

@@ -76,7 +76,7 @@ def source(state: Path, folder: Path, key: Path | None = None) -> Source:
     return find_source(HERE, state, given, None, state / "apt")
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @needs_apt
 @pytest.mark.parametrize(("branch", "version"), [("", "580.95.5-1"), ("570", "570.1.2-1"), ("550", "550.163.01-2")])
 def test_two_archives_are_one_and_a_branch_wins_over_higher_versions(tmp_path: Path, both: tuple[Source, ...],
@@ -91,7 +91,7 @@ def test_two_archives_are_one_and_a_branch_wins_over_higher_versions(tmp_path: P
     assert all(apt.is_present(row, debs) for row in found)
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @needs_apt
 def test_an_archive_that_somebody_changed_is_refused(tmp_path: Path, vendor: Path, key: Path) -> None:
     evil = tmp_path / "evil"
@@ -101,7 +101,7 @@ def test_an_archive_that_somebody_changed_is_refused(tmp_path: Path, vendor: Pat
         opened(tmp_path, source(tmp_path, evil, key))
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @needs_apt
 def test_an_archive_signed_by_somebody_else_is_refused(tmp_path: Path, vendor: Path, key: Path) -> None:
     other = tmp_path / "other.gpg"
@@ -148,7 +148,7 @@ def test_names_of_library_packages(library: str, first: str) -> None:
     assert package_names("ld.so") == ()
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @needs_apt
 def test_a_missing_library_is_answered_with_a_package_that_is_there(tmp_path: Path) -> None:
     folder = tmp_path / "repo"

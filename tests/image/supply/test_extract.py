@@ -216,6 +216,7 @@ def test_what_is_behind_the_end_is_not_dropped_in_silence(tmp_path: Path) -> Non
         extract("agent", archive, tmp_path / "out")
 
 
+@pytest.mark.long
 def test_damage_anywhere_is_never_a_traceback(tmp_path: Path) -> None:
     """Bytes changed at random in a plain archive: it is unpacked inside its folder, or refused."""
     original = pack(tmp_path / "a.tar", (folder("d"), b""), (member("d/x"), b"content" * 100), (link("d/l", "x"), b""),
@@ -240,6 +241,7 @@ def test_a_full_disk_is_not_the_archives_fault(tmp_path: Path) -> None:
         extract("agent", archive, tmp_path / "out")
 
 
+@pytest.mark.long
 def test_nothing_leans_on_filters_that_python_3_11_2_lacks() -> None:
     names = {"extractall", "extract_all", "data_filter", "tar_filter", "fully_trusted_filter", "FilterError"}
     found = [f"{name}:{node.lineno} {node.attr}" for name in tracked("*.py", "dev") if any(each in (ROOT / name).read_text() for each in names)

@@ -198,6 +198,7 @@ def test_a_length_that_is_none_is_not_believed(tmp_path: Path, length: bytes) ->
         given.open_given(given.parse_given("agent", serve(HEAD + b"Content-Length: " + length + b"\r\n\r\nxx")), Cache(tmp_path), silent)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("most", "patience", "again"), [(1 << 20, 60.0, b"x" * 65536), (16 << 30, 0.2, b"x")],
                          ids=["no end", "a byte now and then"])
 def test_an_answer_that_goes_on_ends(tmp_path: Path, most: int, patience: float, again: bytes) -> None:
@@ -312,6 +313,7 @@ def test_a_script_is_one_under_each_spelling_of_its_name(tmp_path: Path, name: s
     assert read_scripts(write_control(tmp_path, tars.entry("./control", CONTROL) + tars.entry(name, b"#!"))) == ("postinst",)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("member", [tars.entry("./junk", bytes(80 << 20)), tars.entry("./control", CONTROL + b"Note: " + b"x" * (80 << 20))],
                          ids=["a file", "a field"])
 def test_control_files_without_an_end_are_not_laid_out_for_an_index(tmp_path: Path, member: bytes) -> None:
@@ -384,6 +386,7 @@ def test_an_index_is_read_and_its_package_taken(tmp_path: Path) -> None:
     assert (tmp_path / "debs/x_1_amd64.deb").read_bytes() == b"hello"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("field", "value"), [
     ("SHA256", ""), ("SHA256", "abc"), ("Size", "abc"), ("Version", '1"'), ("Version", "1 2"), ("Version", "../../../x"), ("Version", "1\x1b[2J"),
     ("Version", "-o"), ("Version", "1/2"),
@@ -402,6 +405,7 @@ def test_a_name_is_no_option_of_apt(tmp_path: Path, read: Callable[[Archive, lis
     assert caught.value.findings[-1] in ("E: No packages found", "E: Unable to locate package -oAPT::x")
 
 
+@pytest.mark.long
 def test_what_the_machines_own_apt_lets_pass_does_not(tmp_path: Path) -> None:
     """A repository without signature, and a configuration of this machine that takes such."""
     loose = tmp_path / "apt.conf"

@@ -131,6 +131,7 @@ def test_licences_as_a_copyright_file_names_them(tmp_path: Path) -> None:
     assert read_licences(tmp_path / "gone") == ()
 
 
+@pytest.mark.long
 def test_without_the_libraries_for_bills_of_materials_there_is_no_image() -> None:
     code = ("import sys; sys.modules['spdx_tools'] = None\nfrom nvrc_build.papers.papers import make_bills\n"
             "try: make_bills('lab', (), None)\nexcept Exception as wrong: print(type(wrong).__name__, wrong)")

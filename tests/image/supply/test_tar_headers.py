@@ -97,6 +97,7 @@ def test_what_has_no_content_has_none(tmp_path: Path, kind: bytes) -> None:
     assert caught.value.findings[0] == f"'d': has a size of {len(inner)}"
 
 
+@pytest.mark.long
 def test_names_of_a_megabyte_each_do_not_add_up(tmp_path: Path) -> None:
     """A compressed archive has them for nothing."""
     data = zlib.compress((gnu("a" * 1_000_000) + entry("x")) * 100 + END, 1, wbits=31)

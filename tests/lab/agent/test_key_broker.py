@@ -135,7 +135,7 @@ def server() -> Iterator[int]:
     httpd.server_close()
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_the_program_that_asks_the_loopback(tmp_path: Path, server: int) -> None:
     assert shutil.which("gcc")
     ask = tmp_path / "ask"

@@ -81,6 +81,7 @@ def test_usage_names_every_command(dev: ModuleType) -> None:
     assert [name for name in dev.COMMANDS if f"\n  {name} " not in dev.USAGE] == []
 
 
+@pytest.mark.long
 def test_wrong_use_is_status_2_with_a_hint() -> None:
     done = run_dev("boat")
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, "dev: no command 'boat'; did you mean 'boot'?")
@@ -176,7 +177,7 @@ def fake_apt(programs: Path, folder: Path, status: int = 0) -> Path:
     return installed
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_package_lists_are_read_only_when_there_are_none(programs: Path, tmp_path: Path) -> None:
     installed = fake_apt(programs, tmp_path)
     first = [re.sub(r"[0-9.]+ s", "N s", line) for line in ask(programs)]
@@ -193,7 +194,7 @@ fi
 """
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_another_package_manager_is_waited_for(programs: Path, tmp_path: Path) -> None:
     installed = fake_apt(programs, tmp_path)
     first = (programs / "apt-get").read_text()
@@ -203,7 +204,7 @@ def test_another_package_manager_is_waited_for(programs: Path, tmp_path: Path) -
     assert installed.read_text().split()[-2:] == ["tool", "data"]
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_a_package_manager_that_never_ends_is_not_waited_for_without_end(programs: Path, tmp_path: Path) -> None:
     fake_apt(programs, tmp_path)
     put(programs, "apt-get", 'echo "E: Could not get lock" >&2; exit 100')
@@ -212,7 +213,7 @@ def test_a_package_manager_that_never_ends_is_not_waited_for_without_end(program
     assert said[-1].startswith("DevError: could not install tool data")
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_an_apt_that_fails_ends_with_the_remedy(programs: Path, tmp_path: Path) -> None:
     fake_apt(programs, tmp_path, status=100)
     assert re.match(r"DevError: could not install tool data \(log: .*apt-get-install.log\); run as root: apt-get update "
@@ -250,6 +251,7 @@ def test_programs_started_are_seen() -> None:
     assert programs_started(ast.walk(ast.parse(text))) == {"a", "b", "c", "d"}
 
 
+@pytest.mark.long
 def test_every_program_that_is_started_comes_with_a_package(dev: ModuleType) -> None:
     """On a machine that nobody worked on nothing is there by chance: 19 tests once failed for want of mkfs.erofs."""
     files = [path for folder in ("tests", "build/nvrc_build", "qemu-tests") for path in (ROOT / folder).rglob("*.py")

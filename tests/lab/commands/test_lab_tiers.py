@@ -70,7 +70,7 @@ def test_nothing_failed_is_status_0(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_order_of_the_tiers() -> None:
-    assert [tier.name for tier in TIERS] == ["lint", "unit", "worker", "namespace", "qemu", "coverage"]
+    assert [tier.name for tier in TIERS] == ["lint", "unit", "long", "namespace", "qemu", "coverage"]
 
 
 def test_one_tier_runs_beside_the_others_and_is_told_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,14 +102,14 @@ def test_an_unknown_tier_is_status_2(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as left:
         main(["--tier", "magic"])
     assert left.value.code == 2
-    assert "{lint,unit,worker,namespace,qemu,coverage}" in capsys.readouterr().err
+    assert "{lint,unit,long,namespace,qemu,coverage}" in capsys.readouterr().err
 
 
 def test_a_tier_is_told_by_the_file_that_has_its_tests() -> None:
     """Workers read the files that name a mark: one that a test had from elsewhere would leave it out of every tier."""
     elsewhere = [name for name in tracked("tests/*.py") if not Path(name).name.startswith("test_")]
     assert len(elsewhere) > 50
-    for mark in ("worker", "namespace", "qemu"):
+    for mark in ("long", "namespace", "qemu"):
         assert naming(checkout().root, elsewhere, f"mark.{mark}") == ()
 
 

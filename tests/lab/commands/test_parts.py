@@ -31,9 +31,9 @@ def test_what_belongs_together_is_of_one_session() -> None:
 
 
 def test_a_file_is_found_by_a_word_in_it(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("mark.worker\n")
+    (tmp_path / "a").write_text("mark.long\n")
     (tmp_path / "b").write_text("mark.qemu\n")
-    assert naming(tmp_path, ["a", "b"], "mark.worker") == ("a",)
+    assert naming(tmp_path, ["a", "b"], "mark.long") == ("a",)
 
 
 def test_what_a_report_tells_is_remembered(tmp_path: Path) -> None:

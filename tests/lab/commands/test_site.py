@@ -43,7 +43,7 @@ def test_the_copy_has_all_that_pages_link(tmp_path: Path) -> None:
     assert not (tmp_path / "pages/man").exists()
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_a_dead_link_and_a_dead_anchor_end_the_build(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     tree = tmp_path / "tree"
     shutil.copytree(ROOT / "docs", tree / "docs")

@@ -9,7 +9,7 @@ import pytest
 
 from nvrc_lab.ground.locked import install_locked
 
-pytestmark = pytest.mark.worker  # makes environments
+pytestmark = pytest.mark.long  # makes environments
 
 
 def test_a_folder_is_filled_once_and_again_for_another_lock(tmp_path: Path) -> None:

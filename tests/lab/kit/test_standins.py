@@ -55,6 +55,7 @@ def test_a_finished_program_is_not_compiled_again(shop: Workshop) -> None:
     assert build_program(shop, "prober") == made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changed", ["prober.c", "common.c", "common.h"])
 def test_a_change_of_any_source_compiles_anew(shop: Workshop, changed: str) -> None:
     fake_result(shop, "standin-prober", program_key(shop, "prober"), "program")

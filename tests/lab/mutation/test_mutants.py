@@ -77,8 +77,8 @@ def a_copy(tmp_path: Path, test: str) -> Iterator[Copy]:
         copy.close()
 
 
-@pytest.mark.worker
-@pytest.mark.worker
+@pytest.mark.long
+@pytest.mark.long
 @pytest.mark.parametrize(("test", "before", "after", "noticed"), [
     pytest.param(NOTICES, "!=", "==", True, id="a test that asks notices"),
     pytest.param(SLEEPS, "!=", "==", False, id="a test that only calls does not"),
@@ -94,7 +94,7 @@ def test_a_mutant_meets_its_tests_in_a_copy(tmp_path: Path, test: str, before: s
         assert (tmp_path / "copy/module.py").read_text() == (tmp_path / "checkout/module.py").read_text() == MODULE
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_a_program_that_a_test_starts_runs_the_mutant(tmp_path: Path) -> None:
     with a_copy(tmp_path, STARTS) as copy:
         copy.begin("module.py", ["tests"])
@@ -121,7 +121,7 @@ def test_a_module_that_changes_mounts_is_asked_by_root_only(tmp_path: Path) -> N
         copy.begin("module.py", ["tests"], apart=True)
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @pytest.mark.parametrize("own", [False, True], ids=["a fork", "a process of its own"])
 def test_a_mutant_that_never_ends_is_ended(tmp_path: Path, own: bool) -> None:
     endless = MODULE.replace("return", "while True: pass\n    return")
@@ -135,7 +135,7 @@ def test_a_mutant_that_never_ends_is_ended(tmp_path: Path, own: bool) -> None:
             assert copy.notices("module.py", endless, ["tests"])
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @pytest.mark.parametrize("harm", ["while True: pass", "while True: names = [*names, *names, 'x']"], ids=["time", "memory"])
 def test_a_mutant_that_takes_without_end_is_ended_long_before_its_limit(tmp_path: Path, harm: str) -> None:
     with a_copy(tmp_path, NOTICES) as copy:
@@ -144,7 +144,7 @@ def test_a_mutant_that_takes_without_end_is_ended_long_before_its_limit(tmp_path
         assert copy.notices("module.py", MODULE.replace("return", f"{harm}\n    return"), ["tests"])
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @pytest.mark.parametrize("test", [
     pytest.param(NOTICES.replace("assert", "assert not"), id="a test that fails"),
     pytest.param("import nothing\n", id="a test that cannot be loaded"),

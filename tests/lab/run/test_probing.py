@@ -16,7 +16,7 @@ def test_lines_come_without_the_kernels_time() -> None:
     assert run_guest((sys.executable, "-c", "print('[    1.500000] probe: say x\\r\\nplain')"), 60.0) == ["probe: say x", "plain", ""]
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_one_that_stays_is_ended_and_its_last_lines_are_told() -> None:
     script = "import time; print('last words', flush=True); time.sleep(600)"
     started_s = time.monotonic()

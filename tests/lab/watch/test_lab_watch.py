@@ -13,7 +13,7 @@ from nvrc_lab.ground.errors import LabError
 from nvrc_lab.watch.console import Story
 from nvrc_lab.watch.watch import Ending, Limits, Run, record_of, watch
 
-pytestmark = pytest.mark.worker
+pytestmark = pytest.mark.long
 
 READY = "nvrc: READY in 1.234s mode=cpu gpus=0 cdi=0 agent=87"
 END = 'nvrc: END code=OK what="the agent powered off"'

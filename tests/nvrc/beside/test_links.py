@@ -13,6 +13,7 @@ from nvrc.beside.families import render
 from nvrc.beside.links import Links, split
 
 
+@pytest.mark.long
 def test_this_machine_is_told_as_sys_tells_it() -> None:
     links = Links()
     try:

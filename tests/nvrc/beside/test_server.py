@@ -74,6 +74,7 @@ def serving() -> Iterator[Serving]:
     found.server.close()
 
 
+@pytest.mark.long
 def test_a_scrape_gets_the_page_and_its_length(serving: Serving) -> None:
     head, _, body = serving.read(serving.client(GET)).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4")
@@ -89,6 +90,7 @@ REQUESTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("request_bytes", "begins"), REQUESTS.values(), ids=REQUESTS)
 def test_requests(serving: Serving, request_bytes: bytes, begins: bytes) -> None:
     answer = serving.read(serving.client(request_bytes))
@@ -96,6 +98,7 @@ def test_requests(serving: Serving, request_bytes: bytes, begins: bytes) -> None
     assert serving.server.refused == (not begins)
 
 
+@pytest.mark.long
 def test_a_scraper_that_never_reads_costs_the_others_nothing(serving: Serving) -> None:
     small, serving.page = serving.page, b"y" * (32 << 20)  # more than the kernel keeps for a connection
     deaf = serving.client(GET)
@@ -114,6 +117,7 @@ def test_one_that_never_asks_is_closed_in_time(serving: Serving) -> None:
     assert serving.read(silent) == b""
 
 
+@pytest.mark.long
 def test_the_oldest_gives_way_where_there_are_too_many(serving: Serving) -> None:
     crowd = [serving.client() for _ in range(MOST_CONNECTIONS + 5)]
     assert serving.server.refused == 5
@@ -121,6 +125,7 @@ def test_the_oldest_gives_way_where_there_are_too_many(serving: Serving) -> None
     assert serving.read(serving.client(GET)).endswith(b"x")
 
 
+@pytest.mark.long
 def test_one_that_gave_way_in_the_same_turn_is_left_alone(serving: Serving) -> None:
     crowd = [serving.client() for _ in range(MOST_CONNECTIONS)]
     another = socket.create_connection(serving.listener.getsockname(), timeout=5)
@@ -199,7 +204,7 @@ def child() -> Iterator[Callable[[Callable[[], Read]], NvmlChild]]:
 MakeChild = Callable[[Callable[[], Read]], NvmlChild]
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_machine_without_descriptors_costs_a_try(child: MakeChild) -> None:
     """A container can use them up; the process that serves the other numbers stays."""
@@ -214,7 +219,7 @@ def test_a_machine_without_descriptors_costs_a_try(child: MakeChild) -> None:
     assert (one.failures, one.is_up) == (1, True)
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_one_process_answers_again_and_again(child: MakeChild) -> None:
     one = child(good)
@@ -226,7 +231,7 @@ def test_one_process_answers_again_and_again(child: MakeChild) -> None:
     assert (len(pids), one.is_up, one.failures) == (1, True, 0)
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("read", [crashes, lies, lists_what_is_no_gpu, nests, cannot_open, floods], ids=lambda read: read.__name__)
 def test_one_that_fails_is_replaced_each_time_later(child: MakeChild, read: Callable[[], Read]) -> None:
@@ -244,7 +249,7 @@ def test_one_that_fails_is_replaced_each_time_later(child: MakeChild, read: Call
     assert one.failures == 3
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("read", [hangs, ignores_everything], ids=lambda read: read.__name__)
 def test_one_that_hangs_is_killed_and_the_clock_is_all_that_is_waited_for(child: MakeChild, read: Callable[[], Read]) -> None:
@@ -258,7 +263,7 @@ def test_one_that_hangs_is_killed_and_the_clock_is_all_that_is_waited_for(child:
     assert time.monotonic() - before < DEADLINE_S / 2
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_what_was_told_before_a_hang_stays_and_is_known_to_be_old(child: MakeChild, serving: Serving) -> None:
     asked = []
@@ -285,7 +290,7 @@ def test_what_was_told_before_a_hang_stays_and_is_known_to_be_old(child: MakeChi
     assert serving.read(serving.client(GET)).endswith(b"x")
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_the_library_is_read_as_it_answers(nvml_standin: Path, tmp_path: Path) -> None:
     """In a process of its own: the binding keeps the first library that it opens."""
     mock = MockNvml(nvml_standin, tmp_path, 'gpu 0 bus=0000:1a:00.0 serial=1650123 uuid=GPU-11111111-2222-3333-4444-555555555555 '

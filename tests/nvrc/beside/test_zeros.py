@@ -69,7 +69,7 @@ def test_variables_are_what_lies_right_behind_the_file() -> None:
     assert not list(variables(MAPS, "/lib/none.so"))
 
 
-@pytest.mark.worker
+@pytest.mark.long
 def test_the_stand_ins_table_is_given_back_and_it_answers_as_before(nvml_standin: Path, tmp_path: Path) -> None:
     text = "gpu 0 bus=0000:1a:00.0 serial=1650123\n"
     _taken, _kept, _given, plain, _last = run(MockNvml(nvml_standin, tmp_path / "plain", text).library)
@@ -80,7 +80,7 @@ def test_the_stand_ins_table_is_given_back_and_it_answers_as_before(nvml_standin
     assert answer == plain
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @pytest.mark.skipif(not OWN, reason="NVRC_NVML_LIBRARY names no libnvidia-ml.so.1")
 def test_nvidias_own_library_keeps_little() -> None:
     taken, kept, given, answer, _last = run(OWN)

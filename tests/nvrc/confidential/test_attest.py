@@ -30,7 +30,7 @@ from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.mode import Mode
 from nvrc_lab.agent.ttrpc import HEADER, RESPONSE
 
-pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 CERTIFICATE = "nvmlDeviceGetConfComputeGpuCertificate"
 CDI, HELD = "run/cdi/nvidia.yaml", "run/nvrc/cdi-held.yaml"
 

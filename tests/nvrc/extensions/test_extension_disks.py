@@ -103,6 +103,7 @@ def test_what_is_absent_shrinks_with_every_part_that_comes() -> None:
     assert absent((disk(),), (GPU,)) == ()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("blocks", [1, 2, 127, 128, 129, 128 * 128, 128 * 128 + 1])
 def test_the_hash_tree_is_as_large_as_the_one_that_is_built(blocks: int) -> None:
     _, tree = hash_tree(io.BytesIO(bytes(BLOCK) * blocks), "5a")

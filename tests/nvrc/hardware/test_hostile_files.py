@@ -116,6 +116,7 @@ NAMES = st.lists(st.sampled_from([
     *BDFS, "0000:00:00.0", "..", ".", "a b", "nvidia\n", "\udcff", "gi1", "mig", "x" * 255, RELEASE, "0000:41:00.8"]), max_size=4)
 
 
+@pytest.mark.long
 @settings(max_examples=times(7), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_one_file_or_folder_that_lies(root: str, data: st.DataObject) -> None:

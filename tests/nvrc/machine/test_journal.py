@@ -49,6 +49,7 @@ def test_messages_are_kept_with_sender_and_place(system: FakeSystem, log: int, s
     assert os.stat(system.real_path(paths.SYSLOG)).st_mode & 0o777 == 0o600
 
 
+@pytest.mark.long
 def test_a_flood_keeps_the_newest_in_bounded_memory(system: FakeSystem, log: int, sender: socket.socket) -> None:
     journal = Journal(system, log)
     sender.setblocking(False)

@@ -60,6 +60,7 @@ def test_the_fake_has_every_method_and_of_the_real_machine_its_files_only(tmp_pa
     assert [name for name, real in ROLES.items() if isinstance(one, real)] == ["Files"]
 
 
+@pytest.mark.long
 def test_no_consumer_declares_a_part_of_a_role_anew() -> None:
     known = {name for names in declared().values() for name in names} - set(dir(system.Subscription))
     found = [f"{file}: {name} declares {', '.join(sorted(members(node) & known))}" for file in tracked("nvrc/*.py")

@@ -163,6 +163,7 @@ def test_a_vm_that_does_not_answer_is_told_with_its_parameter(tmp_path: Path, re
     assert words in err.getvalue()
 
 
+@pytest.mark.long
 def test_a_vm_that_is_not_ready_yet_is_told_so(tmp_path: Path) -> None:
     """Its port is taken before there is anything to say."""
     path = tmp_path / "kata.hvsock"
@@ -189,6 +190,7 @@ def test_a_socket_that_is_missing_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "none") in err.getvalue()
 
 
+@pytest.mark.long
 def test_plain_vsock_reaches_a_port_by_its_context_id() -> None:
     with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as listener:
         listener.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
@@ -212,6 +214,7 @@ def test_plain_vsock_reaches_a_port_by_its_context_id() -> None:
         thread.join(60)
 
 
+@pytest.mark.long
 def test_a_context_id_without_a_vm_is_an_error() -> None:
     err = io.StringIO()
     assert main(["status", "--vm", "4294967000"], io.StringIO(), err) == 2

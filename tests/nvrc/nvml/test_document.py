@@ -144,6 +144,7 @@ def test_what_is_right_as_a_node_is_judged_again_as_a_mount(system: FakeSystem) 
         check_document(system, {**GOOD, "containerEdits": {"deviceNodes": [row], "mounts": [row]}})
 
 
+@pytest.mark.long
 def test_many_devices_are_judged_in_no_more_than_their_share_of_time(system: FakeSystem) -> None:
     """As many as fit into an answer. By comparing each with all before it they would take PID 1 minutes."""
     few, many = (_judge_s(system, count) for count in (5_000, 40_000))
@@ -177,7 +178,7 @@ class Liar(Worker):
         return self.said
 
 
-@pytest.mark.worker
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize(("document", "code"), [
     ({**GOOD, "containerEdits": {"hooks": [{**HOOK, "path": "/usr/bin/sh"}]}}, "E_NVML_DOCUMENT"), (None, "E_NVML_CRASH")])

@@ -22,7 +22,7 @@ from nvrc.steps import fabric_check
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.trouble import Trouble
 
-pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 GOOD = FabricState(0, 3, 0, 1, "ab" * 16)
 PLACES = {0: ("0000:1a:00.0", "GPU-0"), 1: ("0000:1b:00.0", "GPU-1")}

@@ -136,7 +136,7 @@ def test_one_set(sets: Sets, rule: GpuCount, words: str) -> None:
 
 # A library that lies, with the real worker
 
-worker_tier = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+worker_tier = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 SETS_READY = "nvmlSystemSetConfComputeGpusReadyState"
 
 

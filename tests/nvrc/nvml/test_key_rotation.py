@@ -8,7 +8,7 @@ import pytest
 from fakes.gpu_guest import CONFIDENTIAL, MakeGuest
 from nvrc.vocabulary.errors import NvrcError
 
-pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 SET, READY = "nvmlSystemSetConfComputeKeyRotationThresholdInfo", "nvmlSystemSetConfComputeGpusReadyState"
 
 

@@ -14,7 +14,7 @@ from nvrc.report.links import PairRecord, record_pairs, record_places
 from nvrc.steps import cdi, fabric_check, links, places
 from nvrc.vocabulary.paths import TOPOLOGY_FILE, TOPOLOGY_FILES
 
-pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 WHOLE = "fabric=completed fabric-clique=1 nvlinks=18"
 NCCL = "/var/run/nvidia-topologyd/virtualTopology.xml"

@@ -18,7 +18,7 @@ from nvrc.params.parse import parse
 from nvrc.steps import nics
 from nvrc.vocabulary.errors import NvrcError
 
-pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from nvrc.report import findings
 from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
 from nvrc.vocabulary.errors import NvrcError
 
-pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 def failure(guest: GpuGuest) -> NvrcError:
     with pytest.raises(NvrcError) as caught:

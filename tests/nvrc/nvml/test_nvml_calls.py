@@ -12,7 +12,7 @@ from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest, bus_id
 from fakes.nvml_calls import CALLS, EVERYTHING, Call
 from nvrc.vocabulary.errors import NvrcError
 
-pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 MACHINE = f"{CONFIDENTIAL}\nmig gpu=1 gi=9 ci=0 profile=1g.10gb"
 UNPLACED = ("nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetName", "nvmlDeviceGetPciInfo_v3")

@@ -22,7 +22,7 @@ from nvrc.params.values import CcMode, ReadyRule, ReadyState
 from nvrc.steps import cc_check, ready_state
 from nvrc.vocabulary.errors import NvrcError
 
-pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 ON = CcSystem(environment=2, feature=1, devtools=0, multi_gpu=0, cpu=2, gpus=1)
 OFF = CcSystem(environment=0, feature=0, devtools=0, multi_gpu=0, cpu=0, gpus=1)

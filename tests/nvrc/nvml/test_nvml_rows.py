@@ -16,7 +16,7 @@ from nvrc.engine.table import Step
 from nvrc.machine.loop import Loop
 from nvrc.machine.system import System
 
-pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 ROWS = (
     Step("gpu-settings", needs=("device-nodes",), blocks=always),

@@ -16,7 +16,7 @@ from nvrc.report.findings import MigRecord, SettingRecord
 from nvrc.steps import gpu_settings
 from nvrc.vocabulary.errors import NvrcError
 
-pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 UUID = "GPU-00000000-0000-4000-8000-00000000000"  # of the stand-in, without the number at its end
 

@@ -17,7 +17,7 @@ from nvrc.steps import promise
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 
-pytestmark = pytest.mark.worker
+pytestmark = pytest.mark.long
 
 
 def early(guest: GpuGuest) -> GpuGuest:

@@ -81,7 +81,7 @@ def guest_with(make: MakeGuest, library: Path | None, more: str = "", *, extensi
     return guest
 
 
-pytestmark = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 
 @pytest.mark.parametrize("extension", ["", "/run/kata-extensions/gpu"])

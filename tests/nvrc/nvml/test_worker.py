@@ -180,6 +180,7 @@ def test_threads_take_turns(worker: Worker) -> None:
     assert answers == [{"number": number} for number in range(64)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("times", [1, 3])
 def test_it_gets_ready_when_it_is_woken_and_not_before(tmp_path: Path, times: int) -> None:
     """So that a daemon which the boot waits for has the processor meanwhile. To be woken is no question."""

@@ -80,6 +80,7 @@ def test_a_disk_that_is_refused(content: bytes, words: str) -> None:
     assert caught.value.code == "E_INITDATA"
 
 
+@pytest.mark.long
 def test_the_largest_bomb_unpacks_no_further_than_the_limit() -> None:
     """A mebibyte of gzip could hold a gibibyte."""
     import tracemalloc

@@ -177,6 +177,7 @@ def nvrc(root: Path, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.long
 def test_a_new_parameter_is_a_field_and_a_row(copied: Path) -> None:
     settings = copied / "nvrc/params/settings.py"
     settings.write_text(settings.read_text().replace("    strict: bool = False\n", "    strict: bool = False\n    new_thing: bool = False\n", 1))

@@ -96,6 +96,7 @@ UNCAUGHT = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("code", "line"), UNCAUGHT.values(), ids=UNCAUGHT)
 def test_what_nobody_caught_is_a_line_of_the_console(code: str, line: str) -> None:
     done = run_program(PRELUDE + code)

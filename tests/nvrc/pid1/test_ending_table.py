@@ -165,6 +165,7 @@ def test_a_node_is_made_where_dev_could_not_be_mounted(system: TimedSystem) -> N
     assert f"node {paths.VSOCK} c 10:61 600 0:0" in system.effects
 
 
+@pytest.mark.long
 def test_the_runtime_hears_the_verdict(system: TimedSystem, tmp_path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "port"))
@@ -191,6 +192,7 @@ def living_agent(system: TimedSystem, *, reaped: bool = False) -> Init:
     return init
 
 
+@pytest.mark.long
 def test_an_agent_that_holds_the_port_is_ended_first(system: TimedSystem) -> None:
     run(system, make_trouble("E_SERVICE_LOST", "x", step=AFTER_THE_BOOT), living_agent(system))
     assert told(system, "signal", "vsock") == ["signal 77 9", "vsock 1024"]
@@ -246,6 +248,7 @@ class ClockSystem(FakeSystem):
 BY_AGENT, FAILED_LATER = Orderly("the agent powered off"), make_trouble("E_AGENT_EXIT", "x", step=AFTER_THE_BOOT)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("ending", "signal", "cmdline", "waits"), [
     pytest.param(BY_AGENT, "", "", True, id="the agent powered off"),
     pytest.param(BY_AGENT, "", "nvrc.timeout.host_end=1", True, id="as long as is asked for"),

@@ -128,6 +128,7 @@ def test_a_runtime_that_dials_again_is_told_again(guest: Guest) -> None:
     assert guest.join().answers == 2
 
 
+@pytest.mark.long
 def test_as_long_as_it_stays_it_may_ask(guest: Guest) -> None:
     with guest.begin().dial() as sock:
         client = Client(Transport(sock))
@@ -192,6 +193,7 @@ def test_frames(data: bytes, streams: list[int]) -> None:
     assert Requests().feed(data) == streams
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("data", [
     pytest.param(frame(b"", size=LARGEST_BODY + 1), id="one byte too large"), pytest.param(frame(b"", size=0xFFFFFFFF), id="huge"),
     pytest.param(frame(kind=2), id="an answer to us"), pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="another protocol"),
@@ -242,6 +244,7 @@ def test_a_peer_that_takes_no_answer_is_dropped(guest: Guest) -> None:
     assert guest.join().answers <= MOST_ANSWERS + 1
 
 
+@pytest.mark.long
 def test_the_longest_peer_cannot_stay_past_the_deadline(guest: Guest) -> None:
     with guest.begin(0.5).dial() as sock:
         sock.sendall(frame())
@@ -250,6 +253,7 @@ def test_the_longest_peer_cannot_stay_past_the_deadline(guest: Guest) -> None:
     assert guest.seconds < LIMIT_S / 2
 
 
+@pytest.mark.long
 def test_nothing_stays_open(guest: Guest) -> None:
     gc.collect()  # what other tests left may be closed meanwhile
     before = len(os.listdir("/proc/self/fd"))

@@ -108,7 +108,7 @@ def workers(gpu_guest: MakeGuest) -> Iterator[Callable[[str], Callable[[], Worke
 
 
 Workers = Callable[[str], Callable[[], Worker]]
-WORKER = [pytest.mark.worker, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
+WORKER = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")]
 
 
 class TestOnTheStandIn:

@@ -88,6 +88,7 @@ def test_nobody_asked_for_the_console(tmp_path: Path, make: type[FakeSystem]) ->
     assert printed(system) is None
 
 
+@pytest.mark.long
 def test_telling_the_status_again_and_again_keeps_nothing(tmp_path: Path) -> None:
     """Blocks of the interpreter, which counts what it keeps for later as taken."""
     bulletin, journal = open_bulletin(system := bare_guest(str(tmp_path)), ""), Journal(system)

@@ -67,6 +67,7 @@ def test_the_policies_of_our_images_are_plain(path: Path) -> None:
     assert read_plain(text) == tomllib.loads(text)
 
 
+@pytest.mark.long
 def test_pieces_in_any_order_are_read_alike_or_not_at_all() -> None:
     """What nobody thought of: of 60,000 texts of TOML's pieces each that is read is read as Python reads it."""
     chance, read = random.Random(0), 0

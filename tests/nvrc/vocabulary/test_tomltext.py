@@ -14,6 +14,7 @@ _QUOTES = "'" * 2_000_000
 LONG = "0x" + "f" * 4000  # of which Python makes a number that it does not print
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", [
     f"a = {LONG}", f"a = [[1], [{LONG}]]", f"[a.b]\nc = [{{d = {LONG}}}]", "a = 9223372036854775808",
     "a = -9223372036854775809", "a = " + "[" * 100_000, "a = " + "1" * 5000, "a = 1\na = 2", "\ud800 = 1",
@@ -25,6 +26,7 @@ def test_what_is_no_toml_of_others_is_a_value_error(text: str) -> None:
     assert len(str(caught.value)) < 200
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", [
     "a" + ".a" * 127 + " = 1", f"x = '{'a.' * 120}'", f"x = {POLICY}",
     f"x = '{'a' * 4_000_000}'\n#{'.' * 200}", f"#{_QUOTES}{'.' * 200}"], ids=["most-parts", "text", "policy", "word", "quotes"])
