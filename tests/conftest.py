@@ -18,6 +18,7 @@ import pytest
 from hypothesis import settings
 
 from fakes import nvml
+from fakes.memory import MEMORY, has_room
 
 NUMBERS = itertools.count()
 FOUND = pytest.StashKey[Mapping[bytes, bytes]]()
@@ -41,6 +42,12 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 TIERS = ("namespace", "qemu", "gpu")  # each has a folder, and nothing else is in there
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Folders of tests lie in memory, machines' aside: they hold small files by the thousand, and programs."""
+    if not set(re.findall(r"(?<!not )\b\w+", config.option.markexpr)) & {*TIERS} and has_room(MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -35,7 +35,6 @@ from nvrc_lab.run.runner import default_workers
 COVERAGE_BAR_PERCENT = 95
 MOST_WORKERS = 4
 OTHER_TIERS = ("namespace", "qemu", "gpu")  # folders of tests
-MEMORY = "/dev/shm"
 THOROUGH = "--hypothesis-profile=thorough"  # tests/conftest.py has the profiles
 PYTHON = sys.executable
 ALONE = (PYTHON, "-m", "nvrc_lab.commands.tiers", "--tier")
@@ -76,28 +75,18 @@ def lint(job: Job) -> Count:
 
 
 def unit(job: Job) -> Count:
-    """In one session more than there are processors: a few tests wait for a clock."""
-    names = [name for name in _files(job.places.root) if Path(name).parts[1] not in OTHER_TIERS]
-    return _dealt(job, "unit", names, min((os.cpu_count() or 1) + 1, MOST_WORKERS), in_memory(MEMORY))
-
-
-def long(job: Job) -> Count:
-    """They wait for programs and clocks, as those of the namespace tier do."""
-    root = job.places.root
-    return _dealt(job, "long", parts.naming(root, _files(root), "mark.long"), MOST_WORKERS, {}, "-m", "long")
-
-
-def _dealt(job: Job, tier: str, names: Sequence[str], count: int, env: Mapping[str, str], *words: str) -> Count:
-    """In sessions side by side, each with some of the files."""
-    root, times = job.places.root, job.places.cache / f"{tier}-seconds.json"
+    """In one session more than there are processors, each with some of the files: a few tests wait for a clock."""
+    root, times = job.places.root, job.places.cache / "unit-seconds.json"
+    names = [name for name in _files(root) if Path(name).parts[1] not in OTHER_TIERS]
     # Those that look at all modules are of one session: it takes a second and a half to parse them.
     together = parts.naming(root, names, "fakes.sources")
+    count = min((os.cpu_count() or 1) + 1, MOST_WORKERS)
     shares = parts.deal(parts.weigh(root, names, times), count, together)
-    reports = [job.places.reports / f"{tier}-{number}.xml" for number in range(1, len(shares) + 1)]
-    env = {**environment(job.places), **env}
+    reports = [job.places.reports / f"unit-{number}.xml" for number in range(1, len(shares) + 1)]
+    env = environment(job.places)
     with contextlib.ExitStack() as stack:
         told = [stack.enter_context(report.with_suffix(".txt").open("w+", encoding="utf-8")) for report in reports]
-        calls = [_argv(job, report, [*words, *share]) for report, share in zip(reports, shares, strict=True)]
+        calls = [_argv(job, report, share) for report, share in zip(reports, shares, strict=True)]
         sessions = [stack.enter_context(subprocess.Popen(argv, cwd=root, env=env, stdin=subprocess.DEVNULL,
                                                          stdout=output, stderr=subprocess.STDOUT))
                     for argv, output in zip(calls, told, strict=True)]
@@ -111,14 +100,9 @@ def _dealt(job: Job, tier: str, names: Sequence[str], count: int, env: Mapping[s
     return add_up(counts)
 
 
-def in_memory(folder: str) -> Mapping[str, str]:
-    """Where pytest makes its folders: these tests write small files by the thousand, and start programs there."""
-    try:
-        found = os.statvfs(folder)
-    except OSError:
-        return {}
-    good = os.access(folder, os.W_OK) and not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize > 1 << 30
-    return {"PYTEST_DEBUG_TEMPROOT": folder} if good else {}
+def long(job: Job) -> Count:
+    # They wait for programs and clocks, as those of the namespace tier do.
+    return _marked(job, "long", MOST_WORKERS)
 
 
 def namespace(job: Job) -> Count:

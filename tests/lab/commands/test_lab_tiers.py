@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from fakes.memory import MEMORY, has_room
 from fakes.sources import tracked
 from nvrc_lab.commands.counts import Count, read_report
 from nvrc_lab.commands.parts import naming
@@ -111,6 +114,13 @@ def test_a_tier_is_told_by_the_file_that_has_its_tests() -> None:
     assert len(elsewhere) > 50
     for mark in ("long", "namespace", "qemu"):
         assert naming(checkout().root, elsewhere, f"mark.{mark}") == ()
+
+
+def test_folders_of_tests_are_in_memory_where_there_is_room(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = os.environ.get("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    assert tmp_path.is_relative_to(root)
+    assert tmp_path_factory.mktemp("x").is_relative_to(root)
+    assert root == MEMORY or not has_room(MEMORY)
 
 
 def test_bytecode_is_kept_whatever_the_caller_has_set() -> None:
