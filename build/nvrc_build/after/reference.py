@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nvrc.vocabulary.console import printable
 from nvrc.vocabulary.output import SCHEMA
 from nvrc_build.after.measure import GUEST_FEATURES, Launch
 from nvrc_build.after.tdx import Machine, Registers
@@ -30,6 +31,7 @@ _SMT_ALLOWED, _MUST_BE_SET, _MIGRATION, _DEBUG, _SINGLE_SOCKET = (1 << bit for b
 # What is measured for several shapes of a machine, and what each row of it is called.
 _MEASURED = {"launch_measurement": "vCPUs", "rtmr_1": "memory"}
 _SECTIONS = ("sev_snp", "tdx")
+_LONGEST_LINE = 1000
 _CLIENT = "kbs-client --url URL config --admin-token-file TOKEN"
 _NVML = re.compile(r".*/libnvidia-ml\.so\.(\d+(?:\.\d+)+)")
 
@@ -200,7 +202,7 @@ def compare_values(expected: Path, found: Mapping[str, object]) -> tuple[str, ..
     before, after = _flat(before), _flat(after)
     shaped = tuple(f"{name} with " for name in _MEASURED)
     names = sorted(after.keys() | {name for name in before if not name.startswith(shaped)})
-    return tuple(f"{name}: expected {before.get(name)}, found {after.get(name)}"
+    return tuple(printable(f"{name}: expected {before.get(name)}, found {after.get(name)}", _LONGEST_LINE)
                  for name in names if before.get(name) != after.get(name))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
+from nvrc.vocabulary.console import printable
 from nvrc.vocabulary.needs import SERVES, SIGNATURE, SIGNED_BYTES
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.products.untraced import untrace
@@ -63,11 +64,15 @@ def read_module(path: Path, relative: str) -> Module:
         data = _read(path)
         depends = read_modinfo(data).get("depends", "")
     except Exception as wrong:  # elftools raises what its parts raise: the file may be anything
-        raise BuildError(f"{path.name} is not a kernel module: {type(wrong).__name__} {wrong}".rstrip(),
-                         "replace it: the file is cut, damaged or of another kind") from wrong
+        raise _damaged(path.name, wrong) from wrong
     return Module(name=module_name(path.name), path=relative.removesuffix(".xz"), data=data,
                   depends=tuple(name.replace("-", "_") for name in depends.split(",") if name),
                   softdeps=tuple(value for key, value in _modinfo(data) if key == "softdep"))
+
+
+def _damaged(name: str, wrong: Exception) -> BuildError:
+    return BuildError(f"{name} is not a kernel module: {type(wrong).__name__} {printable(str(wrong))}".rstrip(),
+                      "replace it: the file is cut, damaged or of another kind")
 
 
 def _read(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
@@ -101,7 +106,7 @@ def select_modules(root: Path, names: Sequence[str], where_there: Sequence[str] 
     folder = root / "usr/lib/modules" / find_release(root)
     files = {module_name(path.name): path for path in sorted((folder / "kernel").rglob("*.ko*"))}
     builtin = {module_name(Path(line).name) for line in
-               (folder / "modules.builtin").read_text(encoding="utf-8").splitlines()}
+               (folder / "modules.builtin").read_text(encoding="utf-8", errors="replace").splitlines()}
     chosen: dict[str, Module] = {}
     wanted = list(map(canonical, names))
     wanted += [name for name in map(canonical, where_there) if name in files]
@@ -126,12 +131,15 @@ def split_signature(module: Module) -> Module:
     body = module.data.removesuffix(SIGNED)
     if body == module.data:
         return module
-    (length,) = _TRAILER.unpack(body[-_TRAILER.size:])
+    length = _TRAILER.unpack(body[-_TRAILER.size:])[0] if len(body) >= _TRAILER.size else len(body)
     if length + _TRAILER.size > len(body):
         raise BuildError(f"module {module.name} has a signature of {length} bytes, more than the file",
                          "remove the kernel package from the cache and build again: it is damaged")
     size = len(body) - _TRAILER.size - length
-    data, signed_bytes = untrace(module.data[:size])
+    try:
+        data, signed_bytes = untrace(module.data[:size])
+    except Exception as wrong:  # as in read_module
+        raise _damaged(module.name, wrong) from wrong
     return replace(module, data=data, signature=module.data[size:], signed_bytes=signed_bytes)
 
 
@@ -163,21 +171,26 @@ def modules_dep(modules: Sequence[Module]) -> bytes:
 
 
 def _closure(module: Module, by_name: Mapping[str, Module]) -> list[str]:
-    """Dependents before what they depend on: a loader that walks the line backwards always has the next one's needs."""
-    ordered: list[str] = []
+    """Dependents before what they depend on: a loader that walks the line backwards always has the next one's needs.
 
-    def visit(name: str) -> None:
-        for deeper in by_name[name].depends:
-            if deeper in by_name and deeper not in ordered:
-                visit(deeper)
-        ordered.append(name)
-
-    visit(module.name)
+    Modules that need each other are there once each, and the kernel refuses them.
+    """
+    ordered, seen = list[str](), {module.name}
+    way = [(module.name, iter(module.depends))]
+    while way:
+        name, depends = way[-1]
+        deeper = next((one for one in depends if one in by_name and one not in seen), None)
+        if deeper is None:
+            ordered.append(name)
+            way.pop()
+        else:
+            seen.add(deeper)
+            way.append((deeper, iter(by_name[deeper].depends)))
     return ordered[-2::-1]
 
 
 def read_config(root: Path) -> dict[str, str]:
-    text = (root / "boot" / f"config-{find_release(root)}").read_text(encoding="utf-8")
+    text = (root / "boot" / f"config-{find_release(root)}").read_text(encoding="utf-8", errors="replace")
     pairs = (line.split("=", 1) for line in text.splitlines() if line.startswith("CONFIG_") and "=" in line)
     return {pair[0]: pair[1].strip('"') for pair in pairs}
 

@@ -170,6 +170,40 @@ def test_a_signature_lies_beside_its_module_and_an_unsigned_one_stays_as_it_is(k
     assert (tmp_path / "out/b.ko").read_bytes() == plain.data
     with pytest.raises(BuildError, match="module a has a signature of 9999999 bytes"):
         split_signature(replace(plain, data=plain.data + bytes(8) + (9999999).to_bytes(4, "big") + SIGNED))
+    with pytest.raises(BuildError, match="module a has a signature of 1 bytes"):
+        split_signature(replace(plain, data=b"x" + SIGNED))
+    with pytest.raises(BuildError, match="a is not a kernel module: ELFError"):
+        split_signature(replace(signed, data=signed.data[len(plain.data):]))
+
+
+def test_damage_to_a_module_that_is_signed_is_a_finding_or_none() -> None:
+    module = Module(name="a", path="a.ko", data=b"", depends=())
+    data = make_traced_module(calls=[("__fentry__", 4), ("printk", 4)])
+    refused = 0
+    for at in range(0, len(data), 3):
+        damaged = bytearray(data)
+        damaged[at] ^= 0xFF
+        try:
+            split_signature(replace(module, data=bytes(damaged) + bytes(12) + SIGNED))
+        except BuildError as err:
+            assert "a is not a kernel module: " in err.what
+            refused += 1
+    assert refused > 20
+
+
+def test_modules_that_need_each_other_are_listed_once() -> None:
+    ring = [Module(name=name, path=f"{name}.ko", data=b"", depends=(needs,)) for name, needs in ("ab", "bc", "ca")]
+    assert modules_dep(ring).decode().splitlines() == ["a.ko: b.ko c.ko", "b.ko: c.ko a.ko", "c.ko: a.ko b.ko"]
+
+
+def test_a_kernel_in_another_alphabet_is_read(kernel: Path) -> None:
+    config = kernel / f"boot/config-{find_release(kernel)}"
+    config.parent.mkdir(exist_ok=True)
+    config.write_bytes(b'CONFIG_MODULES=y\nCONFIG_LOCALVERSION="\xff"\n')
+    builtin = kernel / "usr/lib/modules" / find_release(kernel) / "modules.builtin"
+    builtin.write_bytes(builtin.read_bytes() + b"kernel/\xff.ko\n")
+    assert read_config(kernel)["CONFIG_MODULES"] == "y"
+    assert select_modules(kernel, ["dm-verity"])
 
 
 @pytest.mark.long
