@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import io
 import os
+import selectors
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -423,6 +425,122 @@ def apt_sources(data: bytes) -> None:
     parse_one_line(text)
 
 
+def tdx_firmware(data: bytes) -> None:
+    from nvrc_build.after.tdvf import read_loader, read_sections
+    from nvrc_build.ground.errors import BuildError
+
+    for read in (read_sections, read_loader):
+        with suppress(BuildError):
+            read(Path("OVMF.fd"), data)
+
+
+def kernel_image(data: bytes) -> None:
+    """As large as the least that is taken for one, with the words that make it one."""
+    from nvrc_build.after.kernel_image import change_header, image_digest, read_kernel
+    from nvrc_build.ground.errors import BuildError
+    from nvrc_build.products.given_kernel import release
+
+    with as_file(data.ljust(4096, b"\0")) as path:
+        release(path)
+        kernel = read_kernel(path)
+        for cmdline, initrd in (("", 0), ("vga=ext", 1 << 20)):
+            with suppress(BuildError):
+                image_digest(path, change_header(path, kernel, cmdline=cmdline, initrd=initrd, memory_mib=2048))
+
+
+def attestation_report(data: bytes) -> None:
+    from nvrc_build.after.evidence import bound, read_report
+
+    with as_file(data) as path:
+        assert all(line.isprintable() for line in bound(read_report(path), None))
+
+
+def registry_manifest(data: bytes) -> None:
+    from nvrc_build.after.oci import read_layers
+    from nvrc_build.ground.errors import BuildError
+
+    try:
+        read_layers(data, 1 << 30)
+    except BuildError as err:
+        assert len(err.what) < 20_000
+        raise
+
+
+def provenance(data: bytes) -> None:
+    from nvrc_build.after.provenance import read_subjects
+
+    read_subjects(data, "x")
+
+
+def reference_values(data: bytes) -> None:
+    from nvrc_build.after.reference import compare_values
+
+    with as_file(data) as path:
+        for line in compare_values(path, {"tdx": {"mr_td": "00", "rtmr_1": {"any": "00"}, "keeps_kernel": True}, "version": 2}):
+            assert line.isprintable()
+
+
+def driver_file_list(data: bytes) -> None:
+    from nvrc_build.declared.parts import FileList
+    from nvrc_build.tree.filelist import read_filelist
+
+    row = FileList(package="x", path="/x", types=("UTILITY_LIB",), categories=("compute",), without=("*x*",))
+    read_filelist(data, row, "x", [])
+
+
+def signed_module(data: bytes) -> None:
+    from nvrc_build.products.kernel import SIGNED, modules_dep, read_module, split_signature
+
+    with as_file(data) as path:
+        modules = [read_module(path, "x.ko")]
+    modules_dep(modules)
+    split_signature(modules[0])
+    split_signature(replace(modules[0], data=data + bytes(12) + SIGNED))
+
+
+def scrape_request(data: bytes) -> None:
+    from nvrc.beside.server import Server, _Connection
+
+    listener, ours, theirs = socket.socket(socket.AF_UNIX), *socket.socketpair()
+    with ours:
+        server = Server(listener, lambda: b"page", lambda: 0.0)
+        connection = _Connection(theirs, 1.0)
+        server._open[theirs.fileno()] = connection
+        server._selector.register(theirs, selectors.EVENT_READ, lambda: server._read(connection))
+        ours.sendall(data)
+        ours.shutdown(socket.SHUT_WR)
+        while server._open:
+            server.serve(0)
+        server.close()
+
+
+def metrics_answer(data: bytes) -> None:
+    from nvrc.beside.child import _answer_of
+    from nvrc.beside.families import render
+    from nvrc.beside.gpus import of_gpus
+
+    if answer := _answer_of(data):
+        render(of_gpus(answer)).decode()
+
+
+def pci_space(data: bytes) -> None:
+    from nvrc.hardware.links import ancestor, read_place
+
+    one = read_place(EveryFile(data), "0000:41:00.0")  # type: ignore[arg-type]
+    ancestor(one, one._replace(bdf="0000:42:00.0", bridges=one.bridges[1:]))
+
+
+def extension_disk(data: bytes) -> None:
+    from nvrc.extensions.disks import absent, find_disks, reconcile
+    from nvrc.params.parse import parse
+
+    verity = f"root_hash={'0' * 64},salt=00,data_blocks=1,data_block_size=4096,hash_block_size=4096"
+    wanted = parse(f"kata.extension.gpu.verity_params={verity}".encode()).settings.extensions
+    found = find_disks(OneDisk(*[*data.split(b"\0", 3), b"", b"", b"", b""][:4]))  # type: ignore[arg-type]
+    absent(found, wanted)
+    reconcile(found, wanted)
+
+
 def pci_function(data: bytes) -> None:
     from nvrc.hardware.topology import classify, decide, scan
 
@@ -462,6 +580,28 @@ class EveryFile:
 
     def read(self, _path: str, limit: int = 1 << 20) -> bytes:
         return self.data[:limit]
+
+    def resolve(self, path: str) -> str:
+        return f"/sys/devices/pci0000:40/0000:40:01.0/{path.rpartition('/')[2]}"
+
+
+@dataclass(frozen=True)
+class OneDisk:
+    """A disk of two partitions. All that sysfs says of it is the host's; the second one is as it should be."""
+
+    serial: bytes
+    partition: bytes
+    size: bytes
+    dev: bytes
+
+    def list_dir(self, path: str) -> tuple[str, ...]:
+        return ("vda",) if path == "/sys/block" else ("vda1", "vda2")
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        said = {"serial": b"extension-" + self.serial, "partition": self.partition, "size": self.size, "dev": self.dev}
+        if "/vda2/" in path:
+            said = {"partition": b"2\n", "size": b"8\n", "dev": b"254:2\n"}
+        return said[path.rpartition("/")[2]][:limit]
 
 
 @dataclass(frozen=True)
