@@ -3,14 +3,14 @@
 
 Outside of a TEE it is worth as much as the command line: the host gives both. In one the digest decides, and it decides
 for what is missing as well: a host that keeps the disk back, or attaches another pod's, gets no boot. The agent reads
-the disk again by itself and takes the first that it finds, so a second one is refused here.
+the disk again by itself and takes the first that it finds, partitions included, so a second one is refused here.
 """
 
 from __future__ import annotations
 
 from guest_cdi.lean.light import Callable, NamedTuple
 from nvrc.confidential.tee import NONCE, Tee, find_tee, read_bound
-from nvrc.extensions.disks import BLOCK, disk_names
+from nvrc.extensions.disks import BLOCK, disk_names, partition_names
 from nvrc.hardware.modules import Modules
 from nvrc.machine.system import Files, System
 from nvrc.params.initdata import HEADER, Initdata, is_initdata, packed_size, read_initdata, unpack_disk
@@ -46,7 +46,7 @@ def find_initdata(system: System, policy: Policy, options: tuple[ModuleOption, .
     modules = Modules(system, options=options)
     for driver in _DRIVERS:
         modules.load_if_there(driver)
-    disks = tuple(name for name in disk_names(system) if is_initdata(_read(system, name, HEADER)))
+    disks = tuple(name for name in _places(system) if is_initdata(_read(system, name, HEADER)))
     if len(disks) > 1:
         raise NvrcError("E_INITDATA", f"initdata: the disks {', '.join(disks)} all have it; one may",
                         "find who attaches the second one: the runtime attaches one")
@@ -60,6 +60,11 @@ def find_initdata(system: System, policy: Policy, options: tuple[ModuleOption, .
             raise NvrcError("E_INITDATA_BINDING", f"{tee.name}: {tee.field} is {bound.hex()}, and the digest "
                             f"({initdata.algorithm}) of the initdata of {disks[0]} is {initdata.bound(tee.size).hex()}")
     return Found(initdata, disks[0], tee.field if tee else ""), tuple(map(remark, modules.remarks))
+
+
+def _places(system: Files) -> tuple[str, ...]:
+    """Where the agent looks: every disk, and every partition of one."""
+    return tuple(name for disk in disk_names(system) for name in (disk, *partition_names(system, disk)))
 
 
 def _miss(system: System, modules: Modules, tee: Tee | None, policy: Policy,

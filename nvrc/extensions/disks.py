@@ -70,6 +70,11 @@ def disk_names(system: Files) -> tuple[str, ...]:
     return tuple(name for name in _entries(system, BLOCK) if name.startswith(("vd", "sd")))
 
 
+def partition_names(system: Files, disk: str) -> tuple[str, ...]:
+    return tuple(name for name in _entries(system, f"{BLOCK}/{disk}")
+                 if system.exists(f"{BLOCK}/{disk}/{name}/partition"))
+
+
 def find_disks(system: Files) -> tuple[Disk, ...]:
     """Every disk whose serial says that it carries an extension; other disks are nobody's business here."""
     try:

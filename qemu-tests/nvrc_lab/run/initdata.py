@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nvrc.params.initdata import HEADER, MAGIC, PACKED_LIMIT, SECTOR, TEXT_LIMIT, read_initdata
 from nvrc.params.initdata_make import make_document, pack_disk
+from nvrc_build.output.disk import Partition, boot_record
 from nvrc_lab.qemu.machine import Disk
 from nvrc_lab.scenario.values import DiskDamage, Hardware, Initdata, Tee
 
@@ -20,7 +21,17 @@ def make_disks(machine: Hardware, folder: Path) -> tuple[Disk, ...]:
         return ()
     path = folder / "initdata.img"
     path.write_bytes(make_content(machine.initdata))
-    return (Disk(path=path),) * (2 if machine.initdata.damage is DiskDamage.TWO_DISKS else 1)
+    disk = Disk(path=path)
+    if machine.initdata.damage is DiskDamage.TWO_DISKS:
+        return disk, disk
+    return (disk, _in_partition(path, folder)) if machine.initdata.damage is DiskDamage.PARTITION else (disk,)
+
+
+def _in_partition(path: Path, folder: Path) -> Disk:
+    place, content = Partition(start=SECTOR, size=path.stat().st_size), path.read_bytes()
+    disk = folder / "initdata-partition.img"
+    disk.write_bytes(boot_record((place,), 1) + content)
+    return Disk(path=disk)
 
 
 def make_content(initdata: Initdata) -> bytes:

@@ -118,6 +118,7 @@ class DiskDamage(Enum):
     NONE = "none"
     CUT_SHORT = "cut-short"                # the stream ends before its end
     TWO_DISKS = "two-disks"                # two disks with it
+    PARTITION = "partition"                # a disk with it, and another one that has it in a partition
     TOO_LARGE = "too-large"                # more packed bytes than the limit, by the header
     BOMB = "bomb"                          # few bytes that unpack to very many
 

@@ -260,6 +260,31 @@ def test_an_unknown_entry_is_a_warning_and_under_strict_an_error(system: FakeSys
             "initdata: the entry 'aa.tml' is unknown, did you mean aa.toml?"]
 
 
+def partition(system: FakeSystem, disk: str, name: str, content: bytes) -> None:
+    system.put(f"/sys/block/{disk}/{name}/partition", "1\n")
+    system.put(f"/dev/{name}", content)
+
+
+def test_a_partition_with_initdata_counts_as_a_disk_with_it(system: FakeSystem) -> None:
+    """The agent opens every node whose name begins with vd or sd, and takes the first of them that has it."""
+    attach(system, "vda", pack_disk(DOCUMENT))
+    attach(system, "vdb", b"boot record")
+    partition(system, "vdb", "vdb1", pack_disk(DOCUMENT.replace(b"2", b"0")))
+    in_snp_by_tsm(system, DIGEST.bound(32))
+    assert code_of(system) == ("E_INITDATA", "initdata: the disks vda, vdb1 all have it; one may")
+
+
+def test_initdata_in_a_partition_is_held_against_the_tee_as_any(system: FakeSystem) -> None:
+    attach(system, "sda", b"boot record")
+    system.put("/sys/block/sda/queue/rotational", "1\n")
+    system.put("/dev/queue", pack_disk(DOCUMENT))
+    partition(system, "sda", "sda1", pack_disk(DOCUMENT))
+    in_snp_by_tsm(system, bytes(32))
+    code, what = code_of(system)
+    assert code == "E_INITDATA_BINDING"
+    assert "of the initdata of sda1 is" in what
+
+
 def test_disks_of_others_are_left_alone(system: FakeSystem) -> None:
     attach(system, "vda", b"")
     attach(system, "vdb", b"INITDATA" + bytes(512))
