@@ -12,7 +12,9 @@ from guest_cdi.lean.light import Callable, NamedTuple
 from nvrc.confidential.tee import NONCE, Tee, find_tee, read_bound
 from nvrc.extensions.disks import BLOCK, disk_names, partition_names
 from nvrc.hardware.modules import Modules
+from nvrc.machine.patience import run_within
 from nvrc.machine.system import Files, System
+from nvrc.machine.wait import OverdueError
 from nvrc.params.initdata import HEADER, Initdata, is_initdata, packed_size, read_initdata, unpack_disk
 from nvrc.params.module_options import ModuleOption
 from nvrc.params.policy import TOPOLOGY, Policy
@@ -21,6 +23,7 @@ from nvrc.vocabulary.trouble import Trouble, remark
 
 _DRIVERS = ("virtio_blk", "virtio_scsi", "sd_mod")
 _RANDOM = "/dev/urandom"
+ANSWER_S = 60.0  # of all disks together, with their drivers, which read partition tables
 
 
 class Found(NamedTuple):
@@ -41,25 +44,46 @@ class Found(NamedTuple):
 
 
 def find_initdata(system: System, policy: Policy, options: tuple[ModuleOption, ...],
-                  mount_optional: Callable[[System], None]) -> tuple[Found | None, tuple[Trouble, ...]]:
+                  mount_optional: Callable[[System], None], answer_s: float = ANSWER_S,
+                  ) -> tuple[Found | None, tuple[Trouble, ...]]:
     """What the pod gave, and what there is to remark. `mount_optional` mounts configfs once the kernel has it."""
     modules = Modules(system, options=options)
-    for driver in _DRIVERS:
-        modules.load_if_there(driver)
-    disks = tuple(name for name in _places(system) if is_initdata(_read(system, name, HEADER)))
-    if len(disks) > 1:
-        raise NvrcError("E_INITDATA", f"initdata: the disks {', '.join(disks)} all have it; one may",
-                        "find who attaches the second one: the runtime attaches one")
+    disk, packed = _search_patiently(system, modules, answer_s)
     tee = find_tee(system)
-    if not disks:
+    if not disk:
         return None, _miss(system, modules, tee, policy, mount_optional)
-    initdata = read_initdata(unpack_disk(_read_whole(system, disks[0])))
+    initdata = read_initdata(unpack_disk(packed))
     if tee is not None:
         bound = _ask(system, modules, tee, mount_optional)
         if bound != initdata.bound(tee.size):
             raise NvrcError("E_INITDATA_BINDING", f"{tee.name}: {tee.field} is {bound.hex()}, and the digest "
-                            f"({initdata.algorithm}) of the initdata of {disks[0]} is {initdata.bound(tee.size).hex()}")
-    return Found(initdata, disks[0], tee.field if tee else ""), tuple(map(remark, modules.remarks))
+                            f"({initdata.algorithm}) of the initdata of {disk} is {initdata.bound(tee.size).hex()}")
+    return Found(initdata, disk, tee.field if tee else ""), tuple(map(remark, modules.remarks))
+
+
+def _search_patiently(system: System, modules: Modules, answer_s: float) -> tuple[str, bytes]:
+    """A disk that does not answer would keep PID 1 in the kernel for ever."""
+    asked: list[str] = []
+    try:
+        return run_within(answer_s, lambda: _search(system, modules, asked))
+    except OverdueError as err:
+        raise NvrcError("E_INITDATA", f"initdata: {asked[-1]} does not answer within {answer_s:g} s",
+                        "find on the host the disk of the VM that does not answer, or detach it") from err
+
+
+def _search(system: System, modules: Modules, asked: list[str]) -> tuple[str, bytes]:
+    """The one disk or partition that has initdata, and the content; empty where there is none."""
+    for driver in _DRIVERS:
+        asked.append(f"a disk of the driver {driver}")
+        modules.load_if_there(driver)
+    found = [name for name in _places(system) if is_initdata(_read_asked(system, name, HEADER, asked))]
+    if len(found) > 1:
+        raise NvrcError("E_INITDATA", f"initdata: the disks {', '.join(found)} all have it; one may",
+                        "find who attaches the second one: the runtime attaches one")
+    if not found:
+        return "", b""
+    size = packed_size(_read_asked(system, found[0], HEADER, asked))
+    return found[0], _read_asked(system, found[0], size, asked)
 
 
 def _places(system: Files) -> tuple[str, ...]:
@@ -95,12 +119,9 @@ def _ask(system: System, modules: Modules, tee: Tee, mount_optional: Callable[[S
     return read_bound(system, tee, system.read(_RANDOM, NONCE))
 
 
-def _read_whole(system: Files, name: str) -> bytes:
-    return _read(system, name, packed_size(_read(system, name, HEADER)))
-
-
-def _read(system: Files, name: str, limit: int) -> bytes:
+def _read_asked(system: Files, name: str, limit: int, asked: list[str]) -> bytes:
     """Of a disk; one that cannot be read, such as an empty drive, has no initdata."""
+    asked.append(f"disk {name}")
     try:
         return system.read(f"/dev/{name}", limit)
     except OSError as err:

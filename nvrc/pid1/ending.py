@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 TRANSPORT = "vmw_vsock_virtio_transport"
 MISC = 10  # the major number of its node
 AGENT_KILL_S = 2.0
-LOAD_S = 10.0
+LOAD_S = SYNC_S = 10.0
+SWITCH_OFF_S = 60.0  # drivers of GPUs may take a while
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class Stage:
     init: Init | None = None
     last: Callable[[], None] = lambda: None
     sync: Callable[[], None] = os.sync
+    switch_off_s: float = SWITCH_OFF_S
 
 
 class Row(NamedTuple):
@@ -135,8 +137,10 @@ def _say_farewell(stage: Stage) -> None:
 
 
 def _write_back(stage: Stage) -> None:
+    from nvrc.machine.patience import run_within
+
     stage.last()
-    stage.sync()
+    run_within(2 * SYNC_S, stage.sync)  # the kernel waits for every disk, and no alarm breaks into that
 
 
 def _await_host(stage: Stage) -> None:
@@ -151,13 +155,24 @@ def _await_host(stage: Stage) -> None:
 
 
 def _switch_off(stage: Stage) -> None:
-    system = stage.system
+    import _thread
+
+    system, refused = stage.system, _thread.allocate_lock()
+    refused.acquire()
+    _thread.start_new_thread(_reset_if_stuck, (stage, refused.acquire))
     for name, way in (("power off", system.power_off), ("restart", system.restart),
                       ("crash", lambda: system.write(paths.SYSRQ, b"c"))):
         try:
             way()
         except OSError as err:
             system.say(console.warning_line(f"cannot {name} the machine: {err.strerror}"))
+    refused.release()
+
+
+def _reset_if_stuck(stage: Stage, is_refused: Callable[[bool, float], bool]) -> None:
+    """A kernel that switches off waits for each device first, also for a disk that never answers."""
+    if not is_refused(True, stage.switch_off_s):
+        stage.system.write(paths.SYSRQ, b"b")
 
 
 ENDING: tuple[Row, ...] = (
@@ -173,12 +188,12 @@ ENDING: tuple[Row, ...] = (
         "those that run are stopped one by one, the last one first; nvrc.timeout.services_stop"),
     Row("farewell", _say_farewell, 0.0,
         "a failure before the first sandbox: the runtime is answered in the agent's place; nvrc.timeout.farewell"),
-    Row("sync", _write_back, 10.0,
+    Row("sync", _write_back, SYNC_S,
         "what is dirty is written back"),
     Row("host", _await_host, 0.0,
         "an agent that powered off: time for the runtime to end the VM itself; nvrc.timeout.host_end"),
     Row("power", _switch_off, 0.0,
-        "power off; where the kernel refuses that, restart, then crash"),
+        "power off; where the kernel refuses that, restart, then crash; one that hangs there is reset after a minute"),
 )
 
 

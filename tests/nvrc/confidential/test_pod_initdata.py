@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,11 @@ import nvrc
 from fakes.system import FakeSystem, bare_guest
 from nvrc.confidential import tee
 from nvrc.confidential.cbor import find_personalization
+from nvrc.confidential.initdata import find_initdata
 from nvrc.engine.facts import Facts, FailedWithFacts
 from nvrc.params.initdata import read_initdata
 from nvrc.params.initdata_make import pack_disk
+from nvrc.params.policy import NO_POLICY
 from nvrc.params.values import text
 from nvrc.steps import parameters
 from nvrc.vocabulary.errors import NvrcError
@@ -283,6 +286,18 @@ def test_initdata_in_a_partition_is_held_against_the_tee_as_any(system: FakeSyst
     code, what = code_of(system)
     assert code == "E_INITDATA_BINDING"
     assert "of the initdata of sda1 is" in what
+
+
+def test_a_disk_that_does_not_answer_is_named(system: FakeSystem) -> None:
+    """Reading it is waiting in the kernel, where no signal reaches it; here it is a FIFO that nobody writes to."""
+    attach(system, "vda", b"rootfs")
+    system.put("/sys/block/vdb/size", "1\n")
+    os.mkfifo(system.real_path("/dev/vdb"))
+    with pytest.raises(NvrcError) as caught:
+        find_initdata(system, NO_POLICY, (), lambda _system: None, answer_s=0.2)
+    os.close(os.open(system.real_path("/dev/vdb"), os.O_RDWR))  # what was left behind ends
+    assert (caught.value.code, caught.value.what) == (
+        "E_INITDATA", "initdata: disk vdb does not answer within 0.2 s")
 
 
 def test_disks_of_others_are_left_alone(system: FakeSystem) -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,37 @@ def test_every_way_to_end_is_tried_in_turn(system: FakeSystem, refused: tuple[st
     assert system.said[0] == 'nvrc: END code=OK what="asked for"'
     assert len(system.said[1:]) == said
     assert all("Operation not permitted" in line for line in system.said[1:])
+
+
+class StuckSystem(FakeSystem):
+    """Its kernel waits, while it switches off, for a device that never answers."""
+
+    is_reset = threading.Event()
+
+    def power_off(self) -> None:
+        assert self.is_reset.wait(60)
+        raise SleptError
+
+    def write(self, path: str, data: bytes) -> None:
+        super().write(path, data)
+        self.is_reset.set()
+
+
+def test_a_kernel_that_never_gets_to_the_switch_is_reset(tmp_path: Path) -> None:
+    system = StuckSystem(str(tmp_path))
+    system.put(paths.SYSRQ)
+    with pytest.raises(SleptError):
+        end(Stage(system=system, ending=Orderly("asked for"), sync=lambda: None, switch_off_s=0.01), asleep)
+    assert system.effects[0] == f"write {paths.SYSRQ} b"
+
+
+def test_the_thread_that_ends_the_machine_waits_for_no_disk_itself(system: FakeSystem) -> None:
+    """sync(2) waits for one that does not answer where no alarm reaches it."""
+    synced_by: list[int] = []
+    with pytest.raises(SleptError):
+        end(Stage(system=system, ending=Orderly("asked for"), sync=lambda: synced_by.append(threading.get_ident())), asleep)
+    assert len(synced_by) == 1
+    assert synced_by[0] != threading.get_ident()
 
 
 def test_the_alarm_breaks_into_what_overruns() -> None:
