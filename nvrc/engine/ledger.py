@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from guest_cdi.lean.light import replace
 from nvrc.engine.facts import Facts
+from nvrc.hardware.topology import gpus_on_bus
+from nvrc.machine.system import Readable
 from nvrc.nvml.count import NOT_DESCRIBED, SILENT
-from nvrc.nvml.identity import Sets
+from nvrc.nvml.identity import Sets, check_sets
+from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
 
 
@@ -34,3 +37,17 @@ def collect(facts: Facts) -> Sets:
         answering=frozenset(gpu.bdf for gpu in answering),
         checked=frozenset(facts.cc_checked or ()),
         given=frozenset(gpu.bdf for gpu in answering if gpu.number not in faulty) if facts.cdi else frozenset())
+
+
+def check_gpus(system: Readable, facts: Facts) -> Sets:
+    """All parts of the boot speak of the same GPUs. The bus as it is now: one that came since was asked nothing."""
+    sets = collect(facts)._replace(on_bus=gpus_on_bus(system))
+    check_sets(sets, facts.settings.gpus, {record.bdf: record.uuid for record in facts.ledger or ()})
+    return sets
+
+
+def check_every_gpu(system: Readable, facts: Facts) -> None:
+    """The same where none may be left out, however few `nvrc.gpus` asks for."""
+    if unchecked := check_gpus(system, facts).unchecked:
+        raise NvrcError("E_READY_STATE", f"{', '.join(unchecked)} was not checked, and the state covers every GPU "
+                        "of the VM", "replace the GPU, or pass fewer to the VM")

@@ -122,13 +122,21 @@ COLUMNS = (("NVSwitch", "NVSwitches"), ("GPU", "GPUs"), ("management NIC", "mana
 
 def scan(sys: Readable) -> tuple[PciFunction, ...]:
     """Every function on the bus, in address order. No PCI directory is a machine without PCI."""
+    return tuple(_read_function(sys, name) for name in _addresses(sys))
+
+
+def _addresses(sys: Readable) -> tuple[str, ...]:
     try:
-        names = sys.list_dir(PCI_DEVICES)
+        return tuple(sorted(sys.list_dir(PCI_DEVICES)))
     except FileNotFoundError:
         return ()
     except OSError as err:
         raise NvrcError("E_PCI_READ", f"{PCI_DEVICES}: {err.strerror or err}") from err
-    return tuple(_read_function(sys, name) for name in sorted(names))
+
+
+def gpus_on_bus(sys: Readable) -> frozenset[str]:
+    """The GPUs that are there now, by the ids that a scan goes by as well; VPD is not asked for."""
+    return frozenset(bdf for bdf in _addresses(sys) if _read_ids(sys, bdf).is_gpu)
 
 
 def classify(functions: tuple[PciFunction, ...]) -> Topology:
@@ -165,14 +173,19 @@ def counting(count: int, words: tuple[str, str]) -> str:
 
 
 def _read_function(sys: Readable, bdf: str) -> PciFunction:
+    found = _read_ids(sys, bdf)
+    if found.vendor != MELLANOX:
+        return found
+    vpd, vpd_error = _read_vpd(sys, bdf)
+    return PciFunction(bdf=bdf, vendor=found.vendor, device=found.device, pci_class=found.pci_class,
+                       manages_switches=VPD_MARK in vpd, vpd_error=vpd_error)
+
+
+def _read_ids(sys: Readable, bdf: str) -> PciFunction:
     if not _is_bdf(bdf):
         raise NvrcError("E_PCI_READ", f"{PCI_DEVICES}: entry {bdf[:40]!a} is not a PCI address")
-    vendor = _read_id(sys, bdf, "vendor", 4)
-    vpd, vpd_error = _read_vpd(sys, bdf) if vendor == MELLANOX else (b"", "")
-    return PciFunction(
-        bdf=bdf, vendor=vendor, device=_read_id(sys, bdf, "device", 4), pci_class=_read_id(sys, bdf, "class", 6),
-        manages_switches=VPD_MARK in vpd, vpd_error=vpd_error,
-    )
+    return PciFunction(bdf=bdf, vendor=_read_id(sys, bdf, "vendor", 4), device=_read_id(sys, bdf, "device", 4),
+                       pci_class=_read_id(sys, bdf, "class", 6))
 
 
 def _read_id(sys: Readable, bdf: str, name: str, digits: int) -> int:

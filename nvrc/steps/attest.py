@@ -19,6 +19,7 @@ from nvrc.confidential.ttrpc import Client, RefusedError, WireError
 from nvrc.confidential.verifier import ask_verifier
 from nvrc.engine.asking import client_of
 from nvrc.engine.facts import Facts, known, replace
+from nvrc.engine.ledger import check_every_gpu
 from nvrc.machine.system import Files, System
 from nvrc.nvml.client import SPARE_S
 from nvrc.nvml.readiness import Outcome, Ready
@@ -44,6 +45,7 @@ def run(system: System, facts: Facts) -> Facts:
         if err.code == "E_ATTEST_UNREACHABLE" and _has_ended(system, facts):
             return replace(facts, ready=Ready(Outcome.LEFT, False, "the agent ended before anything was attested"))
         raise NvrcError(err.code, f"{err.what}; {_running(system)}", err.hint) from err
+    check_every_gpu(system, facts)
     before, now = client_of(facts).settle_ready(True)
     if not now:
         raise NvrcError("E_READY_STATE", "set to 1, but nvmlSystemGetConfComputeGpusReadyState says 0")

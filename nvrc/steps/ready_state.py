@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from nvrc.engine.asking import client_of
 from nvrc.engine.facts import Facts, known, replace
-from nvrc.engine.ledger import collect
+from nvrc.engine.ledger import check_every_gpu, check_gpus
 from nvrc.machine.system import System
 from nvrc.nvml.client import SPARE_S
-from nvrc.nvml.identity import check_sets
 from nvrc.nvml.judge import Confidential, Mode
 from nvrc.nvml.readiness import Outcome, Ready, Wish, decide
 from nvrc.params.settings import Settings
@@ -27,13 +26,11 @@ def run(system: System, facts: Facts) -> Facts:
     if settings.key_rotation_bits is not None:
         facts = _rotate_keys(facts, settings.key_rotation_bits, found)
     if settings.is_attested:
-        return _hold(facts, found)
+        return _hold(system, facts, found)
     if found.mode is Mode.OFF:
         facts = replace(facts, ready=_not_applicable(settings))
     else:
-        sets = collect(facts)
-        check_sets(sets, settings.gpus, {record.bdf: record.uuid for record in facts.ledger or ()})
-        wish = decide(settings, found, sets.unchecked)
+        wish = decide(settings, found, check_gpus(system, facts).unchecked)
         facts = replace(facts, ready=_make(system, facts, wish),
                         warnings=facts.warnings + tuple(map(remark, wish.remarks)))
     return facts
@@ -54,17 +51,13 @@ def _rotate_keys(facts: Facts, advantage: int, found: Confidential) -> Facts:
     return replace(facts, keys=f"key rotation at {advantage} bits")
 
 
-def _hold(facts: Facts, found: Confidential) -> Facts:
+def _hold(system: System, facts: Facts, found: Confidential) -> Facts:
     """The step `attest` sets the state, of all GPUs of the VM at once; the worker stays for it."""
     if not found.mode.is_trusted:
         raise NvrcError("E_READY_STATE", f"{asked('ready', facts.settings.ready)} requires confidential GPUs; "
                         f"mode is {found.mode.value}",
                         "put the GPUs into confidential mode on the host, or drop nvrc.ready")
-    sets = collect(facts)
-    check_sets(sets, facts.settings.gpus, {record.bdf: record.uuid for record in facts.ledger or ()})
-    if sets.unchecked:
-        raise NvrcError("E_READY_STATE", f"{', '.join(sets.unchecked)} was not checked, and the state covers every GPU "
-                        "of the VM", "replace the GPU, or pass fewer to the VM")
+    check_every_gpu(system, facts)
     return facts
 
 

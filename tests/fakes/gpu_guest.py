@@ -28,6 +28,7 @@ from nvrc.params.parse import parse
 from nvrc.params.policy import NO_POLICY
 from nvrc.steps import cc_check, cdi, gpu_settings, ready_state
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
+from nvrc.vocabulary.paths import PCI_DEVICES
 
 VERSION = "580.95.05"
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
@@ -88,10 +89,19 @@ class GpuGuest:
         self._pids: list[int] = []
         buses = tuple(PciFunction(bdf=bus_id(i), vendor=0x10DE, device=0x2330, pci_class=0x030200)
                       for i in range(gpus if on_bus is None else on_bus))
+        for function in buses:
+            self.plug_in(function)
         parsed = parse(cmdline.encode(), NO_POLICY)
         parsed.raise_on_error()
         ledger = tuple(GpuRecord(bdf=function.bdf, state=GpuState.ATTACHED) for function in buses)
         self.facts = Facts(parameters=parsed, topology=Topology(gpus=buses), gpu_root=extension, ledger=ledger)
+
+    def plug_in(self, function: PciFunction) -> None:
+        """The bus shows it from now on."""
+        folder = f"{PCI_DEVICES}/{function.bdf}"
+        self.system.put(f"{folder}/vendor", f"{function.vendor:#06x}\n")
+        self.system.put(f"{folder}/device", f"{function.device:#06x}\n")
+        self.system.put(f"{folder}/class", f"{function.pci_class:#08x}\n")
 
     def describe(self, text: str) -> None:
         lines = (f"gpu {i} bus={bus_id(i)} minor={self.gpus - 1 - i} {self.keys}" for i in range(self.gpus))

@@ -20,6 +20,7 @@ from nvrc.confidential import evidence
 from nvrc.confidential.ttrpc import Client, WireError
 from nvrc.engine.conditions import awaits_attestation
 from nvrc.engine.facts import Facts
+from nvrc.hardware.topology import PciFunction
 from nvrc.machine.linux_system import LinuxSystem
 from nvrc.nvml.readiness import Outcome
 from nvrc.nvml.worker import Worker
@@ -77,6 +78,15 @@ def test_gpus_are_held_back_until_evidence_was_accepted(attested: Attested) -> N
                   evidence.UNCHECKED, "; at 100.0 s; read back: ready"):
         assert words in facts.ready.why
     assert (guest.root / CDI).read_bytes() == (guest.root / HELD).read_bytes()
+
+
+@pytest.mark.parametrize(("rule", "code"), [("", "E_GPU_IDENTITY"), (" nvrc.gpus=min:1", "E_READY_STATE")])
+def test_a_gpu_that_came_while_others_were_attested_sets_nothing(gpu_guest: MakeGuest, rule: str, code: str) -> None:
+    found = Attested(gpu_guest(f"nvrc.ready=attested nvrc.timeout.attest=2{rule}", keys="cc=on", text=CONFIDENTIAL))
+    found.guest.plug_in(PciFunction(bdf="0000:7f:00.0", vendor=0x10DE, device=0x2330, pci_class=0x030200))
+    failure = found.fails()
+    found.chain.close()
+    assert (failure.code, "0000:7f:00.0" in failure.what) == (code, True), failure.what
 
 
 def lies(method: str, make: Callable[[list[str], bytes], object]) -> Callable[[Chain], None]:

@@ -24,10 +24,11 @@ def placed(guest: GpuGuest) -> GpuGuest:
     """Its GPUs on the bus, each on a root port of its own."""
     for number in range(guest.gpus):
         way = f"/sys/devices/pci0000:00/0000:00:{number + 2:02x}.0/{bus_id(number)}"
+        listed = guest.system.real_path(f"/sys/bus/pci/devices/{bus_id(number)}")
+        os.renames(listed, guest.system.real_path(way))
         guest.system.put(f"{way}/numa_node", "0\n")
-        bus = guest.system.real_path("/sys/bus/pci/devices")
-        os.makedirs(bus, exist_ok=True)
-        os.symlink(guest.system.real_path(way), f"{bus}/{bus_id(number)}")
+        os.makedirs(os.path.dirname(listed), exist_ok=True)
+        os.symlink(guest.system.real_path(way), listed)
     return guest
 
 

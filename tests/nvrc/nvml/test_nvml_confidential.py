@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest
+from fakes.gpu_guest import CONFIDENTIAL, GpuGuest, MakeGuest, bus_id
 from fakes.trouble import told
 from nvrc.engine.facts import Facts
 from nvrc.hardware.topology import PciFunction
@@ -196,6 +197,38 @@ def test_ready_states(  # noqa: PLR0917 - a row of the table
     assert facts.ready == (outcome, accepts, why)
     assert ready_state.tell(facts) == f"{outcome.value}: {why}"
     assert guest.mock.names().count("nvmlSystemSetConfComputeGpusReadyState") == (outcome is Outcome.SET)
+
+
+LATER = PciFunction(bdf="0000:7f:00.0", vendor=0x10DE, device=0x2330, pci_class=0x030200)
+
+
+def test_no_state_covers_a_gpu_that_was_plugged_in_after_the_scan(gpu_guest: MakeGuest) -> None:
+    guest = gpu_guest("nvrc.smi.srs=1", text=CONFIDENTIAL, keys="cc=on")
+    guest.boot(3)
+    guest.plug_in(LATER)
+    with pytest.raises(NvrcError) as caught:
+        ready_state.run(guest.system, guest.facts)
+    assert caught.value.code == "E_GPU_IDENTITY"
+    assert f"{LATER.bdf}: not attached by nvidia-persistenced; {LATER.bdf}: not listed by NVIDIA's library" in caught.value.what
+    assert "nvmlSystemSetConfComputeGpusReadyState" not in guest.mock.names()
+
+
+def test_where_fewer_gpus_suffice_one_that_came_later_leaves_the_state(gpu_guest: MakeGuest) -> None:
+    guest = gpu_guest("nvrc.smi.srs=1 nvrc.gpus=min:2", text=CONFIDENTIAL, keys="cc=on")
+    guest.boot(3)
+    guest.plug_in(LATER)
+    ready = ready_state.run(guest.system, guest.facts).ready
+    assert ready is not None and ready.outcome is Outcome.LEFT
+    assert LATER.bdf in ready.why
+
+
+def test_no_state_covers_a_gpu_that_was_taken_away_after_the_scan(gpu_guest: MakeGuest) -> None:
+    guest = gpu_guest("nvrc.smi.srs=1", text=CONFIDENTIAL, keys="cc=on")
+    guest.boot(3)
+    shutil.rmtree(guest.system.real_path(f"/sys/bus/pci/devices/{bus_id(1)}"))
+    with pytest.raises(NvrcError, match=f"{bus_id(1)}.*: not on the bus") as caught:
+        ready_state.run(guest.system, guest.facts)
+    assert caught.value.code == "E_GPU_IDENTITY"
 
 
 def test_the_step_waits_longer_than_its_request(gpu_guest: MakeGuest) -> None:
