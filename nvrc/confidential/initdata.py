@@ -12,7 +12,7 @@ from guest_cdi.lean.light import Callable, NamedTuple
 from nvrc.confidential.tee import NONCE, Tee, find_tee, read_bound
 from nvrc.extensions.disks import BLOCK, disk_names, partition_names
 from nvrc.hardware.modules import Modules
-from nvrc.machine.patience import run_within
+from nvrc.machine.patience import DISK_ANSWER_S, run_within
 from nvrc.machine.system import Files, System
 from nvrc.machine.wait import OverdueError
 from nvrc.params.initdata import HEADER, Initdata, is_initdata, packed_size, read_initdata, unpack_disk
@@ -23,7 +23,6 @@ from nvrc.vocabulary.trouble import Trouble, remark
 
 _DRIVERS = ("virtio_blk", "virtio_scsi", "sd_mod")
 _RANDOM = "/dev/urandom"
-ANSWER_S = 60.0  # of all disks together, with their drivers, which read partition tables
 
 
 class Found(NamedTuple):
@@ -44,7 +43,7 @@ class Found(NamedTuple):
 
 
 def find_initdata(system: System, policy: Policy, options: tuple[ModuleOption, ...],
-                  mount_optional: Callable[[System], None], answer_s: float = ANSWER_S,
+                  mount_optional: Callable[[System], None], answer_s: float = DISK_ANSWER_S,
                   ) -> tuple[Found | None, tuple[Trouble, ...]]:
     """What the pod gave, and what there is to remark. `mount_optional` mounts configfs once the kernel has it."""
     modules = Modules(system, options=options)

@@ -75,7 +75,7 @@ def partition_names(system: Files, disk: str) -> tuple[str, ...]:
                  if system.exists(f"{BLOCK}/{disk}/{name}/partition"))
 
 
-def find_disks(system: Files) -> tuple[Disk, ...]:
+def find_disks(system: Files, answer_s: float | None = None) -> tuple[Disk, ...]:
     """Every disk whose serial says that it carries an extension; other disks are nobody's business here."""
     try:
         blocks = system.list_dir(BLOCK)
@@ -84,7 +84,7 @@ def find_disks(system: Files) -> tuple[Disk, ...]:
     except OSError as err:
         raise NvrcError("E_EXTENSION_DEVICE", f"{BLOCK}: {err.strerror}") from err
     return tuple(_disk(system, block, serial) for block in blocks
-                 if (serial := _serial(system, block)).startswith(PREFIX))
+                 if (serial := _serial_within(system, block, answer_s)).startswith(PREFIX))
 
 
 def absent(disks: tuple[Disk, ...], wanted: tuple[Extension, ...]) -> tuple[str, ...]:
@@ -158,6 +158,21 @@ def _disk(system: Files, block: str, serial: bytes) -> Disk:
                         "give the disk a serial extension-<name> with a name of the command line") from err
     parts = _partitions(system, block)
     return Disk(name, block, parts.get(DATA), parts.get(HASHES))
+
+
+def _serial_within(system: Files, block: str, answer_s: float | None) -> bytes:
+    """The kernel asks the disk itself, and would wait for ever for one that does not answer."""
+    if not system.exists(f"{BLOCK}/{block}/serial"):
+        return b""
+    from nvrc.machine.patience import DISK_ANSWER_S, run_within  # what a machine without disks goes without
+    from nvrc.machine.wait import OverdueError
+
+    limit_s = DISK_ANSWER_S if answer_s is None else answer_s
+    try:
+        return run_within(limit_s, lambda: _serial(system, block))
+    except OverdueError as err:
+        raise NvrcError("E_EXTENSION_DEVICE", f"device {block} does not tell its serial within {limit_s:g} s",
+                        "find on the host the disk of the VM that does not answer, or detach it") from err
 
 
 def _serial(system: Files, block: str) -> bytes:

@@ -11,6 +11,7 @@ import _thread
 from guest_cdi.lean.light import Callable, TypeVar
 from nvrc.machine.wait import OverdueError
 
+DISK_ANSWER_S = 60.0
 T = TypeVar("T")
 
 

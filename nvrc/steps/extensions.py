@@ -14,6 +14,7 @@ from nvrc.hardware.modules import Modules
 from nvrc.machine.linux import MS_NODEV, MS_NOSUID, MS_RDONLY
 from nvrc.machine.system import System
 from nvrc.machine.uevents import wait_until_complete
+from nvrc.machine.wait import OverdueError
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.trouble import remark
@@ -33,7 +34,7 @@ def run(system: System, facts: Facts) -> Facts:
     settings = facts.settings
     remarks = _await_disks(system, settings) if settings.extensions or has_controller(system, BLOCK_DEVICES) else ()
     pairs = reconcile(find_disks(system), settings.extensions)
-    roots = {pair.extension.name: _mount(system, pair, settings) for pair in pairs}
+    roots = {pair.extension.name: mount_patiently(system, pair, settings) for pair in pairs}
     gpu_root = roots.get(GPU, "")
     if gpu_root:
         from nvrc.extensions.gpu import join  # what most boots go without
@@ -62,8 +63,19 @@ def _await_disks(system: System, settings: Settings) -> tuple[str, ...]:
     return tuple(modules.remarks)
 
 
-def _mount(system: System, pair: Pair, settings: Settings) -> str:
+def mount_patiently(system: System, pair: Pair, settings: Settings, answer_s: float | None = None) -> str:
     """Where the extension is mounted."""
+    from nvrc.machine.patience import DISK_ANSWER_S, run_within
+
+    limit_s = DISK_ANSWER_S if answer_s is None else answer_s
+    try:
+        return run_within(limit_s, lambda: _mount(system, pair, settings))
+    except OverdueError as err:
+        raise NvrcError("E_EXTENSION_DEVICE", f'extension "{pair.extension.name}": its disk does not answer within '
+                        f"{limit_s:g} s", "find on the host why the disk does not answer") from err
+
+
+def _mount(system: System, pair: Pair, settings: Settings) -> str:
     from nvrc.extensions.verity import FOLDER, device_name, open_verity  # what most boots go without
 
     name = pair.extension.name

@@ -12,6 +12,7 @@ import pytest
 
 from fakes.lab_image import lab_image
 from fakes.nbd_disk import NbdDisk
+from nvrc_build.output.disk import write_disk
 from nvrc_lab.kit.image import BootFiles
 from nvrc_lab.qemu.machine import Accel, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
@@ -20,7 +21,7 @@ from nvrc_lab.watch.watch import Limits, watch
 
 pytestmark = pytest.mark.qemu
 
-SIZE = 1 << 20
+SIZE = DATA_AT = 1 << 20
 KERNEL_RUNS = "Run /init"
 
 
@@ -33,7 +34,8 @@ class HeardEnoughError(Exception):
     """There is a verdict, and a kernel that waits for a disk takes a minute to switch off."""
 
 
-def boot(image: BootFiles, folder: Path, disk: NbdDisk, hear: Callable[[str], None], total_s: float) -> tuple[Story, list[str]]:
+def boot(image: BootFiles, folder: Path, disk: NbdDisk, hear: Callable[[str], None], *, words: str = "",
+         serial: str = "") -> tuple[Story, list[str]]:
     """With the kernel's own lines, so that whoever answers for the disk knows how far the machine is."""
     lines: list[str] = []
 
@@ -48,9 +50,9 @@ def boot(image: BootFiles, folder: Path, disk: NbdDisk, hear: Callable[[str], No
             raise HeardEnoughError
 
     machine = Machine(kernel=image.kernel, initrd=image.initrd,
-                      extra=("-blockdev", disk.drive, "-device", "virtio-blk-pci,drive=hostile,id=hostile"),
-                      cmdline="console=ttyS0 panic=1 loglevel=7 cgroup_no_v1=all lab.agent=report,poweroff")
-    argv, limits = make_argv(machine, find_qemu().program, Accel.TCG), Limits(total_s=total_s, silence_s=total_s)
+                      extra=("-blockdev", disk.drive, "-device", f"virtio-blk-pci,drive=hostile,serial={serial}"),
+                      cmdline=f"console=ttyS0 panic=1 loglevel=7 cgroup_no_v1=all lab.agent=report,poweroff {words}")
+    argv, limits = make_argv(machine, find_qemu().program, Accel.TCG), Limits(total_s=150, silence_s=150)
     with suppress(HeardEnoughError):
         watch(argv, folder / "console", limits, listen)
     return stories[-1], lines
@@ -68,8 +70,27 @@ def test_a_disk_that_never_answers_ends_the_boot_in_words(image: BootFiles, tmp_
             is_dead.set()
 
     with NbdDisk(tmp_path / "nbd", SIZE, read) as disk:
-        story, lines = boot(image, tmp_path, disk, hear, 150)
+        story, lines = boot(image, tmp_path, disk, hear)
     assert story.ready is None
     assert story.failure is not None, lines[-20:]
     assert (story.failure.code, story.failure.step) == ("E_INITDATA", "parameters")
     assert story.failure.what == "initdata: a disk of the driver virtio_blk does not answer within 60 s"
+
+
+def test_an_extension_that_does_not_answer_once_it_is_found_ends_the_boot_in_words(image: BootFiles, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(bytes(range(256)) * 64)
+    verity = write_disk(tmp_path / "data", tmp_path / "disk")
+    content = (tmp_path / "disk").read_bytes()
+    asked: list[int] = []
+
+    def read(offset: int, size: int) -> bytes | None:
+        """Once for who looks what is on the partition, and never for dm-verity."""
+        asked.append(offset)
+        return content[offset:offset + size] if asked.count(DATA_AT) < 2 else None
+
+    with NbdDisk(tmp_path / "nbd", len(content), read) as disk:
+        story, lines = boot(image, tmp_path, disk, lambda _line: None, serial="extension-coco",
+                            words=f"kata.extension.coco.verity_params={verity.parameters()}")
+    assert story.failure is not None, lines[-20:]
+    assert (story.failure.code, story.failure.step) == ("E_EXTENSION_DEVICE", "extensions")
+    assert story.failure.what == 'extension "coco": its disk does not answer within 60 s'

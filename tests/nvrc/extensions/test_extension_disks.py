@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 from errno import EIO
 from pathlib import Path
 
@@ -225,6 +226,18 @@ def test_what_cannot_be_read_is_an_error_not_an_absence(guest: ExtensionGuest, p
     assert caught.value.code == code
 
 
+def test_a_disk_that_does_not_tell_its_serial_is_named(guest: ExtensionGuest) -> None:
+    """The kernel asks the disk for it at each reading, where no signal reaches PID 1; here it is a FIFO that nobody writes to."""
+    guest.add_disk("vda", "extension-gpu", 1, 2)
+    guest.put("/sys/block/vdb/size", "8\n")
+    serial = guest.real_path("/sys/block/vdb/serial")
+    os.mkfifo(serial)
+    with pytest.raises(NvrcError, match=r"device vdb does not tell its serial within 0\.2 s") as caught:
+        find_disks(guest, answer_s=0.2)
+    os.close(os.open(serial, os.O_RDWR))  # what was left behind ends
+    assert caught.value.code == "E_EXTENSION_DEVICE"
+
+
 def test_folders_that_cannot_be_listed(guest: ExtensionGuest) -> None:
     class Failing(ExtensionGuest):
         broken = "/sys/block"
@@ -252,6 +265,9 @@ def test_any_sysfs_is_disks_or_an_error_with_a_code(files: dict[str, bytes]) -> 
             if name not in files:
                 raise FileNotFoundError
             return (b"extension-" if name == "serial" else b"") + files[name]
+
+        def exists(self, path: str) -> bool:
+            return path.removeprefix("/sys/block/vda/") in files
 
         def list_dir(self, path: str) -> tuple[str, ...]:
             return ("vda",) if path == "/sys/block" else ("vda1", "vda2", "queue")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from errno import ENODEV, ENOENT
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fakes.device_mapper import EROFS, ExtensionGuest, extension_guest, params
 from fakes.modules import add_module, loads
 from fakes.trouble import told
 from nvrc.engine.facts import Facts
+from nvrc.extensions.disks import find_disks, reconcile
 from nvrc.params.parse import parse
 from nvrc.steps import extensions
 from nvrc.vocabulary.errors import NvrcError
@@ -52,6 +54,29 @@ def ldconfig(guest: ExtensionGuest, status: int = 0, writes: bool = True) -> Non
 
 def mounts(guest: ExtensionGuest) -> list[str]:
     return [effect for effect in guest.effects if effect.startswith("mount ")]
+
+
+class SilentGuest(ExtensionGuest):
+    """Its verified device never comes to an answer."""
+
+    is_over = threading.Event()
+
+    def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        if path.startswith("/dev/mapper/"):
+            assert self.is_over.wait(60)
+        return super().read(path, limit)
+
+
+def test_a_disk_that_does_not_answer_while_it_is_verified_is_named(guest: ExtensionGuest) -> None:
+    silent, given = SilentGuest(guest.root), facts("gpu")
+    silent.mapper, silent.images = guest.mapper, {}
+    silent.devices["/dev/mapper/control"] = guest.mapper
+    guest.add_disk("vda", "extension-gpu", 1, 2)
+    pair = reconcile(find_disks(guest), given.settings.extensions)[0]
+    with pytest.raises(NvrcError) as caught:
+        extensions.mount_patiently(silent, pair, given.settings, answer_s=0.2)
+    silent.is_over.set()
+    assert (caught.value.code, caught.value.what) == ("E_EXTENSION_DEVICE", 'extension "gpu": its disk does not answer within 0.2 s')
 
 
 def test_without_extensions_nothing_is_touched(guest: ExtensionGuest) -> None:
