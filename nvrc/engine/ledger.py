@@ -41,8 +41,15 @@ def collect(facts: Facts) -> Sets:
 
 def check_gpus(system: Readable, facts: Facts) -> Sets:
     """All parts of the boot speak of the same GPUs. The bus as it is now: one that came since was asked nothing."""
-    sets = collect(facts)._replace(on_bus=gpus_on_bus(system))
-    check_sets(sets, facts.settings.gpus, {record.bdf: record.uuid for record in facts.ledger or ()})
+    scanned, now = collect(facts), gpus_on_bus(system)
+    sets = scanned._replace(on_bus=now)
+    try:
+        check_sets(sets, facts.settings.gpus, {record.bdf: record.uuid for record in facts.ledger or ()})
+    except NvrcError as err:
+        if now == scanned.on_bus:
+            raise
+        raise NvrcError(err.code, err.what, "give the VM its GPUs before it starts, and take none away while it boots"
+                        ) from err
     return sets
 
 

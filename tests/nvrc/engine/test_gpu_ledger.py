@@ -100,6 +100,13 @@ def test_a_bus_that_has_changed_since_the_scan(tmp_path: Path, check: Callable[[
     with pytest.raises(NvrcError) as caught:
         check(bus_of(tmp_path, *now), whole())
     assert (caught.value.code, words in caught.value.what) == ("E_GPU_IDENTITY", True), caught.value.what
+    assert caught.value.hint.startswith("give the VM its GPUs before it starts")
+
+
+def test_sets_that_differ_on_an_unchanged_bus_are_the_librarys(tmp_path: Path) -> None:
+    with pytest.raises(NvrcError) as caught:
+        check_gpus(bus_of(tmp_path, *BUS[:2]), replace(whole(), cc_checked=BUS[:1]))
+    assert caught.value.hint.startswith("use a driver and a library of one release")
 
 
 def test_the_bus_of_the_scan_is_one_set_with_all_others(tmp_path: Path) -> None:
