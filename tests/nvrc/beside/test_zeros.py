@@ -5,6 +5,7 @@ library where NVRC_NVML_LIBRARY names one: it starts no further without a driver
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -12,9 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from fakes.nvml import MockNvml
-from nvrc.beside.zeros import variables
+from nvrc.beside.zeros import size_in_memory, variables
 from nvrc_lab.ground.places import checkout
 
 OWN = os.environ.get("NVRC_NVML_LIBRARY", "")
@@ -64,9 +66,22 @@ def run(library: str) -> tuple[int, int, int, object, int]:
 
 
 def test_variables_are_what_lies_right_behind_the_file() -> None:
-    assert list(variables(MAPS, "/lib/x y.so")) == [(0x502000, 0x602000)]
-    assert list(variables(MAPS, "/lib/other.so")) == [(0x801000, 0x901000)]
-    assert not list(variables(MAPS, "/lib/none.so"))
+    assert list(variables(MAPS, "/lib/x y.so", 0x102000)) == [(0x502000, 0x602000)]
+    assert list(variables(MAPS, "/lib/other.so", 0x101000)) == [(0x801000, 0x901000)]
+    assert not list(variables(MAPS, "/lib/none.so", 0))
+
+
+def test_what_others_have_right_behind_is_left_alone() -> None:
+    """The kernel tells of neighbours as of one; the last page of the library's own is not taken where it ends within."""
+    assert list(variables(MAPS, "/lib/x y.so", 0x42800)) == [(0x502000, 0x542000)]
+
+
+def test_the_size_of_a_library_in_memory_is_what_it_takes_there(nvml_standin: Path, tmp_path: Path) -> None:
+    path = MockNvml(nvml_standin, tmp_path / "one", "").library
+    elf = ELFFile(io.BytesIO(Path(path).read_bytes()))
+    ends = [one["p_vaddr"] + one["p_memsz"] for one in elf.iter_segments() if one["p_type"] == "PT_LOAD"]
+    assert size_in_memory(path) == max(ends)
+    assert max(ends) > Path(path).stat().st_size  # the table is not in the file
 
 
 @pytest.mark.long
