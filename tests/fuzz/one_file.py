@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,8 +51,7 @@ class GoodHost:
 
 @cache
 def good_host() -> GoodHost:
-    shared = "/dev/shm"
-    with tempfile.TemporaryDirectory(dir=shared if os.path.isdir(shared) else None) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         node = make_host(Path(folder)).node_json()
         answers, documents, readers = dict[Asked, object](), Documents(), dict[str, list[Row]]()
         for row in ROWS:
