@@ -34,6 +34,7 @@ from nvrc_lab.run.runner import default_workers
 
 COVERAGE_BAR_PERCENT = 95
 MOST_WORKERS = 4
+MOST_TOLD = 20
 OTHER_TIERS = ("namespace", "qemu", "gpu")  # folders of tests
 THOROUGH = "--hypothesis-profile=thorough"  # tests/conftest.py has the profiles
 PYTHON = sys.executable
@@ -194,6 +195,8 @@ def summarise(results: Sequence[tuple[Tier, Count, float]]) -> int:
     print("\n" + "\n".join(f"{'ok  ' if not count.failed else 'FAIL'}  {tier.name:<10} {seconds:7.1f} s  {count}"
                            f"{f'  ({count.note})' if count.note else ''}" for tier, count, seconds in results))
     total = add_up([count for _, count, _ in results])
+    if total.culprits:  # a log is often kept by its end alone
+        print("\n".join(f"failed: {line}" for line in total.culprits[:MOST_TOLD]))
     print(total, flush=True)
     return 1 if total.failed else 0
 

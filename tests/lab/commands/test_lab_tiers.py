@@ -46,6 +46,19 @@ def test_what_pytest_counted(tmp_path: Path, text: str, is_good: bool, expected:
     assert read_report(report, is_good=is_good) == expected
 
 
+def test_who_failed_is_told_with_the_first_line_of_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is kept of a run is often its end: it has to name them."""
+    report = tmp_path / "long.xml"
+    report.write_text('<testsuites><testsuite tests="3" failures="1" errors="1">'
+                      '<testcase classname="tests.a.test_b" name="test_good"/>'
+                      '<testcase classname="tests.a.test_b" name="test_c[1]"><failure message="assert 1 == 2&#10;more">x</failure></testcase>'
+                      '<testcase classname="tests.a.test_b" name="test_d"><error message="no room">x</error></testcase>'
+                      "</testsuite></testsuites>")
+    assert summarise([(TIERS[2], read_report(report, is_good=False), 1.0)]) == 1
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "failed: tests.a.test_b::test_c[1]: assert 1 == 2", "failed: tests.a.test_b::test_d: no room", "1 passed, 2 failed, 0 skipped"]
+
+
 def test_no_report_is_a_failure(tmp_path: Path) -> None:
     assert read_report(tmp_path / "none.xml", is_good=True).failed == 1
 
