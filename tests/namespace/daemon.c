@@ -2,10 +2,9 @@
 /*
  * Daemons of the namespace tier, told apart by the name they are started as. /etc/daemons has words for what goes wrong:
  *   fails=BDF          persistenced cannot open that GPU, and says success all the same
- *   persistenced-dies  ... 300 ms after it is up
  *   persistenced-talks it says long things without end, and never that a GPU is attached
  *   persistenced-breeds it leaves one orphan after another to PID 1, and never says that a GPU is attached
- *   slow-engine        the host engine takes a second to go into the background
+ *   slow-engine        the host engine takes half a minute to go into the background
  *   nameless-engine    the host engine writes no PID file
  *   exporter-ends      the exporter ends the first time it is started
  *   metrics-flood      the agent beside the pod prints and logs without end
@@ -54,13 +53,9 @@ static void write_pid(void)
 	fclose(file);
 }
 
-static void stay(long ms)
+static void stay(void)
 {
 	signal(SIGTERM, on_term);
-	if (ms) {
-		usleep((useconds_t)ms * 1000);
-		raise(SIGKILL);
-	}
 	for (;;)
 		pause();
 }
@@ -127,7 +122,7 @@ static void go_to_background(void)
 	if (strstr(pid_file, "persistenced"))
 		attach_all();
 	else if (strstr(words, "slow-engine"))
-		sleep(1);
+		sleep(30);
 	if (write(ends[1], "0", 1) != 1)
 		_exit(5);
 	close(ends[1]);
@@ -154,11 +149,11 @@ int main(int argc, char **argv)
 	if (!strcmp(name, "nvidia-persistenced")) {
 		pid_file = "/var/run/nvidia-persistenced/nvidia-persistenced.pid";
 		go_to_background();
-		stay(strstr(words, "persistenced-dies") ? 300 : 0);
+		stay();
 	} else if (!strcmp(name, "nv-hostengine")) {
 		pid_file = "/run/nv-hostengine/nv-hostengine.pid";
 		go_to_background();
-		stay(0);
+		stay();
 	} else if (!strcmp(name, "dcgm-exporter")) {
 		printf("level=INFO msg=\"Starting webserver\"\n");
 		fflush(stdout);
@@ -167,13 +162,13 @@ int main(int argc, char **argv)
 			usleep(300000);
 			return 1;
 		}
-		stay(0);
+		stay();
 	} else if (!strcmp(name, "nvrc-metrics")) {
 		if (strstr(words, "metrics-flood"))
 			flood();
 		if (strstr(words, "metrics-port-taken"))
 			return EADDRINUSE;
-		stay(0);
+		stay();
 	}
 	return 64;
 }

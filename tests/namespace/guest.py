@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from fakes.steps import Doing
 from nvrc.boot import BOOT
@@ -36,6 +37,7 @@ NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-c
               "--mount-proc")
 
 
+COMM_LENGTH = 15  # of a name, in /proc/PID/comm
 PROCESS = re.compile(r"/proc/[0-9]+/(stat|status|cmdline)")
 
 
@@ -135,6 +137,14 @@ class Guest:
         with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as file:
             return [int(word) for word in file.read().split()]
 
+    def daemon(self, name: str) -> int:
+        """A child of PID 1 that is called so, as the machine outside numbers it."""
+        init, = self.children()
+        for pid in Path(f"/proc/{init}/task/{init}/children").read_text(encoding="ascii").split():
+            if Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip() == name[:COMM_LENGTH]:
+                return int(pid)
+        raise AssertionError(f"no {name} below {init}; console:\n" + "\n".join(self.lines))
+
     def signal(self, number: int) -> None:
         """To PID 1 of the guest."""
         os.kill(self.children()[0], number)
@@ -180,26 +190,24 @@ def faulting_step() -> Table:
     return with_agent(does=Doing(fault))
 
 
-def slow_thread() -> Table:
-    """A step beside the loop that takes longer than the whole boot may."""
-    def linger(_system: object, facts: object) -> object:
-        time.sleep(1.5)
-        return facts
+def until_told(system: NamespaceSystem, facts: object) -> object:
+    while not system.exists("/run/told"):
+        time.sleep(0.02)
+    return facts
 
+
+def slow_thread() -> Table:
+    """A step beside the loop that takes until the test has seen that it was told of."""
     from nvrc.engine.conditions import always
     agent = next(step for step in BOOT if step.name == "agent")
-    return (Step("linger", needs=("parameters",), blocks=always, does=Doing(linger)),  # type: ignore[arg-type]
+    return (Step("linger", needs=("parameters",), blocks=always, does=Doing(until_told)),  # type: ignore[arg-type]
             *with_agent(needs=(*agent.needs, "linger")))
 
 
 def slow_attest() -> Table:
-    """The step that runs beside the agent takes longer than the whole boot may."""
-    def linger(_system: object, facts: object) -> object:
-        time.sleep(1.5)
-        return facts
-
+    """The step that runs beside the agent takes that long."""
     from nvrc.engine.conditions import always
-    return tuple(replace(step, when=always, blocks=always, does=Doing(linger)) if step.name == "attest" else step  # type: ignore[arg-type]
+    return tuple(replace(step, when=always, blocks=always, does=Doing(until_told)) if step.name == "attest" else step  # type: ignore[arg-type]
                  for step in BOOT)
 
 

@@ -82,15 +82,6 @@ def is_up(found: Status) -> bool:
     return row is not None and row[0] is ServiceState.RUNNING
 
 
-def helper(guest: Guest) -> int:
-    """As the machine outside numbers it."""
-    init, = guest.children()
-    for pid in Path(f"/proc/{init}/task/{init}/children").read_text().split():
-        if Path(f"/proc/{pid}/comm").read_text().strip() == NAME:
-            return int(pid)
-    raise AssertionError(f"no {NAME} below {init}")
-
-
 def end(guest: Guest, root: FakeSystem) -> None:
     """In order, and the workload was there until then."""
     assert next(one for one in status(root).services if one.name == "agent").restarts == 0
@@ -104,7 +95,7 @@ def end(guest: Guest, root: FakeSystem) -> None:
 def test_one_that_is_killed_comes_back_and_degrades_nothing(run: Run, root: FakeSystem) -> None:
     guest = run("")
     until(root, is_up)
-    os.kill(helper(guest), signal.SIGKILL)
+    os.kill(guest.daemon(NAME), signal.SIGKILL)
     found = until(root, lambda found: service(found) == (ServiceState.RUNNING, 1))
     assert found.verdict is Verdict.NO_GPU
     end(guest, root)
@@ -113,7 +104,7 @@ def test_one_that_is_killed_comes_back_and_degrades_nothing(run: Run, root: Fake
 def test_one_that_is_frozen_costs_nobody_anything_not_even_the_end(run: Run, root: FakeSystem) -> None:
     guest = run("")
     until(root, is_up)
-    os.kill(helper(guest), signal.SIGSTOP)
+    os.kill(guest.daemon(NAME), signal.SIGSTOP)
     for _ in range(50):
         assert is_up(status(root))
     assert status(root).verdict is Verdict.NO_GPU

@@ -76,11 +76,11 @@ def test_a_stop_meanwhile_ends_the_vm(run: Run) -> None:
 
 
 def test_gpus_that_do_not_come_are_waited_for_no_longer_than_a_boot_may_take(run: Run, guest_root: FakeSystem) -> None:
-    guest = run("sandbox hold", "nvrc.timeout.boot=1")
+    guest = run("sandbox hold", "nvrc.timeout.boot=4")
     guest.finish()
     (line,) = guest.found("nvrc: FATAL")
     assert line.startswith('nvrc: FATAL code=E_BOOT_OVERDUE step=persistenced what="the GPUs that containers were promised '
-                           'are not up after 1 s (nvrc.timeout.boot); running: persistenced"')
+                           'are not up after 4 s (nvrc.timeout.boot); running: persistenced"')
     assert not guest_root.exists(paths.GPUS_READY)
 
 

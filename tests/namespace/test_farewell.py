@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -38,9 +39,8 @@ class Machine:
         self.root = root
         self.guest: Guest | None = None
 
-    def boot(self, behaviour: str, cmdline: str = "", table: str = "", daemons: str = "") -> Guest:
+    def boot(self, behaviour: str, cmdline: str = "", table: str = "") -> Guest:
         self.root.put("/etc/behaviour", behaviour)
-        self.root.put("/etc/daemons", daemons)
         self.root.put("/proc/cmdline", f"quiet nvrc.timeout.host_end=0 nvrc.timeout.farewell=300 {cmdline}\n")
         if table == "gpu_daemons":
             for attribute, text in (("vendor", "0x10de\n"), ("device", "0x2330\n"), ("class", "0x030200\n")):
@@ -86,17 +86,25 @@ def machine(root: FakeSystem) -> Iterator[Machine]:
             one.guest.process.stdout.close()
 
 
+def lose_persistenced(guest: Guest) -> None:
+    """After the boot, whatever that took."""
+    guest.read_until("nvrc: READY in ")
+    os.kill(guest.daemon("nvidia-persistenced"), signal.SIGKILL)
+
+
 @pytest.mark.parametrize(("words", "text"), [
     pytest.param(("hold", "", "broken_step"), "guest init: E_INTERNAL in step agent: RuntimeError: on purpose at ", id="a step raises"),
     pytest.param(("hold", "", "hanging_step"), "guest init: E_STEP_DEADLINE in step agent: agent did not finish within 0.3 s (hint: ", id="a step hangs"),
     pytest.param(("hold", "nvrc.dcgm=perhaps", "gpu_daemons"), "guest init: E_PARAMETERS in step parameters: nvrc.dcgm: 'perhaps' is ", id="parameters"),
     pytest.param(("give-up", "", "gpu_daemons"), "guest init: E_AGENT_EXIT in step supervise: the agent powered off 0.", id="the agent gives up"),
     pytest.param(("crash", "", "gpu_daemons"), "guest init: E_AGENT_EXIT in step supervise: the agent was killed by SIGSEGV", id="the agent crashes"),
-    pytest.param(("hold", "nvrc.strict=on", "gpu_daemons", "persistenced-dies"),
+    pytest.param(("hold", "nvrc.strict=on", "gpu_daemons"),
                  "guest init: E_SERVICE_LOST in step supervise: nvidia-persistenced was killed by SIGKILL", id="strict, the agent still waits"),
 ])
 def test_the_runtime_is_told(machine: Machine, words: tuple[str, ...], text: str) -> None:
     guest = machine.boot(*words)
+    if "E_SERVICE_LOST" in text:
+        lose_persistenced(guest)
     assert machine.ask().startswith(text)
     began = time.monotonic()
     guest.finish()
@@ -128,7 +136,7 @@ def test_a_stop_signal_ends_the_wait(machine: Machine) -> None:
     guest = machine.boot("give-up", "", "gpu_daemons")
     guest.read_until("FATAL")
     time.sleep(0.5)
-    guest.signal(15)
+    guest.signal(signal.SIGTERM)
     guest.finish()
     assert guest.found("farewell: answers=0")
 
@@ -136,7 +144,8 @@ def test_a_stop_signal_ends_the_wait(machine: Machine) -> None:
 def test_an_ending_that_pid_1_decides_reaches_the_containers(machine: Machine, root: FakeSystem) -> None:
     root.put(f"{SHARED}/abc-termination-log")
     root.put(f"{SHARED}/def-termination-log", "its own")
-    guest = machine.boot("hold", "nvrc.strict=on", "gpu_daemons", "persistenced-dies")
+    guest = machine.boot("hold", "nvrc.strict=on", "gpu_daemons")
+    lose_persistenced(guest)
     guest.finish()
     assert root.text(f"{SHARED}/abc-termination-log").startswith("guest init: E_SERVICE_LOST in step supervise: nvidia-persistenced was ")
     assert root.text(f"{SHARED}/def-termination-log") == "its own"

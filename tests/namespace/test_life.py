@@ -370,17 +370,22 @@ def test_a_fault_of_the_interpreter_names_the_code_before_the_kernel_ends_it(run
 
 
 def test_a_boot_that_takes_long_is_told_and_goes_on(run: Run, guest_root: FakeSystem) -> None:
-    guest = run("power-off", "nvrc.timeout.boot=1", table="slow_thread")
+    guest = run("power-off", "nvrc.timeout.boot=4", table="slow_thread")
+    line = guest.read_until("nvrc: warn")
+    assert line.startswith("nvrc: warn no agent after 4 s (nvrc.timeout.boot); running: linger for ")
+    guest_root.put("/run/told")
     guest.finish()
-    (line,) = guest.found("nvrc: warn")
-    assert line.startswith("nvrc: warn no agent after 1 s (nvrc.timeout.boot); running: linger for ")
+    assert guest.found("nvrc: warn") == [line]
     assert guest.found("READY")
     assert json.loads(guest_root.read("/run/nvrc/boot.json"))["notes"] == [line.removeprefix("nvrc: warn ")]
 
 
-def test_a_boot_that_waits_beside_its_agent_does_not_miss_it(run: Run) -> None:
-    guest = run("sleep:3 power-off", "nvrc.timeout.boot=1", table="slow_attest")
+def test_a_boot_that_waits_beside_its_agent_does_not_miss_it(run: Run, guest_root: FakeSystem) -> None:
+    guest = run("end-on-term hold", "nvrc.timeout.boot=4", table="slow_attest")
+    line = guest.read_until("nvrc: warn")
+    assert line.startswith("nvrc: warn not ready after 4 s (nvrc.timeout.boot); running: attest for ")
+    guest_root.put("/run/told")
+    guest.read_until("nvrc: READY")
+    guest.signal(signal.SIGTERM)
     guest.finish()
-    (line,) = guest.found("nvrc: warn")
-    assert line.startswith("nvrc: warn not ready after 1 s (nvrc.timeout.boot); running: attest for ")
-    assert guest.found("READY")
+    assert guest.found("nvrc: warn") == [line]

@@ -140,7 +140,9 @@ def test_a_helper_that_ends_is_started_again(run: Run, root: FakeSystem) -> None
 
 
 def test_persistenced_that_dies_is_told_and_stays_away(run: Run, root: FakeSystem) -> None:
-    guest = run("end-on-term hold", daemons="persistenced-dies")
+    guest = run("end-on-term hold")
+    guest.read_until("nvrc: READY in ")
+    os.kill(guest.daemon("nvidia-persistenced"), signal.SIGKILL)
     guest.read_until("nvrc: warn E_SERVICE_LOST nvidia-persistenced was killed by SIGKILL")
     guest.signal(signal.SIGTERM)
     guest.finish()
@@ -151,14 +153,17 @@ def test_persistenced_that_dies_is_told_and_stays_away(run: Run, root: FakeSyste
 
 
 def test_strict_ends_the_vm_with_its_critical_daemon(run: Run) -> None:
-    guest = run("hold", "nvrc.strict=on", "persistenced-dies")
+    guest = run("hold", "nvrc.strict=on")
+    guest.read_until("nvrc: READY in ")
+    os.kill(guest.daemon("nvidia-persistenced"), signal.SIGKILL)
     guest.finish()
-    assert guest.found("READY")
     assert guest.found("FATAL code=E_SERVICE_LOST step=supervise")
 
 
 def test_a_critical_daemon_that_dies_while_the_boot_goes_on_ends_it(run: Run) -> None:
-    guest = run("hold", "nvrc.dcgm=on", "persistenced-dies slow-engine")
+    guest = run("hold", "nvrc.dcgm=on", "slow-engine")
+    guest.read_until("nvrc: step persistenced ok")
+    os.kill(guest.daemon("nvidia-persistenced"), signal.SIGKILL)
     guest.finish()
     (line,) = guest.found("FATAL")
     assert 'code=E_SERVICE_LOST step=persistenced what="nvidia-persistenced was killed by SIGKILL during the boot"' in line
