@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-c
               "--mount-proc")
 
 
+PATIENCE_S = 120
 COMM_LENGTH = 15  # of a name, in /proc/PID/comm
 PROCESS = re.compile(r"/proc/[0-9]+/(stat|status|cmdline)")
 
@@ -106,12 +108,17 @@ class Guest:
     lines: list[str] = field(default_factory=list)
 
     def read_until(self, text: str) -> str:
-        """The first line that has `text`; fails with the whole console when the guest ends before."""
+        """The first line that has `text`; fails with the whole console when the guest ends before, or never says it."""
         assert self.process.stdout is not None
-        while raw := self.process.stdout.readline():
-            self.lines.append(raw.decode(errors="replace").rstrip("\n"))
-            if text in self.lines[-1]:
-                return self.lines[-1]
+        patience = threading.Timer(PATIENCE_S, self.process.kill)
+        patience.start()
+        try:
+            while raw := self.process.stdout.readline():
+                self.lines.append(raw.decode(errors="replace").rstrip("\n"))
+                if text in self.lines[-1]:
+                    return self.lines[-1]
+        finally:
+            patience.cancel()
         raise AssertionError(f"{text!r} never came; console:\n" + "\n".join(self.lines))
 
     def finish(self, timeout_s: float = 60) -> int:
