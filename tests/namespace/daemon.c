@@ -55,7 +55,6 @@ static void write_pid(void)
 
 static void stay(void)
 {
-	signal(SIGTERM, on_term);
 	for (;;)
 		pause();
 }
@@ -146,6 +145,7 @@ int main(int argc, char **argv)
 	(void)argc;
 	read_words();
 	openlog(name, 0, LOG_DAEMON);
+	signal(SIGTERM, on_term); /* before it says that it is up: whoever reads that may stop it at once */
 	if (!strcmp(name, "nvidia-persistenced")) {
 		pid_file = "/var/run/nvidia-persistenced/nvidia-persistenced.pid";
 		go_to_background();
