@@ -66,8 +66,8 @@ ABOUT: Mapping[str, str] = {
            "without what each step says that it waited for driver, daemons and NVIDIA's library",
     "pid1_cpu": "processor time of PID 1 from the exec of the init until the agent runs",
     "children_cpu": "the same of its ended children",
-    "pid1_rss": "resident memory of PID 1 when the agent runs (VmRSS), its pages of files in the root included",
-    "pid1_anon": "of that what is its own (RssAnon)",
+    "pid1_rss": "resident memory of PID 1 when the agent begins (VmRSS), its pages of files in the root included",
+    "pid1_anon": "of that what is its own (RssAnon), before it gives back what only the boot needed",
 }
 
 
