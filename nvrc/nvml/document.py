@@ -3,13 +3,13 @@
 
 The document tells the agent what to mount into containers and what to execute for them, with every right. It is made in
 a process with NVIDIA's library in it, so PID 1 takes its parts for claims: nodes are compared with those in /dev,
-sources of mounts lie where the driver's files and sockets are, hooks are the one program for them. Unknown keys are
-refused.
+sources of mounts lie where the driver's files and sockets are, hooks are the one program for them, with what it is to
+do in the container that it was started for. Unknown keys are refused.
 """
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping, Sequence
 from nvrc.machine.system import Files
 from nvrc.nvml.identity import quoted
 from nvrc.vocabulary import paths
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 CODE: Code = "E_NVML_DOCUMENT"
 KIND, HOOK, MOST_TOLD, LONGEST_HOOK_S = "nvidia.com/gpu", "nvidia-cdi-hook", 4, 60
+# What a hook may be told. Never --container-spec, which has it work in another folder of the guest with every right.
+LDCONFIG = "--ldconfig-path"
+HOOKS: Mapping[str, tuple[str, ...]] = {
+    "create-symlinks": ("--link",), "update-ldcache": (LDCONFIG, "--folder"), "chmod": ("--mode", "--path"),
+    "enable-cuda-compat": ("--host-driver-version", "--host-cuda-version", "--cuda-compat-container-root"),
+    "disable-device-node-modification": (), "update-application-profile": (),
+}
 # Of the image, whose root is read-only, and of extensions, which are verified; then what daemons keep for containers.
 PROGRAMS = ("/usr/", "/bin/", "/opt/", f"{paths.EXTENSIONS}/")
 SOURCES = (*PROGRAMS, "/lib/", "/lib64/", "/sbin/", "/etc/", "/var/lib/nvidia/", f"{paths.PERSISTENCED_HOME}/",
@@ -135,11 +142,39 @@ def _mount(row: Mapping[str, object]) -> Iterator[str]:
 def _hook(row: Mapping[str, object]) -> Iterator[str]:
     path, args, env = str(row.get("path", "")), _list(row, "args"), _list(row, "env")
     is_ours = row.get("hookName") == "createContainer" and _lies(path, PROGRAMS) and path.rpartition("/")[2] == HOOK
-    is_plain = all(isinstance(word, str) and word.isprintable() for word in args) and args[:1] == [HOOK]
+    words = [word for word in args if isinstance(word, str) and word.isprintable()]
+    is_plain = len(words) == len(args) and args[:1] == [HOOK] and all(map(_is_call, _calls(words[1:])))
     limit = row.get("timeout", 1)
     is_limited = isinstance(limit, int) and 0 < limit <= LONGEST_HOOK_S
     if not (is_ours and is_plain and is_limited) or not all(str(word).startswith("NVIDIA_CTK_DEBUG=") for word in env):
         yield f"the hook {quoted(path)} with {quoted(' '.join(map(str, args)))}"
+
+
+def _calls(words: Sequence[str]) -> list[list[str]]:
+    """As the program takes them: one hook, or several after `run`."""
+    if words[:1] != ["run"]:
+        return [list(words)]
+    calls: list[list[str]] = [[]]
+    for word in words[1:]:
+        if word == "--":
+            calls.append([])
+        else:
+            calls[-1].append(word)
+    return calls
+
+
+def _is_call(words: Sequence[str]) -> bool:
+    """A hook with options of its own, each with its value; an ldconfig is a program of image or extension."""
+    options = HOOKS.get(words[0]) if words else None
+    rest = iter(words[1:])
+    for word in rest:
+        option, has_value, value = word.partition("=")
+        told = value if has_value else next(rest, None)
+        if told is None or options is None or option not in options:
+            return False
+        if option == LDCONFIG and not _lies(told, (*PROGRAMS, "/sbin/")):
+            return False
+    return options is not None
 
 
 def _lies(path: str, places: tuple[str, ...]) -> bool:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from fakes.gpu_guest import MakeGuest
 from fakes.system import FakeSystem
+from guest_cdi.hooks import arguments
 from nvrc.machine.privileges import WORKER
 from nvrc.machine.system import Node
-from nvrc.nvml.document import check_document
+from nvrc.nvml.document import HOOKS, check_document
 from nvrc.nvml.worker import Worker
 from nvrc.steps import cdi
 from nvrc.vocabulary.errors import NvrcError
@@ -61,6 +62,21 @@ def test_every_document_that_the_generator_is_known_to_make_is_one(system: FakeS
     check_document(system, document)
 
 
+@pytest.mark.parametrize("words", [
+    "disable-device-node-modification", "create-symlinks --link --container-spec::/x", "update-ldcache --ldconfig-path=/sbin/ldconfig",
+    "run create-symlinks --link x::/y --link a::/b -- enable-cuda-compat --host-driver-version=595.58.03 -- update-ldcache --folder /x",
+])
+def test_what_a_hook_may_be_told(system: FakeSystem, words: str) -> None:
+    check_document(system, {**GOOD, "containerEdits": {"hooks": [{**HOOK, "args": ["nvidia-cdi-hook", *words.split(" ")]}]}})
+
+
+def test_the_options_of_hooks_are_all_but_the_one_that_leads_elsewhere() -> None:
+    """A document names what the program has; by the OCI state in a file it would work in any folder."""
+    assert {hook.name: {f"--{option.name}" for option in hook.options} for hook in arguments.HOOKS} == {
+        name: set(options) for name, options in HOOKS.items()}
+    assert not any(f"--{arguments.STATE.name}" in options for options in HOOKS.values())
+
+
 def edit(**edits: object) -> Mapping[str, object]:
     return {**GOOD, "containerEdits": edits}
 
@@ -99,6 +115,18 @@ def edit(**edits: object) -> Mapping[str, object]:
     pytest.param(edit(hooks=[{**HOOK, "timeout": 61}]), "the hook", id="more time than a hook may have"),
     pytest.param(edit(hooks=[{**HOOK, "hookName": "prestart"}]), "the hook", id="another moment"),
     pytest.param(edit(hooks=[{**HOOK, "args": ["sh", "-c", "x"]}]), "with 'sh -c x'", id="another name"),
+    *(pytest.param(edit(hooks=[{**HOOK, "args": ["nvidia-cdi-hook", *words.split(" ")]}]), "the hook", id=name) for name, words in (
+        ("in another folder of the guest", "create-symlinks --container-spec /x/state.json --link /x::/y"),
+        ("in another folder, in one word", "create-symlinks --link /x::/y --container-spec=/x/state.json"),
+        ("in another folder, with one dash", "create-symlinks -container-spec /x/state.json --link /x::/y"),
+        ("in another folder, by the second of two", "run disable-device-node-modification -- chmod --container-spec /x --mode 777"),
+        ("a word before the hook", "--debug create-symlinks --link /x::/y"),
+        ("no hook", "run"), ("an unknown hook", "create-container --link /x::/y"), ("no value", "create-symlinks --link"),
+        ("an option of another hook", "chmod --folder /x"), ("help", "create-symlinks --help x"), ("a word", "chmod x"),
+        ("an ldconfig of a daemon's", "update-ldcache --ldconfig-path /run/nvidia-fabricmanager/ldconfig"),
+        ("an ldconfig by a detour", "update-ldcache --ldconfig-path=/usr/../proc/self/exe"))),
+    pytest.param(edit(hooks=[{**HOOK, "args": ["nvidia-cdi-hook"]}]), "the hook", id="nothing to do"),
+    pytest.param(edit(hooks=[{**HOOK, "args": ["nvidia-cdi-hook", "chmod", 7]}]), "the hook", id="a number among the words"),
     pytest.param(edit(hooks=[{**HOOK, "env": ["LD_PRELOAD=/x"]}]), "the hook", id="a variable for the hook"),
     pytest.param(edit(hooks=[{**HOOK, "umask": 63}]), "an item of hooks has 'umask'", id="a key of a hook"),
     pytest.param({**GOOD, "devices": [{"name": "0", "containerEdits": {"hooks": [{**HOOK, "path": "/bin/sh"}]}}]}, "the hook '/bin/sh'",
