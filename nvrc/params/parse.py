@@ -11,7 +11,7 @@ from __future__ import annotations
 from guest_cdi.lean.light import Collection, Enum, Iterable, Iterator, Mapping, NamedTuple, Sequence
 from nvrc.params.cmdline import KERNEL_KEEPS, Token, plain, shown, tokenise, wants_cgroup_v2
 from nvrc.params.extension import Extension, VerityParams, read_name, unknown_items
-from nvrc.params.module_options import driver_option, read_options
+from nvrc.params.module_options import driver_option, read_options, refuse_option
 from nvrc.params.policy import NO_POLICY, Policy
 from nvrc.params.settings import Settings
 from nvrc.params.table import PARAMS, Param, find, is_ours, wild_part
@@ -210,7 +210,7 @@ def _driver_option(token: Token, policy: Policy) -> Iterator[Problem]:
     name = driver_option(token.key)
     if name is None:
         return
-    refusal = _refusal(name, None, policy)
+    refusal = _refusal(name, None, policy) or refuse_option(token)
     if refusal or not policy.allows_option(name):
         yield Problem(Severity.ERROR, plain(token.key), refusal or
                       "is an option of the driver, and the image's policy has no allow list that names it")
