@@ -142,7 +142,7 @@ PARAMS: tuple[Param, ...] = (
     Param("nvrc.fm.rail.policy", "claimed_rail_policy", choice(values.RailPolicy), "topology", AVAILABILITY,
           "The partition rail policy that is expected: greedy on NVL4, symmetric on NVL5", _CLAIM),
     Param("nvrc.gpus", "gpus", GPU_COUNT,
-          "parameters, modules, persistenced, gpu-settings, fabric-check, cdi, ready-state", TRUST,
+          "parameters, topology, modules, persistenced, gpu-settings, fabric-check, cdi, ready-state", TRUST,
           "How many GPUs must come up, or the boot ends",
           "all: every GPU on the PCI bus. N: exactly N on the bus, all up. min:N: at least N up, each that is not is "
           "left out of the CDI document with a warning. 0 to 128. A GPU is up when the driver lists it, "

@@ -99,6 +99,19 @@ def test_step_without_parameters_or_devices(tmp_path: Path) -> None:
     assert topology.tell(Facts()) == ""
 
 
+@pytest.mark.parametrize(("line", "is_met"), [
+    ("nvrc.gpus=8", False), ("nvrc.gpus=min:1", False), ("nvrc.gpus=0", True), ("nvrc.gpus=min:0", True), ("nvrc.gpus=all", True), ("", True)])
+def test_a_machine_without_a_gpu_is_not_one_with_those_that_are_required(tmp_path: Path, line: str, is_met: bool) -> None:
+    """No step that is about GPUs would run, and the boot would end in READY."""
+    given = Facts(parameters=parse(line.encode()))
+    if is_met:
+        assert topology.run(FakeSystem(str(tmp_path)), given).mode is Mode.CPU
+        return
+    with pytest.raises(NvrcError) as caught:
+        topology.run(FakeSystem(str(tmp_path)), given)
+    assert (caught.value.code, caught.value.what.partition(";")[0]) == ("E_GPU_COUNT", "no GPU is on the bus")
+
+
 def test_step_touches_nothing(tmp_path: Path) -> None:
     system = one_gpu(tmp_path)
     topology.run(system, Facts())
