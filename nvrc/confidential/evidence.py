@@ -105,8 +105,10 @@ def check_token(answer: bytes, gpus: int, now_s: float) -> str:
     if not isinstance(claims, dict) or not isinstance(claims.get("submods"), dict):
         raise _refused("the token has no appraisals")
     expires = claims.get("exp")
-    if isinstance(expires, int) and now_s and expires < now_s:
-        raise _refused(f"the token has run out {int(now_s) - max(expires, 0)} s ago")
+    if isinstance(expires, bool) or not isinstance(expires, int | float):
+        raise _refused("the token does not say in seconds when it runs out")
+    if now_s and expires < now_s:
+        raise _refused(f"the token has run out {int(now_s) - int(max(expires, 0))} s ago")
     appraisals = claims["submods"]
     doubts = [f"{ascii(name)[1:-1][:60]}: {ascii(_status(row))[:40]}" for name, row in sorted(appraisals.items())
               if _status(row) not in AFFIRMING]

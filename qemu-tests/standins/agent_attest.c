@@ -93,7 +93,7 @@ static size_t write_token(char *into)
 	char claims[4096], text[8192];
 	char *at = claims;
 
-	at += sprintf(at, "{\"submods\":{\"cpu0\":{\"ear.status\":\"affirming\"}");
+	at += sprintf(at, "{\"exp\":4102444800,\"submods\":{\"cpu0\":{\"ear.status\":\"affirming\"}");
 	for (int i = 0; i < gpus; i++)
 		at += sprintf(at, ",\"gpu%d\":{\"ear.status\":\"affirming\"}", i);
 	at += sprintf(at, "}}");
