@@ -32,6 +32,7 @@ FAILED = 125
 REPORT_LIMIT_BYTES, OUTPUT_LIMIT_BYTES = 4096, 300
 OWN_PID_NAMESPACE = "/proc/self/ns/pid"
 MOUNT_TABLE = "/proc/self/mountinfo"
+_POINT_AT, _OPTIONAL_AT = 4, 6  # a mount point, and what may follow it up to a dash
 
 
 class Place(NamedTuple):
@@ -180,13 +181,18 @@ def read_mount_table() -> str:
 
 def is_initramfs(table: str) -> bool:
     """Whether "/" is the kernel's first root, which cannot be pivoted away from."""
-    kinds = [line.partition(" - ")[2].split()[0] for line in table.splitlines() if line.split()[4] == "/"]
+    kinds = [row[row.index("-", _OPTIONAL_AT) + 1] for row in _rows(table) if row[_POINT_AT] == "/"]
     return kinds[-1:] == ["rootfs"]
 
 
 def mount_points(table: str) -> tuple[str, ...]:
     """Every mount point, in the order in which they were mounted."""
-    return tuple(_unescape(line.split()[4]) for line in table.splitlines())
+    return tuple(_unescape(row[_POINT_AT]) for row in _rows(table))
+
+
+def _rows(table: str) -> list[list[str]]:
+    """Fields of each line. Of white space the kernel escapes in names what parts fields and lines, and nothing else."""
+    return [line.split(" ") for line in table.split("\n") if line]
 
 
 def _unescape(field: str) -> str:

@@ -83,4 +83,8 @@ def test_mount_table() -> None:
     assert confine.is_initramfs("1 1 0:2 / / rw - rootfs none rw\n")
     assert confine.is_initramfs("1 1 254:0 / / rw - ext4 rootfs rw\n2 1 0:2 / / rw - rootfs none rw\n"), "the last one counts"
     assert not confine.is_initramfs("")
+    odd = "1 1 0:2 / / rw - rootfs none rw\n2 1 0:20 /a\u2028b /c\x85d\u3000- rw shared:1 - tmpfs none rw\n"
+    assert confine.mount_points(odd) == ("/", "/c\x85d\u3000-"), "what a container's author may call a folder"
+    assert confine.is_initramfs(odd)
+    assert confine.is_initramfs("1 1 0:2 / / rw - rootfs none rw\n2 1 0:20 / /x\u20281\u30001\u30000:1\u3000/\u3000/ rw - ext4 none rw\n")
     assert "/" in confine.mount_points(confine.read_mount_table())
