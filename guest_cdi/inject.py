@@ -222,9 +222,11 @@ def _dump(path: str, config: Config) -> bytes:
     import json
 
     try:
-        return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+        return (json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     except UnicodeEncodeError as err:
         raise CdiError("E_CDI_BUNDLE", f"{path}: a text in it is not Unicode") from err
+    except ValueError as err:  # 1e999 is read as infinite
+        raise CdiError("E_CDI_BUNDLE", f"{path}: a number in it is out of range") from err
 
 
 def _write_config(path: str, text: bytes, mode: int) -> None:

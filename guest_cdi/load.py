@@ -142,22 +142,24 @@ def _parse_json(path: str, text: str) -> Source:
     except (RecursionError, ValueError) as err:     # ValueError: an integer of more digits than Python converts
         raise _UnreadableError("syntax", "nested too deep, or a number is too long") from err
     source = Source(file=path, data=data)
-    doubled = tuple(source.finding(place, "duplicate-key", DOUBLED) for place in _doubled_places(data, ""))
+    doubled = tuple(source.finding(place, "duplicate-key", DOUBLED) for place in _doubled_places(data, "", 0))
     return Source(file=path, data=data, findings=doubled)
 
 
 DOUBLED = "the key is given more than once; readers differ in which value they take"
 
 
-def _doubled_places(data: Data, place: str) -> Iterator[str]:
+def _doubled_places(data: Data, place: str, depth: int) -> Iterator[str]:
+    if depth > MAX_DEPTH:  # what reads JSON goes ten times deeper than Python calls itself, from 3.12 on
+        raise _UnreadableError("syntax", TOO_LARGE)
     if isinstance(data, _Doubled):
         yield from (member(place, key) for key in data.doubled)
     if isinstance(data, dict):
         for key, value in data.items():
-            yield from _doubled_places(value, member(place, key))
+            yield from _doubled_places(value, member(place, key), depth + 1)
     elif isinstance(data, list):
         for index, value in enumerate(data):
-            yield from _doubled_places(value, f"{place}[{index}]")
+            yield from _doubled_places(value, f"{place}[{index}]", depth + 1)
 
 
 def _parse_yaml(path: str, text: str) -> Source:

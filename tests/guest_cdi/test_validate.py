@@ -261,6 +261,9 @@ JSON_RULES: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "NaN": ('{"cdiVersion": NaN}', [("", "syntax")]),
     "an endless number": ('{"cdiVersion": ' + "9" * 5000 + "}", [("", "syntax")]),
     "nested too deep": ("[" * 100_000, [("", "syntax")]),
+    "as deep as YAML may be": ("[" * 65 + "]" * 65, [("", "type")]),
+    "deeper": ("[" * 66 + "]" * 66, [("", "syntax")]),
+    "deeper than Python calls itself": ("[" * 1200 + "]" * 1200, [("", "syntax")]),
 }
 
 
