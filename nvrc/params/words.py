@@ -23,7 +23,7 @@ DEFAULT = (KATA_SET,)
 
 
 class Row(NamedTuple):
-    """`word`: a name, one with its value, or the beginning of a name and `*`."""
+    """`word`: a name, one with its value, or a beginning and `*`; the kernel takes what begins as a switch for it."""
 
     word: str
     why: str
@@ -87,17 +87,17 @@ NEVER: tuple[Row, ...] = (
     Row("iomem", _WEAKER),
     Row("rodata", _WEAKER),
     Row("nokaslr", _WEAKER),
-    Row("nosmap", _WEAKER),
-    Row("nosmep", _WEAKER),
+    Row("nosmap*", _WEAKER),
+    Row("nosmep*", _WEAKER),
     Row("clearcpuid", _WEAKER),
     Row("noexec", _WEAKER),
     Row("ibt", _WEAKER),
     Row("cfi", _WEAKER),
-    Row("nousershstk", _WEAKER),
-    Row("norandmaps", _WEAKER),
+    Row("nousershstk*", _WEAKER),
+    Row("norandmaps*", _WEAKER),
     Row("randomize_kstack_offset", _WEAKER),
     Row("hardened_usercopy", _WEAKER),
-    Row("sysrq_always_enabled", _WEAKER),
+    Row("sysrq_always_enabled*", _WEAKER),
     Row("proc_mem.*", _WEAKER),
     Row("init_on_alloc", _WEAKER),
     Row("init_on_free", _WEAKER),
@@ -210,10 +210,10 @@ def never(key: str) -> Row | None:
     folded = fold(key)
     if folded in _KATA_NAMES:
         return None
-    module, has_option, _ = folded.partition(".")
+    module, has_option, option = folded.partition(".")
     if has_option and module in _NEEDED:
         return Row(f"{module}.*", _MODULE)
-    return _row_of(folded)
+    return _row_of("dyndbg" if option == "dyndbg" else folded)  # of one module, or of all by a pattern
 
 
 def _row_of(folded: str) -> Row | None:

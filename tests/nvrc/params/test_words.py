@@ -63,6 +63,10 @@ JUDGED = {
     "never: what undoes a row of the hardening": ('words = ["*"]', "sysrq_always_enabled norandmaps clearcpuid=smap apparmor.mode=complain", [
         f"{word}: is never a pod author's: takes a protection of the kernel away"
         for word in ("sysrq_always_enabled", "norandmaps", "clearcpuid", "apparmor.mode")]),
+    "never: what the kernel takes for a switch": ('words = ["*"]', "sysrq_always_enabledX norandmaps-=1 nosmep.x", [
+        f"{word}: is never a pod author's: takes a protection of the kernel away" for word in ("sysrq_always_enabledX", "norandmaps-", "nosmep.x")]),
+    "never: messages of one module, or of all": ('words = ["*"]', "usbcore.dyndbg=+p *.dyndbg=+p a.b.dyndbg=+p", [
+        f"{word}: is never a pod author's: lets the kernel watch" for word in ("usbcore.dyndbg", "*.dyndbg")]),
     "never: another driver for the GPU": ('words = ["*"]', "pci-stub.ids=10de:2330 vfio_pci.ids=10de:2330", [
         "pci-stub.ids: is never a pod author's: another driver would take a GPU", "vfio_pci.ids: is never a pod author's"]),
     "what only the agent sees": ('words = ["@kata", "x"]', 'x="a agent.log=trace agent.debug_console b"', [
