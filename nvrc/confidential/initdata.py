@@ -2,8 +2,10 @@
 """The pod's initdata: found among the disks, unpacked, and held against what the TEE was started with.
 
 Outside of a TEE it is worth as much as the command line: the host gives both. In one the digest decides, and it decides
-for what is missing as well: a host that keeps the disk back, or attaches another pod's, gets no boot. The agent reads
-the disk again by itself and takes the first that it finds, partitions included, so a second one is refused here.
+for what is missing as well: a host that keeps the disk back, or attaches another pod's, gets no boot. A TEE whose
+report cannot be read is believed to have none, but under `nvrc.strict`: the questions of SEV-SNP pass through the host,
+who may drop them. The agent reads the disk again by itself and takes the first that it finds, partitions included, so a
+second one is refused here.
 """
 
 from __future__ import annotations
@@ -43,14 +45,14 @@ class Found(NamedTuple):
 
 
 def find_initdata(system: System, policy: Policy, options: tuple[ModuleOption, ...],
-                  mount_optional: Callable[[System], None], answer_s: float = DISK_ANSWER_S,
+                  mount_optional: Callable[[System], None], *, is_strict: bool = False, answer_s: float = DISK_ANSWER_S,
                   ) -> tuple[Found | None, tuple[Trouble, ...]]:
     """What the pod gave, and what there is to remark. `mount_optional` mounts configfs once the kernel has it."""
     modules = Modules(system, options=options)
     disk, packed = _search_patiently(system, modules, answer_s)
     tee = find_tee(system)
     if not disk:
-        return None, _miss(system, modules, tee, policy, mount_optional)
+        return None, _miss(system, modules, tee, mount_optional, required=policy.requires_initdata, is_strict=is_strict)
     initdata = read_initdata(unpack_disk(packed))
     if tee is not None:
         bound = _ask(system, modules, tee, mount_optional)
@@ -90,10 +92,10 @@ def _places(system: Files) -> tuple[str, ...]:
     return tuple(name for disk in disk_names(system) for name in (disk, *partition_names(system, disk)))
 
 
-def _miss(system: System, modules: Modules, tee: Tee | None, policy: Policy,
-          mount_optional: Callable[[System], None]) -> tuple[Trouble, ...]:
+def _miss(system: System, modules: Modules, tee: Tee | None, mount_optional: Callable[[System], None], *,
+          required: bool, is_strict: bool) -> tuple[Trouble, ...]:
     """No disk: what the TEE and the policy say to that."""
-    if policy.requires_initdata:
+    if required:
         raise NvrcError("E_INITDATA", "initdata: no disk has it, and the image's policy requires it",
                         "give the pod the annotation io.katacontainers.config.hypervisor.cc_init_data")
     if tee is None:
@@ -101,7 +103,11 @@ def _miss(system: System, modules: Modules, tee: Tee | None, policy: Policy,
     try:
         bound = _ask(system, modules, tee, mount_optional)
     except NvrcError as err:
+        if not isinstance(err.__cause__, OSError):
+            raise  # it says something, which is wrong
         doubt = f"PID 1 could not determine whether initdata was taken away: {err.what}"
+        if is_strict:
+            raise NvrcError(err.code, doubt, err.hint) from err
         return *map(remark, modules.remarks), remark(doubt)
     if any(bound):
         raise NvrcError("E_INITDATA_BINDING", f"{tee.name}: {tee.field} is {bound.hex()}, and no disk has initdata")

@@ -96,8 +96,9 @@ PARAMS: tuple[Param, ...] = (
     Param("nvrc.strict", "strict", BOOLEAN, "parameters, topology, ready-state, supervise", AVAILABILITY,
           "Refuse what would otherwise be a warning",
           "With it the boot ends on everything for which 'nvrc params check' exits 1, on a claim that does not match, "
-          "a ready state that is unavailable, and a helper such as DCGM that does not come up; and the VM ends with a "
-          "daemon that its GPUs depend on. Old names stay accepted."),
+          "a TEE that does not say whether it has initdata, a ready state that is unavailable, and a helper such as "
+          "DCGM that does not come up; and the VM ends with a daemon that its GPUs depend on. Old names are "
+          "accepted."),
     Param("nvrc.report", "report", choice(values.ReportTo), "verdict", DIAGNOSTIC,
           "Where the boot report goes besides /run/nvrc/boot.json",
           "console prints it after the verdict as well, in lines that nvrc report joins, for hosts that cannot see "

@@ -38,7 +38,9 @@ def run(system: System, facts: Facts) -> Facts:
         from nvrc.confidential.initdata import find_initdata  # what most boots go without
         from nvrc.params.initdata import parse_both
 
-        pod, remarks = find_initdata(system, policy, parsed.settings.module_options, mount_optional)
+        # A line with a mistake ends the boot; until then no module is given what the policy may refuse.
+        options = () if parsed.errors else parsed.settings.module_options
+        pod, remarks = find_initdata(system, policy, options, mount_optional, is_strict=parsed.settings.strict)
         found = replace(found, initdata=pod.told() if pod else "", pod_topology=pod.topology if pod else "",
                         warnings=facts.warnings + remarks)
         parsed = _add_initdata(parsed, parse_both(line, policy, pod.initdata), pod.initdata) if pod else parsed

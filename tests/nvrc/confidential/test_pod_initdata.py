@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import nvrc
+from fakes.modules import add_module, loads, module_guest
 from fakes.system import FakeSystem, bare_guest
 from nvrc.confidential import tee
 from nvrc.confidential.cbor import find_personalization
@@ -156,6 +158,14 @@ def test_a_report_for_another_question_is_none(system: FakeSystem, enter: object
 
 
 @every_tee
+def test_a_report_for_another_question_does_not_say_that_there_was_no_disk(
+        system: FakeSystem, enter: object, size: int, field: str) -> None:
+    enter(system, bytes(size), NONCE[::-1])  # type: ignore[operator]
+    code, what = code_of(system)
+    assert (code, what.partition(": ")[2]) == ("E_INITDATA_BINDING", "its report was made for another nonce")
+
+
+@every_tee
 def test_a_tee_without_initdata_boots(system: FakeSystem, enter: object, size: int, field: str) -> None:
     enter(system, bytes(size))  # type: ignore[operator]
     facts = parameters.run(system, Facts())
@@ -173,6 +183,21 @@ def test_a_tee_that_does_not_say_and_no_disk_is_a_remark(system: FakeSystem) -> 
     system.put("/sys/devices/platform/sev-guest/uevent")
     (warning,) = parameters.run(system, Facts()).warnings
     assert warning.what.startswith("PID 1 could not determine whether initdata was taken away: SEV-SNP: its report")
+
+
+@pytest.mark.parametrize(("line", "policy"), [("nvrc.strict=on", ""), ("", "strict = true\n")])
+def test_under_strict_a_tee_that_does_not_say_ends_the_boot(system: FakeSystem, line: str, policy: str) -> None:
+    """On SEV-SNP the host carries the question, and may drop it together with the disk."""
+    def refuse(_request: int, _data: bytes) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    system.put("/sys/devices/platform/sev-guest/uevent")
+    system.devices[tee.SEV_GUEST] = refuse
+    system.put("/proc/cmdline", f"{line}\n")
+    if policy:
+        system.put("/etc/nvrc/policy.toml", policy)
+    assert code_of(system) == ("E_INITDATA_BINDING", "PID 1 could not determine whether initdata was taken away: "
+                               "SEV-SNP: its report, with HOST_DATA, cannot be read: Input/output error")
 
 
 def test_another_provider_is_not_believed(system: FakeSystem) -> None:
@@ -298,6 +323,21 @@ def test_a_disk_that_does_not_answer_is_named(system: FakeSystem) -> None:
     os.close(os.open(system.real_path("/dev/vdb"), os.O_RDWR))  # what was left behind ends
     assert (caught.value.code, caught.value.what) == (
         "E_INITDATA", "initdata: disk vdb does not answer within 0.2 s")
+
+
+@pytest.mark.parametrize(("policy", "given"), [(None, " queue_depth=1"), ("", "")])
+def test_what_a_policy_refuses_is_given_to_no_driver_of_disks(tmp_path: Path, policy: str | None, given: str) -> None:
+    """Disks are looked for before the line is refused, as what a pod gives counts with it."""
+    system = module_guest(str(tmp_path))
+    add_module(system, "virtio_blk.ko")
+    system.put("/proc/cmdline", "virtio_blk.queue_depth=1\n")
+    attach(system, "sda", b"")
+    if policy is None:
+        parameters.run(system, Facts())
+    else:
+        system.put("/etc/nvrc/policy.toml", policy)
+        assert code_of(system)[0] == "E_PARAMETERS"
+    assert loads(system) == [f"virtio_blk.ko{given}"]
 
 
 def test_disks_of_others_are_left_alone(system: FakeSystem) -> None:
