@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -37,12 +38,12 @@ def guest_root(tmp_path: Path, compiled: Callable[[str], bytes]) -> FakeSystem:
 
 
 @pytest.fixture(scope="session")
-def users(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[int], AbstractContextManager[None]]:
+def users(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], AbstractContextManager[None]]:
     """The kernel counts the processes of a daemon's user over all guests of this machine. Who uses them all up holds
     `users(LOCK_EX)` meanwhile, every other test `users(LOCK_SH)`. Who waits to be alone lets nobody pass.
     """
     base = tmp_path_factory.getbasetemp()
-    folder = base if worker_id == "master" else base.parent
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # ./dev mutate runs without its fixtures
 
     @contextmanager
     def hold(how: int) -> Iterator[None]:
