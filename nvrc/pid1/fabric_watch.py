@@ -8,6 +8,7 @@ come, or is none, ends the watch with a remark. A GPU that leaves the fabric is 
 from __future__ import annotations
 
 from guest_cdi.lean.light import TYPE_CHECKING, Callable
+from nvrc.engine.executor import unforeseen
 from nvrc.nvml.answers import FabricState, read_records
 from nvrc.nvml.registration import Registration, read_registrations, tell_changes
 from nvrc.vocabulary.errors import NvrcError
@@ -66,6 +67,9 @@ class FabricWatch:
                 self._judge(read_records(FabricState, answer[0]))
         except NvrcError as err:
             self._stop(err.what)
+            return
+        except Exception as err:  # an answer that takes Python to its limits ends the watch, and never PID 1
+            self._stop(unforeseen(err))
             return
         if answer is None:
             self._loop.watch(answers, self._take)  # the rest of it comes later

@@ -145,7 +145,7 @@ def test_a_machine_that_may_go_on_with_fewer_gpus_is_warned(gpu_guest: MakeGuest
 class Watched:
     """A watch whose timers go off at once, on a loop that is turned by hand."""
 
-    def __init__(self, guest: GpuGuest) -> None:
+    def __init__(self, guest: GpuGuest, changed: Callable[[Trouble], None] | None = None) -> None:
         self.news: list[Trouble] = []
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.loop = Loop(time.monotonic)
@@ -153,7 +153,7 @@ class Watched:
         assert facts.worker is not None
         self.worker = facts.worker
         places = {gpu.number: (gpu.bdf, gpu.uuid) for gpu in facts.gpus or ()}
-        self.watch = FabricWatch(facts.worker, self.loop, facts.fabric or (), places, changed=self.news.append, patience_s=5,
+        self.watch = FabricWatch(facts.worker, self.loop, facts.fabric or (), places, changed=changed or self.news.append, patience_s=5,
                                  later=lambda after_s, act: self.timers.append((after_s, act)))
 
     def ask(self) -> None:
@@ -195,6 +195,25 @@ def test_a_worker_that_dies_ends_the_watch_and_nothing_else(gpu_guest: MakeGuest
     assert [after_s for after_s, _ in watched.timers] == [5], "it is not asked again"
     watched.timers[0][1]()  # the limit of a question that is over
     assert len(watched.news) == 1
+
+
+def test_what_was_not_foreseen_ends_the_watch_and_never_pid_1(gpu_guest: MakeGuest) -> None:
+    """Such as an answer that is nested as deep as Python just reads: to tell it took one level more."""
+    told: list[str] = []
+
+    def change(news: Trouble) -> None:
+        told.append(news.what)
+        if len(told) == 1:
+            raise RecursionError("maximum recursion depth exceeded")
+
+    guest = gpu_guest(keys=DONE)
+    watched = Watched(guest, change)
+    guest.keys = "fabric=not-started"
+    guest.describe("")
+    watched.ask()
+    watched.answer()
+    assert told[1].startswith("the NVLink fabric is not watched any more: RecursionError: maximum recursion depth exceeded at ")
+    assert fabric_watch.PERIOD_S not in [after_s for after_s, _ in watched.timers], "it is not asked again"
 
 
 def test_a_worker_that_hangs_is_given_up(gpu_guest: MakeGuest) -> None:
