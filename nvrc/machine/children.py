@@ -2,7 +2,8 @@
 """Who waits for which child. PID 1 reaps everything in one place; this remembers whom to tell.
 
 A child may be started on a worker thread and be reaped by the main thread before its pid has been written down, so
-the ends of unknown children are kept for a while.
+the ends of unknown children are kept while one is started, and no longer: pids are given again, and an orphan's end is
+not that of whoever gets its pid.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from nvrc.machine import linux
 from nvrc.vocabulary.signals import signal
 
 Ended = Callable[[int, int], None]
-REMEMBERED = 64
+REMEMBERED = 4096  # ends of orphans while a child is started
 
 
 def nobody(_pid: int, _status: int) -> None:
@@ -27,23 +28,44 @@ class Children:
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()
         self._waiting: dict[int, Ended] = {}
-        self._unclaimed: dict[int, int] = {}
+        self._unclaimed: dict[int, tuple[int, int]] = {}  # how many had ended by then, and the wait status
+        self._ends = self._births = 0
 
-    def born(self, pid: int, ended: Ended) -> int:
-        """A child exists; `ended` is called with pid and wait status, at once when it is dead already."""
+    def bear(self, start: Callable[[], int], ended: Ended) -> int:
+        """Start a child, whose pid `start` returns; `ended` is called with pid and wait status, at once when it is
+        dead already.
+        """
         with self._lock:
-            status = self._unclaimed.pop(pid, None)
-            if status is None:
-                self._waiting[pid] = ended
+            self._births += 1
+            before = self._ends
+        pid = -1
+        try:
+            pid = start()
+        finally:
+            status = self._born(pid, before, ended)
         if status is not None:
             ended(pid, status)
         return pid
 
+    def _born(self, pid: int, before: int, ended: Ended) -> int | None:
+        """The wait status of one that has ended since."""
+        with self._lock:
+            at, status = self._unclaimed.pop(pid, (0, 0))
+            self._births -= 1
+            if not self._births:
+                self._unclaimed.clear()
+            if at > before:
+                return status
+            if pid >= 0:
+                self._waiting[pid] = ended
+        return None
+
     def died(self, pid: int, status: int) -> None:
         with self._lock:
             ended = self._waiting.pop(pid, None)
-            if ended is None:
-                self._unclaimed[pid] = status
+            if ended is None and self._births:
+                self._ends += 1
+                self._unclaimed[pid] = self._ends, status
                 if len(self._unclaimed) > REMEMBERED:
                     del self._unclaimed[next(iter(self._unclaimed))]
         if ended is not None:

@@ -24,14 +24,15 @@ class LinuxProcesses(Rooted):
         self.echo: Echo | None = None
 
     def start(self, program: Program, ended: Ended = nobody) -> int:
+        return self._children.bear(lambda: self._start(program), ended)
+
+    def _start(self, program: Program) -> int:
         root = self._root or "/"
         if program.log_as:
-            pid = start_piped(program, root, lambda reading: self.output(reading, program.log_as))
-        elif program.echoed and self.echo is not None:
-            pid = start_piped(program, root, self.echo)
-        else:
-            pid = start(program, root)
-        return self._children.born(pid, ended)
+            return start_piped(program, root, lambda reading: self.output(reading, program.log_as))
+        if program.echoed and self.echo is not None:
+            return start_piped(program, root, self.echo)
+        return start(program, root)
 
     def fork(self, task: Task, privileges: Privileges, ended: Ended = nobody,
              questions: int = -1) -> tuple[int, int]:
@@ -41,14 +42,19 @@ class LinuxProcesses(Rooted):
         answers, answering = os.pipe2(os.O_CLOEXEC)
         reading, writing = os.pipe2(os.O_CLOEXEC)
         confine = load_confinement(privileges)
-        pid = os.fork()
-        if pid == 0:  # pragma: no cover - the child
-            work(task, questions, answering, writing, confine)
+
+        def start() -> int:
+            pid = os.fork()
+            if pid == 0:  # pragma: no cover - the child
+                work(task, questions, answering, writing, confine)
+            return pid
+
+        pid = self._children.bear(start, ended)
         os.close(answering)
         os.close(writing)
         os.set_blocking(reading, False)
         self.output(reading, "worker")
-        return self._children.born(pid, ended), answers
+        return pid, answers
 
     def signal(self, pid: int, number: int) -> None:
         os.kill(pid, number)

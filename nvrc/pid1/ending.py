@@ -106,7 +106,7 @@ def _stop_daemons(stage: Stage) -> None:
         if facts.services:
             from nvrc.pid1.closing import daemons_of, stop_daemons
 
-            init.closing = daemons_of(stage.system, facts, init.ended_early)
+            init.closing = daemons_of(stage.system, facts, init.ends_of_boot())
             stop_daemons(stage.system, init.loop, init.closing, _settings(stage).timeout_services_stop_s)
     if init.journal.log_socket >= 0:
         init.journal.drain()
@@ -242,7 +242,7 @@ def _living_agent(stage: Stage) -> int | None:
     if init is None or (init.life is not None and init.life.supervisor.ending is not None):
         return None
     pid = init.executor.facts.agent_pid
-    return None if any(pid == ended for ended, _status in init.ended_early) else pid
+    return None if any(pid == ended for ended, _status in init.ends_of_boot()) else pid
 
 
 def _end_agent(stage: Stage) -> None:

@@ -18,14 +18,12 @@ from nvrc.machine.journal import Journal
 from nvrc.machine.loop import Loop
 from nvrc.machine.memory import give_back
 from nvrc.machine.system import System
-from nvrc.machine.wait import ChildEnded
 from nvrc.params.values import LogLevel
 from nvrc.pid1.alarm import expire, set_alarm
 from nvrc.pid1.supervise import STOP_SIGNALS
 from nvrc.report.bulletin import Bulletin
 from nvrc.vocabulary import console, paths
 from nvrc.vocabulary.ending import Ending, Orderly
-from nvrc.vocabulary.errors import make_trouble
 from nvrc.vocabulary.signals import signal, signal_name
 from nvrc.vocabulary.verdict import Verdict
 
@@ -38,9 +36,6 @@ if TYPE_CHECKING:
 
 SPEAKS_BEFORE_S = 0.005  # from a daemon's first words to its first device
 WATCHED = STOP_SIGNALS | {signal.SIGCHLD}
-# Nothing runs yet that could go on, unlike when a daemon is lost later.
-LOST_EARLY = ("read its last lines above; after a SIGKILL give the VM more memory, the kernel was probably out of it; "
-              "reset the GPUs before the next start")
 FORWARDED = {LogLevel.OFF: -1, LogLevel.ERROR: 3, LogLevel.WARN: 4, LogLevel.INFO: 6, LogLevel.DEBUG: 7,
              LogLevel.TRACE: 7}
 
@@ -65,7 +60,7 @@ class Init:
         self._is_timed = False
         self.early: Early | None = None  # where the agent does not wait for the GPUs
         self.signals = -1
-        self.ended_early: list[tuple[int, int]] = []
+        self.ended_early: dict[int, tuple[int, float]] = {}  # nvrc.pid1.ends
         self._stopped_early: list[int] = []
         self._are_others_limited = False
         # Once there is a verdict.
@@ -166,7 +161,7 @@ class Init:
             self.early = Early(self.system, self.loop, self.executor,
                                is_over=lambda: self.is_over or self.life is not None)
         if self.early is not None and facts.agent_pid is not None and self.life is None:
-            self.early.miss_agent(self.ended_early, self._agent_output)
+            self.early.miss_agent(self.ends_of_boot(), self._agent_output)
 
     def _watch_output(self, descriptor: int, name: str) -> None:
         def ready() -> None:
@@ -209,8 +204,9 @@ class Init:
         life.start_metrics(facts)
         if facts.ports is not None and facts.ports.status >= 0:
             self.bulletin.serve_host(self.loop, facts.ports.status, lambda: self.bulletin.live(self.journal, self.life))
-        for pid, status in self.ended_early:
+        for pid, status in self.ends_of_boot():
             life.child_ended(pid, status)
+        self.ended_early.clear()
         for number in self._stopped_early:
             life.stop_requested(number)
         give_back()
@@ -244,7 +240,7 @@ class Init:
             if self.life is not None:
                 self.life.child_ended(*child)
                 continue
-            self.ended_early.append(child)
+            self.ended_early[child[0]] = child[1], self.system.now()
             if self.closing is not None:
                 self.closing.child_ended(*child)
         if self.life is None and not self.is_over:
@@ -253,12 +249,18 @@ class Init:
 
     def _miss_daemons(self, facts: Facts) -> None:
         """A daemon that GPUs depend on and that ends while the boot goes on has failed the step that started it."""
-        for running in facts.services:
-            for pid, status in self.ended_early:
-                if running.is_critical and pid == running.pid:
-                    what = f"{running.service.name} {ChildEnded(pid, status).text()} during the boot"
-                    raise BootError(make_trouble("E_SERVICE_LOST", what, LOST_EARLY, step=running.service.step,
-                                                 service=running.service.name))
+        if self.ended_early and facts.services:
+            from nvrc.pid1.ends import miss_daemons
+
+            miss_daemons(facts, self.ended_early)
+
+    def ends_of_boot(self) -> list[tuple[int, int]]:
+        """Pid and wait status of what has ended."""
+        if not self.ended_early:
+            return []
+        from nvrc.pid1.ends import find_ends
+
+        return find_ends(self.executor, self.ended_early)
 
     def _stop(self, number: int) -> None:
         if self.is_over:

@@ -252,7 +252,7 @@ class FakeProcesses(Recorded):
         self.put(f"/proc/{self.next_pid}/stat", f"{self.next_pid} (x) {' '.join(fields)}\n")
         if program.privileges is not None:
             self.put_group(self.next_pid, program.privileges.account.gid)
-        return self.children.born(self.next_pid, ended)
+        return self.children.bear(lambda: self.next_pid, ended)
 
     def fork(self, task: Task, privileges: Privileges, ended: Ended = nobody, questions: int = -1) -> tuple[int, int]:
         assert self.workers is not None, "a test that forks gives `workers`"

@@ -186,7 +186,7 @@ def living_agent(system: TimedSystem, *, reaped: bool = False) -> Init:
     init = Init(system, ())
     init.executor._facts = Facts(agent_pid=77)
     if reaped:
-        init.ended_early.append((77, 0))
+        init.ended_early[77] = 0, 0.0
     supervisor = SimpleNamespace(ending=None)
     init.life = SimpleNamespace(supervisor=supervisor, ending=None, stop_daemons=lambda: None, services=(), gpus=(), news=())  # type: ignore[assignment]
     return init
