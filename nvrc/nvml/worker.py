@@ -36,7 +36,10 @@ Request = Callable[[Mapping[str, Value]], Value]  # from what the request was gi
 
 @dataclass(slots=True)
 class Worker:
-    """PID 1's end. One request at a time: threads queue. After a failure of the process itself there is no worker."""
+    """PID 1's end. One request at a time: threads queue. After a failure of the process itself there is no worker.
+
+    Reading does not wait: what is there to read the worker may take back, as it opens its end of the pipe once more.
+    """
 
     system: System
     questions: int
@@ -84,6 +87,8 @@ class Worker:
         """The answer to what was begun, None while it is not whole. Reads once, and waits for nothing."""
         try:
             piece = os.read(self.answers, 1 << 16)
+        except BlockingIOError:
+            return None
         except OSError as err:
             raise self._abandon("is gone") from err
         self._part += piece
@@ -147,7 +152,10 @@ class Worker:
             left_s = until - self.system.now()
             if left_s <= 0 or not poll.poll(left_s * 1000):
                 raise self._hangs(name, deadline_s)
-            piece = os.read(self.answers, 1 << 16)
+            try:
+                piece = os.read(self.answers, 1 << 16)
+            except BlockingIOError:
+                continue
             if not piece:
                 raise self._died(name)
             answer += piece
@@ -195,6 +203,7 @@ def start_worker(system: System, requests: Callable[[], Mapping[str, Request]],
 
     try:
         worker.pid, worker.answers = system.fork(task, privileges, worker.ended, hearing)
+        os.set_blocking(worker.answers, False)
     except OSError:
         os.close(questions)
         raise

@@ -73,7 +73,6 @@ class Lease:
         from nvrc.vocabulary.jsontext import encode_line
 
         worker = self._worker = self._start()
-        os.set_blocking(worker.answers, False)
         os.write(worker.questions, encode_line({"ask": "ready", "given": {"ready": False}}))
         self._loop.watch(worker.answers, lambda: self._take(worker))
         self._loop.at(self._now() + self._patience_s, lambda: self._overdue(worker))

@@ -61,8 +61,19 @@ def long(_given: Mapping[str, Value]) -> Value:
     return "x" * (5 << 20)
 
 
+def take_back(_given: Mapping[str, Value]) -> Value:
+    """Pieces of an answer, each of which is taken back if nobody was quicker."""
+    mine = os.open("/proc/self/fd/3", os.O_RDONLY | os.O_NONBLOCK)
+    while True:
+        os.write(3, b"x")
+        try:
+            os.read(mine, 1)
+        except BlockingIOError:
+            pass
+
+
 REQUESTS: Mapping[str, Request] = {
-    "echo": echo, "cdi": cdi, "foreign": foreign, "refuse": refuse, "hang": hang, "crash": crash, "garbage": garbage, "long": long,
+    "echo": echo, "cdi": cdi, "foreign": foreign, "refuse": refuse, "hang": hang, "crash": crash, "garbage": garbage, "long": long, "take_back": take_back,
     "error": lambda _given: 1 // 0, "exit": lambda _given: os._exit(3), "print": lambda _given: os.write(1, b"printed\n"),
 }
 
@@ -107,6 +118,19 @@ def test_a_hang_ends_at_the_deadline_and_takes_the_worker_with_it(worker: Worker
         worker.ask("hang", 0.05)
     assert caught.value.code == "E_NVML_HANG"
     assert os.WTERMSIG(os.waitpid(worker.pid, 0)[1]) == signal.SIGKILL
+
+
+def test_what_was_there_to_read_and_was_taken_back_is_not_waited_for(worker: Worker) -> None:
+    """PID 1's loop reads when it is told that there is something. It read without a limit, for as long as the worker liked."""
+    assert not os.get_blocking(worker.answers)
+    assert worker.begin("hang")
+    assert worker.take() is None
+    worker.abandon()
+
+
+def test_an_answer_that_is_taken_back_all_the_time_is_a_hang(worker: Worker) -> None:
+    with pytest.raises(NvrcError, match=r"no answer to 'take_back' .* within 0.3 s"):
+        worker.ask("take_back", 0.3)
 
 
 @pytest.mark.parametrize("name", ["crash", "exit"])
