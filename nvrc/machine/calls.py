@@ -50,9 +50,9 @@ _REFUSED = {
 }
 _JUDGED = {
     "x86_64": """clone=56 fork=57 vfork=58 clone3=435 execve=59 execveat=322 fcntl=72 ioctl=16 socket=41 kill=62
-    tkill=200 tgkill=234 rt_sigqueueinfo=129 rt_tgsigqueueinfo=297 pidfd_send_signal=424 madvise=28""",
+    tkill=200 tgkill=234 rt_sigqueueinfo=129 rt_tgsigqueueinfo=297 pidfd_send_signal=424 madvise=28 setsid=112""",
     "aarch64": """clone=220 clone3=435 execve=221 execveat=281 fcntl=25 ioctl=29 socket=198 kill=129 tkill=130
-    tgkill=131 rt_sigqueueinfo=138 rt_tgsigqueueinfo=240 pidfd_send_signal=424 madvise=233""",
+    tgkill=131 rt_sigqueueinfo=138 rt_tgsigqueueinfo=240 pidfd_send_signal=424 madvise=233 setsid=157""",
 }
 # linux/sched.h: mount, cgroup, UTS, IPC, user, PID and network namespaces
 _NEW_NAMESPACES, _THREAD = 0x7E020000, 0x00010000
@@ -91,7 +91,7 @@ def make_filter(machine: str, calls: Calls, own_pid: int) -> bytes:
     blocks = [_refuse_all(tuple(refused_calls(machine).values())), _when(judged["clone3"], _UNKNOWN),
               _unless_any(judged["fcntl"], 1, (*_OWNER_COMMANDS, _LEASE)), _unless_any(judged["ioctl"], 1, _REQUESTS),
               _unless_any(judged["madvise"], 2, _POISON), _sockets(judged["socket"]),
-              *_signals(judged, own_pid, is_alone=calls is not Calls.DAEMON),
+              *_signals(judged, own_pid, calls),
               *_processes(judged, calls)]
     code = [_LOAD, 0, 0, _ARCHITECTURE_AT, _EQUAL, 1, 0, ARCHITECTURES[machine], _RETURN, 0, 0, _KILL,
             _LOAD, 0, 0, _NUMBER_AT, _AT_LEAST, 0, 1, _X32_BIT, _RETURN, 0, 0, _KILL]
@@ -151,14 +151,20 @@ def _sockets(number: int) -> list[int]:
     return _with_argument(number, 0, [*families, *netlink, *_when(_UEVENTS, _REFUSE), _RETURN, 0, 0, _ALLOW])
 
 
-def _signals(judged: dict[str, int], own_pid: int, *, is_alone: bool) -> list[list[int]]:
-    """To PID 1 and to all that there is at once never; for one that starts no others, to itself only."""
-    if not is_alone:
+def _signals(judged: dict[str, int], own_pid: int, calls: Calls) -> list[list[int]]:
+    """To PID 1 and to all that there is at once never; for one that starts no others, to itself only.
+
+    What that starts all the same has the same filter, may outlive it, and then the pid is given again. Not while a
+    process is in the session of that number: so there is no leaving it. A program that goes into the background has to.
+    """
+    if calls is Calls.DAEMON:
         return [_unless_any(judged["kill"], 0, (1, 0xFFFFFFFF))]
-    to_itself = [_EQUAL, 0, 1, own_pid, _RETURN, 0, 0, _ALLOW, _RETURN, 0, 0, _REFUSE]
     others = ("tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
+    if calls is Calls.SILENT:
+        return [_when(judged[name], _REFUSE) for name in ("kill", "tgkill", *others)]
+    to_itself = [_EQUAL, 0, 1, own_pid, _RETURN, 0, 0, _ALLOW, _RETURN, 0, 0, _REFUSE]
     return [*(_with_argument(judged[name], 0, to_itself) for name in ("kill", "tgkill")),
-            *(_when(judged[name], _REFUSE) for name in others)]
+            *(_when(judged[name], _REFUSE) for name in (*others, "setsid"))]
 
 
 def _processes(judged: dict[str, int], calls: Calls) -> list[list[int]]:

@@ -95,7 +95,7 @@ def as_root(privileges: Privileges) -> Privileges:
     """The row of a program that the driver wants to be root (its parameter DeviceFileMode). The kernel lets one user
     send signals to all that is the same user's, the agent among it, so one that needs none may send none.
     """
-    calls = Calls.ALONE if privileges is PERSISTENCED else privileges.calls
+    calls = Calls.SILENT if privileges is PERSISTENCED else privileges.calls
     return replace(privileges, account=Account(0, privileges.account.gid), calls=calls)
 
 

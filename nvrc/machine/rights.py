@@ -26,6 +26,7 @@ class Calls(Enum):
 
     DAEMON = "privileged ones"
     ALONE = "privileged ones, signals to others"
+    SILENT = "privileged ones, signals"
     SINGLE = "privileged ones, signals to others, new processes"
     WORKER = "privileged ones, signals to others, new processes and programs"
 

@@ -47,7 +47,8 @@ signals of a descriptor, `fcntl` that takes a lease on a file, `ioctl` that type
 a file system, or is about the kernel's entropy, `madvise` that takes memory away as broken, sockets of the families
 VSOCK and ALG, and of netlink those for events of devices, `kill` of PID 1 and of everybody.
 
-*{Calls.ALONE.value}*: signals to itself only.
+*{Calls.ALONE.value}*: signals to itself only, and no session of its own, which keeps its pid its own.
+*{Calls.SILENT.value}*: none, for nvidia-persistenced where the driver requires root.
 *{Calls.SINGLE.value}*: the same, and threads only.
 *{Calls.WORKER.value}*: threads only, and signals to itself."""
 

@@ -17,7 +17,7 @@ from guest_cdi.lean.linux import make_private
 from namespace.privileges_cell import furnish
 from nvrc.confidential.verifier import ask_verifier
 from nvrc.machine.linux_system import LinuxSystem
-from nvrc.machine.privileges import PERSISTENCED, prepare
+from nvrc.machine.privileges import FABRIC_MANAGER, PERSISTENCED, SUBNET_MANAGER, as_root, prepare
 from nvrc.machine.program import Program
 from nvrc.machine.rights import Privileges
 from nvrc.vocabulary.errors import NvrcError
@@ -48,8 +48,24 @@ def verify(system: LinuxSystem) -> None:
         tell(err.code)
 
 
+def rest(system: LinuxSystem) -> None:
+    """A program of root that has nothing to do with the daemon, for three seconds."""
+    ended, ends = threading.Event(), []
+
+    def told(_pid: int, status: int) -> None:
+        ends.append(status)
+        ended.set()
+
+    system.start(Program(path="/bin/rest", privileges=None), told)
+    ended.wait(60)
+    tell(f"status {ends}")
+
+
 WAYS: dict[str, tuple[Privileges, Callable[[LinuxSystem], None]]] = {
     "verifier": (PERSISTENCED, verify),
+    "nv-fabricmanager": (FABRIC_MANAGER, rest),
+    "nvlsm": (SUBNET_MANAGER, rest),
+    "nvidia-persistenced as root": (as_root(PERSISTENCED), rest),
 }
 
 

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 HERE = Path(__file__).parent
 FOLDERS = ("bin", "dev", "etc", "proc", "run", "sys", "tmp", "var/log", "var/cache")
-SOURCES = {"false": "int main(void) { return 1; }\n"}
+SOURCES = {"false": "int main(void) { return 1; }\n", "rest": "#include <unistd.h>\nint main(void) { sleep(3); return 0; }\n"}
 
 
 @pytest.fixture
@@ -49,3 +49,9 @@ def run(root: Path, way: str) -> str:
 def test_a_program_does_not_end_as_an_orphan_did_that_had_its_pid(root: Path) -> None:
     """Else whoever is taken over says for the verifier that it accepted, before that one has begun."""
     assert run(root, "verifier") == "E_ATTEST_REFUSED"
+
+
+@pytest.mark.parametrize("daemon", ["nv-fabricmanager", "nvlsm", "nvidia-persistenced as root"])
+def test_what_outlives_a_daemon_signals_nobody_who_got_its_pid(root: Path, daemon: str) -> None:
+    """It is root, as the agent and what containers run are; its filter has a pid that is to be its own."""
+    assert run(root, daemon) == "status [0]"

@@ -22,7 +22,7 @@ ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | 
 NUMBERS = {"clone": (56, 220), "clone3": (435, 435), "fcntl": (72, 25), "ioctl": (16, 29), "socket": (41, 198), "kill": (62, 129),
            "tgkill": (234, 131), "tkill": (200, 130), "pidfd_send_signal": (424, 424), "execve": (59, 221), "read": (0, 63),
            "openat": (257, 56), "futex": (202, 98), "mount": (165, 40), "bpf": (321, 280), "ptrace": (101, 117),
-           "io_uring_setup": (425, 425), "madvise": (28, 233), "open_by_handle_at": (304, 265)}
+           "io_uring_setup": (425, 425), "madvise": (28, 233), "open_by_handle_at": (304, 265), "setsid": (112, 157)}
 MACHINES = ("x86_64", "aarch64")
 
 
@@ -54,7 +54,11 @@ ANSWERS: tuple[tuple[Calls, str, tuple[int, ...], int], ...] = (
     *((calls, "clone3", (), ENOSYS) for calls in Calls),
     *((calls, "kill", (pid,), EPERM) for calls in Calls for pid in (1, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)),
     (Calls.DAEMON, "kill", (77,), ALLOW), (Calls.ALONE, "kill", (77,), EPERM), (Calls.WORKER, "kill", (77,), EPERM),
-    *((calls, "kill", (OWN_PID,), ALLOW) for calls in Calls),
+    *((calls, "kill", (OWN_PID,), ALLOW) for calls in Calls if calls is not Calls.SILENT),
+    *((Calls.SILENT, name, (pid,), EPERM) for name in ("kill", "tgkill", "tkill") for pid in (OWN_PID, 77, 0)),
+    (Calls.SILENT, "pidfd_send_signal", (3,), EPERM), (Calls.SILENT, "clone", (17,), ALLOW), (Calls.SILENT, "execve", (), ALLOW),
+    *((calls, "setsid", (), EPERM) for calls in (Calls.ALONE, Calls.SINGLE, Calls.WORKER)),
+    *((calls, "setsid", (), ALLOW) for calls in (Calls.DAEMON, Calls.SILENT)),
     (Calls.ALONE, "tgkill", (77, 77), EPERM), (Calls.ALONE, "tgkill", (OWN_PID, 77), ALLOW), (Calls.ALONE, "tkill", (OWN_PID,), EPERM),
     (Calls.ALONE, "pidfd_send_signal", (3,), EPERM), (Calls.DAEMON, "pidfd_send_signal", (3,), ALLOW),
     *((calls, "clone", (0x00010F00,), ALLOW) for calls in Calls),        # a thread
