@@ -9,7 +9,7 @@ from guest_cdi.lean.light import TYPE_CHECKING
 from nvrc.machine import linux
 from nvrc.machine.children import Children, Ended, nobody, work
 from nvrc.machine.files import Rooted
-from nvrc.machine.program import Program, load_confinement, start, start_piped
+from nvrc.machine.program import Program, load_confinement, open_output, start, start_piped
 from nvrc.machine.system import Echo, Output, Task
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class LinuxProcesses(Rooted):
         """A copy of this process that does one task and is gone: its pid, and where its answers come. Its input is
         `questions`. These are pipes: by a socket it could send descriptors, and have PID 1 wait for their end.
         """
+        writing = open_output(lambda reading: self.output(reading, "worker"))
         answers, answering = os.pipe2(os.O_CLOEXEC)
-        reading, writing = os.pipe2(os.O_CLOEXEC)
         confine = load_confinement(privileges)
 
         def start() -> int:
@@ -49,12 +49,14 @@ class LinuxProcesses(Rooted):
                 work(task, questions, answering, writing, confine)
             return pid
 
-        pid = self._children.bear(start, ended)
-        os.close(answering)
-        os.close(writing)
-        os.set_blocking(reading, False)
-        self.output(reading, "worker")
-        return pid, answers
+        try:
+            return self._children.bear(start, ended), answers
+        except OSError:
+            os.close(answers)
+            raise
+        finally:
+            os.close(answering)
+            os.close(writing)
 
     def signal(self, pid: int, number: int) -> None:
         os.kill(pid, number)

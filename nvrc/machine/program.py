@@ -103,17 +103,24 @@ def _keep_everything() -> None:
 
 def start_piped(program: Program, root: str, take: Callable[[int], None]) -> int:
     """The same with its output in a pipe; `take` gets the end to read from, which does not wait."""
+    writing = open_output(take)
+    try:
+        return start(program, root, writing)
+    finally:
+        os.close(writing)
+
+
+def open_output(take: Callable[[int], None]) -> int:
+    """Where a program is to write. Before there is one: nobody would look after it if its output cannot be taken."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(reading, False)
     try:
-        pid = start(program, root, writing)
+        take(reading)
     except OSError:
         os.close(reading)
-        raise
-    finally:
         os.close(writing)
-    take(reading)
-    return pid
+        raise
+    return writing
 
 
 def _outlive_threads() -> None:

@@ -43,10 +43,14 @@ class Window:
             if len(self._left) >= MOST:
                 os.close(descriptor)
                 continue
+            try:
+                self._loop.watch(descriptor, self._writer(descriptor), writing=True)
+            except OSError:  # programs of root's have used up what root may watch
+                os.close(descriptor)
+                continue
             document = document or self._answer()
             self._served += 1
             self._left[descriptor], self._serials[descriptor] = document, self._served
-            self._loop.watch(descriptor, self._writer(descriptor), writing=True)
             self._loop.at(self._now() + PATIENCE_S, self._expiry(descriptor, self._served))
 
     def _writer(self, descriptor: int) -> Callable[[], None]:

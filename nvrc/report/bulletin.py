@@ -81,12 +81,10 @@ class Bulletin:
         try:
             from nvrc.machine import control
 
-            listener = self._system.listen_control(paths.CONTROL)
+            listener, owners = self._system.listen_control(paths.CONTROL), (0, *self._others())
+            loop.watch(listener, lambda: control.serve(listener, answer, owners))
         except Exception as err:
             self._warn(f"PID 1 does not answer on {paths.CONTROL}: {unforeseen(err)}")
-            return
-        owners = (0, *self._others())
-        loop.watch(listener, lambda: control.serve(listener, answer, owners))
 
     def _others(self) -> tuple[int, ...]:
         """The user that serves metrics, where the command line asks for them."""

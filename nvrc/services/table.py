@@ -125,7 +125,7 @@ METRICS = Service(
     importance=Importance.HELPER, oom_score_adj=SPARED, restart=Restart.BOUNDED, lost_code="E_METRICS",
     meanings=((errno.EADDRINUSE, "another program listens there"),))
 
-SHORTAGES = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+SHORTAGES = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 MORE_ROOM = "processes, files or memory are used up: give the VM more memory, or find what takes them"
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from nvrc.machine import linux
 from nvrc.machine.linux_system import LinuxSystem
+from nvrc.machine.privileges import WORKER
 from nvrc.machine.program import Program
 from nvrc.machine.system import Node
 from nvrc.vocabulary import paths
@@ -189,6 +190,21 @@ def test_children_are_signalled_by_pid() -> None:
     pid = system.start(Program(path="/bin/sleep", privileges=None, args=("30",)))
     system.signal(pid, 15)
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == 15
+
+
+def test_a_program_whose_output_nobody_can_take_is_not_started(tmp_path: Path) -> None:
+    """Or it would run, and nobody would look after it."""
+    def refuse(_descriptor: int, _name: str) -> None:
+        raise OSError(ENOSPC, "the loop is full")
+
+    system, made, before = LinuxSystem(), tmp_path / "made", os.listdir("/proc/self/fd")
+    system.output = refuse
+    with pytest.raises(OSError, match="the loop is full"):
+        system.start(Program(path="/usr/bin/touch", args=(str(made),), log_as="touch", privileges=None))
+    with pytest.raises(OSError, match="the loop is full"):
+        system.fork(lambda _answering: made.touch(), WORKER)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert not made.exists()
 
 
 # linux

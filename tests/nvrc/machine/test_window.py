@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fakes.full_loop import FullLoop
 from nvrc.cli import main
-from nvrc.machine.loop import Loop
 from nvrc.machine.outside import ask_vm
 from nvrc.machine.window import MOST, PATIENCE_S, Window, is_host
 from nvrc.report.status import Status, to_json
@@ -25,7 +25,7 @@ DOCUMENT = to_json(Status(program="nvrc 0.1.0", verdict=Verdict.READY, mode="gpu
 class Opened:
     def __init__(self, listener: socket.socket, document: bytes) -> None:
         self.clock, self.listener, self.made = 100.0, listener, 0
-        self.loop = Loop(lambda: self.clock)
+        self.loop = FullLoop(lambda: self.clock)
         self.document = document
         listener.setblocking(False)
         self.window = Window(self.loop, listener.fileno(), self.answer, lambda: self.clock)
@@ -114,6 +114,16 @@ def test_a_client_that_goes_away_costs_nothing(opened: MakeOpened) -> None:
     assert not port.window.is_busy
     port.clock += PATIENCE_S
     port.turn()
+
+
+def test_what_root_has_used_up_of_the_loop_costs_a_connection_and_not_the_vm(opened: MakeOpened) -> None:
+    """A daemon that is root in name uses up all that root may watch in three seconds."""
+    port = opened(DOCUMENT)
+    port.loop.is_full = True
+    assert read_all(port.connect()) == b""
+    assert (port.window.is_busy, port.made) == (False, 0)
+    port.loop.is_full = False
+    assert read_all(port.connect()) == DOCUMENT
 
 
 @pytest.mark.parametrize(("address", "answered"), [((2, 1024), True), ((1, 1024), False), ((3, 5), False), ("", True)])

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from fakes.full_loop import FullLoop
 from fakes.system import FakeSystem, bare_guest
 from nvrc.machine.loop import Loop
-from nvrc.pid1.agent_output import BACKLOG_BYTES, LINE_BYTES, TOLD_BYTES, AgentOutput, LastWords
+from nvrc.pid1.agent_output import AGAIN_S, BACKLOG_BYTES, LINE_BYTES, TOLD_BYTES, AgentOutput, LastWords
 
 
 def log(message: str, level: str = "ERRO", **more: str) -> bytes:
@@ -74,7 +75,7 @@ class World:
 
     def __init__(self, root: str) -> None:
         self.system: FakeSystem = bare_guest(root)
-        self.loop = Loop(self.system.now)
+        self.loop = FullLoop(self.system.now)
         source, self.agent = os.pipe2(os.O_NONBLOCK)
         self.console, sink = os.pipe2(os.O_NONBLOCK)
         self.output = AgentOutput(self.system, self.loop, source, sink, flush_s=0.05)
@@ -126,6 +127,25 @@ def test_a_console_that_stands_still_loses_nothing_and_bounds_what_is_kept(world
         world.loop.turn()
         shown += world.shown()
     assert sent == len(data)
+    assert shown == data
+
+
+def test_what_root_has_used_up_of_the_loop_costs_time_and_not_the_vm(world: World) -> None:
+    """The agent was not listened to while the console stood still, and the loop has no room for it when it takes more."""
+    data = b"x" * (4 * BACKLOG_BYTES)
+    sent = world.say(data)
+    world.loop.is_full = True
+    shown = b""
+    for _ in range(100):
+        world.loop.turn()
+        shown += world.shown()
+    assert len(shown) < sent
+    world.loop.is_full = False
+    world.system.clock += AGAIN_S
+    for _ in range(400):
+        sent += world.say(data[sent:])
+        world.loop.turn()
+        shown += world.shown()
     assert shown == data
 
 
