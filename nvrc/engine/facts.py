@@ -50,6 +50,7 @@ class Facts:
     mode: Mode | None = None
     agent_pid: int | None = None
     ports: Ports | None = None
+    metrics_listener: int | None = None
     extensions: tuple[str, ...] | None = None
     gpu_root: str | None = None
     modules: tuple[str, ...] | None = None

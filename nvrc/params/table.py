@@ -191,7 +191,8 @@ PARAMS: tuple[Param, ...] = (
           "What the kernel does when an extension image fails verification after it was mounted",
           "panic ends the VM, restart reboots it, io-error lets the reading program fail and the VM run on."),
     # What others are told while the machine runs
-    Param("nvrc.metrics", "metrics_port", _PORT, "parameters, gpu-settings, agent, verdict, supervise", TRUST,
+    Param("nvrc.metrics", "metrics_port", _PORT,
+          "parameters, device-nodes, gpu-settings, agent, verdict, supervise", TRUST,
           "Serve metrics of this VM on a TCP port of the pod's address",
           "A process of its own is started when the machine is ready, see metrics.md. All containers of the pod and "
           "all programs that reach its address can read them: they name GPUs by UUID and serial number. With nvrc.dcgm "

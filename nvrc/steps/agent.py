@@ -48,7 +48,7 @@ def _take_ports(system: System, facts: Facts) -> Facts:
         return facts
     from nvrc.machine.ports import take_ports
 
-    ports, remarks = take_ports(system, facts.settings)
+    ports, remarks = take_ports(system, facts.settings, facts.metrics_listener)
     return replace(facts, ports=ports, warnings=facts.warnings + remarks)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import stat
-from errno import EIO, EROFS
+from errno import EADDRINUSE, EIO, EROFS
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from nvrc.hardware.device_nodes import make_capability_nodes, make_nodes, read_m
 from nvrc.hardware.topology import PciFunction, Topology
 from nvrc.machine.processes import LinuxProcesses
 from nvrc.machine.system import Node
+from nvrc.params.parse import parse
 from nvrc.steps import device_nodes
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.mode import Mode
@@ -257,3 +258,14 @@ def test_a_mode_without_nvidias_driver_has_no_nodes(tmp_path: Path) -> None:
     assert (found.device_nodes, made(system)) == ((), [])
     with pytest.raises(NvrcError, match="/proc/devices: No such file"):
         device_nodes.run(system, Facts(mode=Mode.SERVICE_NVL4, modules=("nvidia",)))
+
+
+def test_the_port_of_the_metrics_is_taken_before_a_daemon_could_serve_there(tmp_path: Path) -> None:
+    """nvidia-persistenced may use the network: it had the port first, and served what it liked in the place of metrics."""
+    system = bare_guest(str(tmp_path))
+    facts = Facts(mode=Mode.SERVICE_NVL5, modules=("ib_umad", "mlx5_ib"), parameters=parse(b"nvrc.metrics=9400"))
+    system.tcp = [8]
+    assert device_nodes.run(system, facts).metrics_listener == 8
+    assert system.effects == ["tcp 9400"]
+    system.fail["tcp 9400"] = OSError(EADDRINUSE, "Address already in use")
+    assert device_nodes.run(system, facts).metrics_listener == -1

@@ -38,6 +38,11 @@ def test_a_port_that_is_not_to_be_had_is_worth_a_word(system: FakeSystem) -> Non
         Ports(), (remark("PID 1 does not answer on vsock port 1025: the machine has no vsock device"),))
 
 
+def test_what_was_taken_before_the_daemons_is_not_taken_again(system: FakeSystem) -> None:
+    assert take_ports(system, parse(b"nvrc.metrics=9400").settings, 9) == (Ports(-1, 9), ())
+    assert system.effects == []
+
+
 def test_a_socket_serves_both_families_and_nobody_else_gets_its_port() -> None:
     listener = socket.socket(fileno=inet.listen(0))
     port = listener.getsockname()[1]

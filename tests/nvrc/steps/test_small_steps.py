@@ -13,9 +13,9 @@ import pytest
 
 from fakes.system import FakeSystem, bare_guest
 from fakes.trouble import told
-from nvrc.engine.facts import Facts, FailedWithFacts
+from nvrc.engine.facts import Facts, FailedWithFacts, merge, replace
 from nvrc.hardware.cgroups import CONTROLLERS
-from nvrc.steps import agent, identity, journal, lock_modules, loopback, parameters
+from nvrc.steps import agent, device_nodes, identity, journal, lock_modules, loopback, parameters
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.trouble import remark
 
@@ -306,6 +306,17 @@ def test_ports_are_taken_before_a_container_can_be(system: FakeSystem) -> None:
     assert facts.ports == (7, 8)
     begun = next(number for number, effect in enumerate(system.effects) if effect.startswith("start "))
     assert {"vsock 1025", "tcp 9400"} <= set(system.effects[:begun])
+
+
+def test_a_port_that_was_taken_before_the_daemons_is_handed_on(system: FakeSystem) -> None:
+    """As the executor joins what steps found: each fact has one writer."""
+    system.put("/proc/cmdline", "nvrc.metrics=9400")
+    system.tcp = [8]
+    facts = replace(parameters.run(system, Facts()), modules=("ib_umad",))
+    for step in (device_nodes, agent):
+        facts = merge(facts, facts, step.run(system, facts))
+    assert facts.ports == (-1, 8)
+    assert system.effects.count("tcp 9400") == 1
 
 
 def test_without_such_words_no_port_is_taken(system: FakeSystem) -> None:
