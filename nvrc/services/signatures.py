@@ -47,6 +47,9 @@ MATCH = "take the kernel modules, libraries, daemons and firmware from one drive
 SIGNATURES: tuple[Signature, ...] = (
     Signature("out-of-memory", KERNEL, ("Out of memory: Killed process",), "",
               "the VM ran out of memory and the kernel killed a process", "give the VM more memory", PLATFORM),
+    Signature("initrd-cut", KERNEL, ("Initramfs unpacking failed: write error",), "E_INITRD",
+              "the kernel has no room for all of the initrd, which may take half of the VM's memory",
+              "give the VM more memory", PLATFORM),
     Signature("kernel-crypto", KERNEL, ("libspdm expects LKCA but found stubs",), "E_GPU_ATTACH",
               "the guest kernel lacks crypto that the secure session with the GPU needs", CRYPTO, PLATFORM),
     Signature("kernel-crypto-backend", KERNEL, ("SPDM cannot boot without proper crypto backend",), "E_GPU_ATTACH",

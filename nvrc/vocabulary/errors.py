@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     # What may be raised: one name a row, so that a code that has none is found before it is run.
     Code = Literal[
-        "E_INTERNAL", "E_INIT_EXEC", "E_STEP_DEADLINE", "E_MOUNT", "E_RUN_FULL", "E_JOURNAL", "E_HARDENING",
+        "E_INTERNAL", "E_INITRD", "E_INIT_EXEC", "E_STEP_DEADLINE", "E_MOUNT", "E_RUN_FULL", "E_JOURNAL", "E_HARDENING",
         "E_PARAMETERS", "E_POLICY", "E_INITDATA", "E_INITDATA_BINDING", "E_IDENTITY", "E_LOOPBACK",
         "E_TOPOLOGY", "E_PCI_READ", "E_MODE_MISMATCH", "E_NVML_LIBRARY", "E_NVML", "E_GPU_NVML", "E_GPU_COUNT",
         "E_GPU_IDENTITY", "E_GPU_SETTING", "E_MIG", "E_CC_UNKNOWN", "E_CC_DEVTOOLS", "E_CC_MISMATCH",
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 CODES: tuple[FailureCode, ...] = (
     FailureCode("E_INTERNAL", "any", "an unexpected exception inside PID 1",
                 "report it with the console log; the line names file and line number", VENDOR),
+    FailureCode("E_INITRD", "first", "the kernel did not unpack all of the initrd",
+                "give the VM more memory: the kernel unpacks an initrd into half of it; errno 5: the root disk cannot "
+                "be read", PLATFORM),
     FailureCode("E_INIT_EXEC", "first", "the first program could not execute the frozen init",
                 "rebuild the image; errno 2: the image lacks the program or its loader; errno 5: the root disk cannot "
                 "be read", PLATFORM),

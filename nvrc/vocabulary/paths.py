@@ -4,6 +4,7 @@
 AGENT = "/usr/bin/kata-agent"
 POLICY_FOLDER = "/etc/nvrc"
 POLICY = "/etc/nvrc/policy.toml"
+LAST = "/usr/lib/nvrc/last"  # behind all else in an initrd; nvrc/first.c looks for it
 METRICS = "/usr/lib/nvrc-metrics/nvrc-metrics"
 HOSTNAME = "/etc/hostname"
 

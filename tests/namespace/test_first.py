@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from nvrc.vocabulary.errors import BY_CODE
+from nvrc.vocabulary.paths import LAST
 from nvrc.vocabulary.transcript import parse_line
 from nvrc.vocabulary.trouble import Trouble
 from nvrc_build.supply.compile import FREESTANDING
@@ -55,6 +56,7 @@ def root(tmp_path: Path, programs: Path) -> Path:
     for folder in ("usr/lib/nvrc", "dev"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "init").hardlink_to(programs / "first")
+    (tmp_path / LAST.lstrip("/")).write_text("all is here\n", encoding="ascii")
     return tmp_path
 
 
@@ -123,6 +125,23 @@ def spoil(path: Path, what: str | None) -> None:
             path.mkdir()
         case "circle":
             path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize(("state", "number"), [("missing", 2), ("empty", 0), ("a folder", 21)])
+def test_a_root_that_was_not_unpacked_whole_is_not_started(root: Path, programs: Path, state: str, number: int) -> None:
+    """Where there is no more room the kernel still makes the file, and leaves it empty."""
+    (root / INIT).hardlink_to(programs / "init")
+    last = root / LAST.lstrip("/")
+    last.unlink()
+    if state == "empty":
+        last.touch()
+    elif state == "a folder":
+        last.mkdir()
+    done = start(root)
+    row = BY_CODE["E_INITRD"]
+    assert parse_line(done.stderr.removesuffix("\n")) == Trouble(
+        code=row.code, step=row.step, hint=row.remedy, what=f"cannot read {LAST}, which the kernel unpacks last: errno {number}")
+    assert (done.stdout, done.returncode) == ("", 1)
 
 
 def test_as_pid_1_it_then_powers_off(root: Path) -> None:

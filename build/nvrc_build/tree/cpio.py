@@ -2,7 +2,8 @@
 """A newc archive for the kernel's initramfs (Documentation/driver-api/early-userspace/buffer-format.rst).
 
 Needs no tool and no privileges. Inodes count up from 1 in path order, every time stamp is the one given, every owner
-is root, so equal trees give equal bytes. No hard links: two equal files are two files.
+is root, so equal trees give equal bytes. No hard links: two equal files are two files. A kernel without room for all
+of it starts what it has unpacked by then; so the file by which the first program knows that all is there comes last.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable, Iterator
 
+from nvrc.vocabulary.paths import LAST
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.tree.tree import Entry, Kind
 
@@ -19,7 +21,7 @@ _LARGEST = 0xFFFFFFFF  # eight digits
 
 
 def write_cpio(entries: Iterable[Entry], mtime: int) -> Iterator[bytes]:
-    for inode, entry in enumerate(entries, start=1):
+    for inode, entry in enumerate(sorted(entries, key=_is_last), start=1):
         name = entry.path.lstrip("/") or "."
         if entry.size > _LARGEST:
             raise BuildError(f"{entry.path} has {entry.size} bytes; an initrd can have files of no more than "
@@ -30,6 +32,10 @@ def write_cpio(entries: Iterable[Entry], mtime: int) -> Iterator[bytes]:
         yield _header((inode, mode, 0, 0, links, mtime, len(data), 0, 0, *entry.device), name)
         yield data + _padding(len(data))
     yield _header((0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0), _TRAILER)
+
+
+def _is_last(entry: Entry) -> bool:
+    return entry.path == LAST
 
 
 def _data(entry: Entry) -> bytes:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from nvrc.vocabulary.paths import LAST
+from nvrc_build.after.contents import read_cpio
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.image_path import clean_path
 from nvrc_build.tree.cpio import write_cpio
@@ -174,6 +176,17 @@ def test_equal_trees_give_equal_archives_whatever_the_order_they_were_made_in(tm
 
 
 @pytest.mark.skipif(shutil.which("cpio") is None, reason="cpio is not installed")
+def test_what_says_that_the_archive_is_whole_is_its_last_entry() -> None:
+    """The kernel unpacks in order until it has no more room, and the first program looks for this one."""
+    tree = small_tree()
+    tree.add_file(LAST, b"x", OTHER)
+    tree.add_folder("/var/zzz", BASE)
+    archive = b"".join(write_cpio(tree, 0))
+    names = [path for path, _, _ in read_cpio(archive)]
+    assert names[-1] == LAST
+    assert names[:-1] == sorted(names[:-1])
+
+
 def test_cpio_reads_the_archive() -> None:
     archive = b"".join(write_cpio(small_tree(), 7))
     listing = subprocess.run(["cpio", "-itv", "--quiet"], input=archive, capture_output=True, check=True).stdout

@@ -10,6 +10,7 @@ from nvrc.vocabulary.errors import BY_CODE, NvrcError
 BDF = "0000:41:00.0"
 MET = {
     "out-of-memory": ["Out of memory: Killed process 143 (nvidia-persiste) total-vm:7124kB, anon-rss:512kB"],
+    "initrd-cut": ["Initramfs unpacking failed: write error"],
     "kernel-crypto": ["libspdm_check_crypto_backend: Error - libspdm expects LKCA but found stubs!"],
     "kernel-crypto-backend": ["NVRM: SPDM cannot boot without proper crypto backend!"],
     "cc-cpu": ["NVRM: CPU does not support confidential compute."],
