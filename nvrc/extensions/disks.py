@@ -24,8 +24,7 @@ PREFIX = b"extension-"
 DATA, HASHES = 1, 2
 SECTOR = 512
 DIGEST = 32          # SHA-256
-# Virtio's vendor, and its block and SCSI devices, transitional and modern, as the specification has them.
-VIRTIO, BLOCK_DEVICES, SCSI_DEVICES = "0x1af4", ("0x1001", "0x1042"), ("0x1004", "0x1048")
+BLOCK_DEVICE, SCSI_HOST = 2, 8  # of the virtio specification
 _SERIAL_LIMIT = 256  # virtio-blk has 20 bytes; what is longer is no name of ours
 
 
@@ -51,18 +50,19 @@ class Pair(NamedTuple):
     hashes: Partition
 
 
-def has_controller(system: Files, devices: tuple[str, ...]) -> bool:
-    """Whether there may be a disk that no driver has shown yet; none may be overlooked."""
+def has_controller(system: Files, *kinds: int) -> bool:
+    """Whether there may be a disk that no driver has shown yet; none may be overlooked.
+
+    The virtio bus says what a device is. On PCI it may look like another: the kernel goes by an old one's subsystem.
+    """
+    return any(_is_one_of(system, device, kinds) for device in _entries(system, paths.VIRTIO_DEVICES))
+
+
+def _is_one_of(system: Files, device: str, kinds: tuple[int, ...]) -> bool:
     try:
-        functions = system.list_dir(paths.PCI_DEVICES)
-        return any(_pci(system, one, "vendor") == VIRTIO and _pci(system, one, "device") in devices
-                   for one in functions)
-    except OSError:
-        return False
-
-
-def _pci(system: Files, function: str, name: str) -> str:
-    return system.read(f"{paths.PCI_DEVICES}/{function}/{name}", 16).decode("ascii", "replace").strip()
+        return int(system.read(f"{paths.VIRTIO_DEVICES}/{device}/device", 16), 16) in kinds
+    except (OSError, ValueError):
+        return True
 
 
 def disk_names(system: Files) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from guest_cdi.lean.light import TYPE_CHECKING
 from nvrc.engine.facts import Facts, replace
-from nvrc.extensions.disks import BLOCK_DEVICES, absent, find_disks, has_controller, reconcile
+from nvrc.extensions.disks import BLOCK_DEVICE, absent, find_disks, has_controller, reconcile
 from nvrc.hardware.modules import Modules
 from nvrc.machine.linux import MS_NODEV, MS_NOSUID, MS_RDONLY
 from nvrc.machine.system import System
@@ -32,7 +32,7 @@ GPU = "gpu"
 
 def run(system: System, facts: Facts) -> Facts:
     settings = facts.settings
-    remarks = _await_disks(system, settings) if settings.extensions or has_controller(system, BLOCK_DEVICES) else ()
+    remarks = _await_disks(system, settings) if settings.extensions or has_controller(system, BLOCK_DEVICE) else ()
     pairs = reconcile(find_disks(system), settings.extensions)
     roots = {pair.extension.name: mount_patiently(system, pair, settings) for pair in pairs}
     gpu_root = roots.get(GPU, "")

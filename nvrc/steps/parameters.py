@@ -11,7 +11,7 @@ import stat
 from guest_cdi.lean.light import TYPE_CHECKING
 from nvrc.engine.facts import Facts, FailedWithFacts, replace
 from nvrc.engine.table import PATIENT
-from nvrc.extensions.disks import BLOCK_DEVICES, SCSI_DEVICES, disk_names, has_controller
+from nvrc.extensions.disks import BLOCK_DEVICE, SCSI_HOST, disk_names, has_controller
 from nvrc.hardware.needs import Guest, is_recognised
 from nvrc.machine.system import Files, System
 from nvrc.params.parse import Parsed, Problem, Severity, parse
@@ -64,7 +64,7 @@ def tell(facts: Facts) -> str:
 def may_have_initdata(system: Files, policy: Policy) -> bool:
     """Asked at every boot, so it loads nothing that a boot does not load anyway."""
     return (policy.requires_initdata or bool(disk_names(system))
-            or has_controller(system, (*BLOCK_DEVICES, *SCSI_DEVICES))
+            or has_controller(system, BLOCK_DEVICE, SCSI_HOST)
             or is_tee(system))
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from fakes.device_mapper import ExtensionGuest, extension_guest, params
 from fakes.examples import times
 from nvrc.extensions.disks import (
-    BLOCK_DEVICES,
-    SCSI_DEVICES,
+    BLOCK_DEVICE,
+    SCSI_HOST,
     Disk,
     Pair,
     Partition,
@@ -111,21 +111,29 @@ def test_the_hash_tree_is_as_large_as_the_one_that_is_built(blocks: int) -> None
     assert hash_bytes(params(data_blocks=blocks)) == len(tree)
 
 
-@pytest.mark.parametrize(("vendor", "device", "disks", "scsi"), [
-    ("0x1af4", "0x1001", True, False), ("0x1af4", "0x1042", True, False), ("0x1af4", "0x1004", False, True),
-    ("0x1af4", "0x1048", False, True), ("0x1af4", "0x1041", False, False), ("0x8086", "0x1042", False, False),
-])
-def test_a_controller_may_have_a_disk_that_no_driver_has_shown_yet(guest: ExtensionGuest, vendor: str, device: str,
-                                                                  disks: bool, scsi: bool) -> None:
-    for function, (kind, number) in {"0000:00:01.0": ("0x8086", "0x1237"), "0000:00:02.0": (vendor, device)}.items():
-        guest.put(f"/sys/bus/pci/devices/{function}/vendor", f"{kind}\n")
-        guest.put(f"/sys/bus/pci/devices/{function}/device", f"{number}\n")
-    assert (has_controller(guest, BLOCK_DEVICES), has_controller(guest, SCSI_DEVICES)) == (disks, scsi)
+@pytest.mark.parametrize(("device", "disks", "scsi"), [
+    ("0x0002\n", True, False), ("0x0008\n", False, True), ("0x0001\n", False, False), ("0x0013\n", False, False),
+    (None, True, True), ("", True, True),
+], ids=["disk", "SCSI", "network", "vsock", "one that just went away", "one that does not say"])
+def test_a_controller_may_have_a_disk_that_no_driver_has_shown_yet(guest: ExtensionGuest, device: str | None, disks: bool,
+                                                                  scsi: bool) -> None:
+    guest.put("/sys/bus/virtio/devices/virtio0/device", "0x0003\n")
+    guest.put(f"/sys/bus/virtio/devices/virtio1/{'gone' if device is None else 'device'}", device or "")
+    assert (has_controller(guest, BLOCK_DEVICE), has_controller(guest, SCSI_HOST)) == (disks, scsi)
+    assert has_controller(guest, BLOCK_DEVICE, SCSI_HOST) == (disks or scsi)
 
 
-def test_a_bus_that_cannot_be_read_has_no_controller(guest: ExtensionGuest) -> None:
+def test_a_disk_that_looks_like_another_function_is_one(guest: ExtensionGuest) -> None:
+    """A transitional device of PCI: the kernel takes its kind from the subsystem, whatever its own number says."""
+    for name, value in (("vendor", "0x1af4"), ("device", "0x1005"), ("subsystem_device", "0x0002")):
+        guest.put(f"/sys/bus/pci/devices/0000:00:01.0/{name}", f"{value}\n")
+    guest.put("/sys/bus/virtio/devices/virtio0/device", "0x0002\n")
+    assert has_controller(guest, BLOCK_DEVICE)
+
+
+def test_a_kernel_without_virtio_has_no_controller(guest: ExtensionGuest) -> None:
     guest.put("/sys/bus/pci/devices/0000:00:01.0/vendor", "0x1af4\n")
-    assert not has_controller(guest, BLOCK_DEVICES)
+    assert not has_controller(guest, BLOCK_DEVICE)
 
 
 def test_disks_of_two_kinds_of_driver_are_looked_at(guest: ExtensionGuest) -> None:
@@ -143,11 +151,10 @@ def test_what_is_read_of_a_disk_is_bounded(guest: ExtensionGuest) -> None:
 
     limits: dict[str, int] = {}
     guest.add_disk("vda", "extension-gpu", 1, 2)
-    for name, value in (("vendor", "0x1af4"), ("device", "0x1042")):
-        guest.put(f"/sys/bus/pci/devices/0000:00:02.0/{name}", f"{value}\n")
+    guest.put("/sys/bus/virtio/devices/virtio0/device", "0x0002\n")
     recording = Recording(guest.root)
-    assert has_controller(recording, BLOCK_DEVICES) and len(find_disks(recording)) == 1
-    assert limits == {"vendor": 16, "device": 16, "serial": 256, "partition": 64, "size": 64, "dev": 64}
+    assert has_controller(recording, BLOCK_DEVICE) and len(find_disks(recording)) == 1
+    assert limits == {"device": 16, "serial": 256, "partition": 64, "size": 64, "dev": 64}
 
 
 # hostile sysfs
