@@ -44,6 +44,7 @@ class Stage:
     init: Init | None = None
     last: Callable[[], None] = lambda: None
     sync: Callable[[], None] = os.sync
+    load_s: float = LOAD_S
     switch_off_s: float = SWITCH_OFF_S
 
 
@@ -263,10 +264,11 @@ def _listen(stage: Stage, port: int, settings: Settings) -> int:
         if not _may_load(stage.system):
             raise
     from nvrc.hardware.modules import Modules
+    from nvrc.machine.patience import run_within
 
-    set_alarm(LOAD_S)
-    Modules(stage.system, options=settings.module_options).load_if_there(TRANSPORT)
-    set_alarm(0)
+    # The kernel waits for disks that are being found first, and no alarm breaks into that.
+    modules = Modules(stage.system, options=settings.module_options)
+    run_within(stage.load_s, lambda: modules.load_if_there(TRANSPORT))
     _make_node(stage.system)
     return stage.system.listen_vsock(port)
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from fakes.built_images import IMAGES, build
 from fakes.lab_image import lab_image
 from fakes.nbd_disk import NbdDisk
 from nvrc_build.output.disk import write_disk
+from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit.image import BootFiles
+from nvrc_lab.kit.unpacked_boot import unpack_files
 from nvrc_lab.qemu.machine import Accel, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
 from nvrc_lab.watch.console import Story
@@ -23,6 +26,8 @@ pytestmark = pytest.mark.qemu
 
 SIZE = DATA_AT = 1 << 20
 KERNEL_RUNS = "Run /init"
+WITH_SCSI = "nvidia-base"
+GOES_ON = "nvrc: log farewell: no runtime can ask: OverdueError"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,7 @@ class HeardEnoughError(Exception):
 
 
 def boot(image: BootFiles, folder: Path, disk: NbdDisk, hear: Callable[[str], None], *, words: str = "",
-         serial: str = "") -> tuple[Story, list[str]]:
+         serial: str = "", devices: tuple[str, ...] = (), until: str = "") -> tuple[Story, list[str]]:
     """With the kernel's own lines, so that whoever answers for the disk knows how far the machine is."""
     lines: list[str] = []
 
@@ -46,11 +51,12 @@ def boot(image: BootFiles, folder: Path, disk: NbdDisk, hear: Callable[[str], No
         stories.append(story)
         for line in new:
             hear(line)
-        if story.failure is not None:
+        if story.failure is not None and (not until or any(until in line for line in new)):
             raise HeardEnoughError
 
+    plugged = devices or (f"virtio-blk-pci,drive=hostile,serial={serial}",)
     machine = Machine(kernel=image.kernel, initrd=image.initrd,
-                      extra=("-blockdev", disk.drive, "-device", f"virtio-blk-pci,drive=hostile,serial={serial}"),
+                      extra=("-blockdev", disk.drive, *(word for device in plugged for word in ("-device", device))),
                       cmdline=f"console=ttyS0 panic=1 loglevel=7 cgroup_no_v1=all lab.agent=report,poweroff {words}")
     argv, limits = make_argv(machine, find_qemu().program, Accel.TCG), Limits(total_s=150, silence_s=150)
     with suppress(HeardEnoughError):
@@ -75,6 +81,29 @@ def test_a_disk_that_never_answers_ends_the_boot_in_words(image: BootFiles, tmp_
     assert story.failure is not None, lines[-20:]
     assert (story.failure.code, story.failure.step) == ("E_INITDATA", "parameters")
     assert story.failure.what == "initdata: a disk of the driver virtio_blk does not answer within 60 s"
+
+
+@pytest.mark.skipif(WITH_SCSI not in IMAGES, reason="the lab's image has no SCSI; NVRC_BUILT_IMAGES=1 builds one that has")
+def test_a_scsi_disk_that_never_answers_does_not_keep_the_machine_from_its_end(tmp_path: Path) -> None:
+    """Until it is found the kernel finishes no module's loading, that of the line to the runtime among them."""
+    (tmp_path / "built").mkdir()
+    image = unpack_files(build(WITH_SCSI, tmp_path / "built"), checkout())
+    is_dead = threading.Event()
+
+    def read(_offset: int, size: int) -> bytes | None:
+        return None if is_dead.is_set() else bytes(size)
+
+    def hear(line: str) -> None:
+        if KERNEL_RUNS in line:
+            is_dead.set()
+
+    with NbdDisk(tmp_path / "nbd", SIZE, read) as disk:
+        story, lines = boot(image, tmp_path, disk, hear, words="loglevel=8", until=GOES_ON,
+                            devices=("virtio-scsi-pci,id=scsi", "scsi-hd,drive=hostile,bus=scsi.0"))
+    assert story.failure is not None, lines[-20:]
+    assert (story.failure.code, story.failure.step) == ("E_INITDATA", "parameters")
+    assert story.failure.what == "initdata: a disk of the driver sd_mod does not answer within 60 s"
+    assert any(GOES_ON in line for line in lines), lines[-20:]
 
 
 def test_an_extension_that_does_not_answer_once_it_is_found_ends_the_boot_in_words(image: BootFiles, tmp_path: Path) -> None:

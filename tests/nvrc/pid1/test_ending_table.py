@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,6 +157,20 @@ def test_the_transport_is_loaded_where_it_is_missing(system: TimedSystem, is_the
     run(system)
     assert [line for line in system.effects if line.startswith("load")] == loads
     assert system.effects.count("vsock 1024") == (2 if locked == "0\n" else 1)
+
+
+def test_a_kernel_that_waits_for_a_disk_before_it_has_loaded_the_transport_is_switched_off(system: TimedSystem) -> None:
+    """As for one of SCSI that never answers: finit_module(2) waits until all disks are found, where no alarm reaches it."""
+    waits = threading.Event()
+    put_transport(system)
+    system.put(paths.MODULES_DISABLED, "0\n")
+    system.on_load[TRANSPORT] = lambda: waits.wait(60)  # type: ignore[assignment,return-value]
+    with pytest.raises(SleptError):
+        end(Stage(system=system, ending=FAILED, sync=lambda: None, load_s=0.01), asleep)
+    assert "power off" in system.effects
+    assert not waits.is_set()
+    assert any("no runtime can ask: OverdueError" in line for line in system.said)
+    waits.set()
 
 
 def test_a_node_is_made_where_dev_could_not_be_mounted(system: TimedSystem) -> None:
