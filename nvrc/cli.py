@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, TextIO
 
+from guest_cdi.lean import coded
 from nvrc.vocabulary.console import printable
 from nvrc.vocabulary.errors import NvrcError
 from nvrc.vocabulary.jsonread import FormatError
@@ -147,7 +148,7 @@ def _overview() -> Parser:
 
 def _complain(err: TextIO, name: str, what: str | Exception, *, as_json: bool) -> int:
     if not as_json:
-        print(f"nvrc {name}: {what}", file=err)
+        print(coded.printable(f"nvrc {name}: {what}"), file=err)
         return USAGE
     from nvrc.vocabulary.output import write_document
 

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TextIO
 
+from guest_cdi.lean.coded import printable
+
 FINDING, USAGE = 1, 2
 
 
@@ -107,7 +109,7 @@ def serve(name: str, run: Callable[[], int]) -> int:
     except OSError as error:
         gone = isinstance(error, BrokenPipeError) and not has_reader(sys.stdout)
         if not gone:
-            print(f"{name}: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+            print(printable(f"{name}: {error.filename or 'output'}: {error.strerror or error}"), file=sys.stderr)
         give_up(sys.stdout)
         return FINDING if gone else USAGE
 

@@ -336,6 +336,22 @@ def test_documents_that_are_none(tmp_path: Path, argv: list[str], data: bytes, s
     assert f"{file}: {said}" in err
 
 
+@pytest.mark.parametrize("command", [["report"], ["topology"], ["status", "--file"], ["doctor"]], ids=lambda argv: argv[0])
+def test_a_key_of_a_foreign_document_does_not_write_to_the_terminal(tmp_path: Path, command: list[str]) -> None:
+    data = json.dumps({"schema": 2, "services": [], "\x1b]0;title\x07\x1b[2J\u202e\rready": 1}).encode()
+    status, out, err = call(*command, stored(tmp_path, data))
+    assert (status, out) == (2, "")
+    assert "unknown key" in err
+    assert err.removesuffix("\n").isprintable()
+
+
+def test_a_name_of_a_file_does_not_write_to_the_terminal(tmp_path: Path) -> None:
+    status, out, err = call("doctor", str(tmp_path / "a\x1b[2J.log"))
+    assert (status, out) == (2, "")
+    assert err.removesuffix("\n").isprintable()
+
+
+
 @pytest.mark.parametrize(("verdict", "code"), [
     (Verdict.READY, 0), (Verdict.NO_GPU, 0), (Verdict.DEGRADED, 1), (Verdict.FAILED, 1), (Verdict.BOOTING, 1)])
 def test_status_exit_is_the_verdict(tmp_path: Path, verdict: Verdict, code: int) -> None:
