@@ -15,9 +15,12 @@ from nvrc.report.links import PlaceRecord
 from nvrc.report.report import Report, Role
 from nvrc.report.svg import CHAR_W, FAINT, FONT, TEXT, draw_text, escape
 from nvrc.vocabulary.gpu import GpuState
+from nvrc.vocabulary.jsonread import FormatError
 
 LEFT, TOP, BOX_W, BOX_H, GAP_X, GAP_Y = 24, 72, 172, 40, 34, 14
 FABRIC_GAP, FABRIC_W = 150, 96
+# A report may come from a hostile guest. Trees of real machines are five bridges deep, and a bus has 32 places.
+MOST_PLACES, DEEPEST, LONGEST = 512, 32, 900
 MISSING, PCI, NVLINK = "#c62f1d", "#8a94a3", "#3f8f57"
 FILLS = {"root": "#eef1f5", "bridge": "#f7f8fa", "GPU": "#e3f1e6", "NIC": "#e2ecf8", "": "#f1eadb"}
 
@@ -43,7 +46,7 @@ def render_board(report: Report) -> str:
               if place.bdf == box.key[-1] and (place.nvlinks or place.required)]
     right = LEFT + depth * (BOX_W + GAP_X)
     width = max(640, right + (FABRIC_GAP + FABRIC_W if linked else 0) + LEFT)
-    lines = [piece for line in said for piece in textwrap.wrap(line, int((width - 2 * LEFT) / CHAR_W))]
+    lines = [piece for line in said for piece in textwrap.wrap(line[:LONGEST], int((width - 2 * LEFT) / CHAR_W))]
     height = bottom + 28 + 20 * max(len(lines), 1)
     at = {box.key: box for box in boxes}
     return "\n".join((
@@ -85,7 +88,13 @@ def _inner(key: tuple[str, ...], rows: list[float], places: dict[str, PlaceRecor
 
 
 def name_devices(report: Report) -> dict[str, str]:
-    """`GPU0`, `NIC1`, by bus id, in the order of the bus."""
+    """`GPU0`, `NIC1`, by bus id, in the order of the bus. FormatError for a tree that no machine has: who draws it, or
+    compares each device with each other, takes the square of its size.
+    """
+    if len(report.places) > MOST_PLACES:
+        raise FormatError((f"places: {len(report.places)} devices; at most {MOST_PLACES} can be shown",))
+    if deep := next((one.bdf for one in report.places if len(one.bridges) > DEEPEST), ""):
+        raise FormatError((f"places: {deep[:LONGEST]} has more than {DEEPEST} bridges above it",))
     roles = {function.bdf: function.role for function in report.topology}
     names: dict[str, str] = {}
     for role, word in ((Role.GPU, "GPU"), (Role.NIC, "NIC")):

@@ -39,10 +39,14 @@ class _Documents(Parsed):
 
 def _parse(data: bytes) -> object:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        names = [name for name, _ in pairs]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise FormatError((f"duplicate key {', '.join(map(ascii, twice))}",))
-        return dict(pairs)
+        found, twice = dict[str, object](), set[str]()
+        for name, value in pairs:
+            if name in found:
+                twice.add(name)
+            found[name] = value
+        if twice:
+            raise FormatError((f"duplicate key {', '.join(map(ascii, sorted(twice)))}",))
+        return found
 
     def no_constant(name: str) -> object:
         raise FormatError((f"{name} is not a JSON number",))

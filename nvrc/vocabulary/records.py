@@ -192,7 +192,7 @@ class _Reading(Generic[N]):
         known = {name: row for name, row in _schema(kind).items() if row.name not in given}
         before = len(self.problems)
         pairs = self.pairs(node, path)
-        names = [name for _, name, _ in pairs]
+        names = {name for _, name, _ in pairs}
         for at, name, _ in pairs:
             if name not in known:
                 self.note((*path, name), at, _unknown(name, known) if self.form.by_hand else "unknown key")
@@ -210,10 +210,11 @@ class _Reading(Generic[N]):
 
     def pairs(self, node: N, path: Path) -> Sequence[tuple[N, str, N]]:
         pairs = self.form.pairs(node)
-        names = [name for _, name, _ in pairs]
-        for number, (at, name, _) in enumerate(pairs):
-            if name in names[:number]:
+        seen = set[str]()
+        for at, name, _ in pairs:
+            if name in seen:
                 self.note((*path, name), at, "twice in the file")
+            seen.add(name)
         return pairs
 
     def row(self, kind: object, node: N, path: Path) -> object:
@@ -275,7 +276,10 @@ class Parsed:
         return node is None
 
     def show(self, node: object) -> str:
-        text = json.dumps(node, default=str)
+        try:
+            text = json.dumps(node, default=str)
+        except RecursionError:  # what reads JSON goes deeper than what writes it
+            return "what is nested too deeply"
         return text if len(text) <= _SHOWN else f"{text[:_SHOWN - 3]}..."
 
     def place(self, path: Path, _node: object, /) -> str:

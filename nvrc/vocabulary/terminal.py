@@ -11,6 +11,7 @@ from typing import TextIO
 NARROWEST = 30
 UNLIMITED = 0
 LEAST_ROOM = 14  # for the last column of a table; with less, a row becomes lines
+WIDEST = 120     # of a column that others are put below each other behind; a longer cell goes out of line
 
 
 def width_of(out: TextIO, environ: Mapping[str, str] = os.environ) -> int:
@@ -72,8 +73,10 @@ def lay_table(rows: Sequence[Sequence[str]], width: int = UNLIMITED, *, has_head
     its first cell and below it a line for each other, after its head if there are any.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if not width:  # each row is filled up to the widest: one long cell of a hostile document would be memory for all
+        return [_row(cells, [min(one, WIDEST) for one in widths]) for cells in rows]
     before = sum(widths[:-1]) + 2 * (len(widths) - 1)
-    if not width or before + max(widths[-1:], default=0) <= width:
+    if before + max(widths[-1:], default=0) <= width:
         return [_row(cells, widths) for cells in rows]
     if width - before >= LEAST_ROOM:
         return [line for cells in rows for line in _wrapped_row(cells, widths, before, width)]

@@ -351,6 +351,13 @@ def test_a_name_of_a_file_does_not_write_to_the_terminal(tmp_path: Path) -> None
     assert err.removesuffix("\n").isprintable()
 
 
+def test_a_status_as_text_is_no_longer_than_what_is_in_it(tmp_path: Path) -> None:
+    """A row is filled up to the widest cell of its column, which a hostile guest may choose."""
+    rows = tuple(replace(LIVE.services[0], name="x" * (50_000 if number == 0 else 1)) for number in range(500))
+    data = status.to_json(replace(LIVE, services=rows))
+    _, out, _ = call("status", "--file", stored(tmp_path, data))
+    assert len(out) < 2 * len(data)
+
 
 @pytest.mark.parametrize(("verdict", "code"), [
     (Verdict.READY, 0), (Verdict.NO_GPU, 0), (Verdict.DEGRADED, 1), (Verdict.FAILED, 1), (Verdict.BOOTING, 1)])

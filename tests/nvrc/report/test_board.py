@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from fakes.records import records
 from nvrc.commands import report as command
-from nvrc.report.board import LEFT, MISSING, place_boxes, render_board
+from nvrc.report.board import LEFT, MISSING, name_devices, place_boxes, render_board
 from nvrc.report.links import PairRecord, PlaceRecord
 from nvrc.report.networks import FabricRecord, NicRecord
 from nvrc.report.report import FunctionRecord, Report, Role, to_json
 from nvrc.report.svg import CHAR_W
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
+from nvrc.vocabulary.jsonread import FormatError
 from nvrc.vocabulary.verdict import Verdict
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -52,6 +53,24 @@ def test_boxes_stand_in_the_tree_as_the_bus_has_them() -> None:
                                               "0001:12:01.0", GPU, NIC]
     assert {box.key[-1]: box.row for box in boxes if box.key[-1] in (GPU, NIC, FAR, UP)} == {GPU: 0, NIC: 1, FAR: 2, UP: 0.5}
     assert [box.note for box in boxes[:2]] == ["NUMA node 0", "NUMA node 1"]
+
+
+@pytest.mark.parametrize(("places", "said"), [
+    pytest.param((replace(GOOD.places[0], bridges=("x",) * 33),), "more than 32 bridges", id="deep"),
+    pytest.param((GOOD.places[0],) * 513, "at most 512", id="many"),
+])
+def test_a_tree_that_no_machine_has_is_refused(places: tuple[PlaceRecord, ...], said: str) -> None:
+    """A hostile guest's report of 200 KB took gigabytes."""
+    report = replace(GOOD, places=places)
+    with pytest.raises(FormatError, match=said):
+        render_board(report)
+    with pytest.raises(FormatError, match=said):
+        name_devices(report)
+
+
+def test_what_is_told_of_a_place_is_cut() -> None:
+    picture = render_board(replace(GOOD, places=(replace(GOOD.places[0], speed="x" * 100_000), *GOOD.places[1:])))
+    assert len(texts(picture, MISSING)) < 40
 
 
 def test_a_whole_machine_has_nothing_red() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import get_type_hints
@@ -160,6 +161,25 @@ def test_reader_names_every_problem(data: bytes, problems: tuple[str, ...]) -> N
 def test_deep_nesting_is_no_json() -> None:
     with pytest.raises(FormatError, match="not JSON"):
         report.from_json(b"[" * 100_000)
+
+
+def test_a_value_that_is_nested_too_deeply_to_be_shown_is_a_finding() -> None:
+    """What reads JSON goes deeper than what writes it; where either ends depends on who has called."""
+    for depth in range(800, 1000):
+        with pytest.raises(FormatError):
+            report.from_json(b'{"schema":2,"steps":[{"name":' + b"[" * depth + b"]" * depth + b"}]}")
+
+
+@pytest.mark.parametrize("data", [
+    pytest.param(b'{"schema": 2, %s}', id="document"), pytest.param(b'{"schema": 2, "ready": {%s}}', id="record"),
+])
+def test_keys_take_no_square_of_time(data: bytes) -> None:
+    """Whoever reads a status over vsock reads what a hostile guest has written: 16 MiB took a day."""
+    keys = b", ".join(b'"k%d": 0' % number for number in range(30_000))
+    started = time.process_time()
+    with pytest.raises(FormatError):
+        report.from_json(data % keys)
+    assert time.process_time() - started < 5
 
 
 def test_types_that_nobody_can_read_are_a_programming_error() -> None:
