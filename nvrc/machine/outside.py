@@ -7,17 +7,20 @@ A hybrid vsock (Firecracker, Cloud Hypervisor, Kata's kata.hvsock) is told `CONN
 from __future__ import annotations
 
 import socket
+import time
 
 from nvrc.params.table import asked
 
 LIMIT = 16 << 20
 LONGEST_REPLY = 64
-PATIENCE_S = 5.0
+PATIENCE_S, WHOLE_S = 5.0, 60.0  # without a byte, and for all of them: the VM may be hostile
 
 
-def ask_vm(where: str, port: int, patience_s: float = PATIENCE_S) -> bytes:
+def ask_vm(where: str, port: int, patience_s: float = PATIENCE_S, whole_s: float = WHOLE_S) -> bytes:
     """The document that the VM answers with; OSError in words."""
-    connection = _by_cid(int(where), port, patience_s) if where.isdigit() else _by_socket(where, port, patience_s)
+    until_s = time.monotonic() + whole_s
+    is_number = where.isascii() and where.isdigit()
+    connection = _by_cid(int(where), port, patience_s) if is_number else _by_socket(where, port, patience_s)
     with connection:
         pieces, size = [], 0
         while piece := _more(connection, where, patience_s):
@@ -25,6 +28,8 @@ def ask_vm(where: str, port: int, patience_s: float = PATIENCE_S) -> bytes:
             size += len(piece)
             if size > LIMIT:
                 raise OSError(None, "the answer is too long", where)
+            if time.monotonic() > until_s:
+                raise OSError(None, f"the answer is not complete after {whole_s:g} s; look at the console", where)
     if not pieces:
         raise OSError(
             None,
@@ -64,9 +69,11 @@ def _by_socket(path: str, port: int, patience_s: float) -> socket.socket:
         connection.settimeout(patience_s)
         connection.connect(path)
         connection.sendall(b"CONNECT %d\n" % port)
-        reply = b""
+        reply, until_s = b"", time.monotonic() + patience_s
         while not reply.endswith(b"\n") and len(reply) < LONGEST_REPLY and (byte := connection.recv(1)):
             reply += byte
+            if time.monotonic() > until_s:
+                raise OSError(None, f"no answer to CONNECT within {patience_s:g} s")
         if not reply.startswith(b"OK"):
             raise OSError(
                 None, f"nothing in the VM listens on port {port}: its command line needs {asked('status_port', port)}"

@@ -194,6 +194,34 @@ def test_a_vm_that_is_not_ready_yet_is_told_so(tmp_path: Path) -> None:
         thread.join(60)
 
 
+@pytest.mark.parametrize("greeting", [b"OK 1\n", b""], ids=["of-the-document", "of-the-greeting"])
+def test_a_vm_that_tells_a_byte_at_a_time_is_given_up(tmp_path: Path, greeting: bytes) -> None:
+    """Each byte came in time: 16 MiB of them would take years."""
+    path = tmp_path / "vsock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+
+        def play() -> None:
+            with listener.accept()[0] as client:
+                client.recv(100)
+                client.sendall(greeting)
+                try:
+                    for _ in range(60):  # as many as a greeting may have
+                        client.sendall(b"O")
+                        time.sleep(0.1)
+                except OSError:
+                    given_up.append(True)
+
+        given_up: list[bool] = []
+        thread = threading.Thread(target=play)
+        thread.start()
+        with pytest.raises(OSError):
+            ask_vm(str(path), 1030, 1, 1)
+        thread.join(60)
+        assert given_up
+
+
 def test_a_socket_that_is_missing_is_named(tmp_path: Path) -> None:
     err = io.StringIO()
     assert main(["status", "--vm", str(tmp_path / "none")], io.StringIO(), err) == 2
