@@ -17,6 +17,8 @@ from nvrc.beside.gpus import Answer
 
 ANSWER_LIMIT = 1 << 20
 DEADLINE_S = 10.0
+# Each word becomes a label of some twenty samples, and a page waits for each connection.
+MOST_GPUS, LONGEST = 64, 128
 KEPT, HIGHEST = 3, 4096  # descriptors
 PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
 NVML = "libnvidia-ml.so.1"
@@ -112,7 +114,10 @@ def _answer_of(line: bytes) -> Answer | None:
     except (ValueError, RecursionError):
         return None
     gpus = found.get("gpus") if isinstance(found, dict) else None
-    return found if isinstance(gpus, list) and all(isinstance(gpu, dict) for gpu in gpus) else None
+    if not (isinstance(gpus, list) and len(gpus) <= MOST_GPUS and all(isinstance(gpu, dict) for gpu in gpus)):
+        return None
+    words = [found.get("driver"), *(gpu.get(name) for gpu in gpus for name in ("uuid", "bus_id", "serial", "name"))]
+    return found if all(word is None or (isinstance(word, str) and len(word) <= LONGEST) for word in words) else None
 
 
 def _keep_only(talking: socket.socket) -> socket.socket:  # pragma: no cover - in the child only

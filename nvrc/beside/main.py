@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from nvrc.beside.child import DEADLINE_S, NvmlChild, open_library
+from nvrc.beside.child import DEADLINE_S, MOST_GPUS, NvmlChild, open_library
 from nvrc.beside.families import Sample, render
 from nvrc.beside.gpus import of_gpus, place_of
 from nvrc.beside.guest import of_disks, of_guest, of_memory_kills, of_pressure, of_self, of_services
@@ -95,7 +95,9 @@ class Watcher:
         """Of a GPU that fell off the bus as well: the library lists it no more, and the host looks for the board."""
         gpus = self._nvml.latest.get("gpus") if self._nvml and self._nvml.latest else None
         places = map(place_of, gpus if isinstance(gpus, list) else ())
-        self._known.update((bus_id, serial) for _uuid, bus_id, serial in places if serial)
+        for _uuid, bus_id, serial in places:
+            if serial and (bus_id in self._known or len(self._known) < MOST_GPUS):
+                self._known[bus_id] = serial
         return self._known
 
     def _of_boot(self) -> Iterable[Sample]:

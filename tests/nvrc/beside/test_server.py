@@ -165,6 +165,14 @@ def lists_what_is_no_gpu() -> Read:
     return lambda: {"gpus": ["x"]}
 
 
+def lists_more_than_a_machine_has() -> Read:
+    return lambda: {"gpus": [{"uuid": f"GPU-{number}"} for number in range(65)]}
+
+
+def names_without_end() -> Read:
+    return lambda: {"gpus": [{"name": "x" * 200_000}]}
+
+
 def nests() -> Read:
     os.write(3, b"[" * 100_000 + b"\n")  # its pipe
     return good()
@@ -233,7 +241,8 @@ def test_one_process_answers_again_and_again(child: MakeChild) -> None:
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("read", [crashes, lies, lists_what_is_no_gpu, nests, cannot_open, floods], ids=lambda read: read.__name__)
+@pytest.mark.parametrize("read", [crashes, lies, lists_what_is_no_gpu, lists_more_than_a_machine_has, names_without_end, nests,
+                                  cannot_open, floods], ids=lambda read: read.__name__)
 def test_one_that_fails_is_replaced_each_time_later(child: MakeChild, read: Callable[[], Read]) -> None:
     one = child(read)
     now = 1.0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fakes.metrics import value
-from nvrc.beside.child import NvmlChild, Read
+from nvrc.beside.child import MOST_GPUS, NvmlChild, Read
 from nvrc.beside.main import Watcher
 from nvrc.machine.control import listen, serve
 from nvrc.machine.loop import Loop
@@ -62,6 +62,17 @@ def test_a_gpu_that_the_library_lists_no_more_keeps_its_serial_number(tmp_path: 
     assert value(after, "nvrc_gpu_up", **labels) is None
     for page in (before, after):
         assert value(page, "nvrc_gpu_state", **labels, state="lost") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="PID 1 answers root")
+def test_a_library_that_tells_of_other_gpus_each_time_costs_no_memory(tmp_path: Path) -> None:
+    nvml = NvmlChild(nobody, 60.0)
+    watcher = Watcher(nvml, None, lambda: 0.0, control=str(tmp_path / "control"), report_path=str(tmp_path / "none"))
+    with answering(tmp_path / "control", 3):
+        for answer in range(3):
+            nvml.latest = {"gpus": [{"bus_id": f"{answer}-{number}", "serial": "1"} for number in range(MOST_GPUS)]}
+            watcher.page()
+    assert len(watcher._known) == MOST_GPUS
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="PID 1 answers root")
