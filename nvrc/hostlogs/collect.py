@@ -20,6 +20,10 @@ NO_CONSOLE = ("the host's log has no line of this VM's console: it gets there on
               "[hypervisor.qemu] and [runtime] of the class")
 NO_EVENT = ("no event reports a failure that doctor knows; events are kept for an hour, and a VM that hangs has none "
             "before the runtime gives up")
+# What kubectl describe and kubectl nvrc put before the termination message of a container.
+_OF_CONTAINERS = ("Message:", "message of a container:")
+QUOTED = "a container can write this message itself: compare it with the console of the VM"
+TOO_MANY = "{0} lines of other VMs were not read: {1} at once is the most; name one with --sandbox, or shorten the log"
 _BLANKS = re.compile(r"\s+")
 
 
@@ -27,6 +31,7 @@ _BLANKS = re.compile(r"\s+")
 class Sandbox:
     console: ConsoleStory = field(default_factory=ConsoleStory)
     farewell: Trouble | None = None
+    is_quoted: bool = False  # the farewell
     sign: HostSign | None = None
     sign_line: str = ""
     is_wrapped: bool = False
@@ -53,7 +58,8 @@ class Sandbox:
             self.console.hear_agent(said.text)
 
     def _hear_guest(self, text: str) -> None:
-        self.farewell = read_cut(text) or self.farewell
+        if (farewell := read_cut(text)) is not None:
+            self.farewell, self.is_quoted = farewell, False
         agents = read_agent(text)
         if agents is not None:
             self._hear_agent(agents)
@@ -62,7 +68,8 @@ class Sandbox:
 
     def _hear_host(self, text: str) -> None:
         # The last verdict: each try of the pod is a VM of its own, and events name no sandbox.
-        self.farewell = read_refusal(text) or self.farewell
+        if (farewell := read_refusal(text)) is not None:
+            self.farewell, self.is_quoted = farewell, text.lstrip().startswith(_OF_CONTAINERS)
         if (found := find_sign(text)) is not None:
             self.sign, self.sign_line = found, _shorten(text)
         self.is_events = self.is_events or text.startswith("Events:")
@@ -71,7 +78,8 @@ class Sandbox:
         found = diagnose_story(self.console)
         if found.state is State.UNFINISHED and self.farewell:
             told = replace(failed(self.farewell), mode=found.mode, finished_steps=found.finished_steps,
-                           warnings=found.warnings, more_warnings=found.more_warnings)
+                           warnings=(*found.warnings, *([QUOTED] if self.is_quoted else [])),
+                           more_warnings=found.more_warnings)
             found = with_evidence(told, self.console)
         elif found.state in (State.UNFINISHED, State.READY) and self.sign:
             found = _by_sign(found, self.sign, self.sign_line)
@@ -132,7 +140,13 @@ class Collector:
         return tuple(name for name in (*self._sandboxes, *self._passed_by) if name)
 
     def diagnose(self) -> tuple[Diagnosis, ...]:
-        """One for each sandbox, in order of appearance. Lines that name none count only if they tell something."""
+        """One for each sandbox, in order of appearance; what was left out is no good end. Lines that name none count
+        only if they tell something.
+        """
+        missing = Diagnosis(state=State.UNFINISHED, summary=TOO_MANY.format(self.left_out, MOST_SANDBOXES))
+        return (*self._diagnose(), *([missing] if self.left_out else []))
+
+    def _diagnose(self) -> tuple[Diagnosis, ...]:
         named = tuple(_merge(sandbox.diagnose(name) for name, sandbox in self._sandboxes.items()
                              if name and sandbox.is_known))
         rest = self._sandboxes.get("")

@@ -16,6 +16,7 @@ from nvrc.hostlogs.unwrap import TEXT_FIELDS
 _BEGINS = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\{\s*["}]|\[\s*[\[{"\]])')
 _STREAMED = (b'"apiVersion"', b'"MESSAGE"')  # printed line by line, and read so, however long they are
 _RECORD = frozenset({*TEXT_FIELDS, "vmconsole"})
+MOST_RECORDS = 8  # in each other: each is a line with all that is in it
 _OURS = frozenset({"schema", "services"})
 
 
@@ -47,15 +48,16 @@ def is_ours(value: object, data: bytes) -> bool:
 
 def texts(value: object) -> Iterator[str]:
     """Lines, in the order of the document."""
-    left = [value]
+    left = [(value, 0)]
     while left:
-        one = left.pop()
+        one, above = left.pop()
         if isinstance(one, str):
             yield from one.split("\n")
         elif isinstance(one, dict):
-            is_record = bool(_RECORD & one.keys())
+            is_record = above < MOST_RECORDS and bool(_RECORD & one.keys())
             if is_record:
                 yield json.dumps(one)
-            left += reversed([item for item in one.values() if not (is_record and isinstance(item, str))])
+            left += reversed([(item, above + is_record) for item in one.values()
+                              if not (is_record and isinstance(item, str))])
         elif isinstance(one, list):
-            left += reversed(one)
+            left += [(item, above) for item in reversed(one)]

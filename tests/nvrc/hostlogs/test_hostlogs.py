@@ -19,6 +19,7 @@ from fakes.cases import Case
 from fakes.trouble import fatal_line, trouble
 from nvrc.commands.doctor import show
 from nvrc.hostlogs import collect as collecting
+from nvrc.hostlogs import documents
 from nvrc.hostlogs.collect import collect
 from nvrc.hostlogs.events import HOST_SIGNS, find_sign
 from nvrc.hostlogs.lines import CHUNK, LINE_LIMIT, split_lines, unfold
@@ -253,6 +254,8 @@ def test_memory_does_not_grow_with_the_log() -> None:
     assert peak < 400_000  # less than the lines themselves
     assert len(collector.names) <= collecting.MOST_SANDBOXES
     assert collector.left_out
+    last = collector.diagnose()[-1]
+    assert (last.state, last.summary.startswith(f"{collector.left_out} lines of other VMs were not read")) == (State.UNFINISHED, True)
     found = collect(warning_line(f"w{number}") for number in range(MOST_WARNINGS + 5)).diagnose()[0]
     assert (len(found.warnings), found.more_warnings) == (MOST_WARNINGS, 5)
 
@@ -283,3 +286,21 @@ def test_width(tmp_path: Path, columns: str, width: int) -> None:
 def test_any_stream_is_read(lines: list[str]) -> None:
     for diagnosis in collect(lines).diagnose():
         assert all(line.isascii() for line in show(diagnosis, 60))
+
+
+@pytest.mark.parametrize("head", ["      Message:      ", "message of a container: "], ids=["describe", "kubectl-nvrc"])
+def test_a_message_that_a_container_can_write_is_told_as_such(head: str) -> None:
+    said = refusal(trouble("E_GPU_ATTACH", "persistenced", "none", "do"))
+    found, = collect([head + said]).diagnose()
+    assert (found.state, found.failure is not None, found.warnings) == (State.FAILED, True, (collecting.QUOTED,))
+    found, = collect([head + said, f"Failed to create: desc = {said}"]).diagnose()
+    assert found.warnings == ()
+
+
+def test_records_in_records_are_not_written_for_each_of_them() -> None:
+    """Their author may nest them: 100 KB in 400 of them were 40 MB of lines."""
+    document: object = {"msg": "x" * 10_000}
+    for _ in range(400):
+        document = {"msg": "a", "inner": document}
+    assert sum(map(len, documents.texts(document))) < 200_000
+    assert READY in list(documents.texts({"a": [{"line": "b", "c": {"inner": [READY]}}]}))
