@@ -45,8 +45,9 @@ MODULES = {"nvrc": "nvrc", "guest-cdi": "guest_cdi", "nvrc-image": "nvrc_build",
 KUBECTL = """#!/bin/sh
 case "$*" in
     nvrc\\ *) shift; exec /bin/sh {root}/kubectl/kubectl-nvrc "$@" ;;
+    *containerStatuses*) ;;
     *'get pod'*) echo 'node-7|5d1c0000-0000-4000-8000-000000000001|2026-11-20T09:14:00Z|kata-qemu-nvidia-gpu' ;;
-    *'describe pod'*) cat describe.txt ;;
+    *'get events'* | *'describe pod'*) cat describe.txt ;;
     *'get node'*) echo '{{"kind": "Node", "metadata": {{"name": "n", "labels": {{}}}}, "status": {{"nodeInfo": {{}}}}}}' ;;
     *) echo 'Error from server (Forbidden)' >&2; exit 1 ;;
 esac

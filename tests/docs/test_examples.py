@@ -26,8 +26,9 @@ PAGES = tuple(page.name for page in sorted((ROOT / "docs").glob("*.md")) if "```
 KUBECTL = """#!/bin/sh
 case "$*" in
     nvrc\\ *) shift; exec /bin/sh {root}/kubectl/kubectl-nvrc "$@" ;;
+    *containerStatuses*) ;;
     *'get pod'*) echo 'node-7|5d1c0000-0000-4000-8000-000000000001|2026-11-20T09:14:00Z|kata-qemu-nvidia-gpu' ;;
-    *'describe pod'*) cat {root}/docs/examples/describe.txt ;;
+    *'get events'* | *'describe pod'*) cat {root}/docs/examples/describe.txt ;;
     *) echo 'Error from server (Forbidden)' >&2; exit 1 ;;
 esac
 """

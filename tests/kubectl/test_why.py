@@ -24,8 +24,9 @@ UID = "5d1c0000-0000-4000-8000-000000000001"
 KUBECTL = """#!/bin/sh
 printf '%s\\n' "$*" >>"$ANSWERS/asked"
 case "$*" in
+    *containerStatuses*) answer=messages ;;
     *'get pod'*) answer=pod ;;
-    *'describe pod'*) answer=describe ;;
+    *'get events'*) answer=events ;;
     *'get --raw'*) answer=log ;;
 esac
 [ -e "$ANSWERS/$answer" ] || { echo "Error from server (Forbidden): no $answer" >&2; exit 1; }
@@ -42,6 +43,7 @@ class Cluster:
         self.program("kubectl", KUBECTL)
         self.program("nvrc", f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m nvrc "$@"\n')
         self.answer("pod", f"node-7|{UID}|2026-11-20T09:14:00Z|kata-qemu-nvidia-gpu")
+        self.answer("messages", "\n\n")
 
     def program(self, name: str, text: str) -> None:
         file = self.programs / name
@@ -71,16 +73,16 @@ def cluster(tmp_path: Path) -> Cluster:
 
 
 def test_the_event_alone_is_enough(cluster: Cluster) -> None:
-    cluster.sample("describe", "describe-farewell.txt")
+    cluster.sample("events", "describe-farewell.txt")
     status, out, err = cluster.call("why", "train-0", "-n", "ml")
     assert (status, err) == (1, "")
     assert out.startswith("pod train-0, node node-7, class kata-qemu-nvidia-gpu, VMs known: 1\nthe log of node-7 cannot be read")
     assert f"\nsandbox {BAD}\nfailed: E_GPU_ATTACH in step persistenced\n" in out
-    assert "--namespace=ml describe pod train-0" in cluster.asked
+    assert "--namespace=ml get events" in cluster.asked
 
 
 def test_the_nodes_log_tells_what_the_event_cannot(cluster: Cluster) -> None:
-    cluster.sample("describe", "describe-no-agent.txt")
+    cluster.sample("events", "describe-no-agent.txt")
     cluster.sample("log", "two-sandboxes.log")
     status, out, err = cluster.call("why", "pod/train-0", "--json", "--context", "prod")
     (found,) = json.loads(out)["diagnoses"]
@@ -90,7 +92,7 @@ def test_the_nodes_log_tells_what_the_event_cannot(cluster: Cluster) -> None:
 
 
 def test_the_sandbox_is_found_in_containerds_lines_about_the_pod(cluster: Cluster) -> None:
-    cluster.answer("describe", "Events:  <none>\n")
+    cluster.answer("events", "Events:  <none>\n")
     told = f'time="2026-11-20T10:14:01+01:00" level=info msg="RunPodSandbox for name:\\"train-0\\" uid:\\"{UID}\\" returns sandbox id \\"{OTHER}\\""\n'
     cluster.answer("log", told + (SAMPLES / "two-sandboxes.log").read_text())
     status, out, _ = cluster.call("why", "train-0")
@@ -99,8 +101,32 @@ def test_the_sandbox_is_found_in_containerds_lines_about_the_pod(cluster: Cluste
     assert BAD not in out
 
 
+def test_a_console_names_no_sandbox_of_the_pod(cluster: Cluster) -> None:
+    """A container knows its pod's uid, and would have another pod's VM explained in the place of its own."""
+    cluster.answer("events", "")
+    words = f'vmconsole="{UID} RunPodSandbox returns sandbox id \\"{BAD}\\""'
+    cluster.answer("log", f'time="2026-11-20T10:14:01Z" level=debug msg="reading guest console" sandbox={OTHER} {words}\n'
+                   + (SAMPLES / "two-sandboxes.log").read_text())
+    _, out, _ = cluster.call("why", "train-0")
+    assert "VMs known: 0" in out
+    assert BAD not in out
+
+
+def test_what_containers_can_write_is_not_taken_for_the_hosts(cluster: Cluster) -> None:
+    cluster.answer("events", "Normal Started Started container main\n")
+    cluster.answer("messages", f'guest init: E_GPU_ATTACH in step persistenced: 1 of 2 (hint: sandbox id "{BAD}")\n\n')
+    cluster.sample("log", "two-sandboxes.log")
+    status, out, _ = cluster.call("why", "train-0")
+    assert status == 1
+    assert "VMs known: 0" in out
+    assert "failed: E_GPU_ATTACH in step persistenced\n" in out
+    assert "  warning  a container can write this message itself" in out
+    for reason in ("Unhealthy", "ProbeWarning", "FailedPostStartHook", "FailedPreStopHook"):
+        assert f"reason!={reason}" in cluster.asked, "events of probes and hooks quote containers"
+
+
 def test_a_log_that_is_given_is_read_instead_of_the_nodes(cluster: Cluster) -> None:
-    cluster.sample("describe", "describe-no-agent.txt")
+    cluster.sample("events", "describe-no-agent.txt")
     status, out, _ = cluster.call("why", "train-0", "--log", "-", stdin=(SAMPLES / "journal-short.log").read_text())
     assert status == 1
     assert "failed: E_GPU_ATTACH in step persistenced" in out
@@ -110,7 +136,7 @@ def test_a_log_that_is_given_is_read_instead_of_the_nodes(cluster: Cluster) -> N
 
 def test_a_pod_that_was_not_scheduled(cluster: Cluster) -> None:
     cluster.answer("pod", f"|{UID}|2026-11-20T09:14:00Z|kata-qemu-nvidia-gpu")
-    cluster.sample("describe", "describe-insufficient.txt")
+    cluster.sample("events", "describe-insufficient.txt")
     status, out, _ = cluster.call("why", "train-0")
     assert status == 1
     assert out.startswith("pod train-0, node none, class kata-qemu-nvidia-gpu, VMs known: 0\nthe pod has no node yet\n")
@@ -126,7 +152,7 @@ def test_a_pod_that_was_not_scheduled(cluster: Cluster) -> None:
     pytest.param(["why", "a", "--log", "/nonexistent/x"], "/nonexistent/x cannot be read", id="log"),
 ])
 def test_wrong_calls(cluster: Cluster, argv: list[str], said: str) -> None:
-    cluster.sample("describe", "describe-no-agent.txt")
+    cluster.sample("events", "describe-no-agent.txt")
     status, out, err = cluster.call(*argv)
     assert (status, out) == (2, "")
     assert said in err
@@ -140,7 +166,7 @@ def test_a_pod_that_is_not_there(cluster: Cluster) -> None:
 
 
 def test_nothing_is_left_behind(cluster: Cluster) -> None:
-    cluster.sample("describe", "describe-farewell.txt")
+    cluster.sample("events", "describe-farewell.txt")
     cluster.call("why", "train-0")
     assert {path.name for path in cluster.answers.parent.iterdir()} == {"answers", "bin"}
 
