@@ -128,8 +128,10 @@ def _parse_json(path: str, text: str) -> Source:
     def collect(pairs: list[tuple[str, Data]]) -> _Doubled:
         result = _Doubled(pairs)
         if len(result) != len(pairs):
-            keys = [key for key, _ in pairs]
-            result.doubled = tuple(key for key in result if keys.count(key) > 1)
+            seen, twice = set[str](), set[str]()
+            for key, _ in pairs:
+                (twice if key in seen else seen).add(key)
+            result.doubled = tuple(key for key in result if key in twice)
         return result
 
     def refuse(constant: str) -> Data:

@@ -222,12 +222,11 @@ def _intel_rdt(rdt: IntelRdt) -> Config:
 
 
 def _add_gids(config: Config, gids: tuple[int, ...]) -> None:
-    for gid in gids:
-        if gid == 0:        # root's group is no addition
-            continue
+    wanted = dict.fromkeys(gid for gid in gids if gid != 0)  # root's group is no addition
+    if wanted:
         present = _list(_object(_object(config, "process"), "user"), "additionalGids")
-        if gid not in present:
-            present.append(gid)
+        there = {gid for gid in present if isinstance(gid, int | float)}
+        present += [gid for gid in wanted if gid not in there]
 
 
 def _object(parent: Config, key: str) -> Config:

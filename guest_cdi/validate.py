@@ -155,11 +155,13 @@ def _check_devices(source: Source, spec: Spec) -> Iterator[Finding]:
 
 def _check_net_devices(source: Source, edits: ContainerEdits, place: str) -> Iterator[Finding]:
     for attribute, key in cdi.keys_of(cdi.NetDevice):
-        values = [str(getattr(device, attribute)) for device in edits.net_devices]
-        for index, value in enumerate(values):
-            if value and value in values[:index]:
+        seen: dict[str, int] = {}
+        for index, device in enumerate(edits.net_devices):
+            value = str(getattr(device, attribute))
+            first = seen.setdefault(value, index)
+            if value and first != index:
                 yield source.finding(f"{place}.netDevices[{index}].{key}", "net-device",
-                                     f'"{value}" is already netDevices[{values.index(value)}]')
+                                     f'"{value}" is already netDevices[{first}]')
 
 
 def _find_conflicts(checked: Sequence[Checked]) -> tuple[Checked, ...]:
