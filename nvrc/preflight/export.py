@@ -6,6 +6,7 @@ Each is put in place by one rename. The patch is of the node's status, as `kubec
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -71,12 +72,21 @@ def condition(found: Preflight, now_s: float) -> str:
 
 def export(found: Preflight, folder: str, now_s: float) -> None:
     for name, text in ((METRICS, metrics(found, now_s)), (CONDITION, condition(found, now_s))):
-        unfinished = f"{folder}/.{name}.{os.getpid()}"
-        try:
-            with open(unfinished, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(unfinished, 0o644)
-            os.rename(unfinished, f"{folder}/{name}")
-        finally:
-            if os.path.lexists(unfinished):
-                os.unlink(unfinished)
+        _put(folder, name, text)
+
+
+def _put(folder: str, name: str, text: str) -> None:
+    """The folder may be another account's, as node_exporter's is: what lies there is never written to."""
+    unfinished = f"{folder}/.{name}.{os.getpid()}"
+    if os.path.lexists(unfinished):  # of one that was killed
+        os.unlink(unfinished)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), 0o644)
+        os.rename(unfinished, f"{folder}/{name}")
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(unfinished)
+        raise

@@ -33,6 +33,7 @@ from fakes.kata_host import (
 from nvrc.cli import main
 from nvrc.commands.doctor_host import show
 from nvrc.preflight.containerd import read_config
+from nvrc.preflight.export import CONDITION, METRICS, export
 from nvrc.preflight.host import Host
 from nvrc.preflight.kata import second_partition
 from nvrc.preflight.kata_merge import merge
@@ -387,3 +388,17 @@ def test_installed_classes_count_where_containerd_names_none(host: KataHost) -> 
     found = {result.row.name: result for result in judge(Host(str(host.root))).results}
     assert found["kata-classes"].judgements[0].what == "2 classes: qemu-nvidia-gpu-snp-runtime-rs, qemu-nvidia-gpu"
     assert host.path(CLASSES).is_dir()
+
+
+def test_what_lies_in_the_folder_of_metrics_is_not_written_through(host: KataHost, tmp_path: Path) -> None:
+    """It belongs to the account of node_exporter, which can guess the name, and this runs as root."""
+    folder, victim = tmp_path / "textfile", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text("as it was")
+    victim.chmod(0o600)
+    (folder / f".{METRICS}.{os.getpid()}").symlink_to(victim)
+    export(judge(Host(str(host.root))), str(folder), 1.0)
+    assert (victim.read_text(), victim.stat().st_mode & 0o777) == ("as it was", 0o600)
+    assert {path.name for path in folder.iterdir()} == {METRICS, CONDITION}
+    assert (folder / METRICS).stat().st_mode & 0o777 == 0o644
+    assert not (folder / METRICS).is_symlink()
