@@ -16,6 +16,7 @@ from nvrc.vocabulary.errors import NvrcError
 
 MOST_BYTES = 1 << 20
 MOST_ELEMENTS = 200     # NCCL has room for 256, and adds what it finds out about GPUs and NICs
+MOST_ATTRIBUTES = 64    # of an element: NCCL keeps 16, and what is left of a tag is copied for each
 LONGEST = 253           # of a value, to NCCL
 DEEPEST = 32
 BRIDGE_CLASS, GPU_BASE, NIC_BASE = 0x0604, 0x03, 0x02
@@ -104,6 +105,8 @@ def _read_tag(body: str) -> tuple[str, Mapping[str, str], bool]:
     name, *more = body.removesuffix("/").split(None, 1) or [""]
     rest, attributes = more[0].strip() if more else "", dict[str, str]()
     while rest:
+        if len(attributes) == MOST_ATTRIBUTES:
+            raise ValueError(f"<{_shown(name)}> has more than {MOST_ATTRIBUTES} attributes")
         word, equals, rest = rest.partition('="')
         value, quote, rest = rest.partition('"')
         if not (equals and quote) or word.strip() in attributes or not word.strip().isidentifier():

@@ -234,6 +234,8 @@ def test_links_between_switches_are_kept() -> None:
     pytest.param("", "is not read: it has no element", id="empty"),
     pytest.param("<system", "is not read: '<system' has no end", id="cut-off"),
     pytest.param('<system version="1">', "is not read: <system> is not closed", id="open"),
+    pytest.param(f'<system {" ".join(f"a{number}=" + chr(34) * 2 for number in range(65))}/>',
+                 "is not read: <system> has more than 64 attributes", id="attributes"),
     pytest.param('<system version="1"></cpu>', "is not read: </cpu> closes what is not open", id="crossed"),
     pytest.param('<!DOCTYPE x [<!ENTITY a "b">]><system version="1"/>', "is not read: '<!DOCTYPE x [<!ENTIT' stands between tags", id="entities"),
     pytest.param('<system version="1">words</system>', "is not read: 'words</system>' stands between tags", id="text"),
