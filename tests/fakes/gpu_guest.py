@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import stat
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -36,15 +37,31 @@ CONFIDENTIAL = "cc environment=prod feature=on devtools=off multigpu=none cpu=td
 STEPS = (gpu_settings.run, cc_check.run, cdi.run, ready_state.run)
 
 
+class _Measured(LinuxSystem):
+    """A worker that is killed saves nothing of its coverage, so it gets a moment to end by itself."""
+
+    def signal(self, pid: int, number: int) -> None:
+        descriptor = os.pidfd_open(pid)
+        try:
+            _is_gone(descriptor, 500)
+        finally:
+            os.close(descriptor)
+        super().signal(pid, number)
+
+
+def _is_gone(descriptor: int, patience_ms: int) -> bool:
+    gone = select.poll()
+    gone.register(descriptor, select.POLLIN)
+    return bool(gone.poll(patience_ms))
+
+
 def _see_off(pid: int, patience_ms: int = 5000) -> None:
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return  # reaped by the test
     try:
-        gone = select.poll()
-        gone.register(descriptor, select.POLLIN)
-        if not gone.poll(patience_ms):
+        if not _is_gone(descriptor, patience_ms):
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     except ChildProcessError:
@@ -116,7 +133,8 @@ class GpuGuest:
 
     def start(self) -> Worker:
         """A worker on this guest, that the test's end ends."""
-        worker = prepare_worker(LinuxSystem(str(self.root)), self.facts.driver_root, root=str(self.root), host=self.host)
+        system = (_Measured if "coverage" in sys.modules else LinuxSystem)(str(self.root))
+        worker = prepare_worker(system, self.facts.driver_root, root=str(self.root), host=self.host)
         self._pids.append(worker.pid)
         self.facts = replace(self.facts, worker=worker)
         return worker

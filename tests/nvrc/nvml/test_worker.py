@@ -79,7 +79,7 @@ REQUESTS: Mapping[str, Request] = {
 }
 
 Start = Callable[[], Worker]
-PATIENCE_S = 30  # where an answer comes: a busy machine takes its time
+PATIENCE_S = 60  # where an answer comes: a busy machine takes its time
 
 
 @pytest.fixture
