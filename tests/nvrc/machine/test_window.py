@@ -194,6 +194,7 @@ def test_a_vm_that_is_not_ready_yet_is_told_so(tmp_path: Path) -> None:
         thread.join(60)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("greeting", [b"OK 1\n", b""], ids=["of-the-document", "of-the-greeting"])
 def test_a_vm_that_tells_a_byte_at_a_time_is_given_up(tmp_path: Path, greeting: bytes) -> None:
     """Each byte came in time: 16 MiB of them would take years."""
