@@ -64,19 +64,25 @@ def boot(image: BootFiles, folder: Path, disk: NbdDisk, hear: Callable[[str], No
     return stories[-1], lines
 
 
+class DyingHost:
+    """Its disk has zeros for the firmware, and no answer once the kernel runs."""
+
+    def __init__(self) -> None:
+        self._is_dead = threading.Event()
+
+    def read(self, _offset: int, size: int) -> bytes | None:
+        return None if self._is_dead.is_set() else bytes(size)
+
+    def hear(self, line: str) -> None:
+        if KERNEL_RUNS in line:
+            self._is_dead.set()
+
+
 def test_a_disk_that_never_answers_ends_the_boot_in_words(image: BootFiles, tmp_path: Path) -> None:
     """Its driver waits for the partition table in the kernel, where no signal reaches PID 1. The firmware has its answers."""
-    is_dead = threading.Event()
-
-    def read(_offset: int, size: int) -> bytes | None:
-        return None if is_dead.is_set() else bytes(size)
-
-    def hear(line: str) -> None:
-        if KERNEL_RUNS in line:
-            is_dead.set()
-
-    with NbdDisk(tmp_path / "nbd", SIZE, read) as disk:
-        story, lines = boot(image, tmp_path, disk, hear)
+    host = DyingHost()
+    with NbdDisk(tmp_path / "nbd", SIZE, host.read) as disk:
+        story, lines = boot(image, tmp_path, disk, host.hear)
     assert story.ready is None
     assert story.failure is not None, lines[-20:]
     assert (story.failure.code, story.failure.step) == ("E_INITDATA", "parameters")
@@ -88,17 +94,9 @@ def test_a_scsi_disk_that_never_answers_does_not_keep_the_machine_from_its_end(t
     """Until it is found the kernel finishes no module's loading, that of the line to the runtime among them."""
     (tmp_path / "built").mkdir()
     image = unpack_files(build(WITH_SCSI, tmp_path / "built"), checkout())
-    is_dead = threading.Event()
-
-    def read(_offset: int, size: int) -> bytes | None:
-        return None if is_dead.is_set() else bytes(size)
-
-    def hear(line: str) -> None:
-        if KERNEL_RUNS in line:
-            is_dead.set()
-
-    with NbdDisk(tmp_path / "nbd", SIZE, read) as disk:
-        story, lines = boot(image, tmp_path, disk, hear, words="loglevel=8", until=GOES_ON,
+    host = DyingHost()
+    with NbdDisk(tmp_path / "nbd", SIZE, host.read) as disk:
+        story, lines = boot(image, tmp_path, disk, host.hear, words="loglevel=8", until=GOES_ON,
                             devices=("virtio-scsi-pci,id=scsi", "scsi-hd,drive=hostile,bus=scsi.0"))
     assert story.failure is not None, lines[-20:]
     assert (story.failure.code, story.failure.step) == ("E_INITDATA", "parameters")
