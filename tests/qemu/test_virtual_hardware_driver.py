@@ -142,6 +142,9 @@ def lines() -> list[str]:
     return probe(MACHINE, SCRIPT)
 
 
+SLIP = 0.9  # the driver waits by the kernel's timer, and the prober reads a clock that a busy host sets right now and then
+
+
 def timed(lines: list[str], what: str) -> list[tuple[str, int]]:
     """Outcome and milliseconds of every probe of this kind."""
     pairs = [line.rsplit(" ms=", 1) for line in told(lines, what)]
@@ -218,7 +221,7 @@ def test_control_nodes_open_at_once_and_an_unused_minor_does_not(lines: list[str
 def test_gpus_attach_one_after_another_whoever_asks(lines: list[str]) -> None:
     words, ms = timed(lines, "parallel")[0]
     assert words == "ok=2 failed=0"
-    assert ms >= 400
+    assert ms >= 400 * SLIP
 
 
 def test_a_failing_attach_has_the_drivers_signature(lines: list[str]) -> None:
@@ -239,7 +242,7 @@ def test_one_attach_per_reset_with_confidential_computing(lines: list[str]) -> N
     held = timed(lines, "hold /dev/nvidia5")
     opened = timed(lines, "open /dev/nvidia5")
     assert [words for words, _ in held] == ["ok", "ok"]
-    assert all(ms >= 150 for _, ms in held)
+    assert min(ms for _, ms in held) >= 150 * SLIP
     assert [words for words, _ in opened] == ["ok", "error EIO", "error EIO"]
     assert opened[0][1] < 100
     assert any("Disabling GSP offload -- GPU not supported" in line for line in told(lines, "kmsg"))
