@@ -25,9 +25,9 @@ from guest_cdi.discover.libraries import find_libraries
 from guest_cdi.discover.nodes import find_control_nodes, find_gpu, find_mig, read_mig_minors
 from guest_cdi.discover.tree import Tree, clean
 from guest_cdi.gpu import Nvml
-from guest_cdi.hooks.words import HOOK_PROGRAM
 from guest_cdi.host import Host, read_file
 from guest_cdi.lean.errors import CdiError
+from guest_cdi.lean.hookwords import HOOK_PROGRAM
 from guest_cdi.lean.light import Callable, Iterator, Mapping, NamedTuple, dataclass, field, replace
 from guest_cdi.merge import concatenate, merge_devices, tidy
 from guest_cdi.naming import ALL, NONE, Strategy, Target, is_device_name, is_kind_part, name_device, select_targets

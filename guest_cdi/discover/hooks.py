@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from guest_cdi.hooks.words import RUN, SEPARATOR
+from guest_cdi.lean.hookwords import RUN, SEPARATOR
 from guest_cdi.lean.light import Enum, Iterable, dataclass
 from guest_cdi.spec import Hook
 

@@ -8,8 +8,8 @@ hook's time.
 
 from __future__ import annotations
 
-from guest_cdi.hooks.words import RUN, SEPARATOR
 from guest_cdi.lean.errors import CdiError
+from guest_cdi.lean.hookwords import RUN, split_calls
 from guest_cdi.lean.light import TYPE_CHECKING, Callable, NamedTuple, Sequence
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def parse_calls(argv: Sequence[str]) -> tuple[Call, ...]:
         return (_parse_call(argv),)
     calls: list[Call] = []
     mistakes: list[str] = []
-    for part in _split(argv[1:]):
+    for part in split_calls(argv):
         try:
             calls.append(_parse_call(part))
         except CdiError as err:
@@ -118,16 +118,6 @@ def parse_calls(argv: Sequence[str]) -> tuple[Call, ...]:
 
 def usage_error(what: str) -> CdiError:
     return CdiError("E_CDI_USAGE", what, "run 'guest-cdi hook --help' for names, options and examples")
-
-
-def _split(argv: Sequence[str]) -> list[list[str]]:
-    parts: list[list[str]] = [[]]
-    for word in argv:
-        if word == SEPARATOR:
-            parts.append([])
-        else:
-            parts[-1].append(word)
-    return parts
 
 
 def _parse_call(argv: Sequence[str]) -> Call:

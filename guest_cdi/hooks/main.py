@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from guest_cdi.hooks.words import HOOK_PROGRAM
+from guest_cdi.lean.hookwords import HOOK_PROGRAM
 from guest_cdi.lean.light import TYPE_CHECKING, BinaryIO, NoReturn, Sequence
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ do in the container that it was started for. Unknown keys are refused.
 
 from __future__ import annotations
 
+from guest_cdi.lean.hookwords import HOOK_PROGRAM, split_calls
 from guest_cdi.lean.light import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping, Sequence
 from nvrc.machine.system import Files
 from nvrc.nvml.identity import quoted
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from nvrc.vocabulary.errors import Code
 
 CODE: Code = "E_NVML_DOCUMENT"
-KIND, HOOK, MOST_TOLD, LONGEST_HOOK_S = "nvidia.com/gpu", "nvidia-cdi-hook", 4, 60
+KIND, MOST_TOLD, LONGEST_HOOK_S = "nvidia.com/gpu", 4, 60
 # What a hook may be told. Never --container-spec, which has it work in another folder of the guest with every right.
 LDCONFIG = "--ldconfig-path"
 HOOKS: Mapping[str, tuple[str, ...]] = {
@@ -141,26 +142,14 @@ def _mount(row: Mapping[str, object]) -> Iterator[str]:
 
 def _hook(row: Mapping[str, object]) -> Iterator[str]:
     path, args, env = str(row.get("path", "")), _list(row, "args"), _list(row, "env")
-    is_ours = row.get("hookName") == "createContainer" and _lies(path, PROGRAMS) and path.rpartition("/")[2] == HOOK
+    is_program = _lies(path, PROGRAMS) and path.rpartition("/")[2] == HOOK_PROGRAM
+    is_ours = row.get("hookName") == "createContainer" and is_program
     words = [word for word in args if isinstance(word, str) and word.isprintable()]
-    is_plain = len(words) == len(args) and args[:1] == [HOOK] and all(map(_is_call, _calls(words[1:])))
+    is_plain = len(words) == len(args) and args[:1] == [HOOK_PROGRAM] and all(map(_is_call, split_calls(words[1:])))
     limit = row.get("timeout", 1)
     is_limited = isinstance(limit, int) and 0 < limit <= LONGEST_HOOK_S
     if not (is_ours and is_plain and is_limited) or not all(str(word).startswith("NVIDIA_CTK_DEBUG=") for word in env):
         yield f"the hook {quoted(path)} with {quoted(' '.join(map(str, args)))}"
-
-
-def _calls(words: Sequence[str]) -> list[list[str]]:
-    """As the program takes them: one hook, or several after `run`."""
-    if words[:1] != ["run"]:
-        return [list(words)]
-    calls: list[list[str]] = [[]]
-    for word in words[1:]:
-        if word == "--":
-            calls.append([])
-        else:
-            calls[-1].append(word)
-    return calls
 
 
 def _is_call(words: Sequence[str]) -> bool:
