@@ -134,22 +134,29 @@ def test_the_host_alone_is_answered(address: object, answered: bool) -> None:
 # The host's side ------------------------------------------------------------------------------------------------------
 
 
-def hybrid(path: Path, reply: bytes, document: bytes) -> threading.Thread:
-    """A VMM's socket, once."""
+def serve_once(path: Path, play: Callable[[socket.socket], None]) -> threading.Thread:
+    """A VMM's socket: what it does with whoever comes first."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen(1)
 
-    def play() -> None:
+    def serve() -> None:
         with listener, listener.accept()[0] as client:
-            assert client.recv(100) == b"CONNECT 1030\n"
-            client.sendall(reply)
-            if document:  # who was refused may have gone by now
-                client.sendall(document)
+            play(client)
 
-    thread = threading.Thread(target=play)
+    thread = threading.Thread(target=serve)
     thread.start()
     return thread
+
+
+def hybrid(path: Path, reply: bytes, document: bytes) -> threading.Thread:
+    def play(client: socket.socket) -> None:
+        assert client.recv(100) == b"CONNECT 1030\n"
+        client.sendall(reply)
+        if document:  # who was refused may have gone by now
+            client.sendall(document)
+
+    return serve_once(path, play)
 
 
 def test_the_command_reads_a_vm_by_its_hybrid_vsock(tmp_path: Path) -> None:
@@ -176,51 +183,40 @@ def test_a_vm_that_does_not_answer_is_told_with_its_parameter(tmp_path: Path, re
 @pytest.mark.long
 def test_a_vm_that_is_not_ready_yet_is_told_so(tmp_path: Path) -> None:
     """Its port is taken before there is anything to say."""
+    def play(client: socket.socket) -> None:
+        client.recv(100)
+        client.sendall(b"OK 1\n")
+        client.recv(1)  # until the host gives up
+
     path = tmp_path / "kata.hvsock"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen(1)
-
-        def play() -> None:
-            with listener.accept()[0] as client:
-                client.recv(100)
-                client.sendall(b"OK 1\n")
-                client.recv(1)  # until the host gives up
-
-        thread = threading.Thread(target=play)
-        thread.start()
-        with pytest.raises(OSError, match=r"no answer within 1 s: PID 1 answers once GPUs are ready; ask again"):
-            ask_vm(str(path), 1030, 1)
-        thread.join(60)
+    thread = serve_once(path, play)
+    with pytest.raises(OSError, match=r"no answer within 1 s: PID 1 answers once GPUs are ready; ask again"):
+        ask_vm(str(path), 1030, 1)
+    thread.join(60)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("greeting", [b"OK 1\n", b""], ids=["of-the-document", "of-the-greeting"])
 def test_a_vm_that_tells_a_byte_at_a_time_is_given_up(tmp_path: Path, greeting: bytes) -> None:
     """Each byte came in time: 16 MiB of them would take years."""
+    given_up: list[bool] = []
+
+    def play(client: socket.socket) -> None:
+        client.recv(100)
+        client.sendall(greeting)
+        try:
+            for _ in range(60):  # as many as a greeting may have
+                client.sendall(b"O")
+                time.sleep(0.1)
+        except OSError:
+            given_up.append(True)
+
     path = tmp_path / "vsock"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen(1)
-
-        def play() -> None:
-            with listener.accept()[0] as client:
-                client.recv(100)
-                client.sendall(greeting)
-                try:
-                    for _ in range(60):  # as many as a greeting may have
-                        client.sendall(b"O")
-                        time.sleep(0.1)
-                except OSError:
-                    given_up.append(True)
-
-        given_up: list[bool] = []
-        thread = threading.Thread(target=play)
-        thread.start()
-        with pytest.raises(OSError):
-            ask_vm(str(path), 1030, 1, 1)
-        thread.join(60)
-        assert given_up
+    thread = serve_once(path, play)
+    with pytest.raises(OSError):
+        ask_vm(str(path), 1030, 1, 1)
+    thread.join(60)
+    assert given_up
 
 
 def test_a_socket_that_is_missing_is_named(tmp_path: Path) -> None:
