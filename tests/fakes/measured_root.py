@@ -66,7 +66,7 @@ def with_functions(stage: Guest, functions: str) -> Guest:
 def boot(stage: Guest, folder: Path, words: str, disks: Sequence[Disk], *, memory_mib: int = Machine().memory_mib) -> Went:
     write_initrd(stage, folder / "initrd")
     machine = Machine(kernel=stage.kernel, initrd=folder / "initrd", disks=tuple(disks), memory_mib=memory_mib, cmdline=(
-        f"console=ttyS0 quiet loglevel=4 panic=1 reboot=k mitigations=off cgroup_no_v1=all rdinit=/lab/init {words}"))
+        f"console=ttyS0 quiet loglevel=4 panic=1 reboot=k cgroup_no_v1=all rdinit=/lab/init {words}"))
     lines: list[str] = []
     went = watch(make_argv(machine, find_qemu().program, Accel.TCG), folder / "console", Limits(total_s=120),
                  lambda _story, new, _seconds: lines.extend(new))

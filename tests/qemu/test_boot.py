@@ -57,7 +57,7 @@ def boot(image: BootFiles, tmp_path: Path) -> Boot:
             cgroups: str = "cgroup_no_v1=all") -> Booted:
         initrd = lay_over(image.initrd, files, tmp_path / "initrd") if files else image.initrd
         machine = Machine(kernel=image.kernel, initrd=initrd, qmp_socket=tmp_path / "qmp", console=tmp_path / "console",
-                          cmdline=f"quiet panic=1 mitigations=off {cgroups} {words}")
+                          cmdline=f"quiet panic=1 {cgroups} {words}")
         lines: list[str] = []
 
         def listen(_story: Story, new: tuple[str, ...], _seconds: float) -> None:

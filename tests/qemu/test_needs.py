@@ -89,7 +89,7 @@ def test_iptables_of_the_base_image_takes_the_rules_of_a_service_mesh(tmp_path: 
                                  b"run /sbin/ip6tables-save\npoweroff\n", origin)
     image = put_behind(BootFiles(kernel=built.kernel, initrd=built.initrd), tree, tmp_path / "initrd")
     machine = Machine(kernel=image.kernel, initrd=image.initrd, memory_mib=768,
-                      cmdline="console=ttyS0 panic=1 quiet loglevel=4 mitigations=off cgroup_no_v1=all")
+                      cmdline="console=ttyS0 panic=1 quiet loglevel=4 cgroup_no_v1=all")
     heard: list[str] = []
     went = watch(make_argv(machine, find_qemu().program, Accel.TCG), tmp_path / "console",
                  Limits(total_s=240), lambda _story, new, _seconds: heard.extend(new))
@@ -124,7 +124,7 @@ def test_disks_that_come_after_the_lock_have_a_driver(image: BootFiles, tmp_path
         drives += ("-drive", f"if=none,id={name},format=raw,file={escape(tmp_path / name)}")
     machine = Machine(kernel=image.kernel, initrd=image.initrd, extra=drives, qmp_socket=tmp_path / "qmp",
                       devices=("pcie-root-port,id=port1,chassis=1", "virtio-scsi-pci,id=scsi0"),
-                      cmdline="console=ttyS0 panic=1 quiet loglevel=4 mitigations=off cgroup_no_v1=all "
+                      cmdline="console=ttyS0 panic=1 quiet loglevel=4 cgroup_no_v1=all "
                               f"{signatures}")
     heard: list[str] = []
     plugged: list[bool] = []

@@ -120,7 +120,7 @@ def test_it_boots_and_attaches_a_gpu(image: pipeline.Image, tmp_path: Path) -> N
         tree.add_file(path, text.encode(), Origin(slice="test"))
     join_archives([image.initrd, *parts.values()], tree, tmp_path / "initrd")
     machine = Machine(kernel=image.kernel, initrd=tmp_path / "initrd", memory_mib=1024, cmdline=(
-        "console=ttyS0 panic=1 quiet loglevel=4 mitigations=off cgroup_no_v1=all rdinit=/lab/init lab.agent=poweroff"))
+        "console=ttyS0 panic=1 quiet loglevel=4 cgroup_no_v1=all rdinit=/lab/init lab.agent=poweroff"))
     lines: list[str] = []
     went = watch(make_argv(machine, find_qemu().program, Accel.TCG), tmp_path / "console", Limits(total_s=180),
                  lambda _story, new, _seconds: lines.extend(new))

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 from nvrc_lab.ground.errors import LabError
 
-# An emulated processor looks vulnerable, and the kernel then changes page tables at every entry, which emulation pays
-# for dearly: a third of the time of a start. A guest of the lab has nothing to keep from itself.
-LAB_ONLY = ("mitigations=off",)
 # COMMAND_LINE_SIZE of x86 less the final NUL, and less what the machine puts before it.
 KERNEL_BYTES, MACHINE_BYTES = 2047, 136
 LIMIT_BYTES = KERNEL_BYTES - MACHINE_BYTES
 BASE = (
     "panic=1", "reboot=k", "quiet", "rcupdate.rcu_expedited=1",
-    "cryptomgr.notests", "net.ifnames=0", "selinux=0", "cgroup_no_v1=all", *LAB_ONLY,
+    "cryptomgr.notests", "net.ifnames=0", "selinux=0", "cgroup_no_v1=all",
 )
 # The stand-in agent reports what it was given and powers off, as kata-agent does at the end of a pod.
 STANDIN = ("lab.agent=poweroff",)

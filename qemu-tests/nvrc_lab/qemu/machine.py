@@ -21,9 +21,12 @@ class Accel(Enum):
 # What the emulated processor must and must not have (seen with QEMU 7.2 and a 6.12 kernel):
 #   Nehalem, not "max": no 5-level paging, which emulation pays for at every memory access.
 #   +rdrand: without it the kernel has no random numbers yet when PID 1 starts, and CPython refuses to start.
+#   model=28: one that the kernel knows to have no fault of speculation (an Atom of 2008). For others it changes page
+#   tables at every entry, which emulation pays for dearly: a third of the time of a start. No policy of an image lets
+#   mitigations=off stand.
 #   -cx16: emulated cmpxchg16b leaves garbage in EFLAGS; 6 of 36 boots died of it in __kmalloc or at the next iret,
 #   none of 40 without. Kernel and user space of the distribution do not need the instruction.
-TCG_CPU = "Nehalem,+rdrand,-cx16"
+TCG_CPU = "Nehalem,model=28,+rdrand,-cx16"
 # One thread of the host for each virtual processor.
 _ACCEL = {
     Accel.KVM: ("-accel", "kvm", "-cpu", "host"),

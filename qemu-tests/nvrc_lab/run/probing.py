@@ -33,7 +33,7 @@ from nvrc_lab.qemu.machine import Accel, Machine, make_argv
 from nvrc_lab.qemu.qemu import find_qemu
 
 _ORIGIN = Origin(slice="lab")
-CMDLINE = "quiet panic=1 reboot=k mitigations=off rdinit=/lab/init"
+CMDLINE = "quiet panic=1 reboot=k rdinit=/lab/init"
 
 # Where there is none, nvidia-persistenced does not come up.
 TRANSPORTS = "/etc/netconfig"

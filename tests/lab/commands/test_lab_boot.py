@@ -55,7 +55,7 @@ def test_a_given_agent_is_stopped_after_a_while_and_gets_no_words_for_the_stand_
     given = order("--agent", "/a", "--cmdline", "nvrc.log=debug")
     assert given.linger_s == AGENT_LINGER_S
     machine = boot.make_machine(given, BootFiles(kernel=Path("/k"), initrd=Path("/i")))
-    assert machine.cmdline.endswith("mitigations=off nvrc.log=debug")
+    assert machine.cmdline.endswith("cgroup_no_v1=all nvrc.log=debug")
     assert order("--agent", "/a", "--linger", "3").linger_s == 3
 
 
