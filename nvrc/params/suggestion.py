@@ -18,7 +18,7 @@ from nvrc.params.parse import Parsed, Source, parse
 from nvrc.params.policy import load_policy
 from nvrc.params.table import find
 from nvrc.params.values import UNSET, text
-from nvrc.params.words import DEFAULT, KATA, admits, entry_mistake, foreign, never, split_entries
+from nvrc.params.words import DEFAULT, KATA, admits, entry_mistake, forbidden, foreign, split_entries
 
 _STRICT = "nvrc.strict"
 
@@ -74,7 +74,7 @@ def _words(lines: Sequence[bytes]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     entries: dict[str, None] = {}
     refused: dict[str, None] = {}
     for token in (token for line in lines for token in foreign(line)):
-        if never(token.key) or admits(token, runtime):
+        if forbidden(token) or admits(token, runtime):
             continue  # what no policy can allow, the lines are told of at the end
         entry = token.key if token.value is None else f"{token.key}={token.value}"
         entry = token.key if entry_mistake(entry) else entry

@@ -41,8 +41,10 @@ _MODULE = "changes a module that the init loads, or one that it rests on"
 _KEPT_OUT = "keeps out what the image chose to have in its kernel"
 _OTHER_DRIVER = "another driver would take a GPU before NVIDIA's"
 _AGENT_DOOR = "opens another way to command the agent than the one the runtime uses"
+_ADDRESS = "the kernel would write its messages to an address of the line's choice"
 _WATCH = "lets the kernel watch, and tell the console, what programs of the guest do"
 _WEAKER = "takes a protection of the kernel away"
+_PROCESSOR = "takes away what keeps programs from reading the kernel and each other by faults of the processor"
 _SEEDS = "the kernel's random numbers could come from the host alone"
 
 NEVER: tuple[Row, ...] = (
@@ -56,6 +58,7 @@ NEVER: tuple[Row, ...] = (
     Row("GCONV_PATH", _LOADER),
     Row("LOCPATH", _LOADER),
     Row("MALLOC_*", _LOADER),
+    Row("TOMOYO_*", "the kernel would run a program of the line's choice, as root, for one that is started"),
     # What runs in the kernel.
     Row("firmware_class.*", "firmware would come from a folder that the image does not own"),
     Row("module.*", "modules without a good signature could be loaded"),
@@ -77,39 +80,22 @@ NEVER: tuple[Row, ...] = (
     Row("ib_*", _MODULE),
     Row("mlx5_*", _MODULE),
     # Protections of the kernel.
-    Row("lockdown", _WEAKER),
-    Row("lsm", _WEAKER),
-    Row("security", _WEAKER),
-    Row("apparmor*", _WEAKER),
-    Row("loadpin.*", _WEAKER),
-    Row("ima_*", _WEAKER),
-    Row("evm", _WEAKER),
-    Row("iomem", _WEAKER),
-    Row("rodata", _WEAKER),
-    Row("nokaslr", _WEAKER),
-    Row("nosmap*", _WEAKER),
-    Row("nosmep*", _WEAKER),
-    Row("clearcpuid", _WEAKER),
-    Row("noexec", _WEAKER),
-    Row("ibt", _WEAKER),
-    Row("cfi", _WEAKER),
-    Row("nousershstk*", _WEAKER),
-    Row("norandmaps*", _WEAKER),
-    Row("randomize_kstack_offset", _WEAKER),
-    Row("hardened_usercopy", _WEAKER),
-    Row("sysrq_always_enabled*", _WEAKER),
-    Row("proc_mem.*", _WEAKER),
-    Row("init_on_alloc", _WEAKER),
-    Row("init_on_free", _WEAKER),
-    Row("vsyscall", _WEAKER),
-    Row("stack_guard_gap", _WEAKER),
-    Row("mem_encrypt", _WEAKER),
+    *(Row(word, _WEAKER) for word in (
+        "lockdown", "lsm", "security", "apparmor*", "loadpin.*", "ima_*", "evm", "iomem", "rodata", "nokaslr",
+        "nosmap*", "nosmep*", "clearcpuid", "noexec", "ibt", "cfi", "nousershstk*", "norandmaps*",
+        "randomize_kstack_offset", "hardened_usercopy", "sysrq_always_enabled*", "proc_mem.*", "init_on_alloc",
+        "init_on_free", "vsyscall", "stack_guard_gap", "mem_encrypt", "no_hash_pointers", "hash_pointers",
+        "slab_debug*", "slub_debug*", "ignore_rlimit_data")),
+    *(Row(word, _PROCESSOR) for word in (
+        "mitigations", "pti", "nopti", "kpti", "nospec*", "spec_*", "spectre_*", "ssbd", "retbleed", "l1tf",
+        "l1d_flush", "mds", "mmio_stale_data", "tsx*", "srbds", "gather_data_sampling", "reg_file_data_sampling",
+        "indirect_target_selection", "tsa", "vmscape", "arm64.*", "id_aa64*")),
     Row("random.trust_bootloader", _SEEDS),
     Row("random.trust_cpu", _SEEDS),
     Row("acpi_rsdp", "the kernel would take the host's tables from a place of the line's choice"),
+    Row("earlycon", _ADDRESS),
+    Row("earlyprintk", _ADDRESS),
     Row("efivar_ssdt", "the kernel would run the host's code for ACPI from a variable of the firmware"),
-    Row("no_hash_pointers", _WEAKER),
-    Row("hash_pointers", _WEAKER),
     # Watching and debugging.
     Row("kprobe_event", _WATCH),
     Row("trace_*", _WATCH),
@@ -119,6 +105,7 @@ NEVER: tuple[Row, ...] = (
     Row("stacktrace*", _WATCH),
     Row("profile", _WATCH),
     Row("debugfs", _WATCH),
+    Row("print_fatal_signals", _WATCH),
     Row("dyndbg", _WATCH),
     Row("kgdb*", _WATCH),
     Row("ekgdboc", _WATCH),
@@ -216,6 +203,13 @@ def never(key: str) -> Row | None:
     return _row_of("dyndbg" if option == "dyndbg" else folded)  # of one module, or of all by a pattern
 
 
+def forbidden(token: Token) -> Row | None:
+    """As `never`; a console that has an address is `earlycon` to the kernel (do_early_param in init/main.c)."""
+    if token.key == "console" and (token.value or "").partition(",")[2].startswith(("mmio", "io,", "0x")):
+        return _NEVER_NAMES["earlycon"]
+    return never(token.key)
+
+
 def _row_of(folded: str) -> Row | None:
     if folded in _NEVER_NAMES:
         return _NEVER_NAMES[folded]
@@ -240,7 +234,7 @@ def refuse(cmdline: bytes, entries: tuple[str, ...]) -> Iterator[Refused]:
     words = [row.word for row in KATA] if KATA_SET in entries else []
     allowed = split_entries([*words, *(one for one in entries if one != KATA_SET)])
     for token in foreign(cmdline):
-        if (row := never(token.key)) is not None:
+        if (row := forbidden(token)) is not None:
             yield Refused(token.key, f"is never a pod author's: {row.why}", f"{_TAKE_OFF}; no policy can allow it")
         elif what := _not_allowed(token, allowed):
             yield Refused(token.key, what, f"{_TAKE_OFF}, or name it in words of the image's policy")

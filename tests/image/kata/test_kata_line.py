@@ -37,14 +37,14 @@ def test_the_confidential_image_boots_with_the_line_of_every_class_it_is_for(tmp
     pytest.param(SHIPPED, ["--debug"], ["debug: is not among the words", "agent.log: is 'debug'"], id="what --debug has the runtime write"),
     pytest.param("words = []", [], ["reboot: is not among the words", "console: is not", "panic: is not"], id="the runtime's own words"),
     pytest.param('allow = ["nvrc.log"]', [], ["nvrc.smi.srs: is not on the list"], id="the class's own parameter"),
-    pytest.param(SHIPPED, ["--class-config", "class.toml"], ["mitigations: is not among the words"], id="the class as a node has it"),
+    pytest.param(SHIPPED, ["--class-config", "class.toml"], ["memtest: is not among the words"], id="the class as a node has it"),
     pytest.param('allow = ["nvrc.*"]', ["--class-config", "class.toml"], ["kata.extension.mine.verity_params: is not on"], id="its extension"),
 ])
 def test_what_the_guest_would_refuse_is_refused_here(
         tmp_path: Path, capsys: pytest.CaptureFixture[str], policy: str, words: list[str], says: list[str]) -> None:
     image(tmp_path, policy=policy)
     (tmp_path / "class.toml").write_text(
-        f'[hypervisor.qemu]\nkernel_params = "cgroup_no_v1=all mitigations=off"\n[[hypervisor.qemu.guest_extension_images]]\n'
+        f'[hypervisor.qemu]\nkernel_params = "cgroup_no_v1=all memtest=1"\n[[hypervisor.qemu.guest_extension_images]]\n'
         f'name = "mine"\npath = "/x"\nverity_params = "{LINE}"\n')
     words = [str(tmp_path / word) if word.endswith(".toml") else word for word in words]
     assert main(["kata-config", "nvidia-confidential", "--out", str(tmp_path), "--runtime-class",

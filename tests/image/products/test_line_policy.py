@@ -125,7 +125,7 @@ REFUSED = {
     "typing mistake": ("nvrc.smi.src=1", "nvrc.smi.src: unknown, did you mean nvrc.smi.srs?"),
     "driver's options": ("nvidia.NVreg_X=1", "nvidia.NVreg_X: is denied by the image's policy"),
     "of unified memory": ("nvrc.uvm.options=a=1", "nvrc.uvm.options: is denied by the image's policy"),
-    "word of nobody": ("mitigations=off", "mitigations: is not among the words that the image's policy allows, take it off "
+    "word of nobody": ("memtest=1", "memtest: is not among the words that the image's policy allows, take it off "
                        "the line, or name it in words of the image's policy"),
     "another code": ("kata.extension.x.verity_params=root_hash=" + "0" * 64 + ",salt=00,data_blocks=1,data_block_size=4096,"
                      "hash_block_size=4096", "kata.extension.x.verity_params: is denied by the image's policy"),

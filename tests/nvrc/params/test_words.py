@@ -42,8 +42,8 @@ def test_what_the_runtimes_write_stands_under_the_smallest_policy(line: str) -> 
 
 # policy, line, what is said of each word refused
 JUDGED = {
-    "not named": ("", "mitigations=off", ["mitigations: is not among the words that the image's policy allows"]),
-    "named": ('words = ["@kata", "mitigations"]', "mitigations=off quiet", []),
+    "not named": ("", "memtest=1", ["memtest: is not among the words that the image's policy allows"]),
+    "named": ('words = ["@kata", "memtest"]', "memtest=1 quiet", []),
     "named with another value": ('words = ["mem=1G", "mem=2G"]', "mem=3G mem=2G", [
         "mem: is '3G', and the image's policy allows 1G, 2G"]),
     "named with a value, given without": ('words = ["mem=1G"]', "mem", ["mem: is '', and the image's policy allows 1G"]),
@@ -67,6 +67,24 @@ JUDGED = {
         f"{word}: is never a pod author's: takes a protection of the kernel away" for word in ("sysrq_always_enabledX", "norandmaps-", "nosmep.x")]),
     "never: messages of one module, or of all": ('words = ["*"]', "usbcore.dyndbg=+p *.dyndbg=+p a.b.dyndbg=+p", [
         f"{word}: is never a pod author's: lets the kernel watch" for word in ("usbcore.dyndbg", "*.dyndbg")]),
+    "never: what keeps a fault of the processor from being used": (
+        'words = ["*"]', "mitigations=off nopti nospectre_v2 spec_store_bypass_disable=off spectre_v2_user=off tsx=on mds=off", [
+            f"{word}: is never a pod author's: takes away what keeps programs from reading" for word in (
+                "mitigations", "nopti", "nospectre_v2", "spec_store_bypass_disable", "spectre_v2_user", "tsx", "mds")]),
+    "never: a program that the kernel runs as root": ('words = ["*"]', "TOMOYO_trigger=/x TOMOYO_loader=/y", [
+        f"{word}: is never a pod author's: the kernel would run a program" for word in ("TOMOYO_trigger", "TOMOYO_loader")]),
+    "never: addresses and limits, by other names": ('words = ["*"]', "slub_debug slab_debug=P slab-debugX ignore_rlimit_data=1", [
+        f"{word}: is never a pod author's: takes a protection of the kernel away"
+        for word in ("slub_debug", "slab_debug", "slab-debugX", "ignore_rlimit_data")]),
+    "never: registers of what crashed": ('words = ["*"]', "print-fatal-signals=1", [
+        "print-fatal-signals: is never a pod author's: lets the kernel watch"]),
+    "never: messages to an address": (
+        'words = ["*"]', "earlycon=uart,0x1 earlyprintk=serial,0x1 console=uart8250,mmio32,0x1", [
+            f"{word}: is never a pod author's: the kernel would write its messages to an address"
+            for word in ("earlycon", "earlyprintk", "console")]),
+    "never: an early console at a port": ('words = ["console"]', "console=ns16550,io,0x3f8", ["console: is never a pod author's"]),
+    "never: an early console in memory": ('words = ["console"]', "console=uart,0x1", ["console: is never a pod author's"]),
+    "a console without an address": ('words = ["console"]', "console console=ttyS1,115200n8 console=tty0 console=io,x", []),
     "never: another driver for the GPU": ('words = ["*"]', "pci-stub.ids=10de:2330 vfio_pci.ids=10de:2330", [
         "pci-stub.ids: is never a pod author's: another driver would take a GPU", "vfio_pci.ids: is never a pod author's"]),
     "what only the agent sees": ('words = ["@kata", "x"]', 'x="a agent.log=trace agent.debug_console b"', [
