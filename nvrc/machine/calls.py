@@ -65,8 +65,9 @@ _OWNER_REQUESTS = (0x8901, 0x8902)      # FIOSETOWN, SIOCSPGRP
 _REQUESTS = (0x5412, 0x541C, 0xC0045877, 0xC0045878, 0x8004587D, 0x40045201, 0x40085203, 0x5204, 0x5206, 0x5207,
              *_OWNER_REQUESTS)
 _FAMILIES = (38, 40)                    # AF_ALG, AF_VSOCK: the runtime's way to the agent
-# With CAP_SYS_ADMIN a program may say there that a device appeared: the agent would take it for the kernel.
-_NETLINK, _UEVENTS = 16, 15             # AF_NETLINK, NETLINK_KOBJECT_UEVENT
+# With CAP_SYS_ADMIN a program may say there that a device appeared: the agent would take it for the kernel. And whoever
+# has no PID namespace of its own is told there what every process of the guest does: starts, names, ends.
+_NETLINK, _EVENTS = 16, (15, 11)        # AF_NETLINK; NETLINK_KOBJECT_UEVENT, NETLINK_CONNECTOR
 _LEASE = 1024                           # F_SETLEASE: whoever opens the file next, be it to execute it, waits 45 s
 # With CAP_SYS_ADMIN: takes pages away as if they were broken, also those that PID 1 has of the same file.
 _POISON = (100, 101)                    # MADV_HWPOISON, MADV_SOFT_OFFLINE
@@ -148,7 +149,8 @@ def _sockets(number: int) -> list[int]:
     """By family, and those of netlink by what they are for."""
     families = [word for family in _FAMILIES for word in _when(family, _REFUSE)]
     netlink = [_EQUAL, 1, 0, _NETLINK, _RETURN, 0, 0, _ALLOW, _LOAD, 0, 0, _ARGUMENTS_AT + 16]
-    return _with_argument(number, 0, [*families, *netlink, *_when(_UEVENTS, _REFUSE), _RETURN, 0, 0, _ALLOW])
+    events = [word for protocol in _EVENTS for word in _when(protocol, _REFUSE)]
+    return _with_argument(number, 0, [*families, *netlink, *events, _RETURN, 0, 0, _ALLOW])
 
 
 def _signals(judged: dict[str, int], own_pid: int, calls: Calls) -> list[list[int]]:

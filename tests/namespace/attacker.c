@@ -29,7 +29,7 @@
 
 #include "intruder.h"
 
-enum { LIST_MOUNTS = 458, POISON = 100, DEVICE_EVENTS = 15 };
+enum { LIST_MOUNTS = 458, POISON = 100, PROCESS_EVENTS = 11, DEVICE_EVENTS = 15 };
 
 static FILE *out;
 
@@ -166,6 +166,9 @@ static void change_machine(void)
 	int events = socket(AF_NETLINK, SOCK_RAW, DEVICE_EVENTS);
 
 	tell("uevents", events >= 0);
+	close(events);
+	events = socket(AF_NETLINK, SOCK_DGRAM, PROCESS_EVENTS);
+	tell("process-events", events >= 0);
 	close(events);
 	tell("become-root", setresuid(0, 0, 0) == 0 && setresgid(0, 0, 0) == 0);
 }

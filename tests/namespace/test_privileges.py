@@ -108,7 +108,7 @@ def test_the_attacker_can_do_these_things_where_nobody_confines_it(told: dict[st
     done = {name for name, how in told["nobody"].items() if how == "done"}
     assert {"init-memory", "init-ptrace", "daemon-memory", "container-root", "mount", "new-namespace", "core-pattern", "preload",
             "containers", "report", "see-others", "signal-by-owner", "daemon-signal", "become-root", "init-processors", "init-scheduler", "init-niceness", "init-io", "follow",
-            "uevents", "lease", "node-folder", "init-environ", "init-descriptor", "init-namespaces", "low-port", "forged-pid",
+            "uevents", "process-events", "lease", "node-folder", "init-environ", "init-descriptor", "init-namespaces", "low-port", "forged-pid",
             "forged-user", "forged-group", "sysctl-kernel/hostname", "device-fuse", "page-faults", "tree", "freeze", "stop-file-system",
             "entropy", "etc"} <= done  # not every kernel can poison a page
 
