@@ -224,8 +224,8 @@ def is_foreign(key: str) -> bool:
 
 
 def foreign(cmdline: bytes) -> Iterator[Token]:
-    """The words of others, those included that only a reader without quotes finds."""
-    yield from (token for token in tokenise(cmdline) if is_foreign(token.key))
+    """The words of others, those that only a reader without quotes finds, and what is nobody's, be it the driver's."""
+    yield from (token for token in tokenise(cmdline) if is_foreign(token.key) or never(token.key))
     yield from _hidden(cmdline)
 
 

@@ -85,6 +85,9 @@ JUDGED = {
     "never: an early console at a port": ('words = ["console"]', "console=ns16550,io,0x3f8", ["console: is never a pod author's"]),
     "never: an early console in memory": ('words = ["console"]', "console=uart,0x1", ["console: is never a pod author's"]),
     "a console without an address": ('words = ["console"]', "console console=ttyS1,115200n8 console=tty0 console=io,x", []),
+    "never: messages of the driver's modules, which an allow list may name": (
+        'allow = ["nvidia*"]', "nvidia.dyndbg=+p nvidia-uvm.dyndbg nvidia.NVreg_A=1", [
+            f"{word}: is never a pod author's: lets the kernel watch" for word in ("nvidia.dyndbg", "nvidia-uvm.dyndbg")]),
     "never: another driver for the GPU": ('words = ["*"]', "pci-stub.ids=10de:2330 vfio_pci.ids=10de:2330", [
         "pci-stub.ids: is never a pod author's: another driver would take a GPU", "vfio_pci.ids: is never a pod author's"]),
     "what only the agent sees": ('words = ["@kata", "x"]', 'x="a agent.log=trace agent.debug_console b"', [
