@@ -34,7 +34,7 @@ _REFUSED = {
     clock_settime=227 adjtimex=159 clock_adjtime=305 syslog=103 vhangup=153 setns=308 unshare=272 bpf=321
     perf_event_open=298 userfaultfd=323 add_key=248 request_key=249 keyctl=250 name_to_handle_at=303
     open_by_handle_at=304 fanotify_init=300 io_uring_setup=425 io_uring_enter=426 io_uring_register=427
-    lookup_dcookie=212 uselib=134 mknod=133 mknodat=259 modify_ldt=154 statmount=457 listmount=458
+    lookup_dcookie=212 uselib=134 mknod=133 mknodat=259 modify_ldt=154 statmount=457 listmount=458 listns=470
     """,
     "aarch64": """
     ptrace=117 process_vm_readv=270 process_vm_writev=271 kcmp=272 pidfd_getfd=438 process_madvise=440
@@ -45,7 +45,7 @@ _REFUSED = {
     clock_adjtime=266 syslog=116 vhangup=58 setns=268 unshare=97 bpf=280 perf_event_open=241 userfaultfd=282
     add_key=217 request_key=218 keyctl=219 name_to_handle_at=264 open_by_handle_at=265 fanotify_init=262
     io_uring_setup=425 io_uring_enter=426 io_uring_register=427 lookup_dcookie=18 mknodat=33
-    statmount=457 listmount=458
+    statmount=457 listmount=458 listns=470
     """,
 }
 _JUDGED = {
@@ -68,7 +68,8 @@ _FAMILIES = (38, 40)                    # AF_ALG, AF_VSOCK: the runtime's way to
 # With CAP_SYS_ADMIN a program may say there that a device appeared: the agent would take it for the kernel. And whoever
 # has no PID namespace of its own is told there what every process of the guest does: starts, names, ends.
 _NETLINK, _EVENTS = 16, (15, 11)        # AF_NETLINK; NETLINK_KOBJECT_UEVENT, NETLINK_CONNECTOR
-_LEASE = 1024                           # F_SETLEASE: whoever opens the file next, be it to execute it, waits 45 s
+# Whoever opens the file next, be it to execute it, waits 45 s. Linux 6.19 has a second call for it.
+_LEASES = (1024, 1040)                  # F_SETLEASE, F_SETDELEG
 # With CAP_SYS_ADMIN: takes pages away as if they were broken, also those that PID 1 has of the same file.
 _POISON = (100, 101)                    # MADV_HWPOISON, MADV_SOFT_OFFLINE
 
@@ -90,7 +91,7 @@ def make_filter(machine: str, calls: Calls, own_pid: int) -> bytes:
         raise OSError(ENOSYS, f"the system calls of {machine} are not listed here, so no program can be confined")
     judged = numbers(_JUDGED[machine])
     blocks = [_refuse_all(tuple(refused_calls(machine).values())), _when(judged["clone3"], _UNKNOWN),
-              _unless_any(judged["fcntl"], 1, (*_OWNER_COMMANDS, _LEASE)), _unless_any(judged["ioctl"], 1, _REQUESTS),
+              _unless_any(judged["fcntl"], 1, (*_OWNER_COMMANDS, *_LEASES)), _unless_any(judged["ioctl"], 1, _REQUESTS),
               _unless_any(judged["madvise"], 2, _POISON), _sockets(judged["socket"]),
               *_signals(judged, own_pid, calls),
               *_processes(judged, calls)]

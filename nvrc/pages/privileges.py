@@ -43,9 +43,10 @@ alone, and those are kata-agent and the last row. Of itself and of its children 
 """
 _JUDGED = f"""\
 By arguments: `clone` with flags of namespaces (`clone3` answers ENOSYS), `fcntl` and `ioctl` that name who gets the
-signals of a descriptor, `fcntl` that takes a lease on a file, `ioctl` that types into a terminal, freezes or stops
-a file system, or is about the kernel's entropy, `madvise` that takes memory away as broken, sockets of the families
-VSOCK and ALG, and of netlink those for events of devices and of processes, `kill` of PID 1 and of everybody.
+signals of a descriptor, `fcntl` that takes a lease or a delegation of a file, `ioctl` that types into a terminal,
+freezes or stops a file system, or is about the kernel's entropy, `madvise` that takes memory away as broken, sockets of
+the families VSOCK and ALG, and of netlink those for events of devices and of processes, `kill` of PID 1 and of
+everybody.
 
 *{Calls.ALONE.value}*: signals to itself only, and no session of its own, which keeps its pid its own.
 *{Calls.SILENT.value}*: none, for nvidia-persistenced where the driver requires root.

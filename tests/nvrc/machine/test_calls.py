@@ -22,7 +22,7 @@ ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | 
 NUMBERS = {"clone": (56, 220), "clone3": (435, 435), "fcntl": (72, 25), "ioctl": (16, 29), "socket": (41, 198), "kill": (62, 129),
            "tgkill": (234, 131), "tkill": (200, 130), "pidfd_send_signal": (424, 424), "execve": (59, 221), "read": (0, 63),
            "openat": (257, 56), "futex": (202, 98), "mount": (165, 40), "bpf": (321, 280), "ptrace": (101, 117),
-           "io_uring_setup": (425, 425), "madvise": (28, 233), "open_by_handle_at": (304, 265), "setsid": (112, 157)}
+           "io_uring_setup": (425, 425), "madvise": (28, 233), "listns": (470, 470), "open_by_handle_at": (304, 265), "setsid": (112, 157)}
 MACHINES = ("x86_64", "aarch64")
 
 
@@ -49,7 +49,7 @@ def judge(machine: str, calls: Calls, name: str, *arguments: int) -> int:
 
 
 ANSWERS: tuple[tuple[Calls, str, tuple[int, ...], int], ...] = (
-    *((calls, name, (), EPERM) for calls in Calls for name in ("mount", "bpf", "ptrace", "io_uring_setup", "open_by_handle_at")),
+    *((calls, name, (), EPERM) for calls in Calls for name in ("mount", "bpf", "ptrace", "io_uring_setup", "open_by_handle_at", "listns")),
     *((calls, name, (), ALLOW) for calls in Calls for name in ("read", "openat", "futex")),
     *((calls, "clone3", (), ENOSYS) for calls in Calls),
     *((calls, "kill", (pid,), EPERM) for calls in Calls for pid in (1, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)),
@@ -73,8 +73,8 @@ ANSWERS: tuple[tuple[Calls, str, tuple[int, ...], int], ...] = (
     *((calls, "socket", (1, 3, protocol), ALLOW) for calls in Calls for protocol in (11, 15)),
     *((calls, "madvise", (0, 4096, advice), EPERM) for calls in Calls for advice in (100, 101)),
     *((calls, "madvise", (100, 101, advice), ALLOW) for calls in Calls for advice in (0, 4, 14, 21)),
-    *((calls, "fcntl", (3, command), EPERM) for calls in Calls for command in (8, 10, 15, 1024)),
-    *((calls, "fcntl", (3, command), ALLOW) for calls in Calls for command in (1, 2, 3, 4)),
+    *((calls, "fcntl", (3, command), EPERM) for calls in Calls for command in (8, 10, 15, 1024, 1040)),
+    *((calls, "fcntl", (3, command), ALLOW) for calls in Calls for command in (1, 2, 3, 4, 1025, 1039)),
     *((calls, "ioctl", (3, request), EPERM) for calls in Calls for request in (
         0x5412, 0x541C, 0x8901, 0xC0045877, 0x8004587D, 0x40045201, 0x40085203, 0x5204, 0x5206, 0x5207)),
     *((calls, "ioctl", (3, request), ALLOW) for calls in Calls for request in (0x5401, 0xC020462A, 0x80045200)),
