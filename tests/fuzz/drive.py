@@ -4,8 +4,9 @@
 With atheris (libFuzzer) where it is installed, else by mutation that keeps what reaches new lines. atheris watches in two
 ways, one after the other: an eighth of the time with all of its probes, which count how often each branch is taken and
 what is compared with what, and cost nine tenths of the time; then, from Python 3.12, by the interpreter's own events,
-each of which is told once and costs nothing from then on. Prints one line of JSON: executions, seconds, inputs kept, and the
-file of a finding. Inputs that are new lie in DIR/corpus.
+each of which is told once and costs nothing from then on: for an eighth inputs as long as the parser's row says, for the
+rest a third of that, of which three to six are tried in the same time. Prints one line of JSON: executions, seconds, inputs
+kept, and the file of a finding. Inputs that are new lie in DIR/corpus.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -30,7 +32,8 @@ LARGEST = 4096
 PACKAGES = ["nvrc", "guest_cdi", "nvrc_build", "nvrc_lab"]
 # Run so often that, watched, they take most of the time; what they answer to foreign bytes has tests of its own.
 UNWATCHED = ["nvrc.vocabulary.nearmiss", "guest_cdi.lean.light"]
-PROBES, EVENTS = WATCHES = ("probes", "events")
+PROBES, EVENTS, SHORT = WATCHES = ("probes", "events", "short")
+SHORTER = 3
 # For instructions that are reached for the first time. libFuzzer looks at all of them after each execution: a microsecond.
 COUNTERS = 1 << 14
 HAS_EVENTS = sys.version_info >= (3, 12)
@@ -77,10 +80,11 @@ def main() -> int:
 
 
 def _supervise(name: str, work: Path, seconds: int) -> int:
-    shares = {PROBES: max(1, seconds // 8), EVENTS: seconds - max(1, seconds // 8)} if HAS_EVENTS else {PROBES: seconds}
+    eighth = max(1, seconds // 8)
+    shares = {PROBES: eighth, EVENTS: eighth, SHORT: seconds - 2 * eighth} if HAS_EVENTS else {PROBES: seconds}
     executions = 0
     for watch, share in shares.items():
-        if share and not any((work / "found").iterdir()):
+        if share > 0 and not any((work / "found").iterdir()):
             executions += _run_child(name, work, share, watch)
     return executions
 
@@ -99,6 +103,12 @@ def _run_child(name: str, work: Path, seconds: int, watch: str) -> int:
 def _run_libfuzzer(name: str, kept: Path, found: Path, seconds: int, watch: str) -> None:
     import atheris
 
+    from fuzz.haste import make_haste
+
+    written = found.parent / "written"
+    shutil.rmtree(written, ignore_errors=True)
+    written.mkdir()
+    make_haste(written)
     probed = PACKAGES if watch == PROBES else []
     with atheris.instrument_imports(include=probed, exclude=UNWATCHED) if probed else contextlib.nullcontext():
         from fuzz.parsers import find
@@ -106,9 +116,10 @@ def _run_libfuzzer(name: str, kept: Path, found: Path, seconds: int, watch: str)
         run = parser.try_on
         with contextlib.suppress(Exception):
             run(b"")  # what it imports is instrumented, too; an error would be found again
-    atheris.Setup(["fuzz", str(kept), f"-max_total_time={seconds}", f"-max_len={parser.largest}", f"-artifact_prefix={found}/",
+    largest = parser.largest // (SHORTER if watch == SHORT else 1)
+    atheris.Setup(["fuzz", str(kept), f"-max_total_time={seconds}", f"-max_len={largest}", f"-artifact_prefix={found}/",
                    "-print_final_stats=1", "-timeout=60", "-report_slow_units=1000", "-rss_limit_mb=2048", "-verbosity=1"], run)
-    if watch == EVENTS:
+    if watch != PROBES:
         counters = [atheris._reserve_counter() for _ in range(COUNTERS)]
 
         def tell(counter: int) -> None:

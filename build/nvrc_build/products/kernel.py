@@ -62,12 +62,13 @@ def module_name(file_name: str) -> str:
 def read_module(path: Path, relative: str) -> Module:
     try:
         data = _read(path)
-        depends = read_modinfo(data).get("depends", "")
+        modinfo = _modinfo(data)
     except Exception as wrong:  # elftools raises what its parts raise: the file may be anything
         raise _damaged(path.name, wrong) from wrong
+    depends = next((value for key, value in modinfo if key == "depends"), "")
     return Module(name=module_name(path.name), path=relative.removesuffix(".xz"), data=data,
                   depends=tuple(name.replace("-", "_") for name in depends.split(",") if name),
-                  softdeps=tuple(value for key, value in _modinfo(data) if key == "softdep"))
+                  softdeps=tuple(value for key, value in modinfo if key == "softdep"))
 
 
 def _damaged(name: str, wrong: Exception) -> BuildError:
