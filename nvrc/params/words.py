@@ -225,8 +225,10 @@ def is_foreign(key: str) -> bool:
 
 def foreign(cmdline: bytes) -> Iterator[Token]:
     """The words of others, those that only a reader without quotes finds, and what is nobody's, be it the driver's."""
-    yield from (token for token in tokenise(cmdline) if is_foreign(token.key) or never(token.key))
-    yield from _hidden(cmdline)
+    tokens = tokenise(cmdline)
+    yield from (token for token in tokens if is_foreign(token.key) or never(token.key))
+    if b'"' in cmdline or not cmdline.isascii():  # else all readers find the same
+        yield from _hidden(cmdline, frozenset(tokens))
 
 
 def refuse(cmdline: bytes, entries: tuple[str, ...]) -> Iterator[Refused]:
@@ -263,9 +265,10 @@ def _not_allowed(token: Token, allowed: Iterable[Entry]) -> str:
     return f"is {shown(token.value or '')}, and the image's policy allows {', '.join(values)}"
 
 
-def _hidden(cmdline: bytes) -> Iterator[Token]:
-    """What a reader that knows no quotes takes for words, as far as it is the agent's or on the table of the never."""
-    tokens = set(tokenise(cmdline))
+def _hidden(cmdline: bytes, tokens: frozenset[Token]) -> Iterator[Token]:
+    """What a reader that knows no quotes takes for words, as far as it is the agent's or on the table of the never. The
+    kernel ends a word at a no-break space, too.
+    """
     for piece in cmdline.replace(b'"', b"").split():
         yield from (found for found in tokenise(piece)
                     if found not in tokens and (found.key.startswith(_AGENT_READS) or never(found.key)))
