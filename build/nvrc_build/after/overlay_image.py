@@ -19,7 +19,7 @@ from nvrc_build.ground.errors import BuildError, WrongCallError, reason
 from nvrc_build.ground.exchange import exchange
 from nvrc_build.papers import manifest as report
 from nvrc_build.papers.bill import Component
-from nvrc_build.papers.inventory import read_inventory
+from nvrc_build.papers.inventory import NAME, read_inventory
 from nvrc_build.supply.apt import file_sha256
 
 # Beside the disk, and equally true of the new one.
@@ -45,6 +45,8 @@ class Base:
 
 def overlay_image(base: Base, folder: Path, target: Path, *, tools: Path, epoch: int) -> Overlaid:
     """The finished folder takes `target`'s place in one step; on any error nothing is left of it."""
+    if not NAME.fullmatch(target.name):
+        raise WrongCallError(f"{target.name!a} is not a name of an image", "use letters, digits and ._+-")
     if target.exists() and not (target / "manifest.json").is_file():
         raise WrongCallError(f"{target} exists and is not an image",
                              "give -o a new folder, or that of an image to replace")

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nvrc.vocabulary.nearmiss import closest
 from nvrc_build.ground.errors import BuildError, WrongCallError, reason
-from nvrc_build.output.verity import parse_parameters
+from nvrc_build.output.verity import ROOT_FLAGS, parse_parameters
 from nvrc_build.papers.manifest import VERSION
 
 _HUGE = 1 << 60
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _PARTS = ("disk.img", "initrd", "vmlinuz", "verity.txt")
 
 
@@ -85,8 +87,8 @@ def read_inventory(path: Path) -> Inventory:
         if document["version"] != VERSION:
             raise BuildError(f"{path} has version {document['version']}, {VERSION} is known", "build the image again")
         return Inventory(
-            image=_plain(document["image"]), format=_plain(document["format"]), folder=path.parent,
-            filesystem=_plain(document.get("filesystem", "erofs")),
+            image=_name(document["image"]), format=_plain(document["format"]), folder=path.parent,
+            filesystem=_filesystem(document.get("filesystem", "erofs")),
             parts={_part(name): _plain(value) for name, value in document["parts"].items()},
             packages={_plain(row["name"]): _plain(row["version"]) for row in document["packages"]},
             files={_plain(row["path"]): _file(row) for row in document["files"]},
@@ -104,6 +106,20 @@ def _plain(value: object) -> str:
     if not text.isprintable():
         raise ValueError(f"{text[:90]!a} is not one line of text")
     return text
+
+
+def _name(value: object) -> str:
+    """It is a folder on nodes, and stands in lines for a shell."""
+    name = str(value)
+    if not NAME.fullmatch(name):
+        raise ValueError(f"image {name[:90]!a} is not a name of letters, digits and ._+-")
+    return name
+
+
+def _filesystem(value: object) -> str:
+    if not isinstance(value, str) or value not in ROOT_FLAGS:
+        raise ValueError(f"filesystem {str(value)[:90]!a} is not one of {', '.join(ROOT_FLAGS)}")
+    return value
 
 
 def _part(name: str) -> str:

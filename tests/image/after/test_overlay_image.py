@@ -159,6 +159,8 @@ def test_a_folder_that_is_no_image_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="exists and is not an image"):
         overlay_image.overlay_image(Base(disk=tmp_path / "x", manifest=None), tmp_path, tmp_path / "home",
                                     tools=tmp_path, epoch=0)
+    with pytest.raises(BuildError, match="'a b' is not a name of an image"):
+        overlay_image.overlay_image(Base(disk=tmp_path / "x", manifest=None), tmp_path, tmp_path / "a b", tools=tmp_path, epoch=0)
 
 
 BINARY = bytes(range(256)) * 4096

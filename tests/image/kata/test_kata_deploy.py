@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
 import shlex
 import tomllib
@@ -158,6 +159,18 @@ def test_the_readme_has_five_steps_and_the_way_back(out: Path, kata: str) -> Non
     name = f"kata-nvrc-{kata.removeprefix('kata-qemu-')}"
     assert f"--set customRuntimes.runtimes.{name.removeprefix('kata-')}=null" in text
     assert f"custom-runtimes/{name}/config.d/50-overrides.toml" in text
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    *(("image", name) for name in ("/", "../../../etc", "a; b", "-rf", "a b", ".x", "", ["a"])), ("filesystem", "zfs"), ("filesystem", ["erofs"])])
+def test_a_name_of_an_image_that_is_none_reaches_no_line_for_a_shell(
+        out: Path, field: str, value: object, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of `/` the way back was `ssh NODE rm -r /`."""
+    manifest = out / "images/nvidia/manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), field: value}))
+    assert main(["kata-config", "nvidia", "--out", str(out), "--deploy", str(out / "deploy")]) == 1
+    assert {"image": "is not a name of letters, digits and ._+-", "filesystem": "is not one of erofs, ext4"}[field] in capsys.readouterr().err
+    assert not (out / "deploy").exists()
 
 
 def test_the_folder_is_made_anew_and_another_is_left_alone(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
