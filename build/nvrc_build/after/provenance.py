@@ -28,7 +28,7 @@ MANIFEST = "manifest.json"
 def make_statement(folder: Path, builder: str) -> bytes:
     """Of an image in its folder, whose parts must be those of its manifest."""
     manifest = _manifest(folder)
-    strange = sorted(path.name for path in folder.iterdir() if not path.is_file())
+    strange = sorted(path.name for path in folder.iterdir() if not is_own(path))
     if strange:
         raise BuildError(f"{folder}: {', '.join(map(printable, strange))}: only files are signed",
                          "move what is not a file out of the folder")
@@ -49,9 +49,14 @@ def make_statement(folder: Path, builder: str) -> bytes:
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
 
 
+def is_own(path: Path) -> bool:
+    """A file of the folder itself: a link may lead to any file of this machine, or to one without an end."""
+    return path.is_file() and not path.is_symlink()
+
+
 def image_files(folder: Path) -> list[Path]:
     """Everything in the folder but the statement and its signature."""
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.name not in (STATEMENT, SIGNATURE))
+    return sorted(path for path in folder.iterdir() if is_own(path) and path.name not in (STATEMENT, SIGNATURE))
 
 
 def read_subjects(statement: bytes, origin: str) -> dict[str, str]:
@@ -79,8 +84,8 @@ def compare_files(folder: Path, subjects: Mapping[str, str]) -> tuple[str, ...]:
     lost = [f"{printable(name)}: is signed and missing" for name in sorted(subjects.keys() - there.keys())]
     strange = [f"{printable(name)}: exists and is not signed" for name in sorted(there.keys() - subjects.keys())]
     lost += [f"{name}: is signed and is not a file" for name in sorted(subjects.keys() & there.keys())
-             if not there[name].is_file()]
-    both = sorted(name for name in subjects.keys() & there.keys() if there[name].is_file())
+             if not is_own(there[name])]
+    both = sorted(name for name in subjects.keys() & there.keys() if is_own(there[name]))
     found = {name: file_sha256(there[name]) for name in both}
     return (*lost, *strange, *(f"{name}: signed as sha256 {printable(subjects[name])}, found {found[name]}"
                                for name in both if subjects[name] != found[name]))

@@ -302,6 +302,21 @@ def test_a_pull_with_signers_leaves_no_folder_that_nobody_signed(image: Path, ke
     assert list(target.parent.iterdir()) == []
 
 
+def test_a_link_in_an_images_folder_is_neither_signed_nor_pushed_nor_read(image: Path, keys: Path, registry: Registry, tmp_path: Path,
+                                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a folder that somebody else made, a link to a key of the builder's was pushed as a file of the image."""
+    sign(image, keys)
+    (image / "initrd").rename(tmp_path / "elsewhere")
+    (image / "initrd").symlink_to(tmp_path / "elsewhere")
+    assert verify(image, keys) == 1
+    assert "initrd: is signed and is not a file" in capsys.readouterr().out
+    assert main(["push", str(image), f"{registry.host}/nvrc/small:1"]) == 1
+    assert "initrd: a link may lead to any file of this machine" in capsys.readouterr().err
+    assert registry.blobs == {}
+    assert sign(image, keys) == 1
+    assert "initrd: only files are signed" in capsys.readouterr().err
+
+
 def test_a_tag_is_not_pulled(registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pull", f"{registry.host}/nvrc/small:1", "-o", str(tmp_path / "x")]) == 2
     assert "has no digest" in capsys.readouterr().err
