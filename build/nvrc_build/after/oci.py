@@ -15,18 +15,17 @@ import json
 import os
 import re
 import shutil
-import socket
 import ssl
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from nvrc.vocabulary.console import printable
+from nvrc_build.ground import answers
 from nvrc_build.ground.errors import BuildError, WrongCallError, reason
 
 ARTIFACT = "application/vnd.nvrc.image.v1"
@@ -84,9 +83,8 @@ class Registry:
         """One request on a connection of its own. BuildError for any other status, and what a connection may raise."""
         with closing(self._connect()) as connection, self._told(f"{method} {path}"):
             connection.request(method, path, body=body, headers={**self._headers, **(headers or {})})  # type: ignore[arg-type]
-            with _bounded(connection, self._timeout_s):
-                answer = connection.getresponse()
-                said = answer.read(300) if answer.status not in (*good, *_ELSEWHERE) else b""
+            answer = connection.getresponse()
+            said = answer.read1(300) if answer.status not in (*good, *_ELSEWHERE) else b""
             if answer.status in _ELSEWHERE:
                 raise BuildError(f"registry {self._host}: {method} {path}: it sends the reader elsewhere: "
                                  f"{answer.headers.get('Location', '')!a:.200}", "use a registry that answers itself")
@@ -107,9 +105,9 @@ class Registry:
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._is_plain:
-            return http.client.HTTPConnection(self._host, timeout=self._timeout_s)
+            return answers.Plain(self._host, timeout=self._timeout_s)
         context = self._context or ssl.create_default_context()
-        return http.client.HTTPSConnection(self._host, timeout=self._timeout_s, context=context)
+        return answers.Secure(self._host, timeout=self._timeout_s, context=context)
 
     def has_blob(self, digest: str) -> bool:
         with self.ask("HEAD", f"{self._base}/blobs/{digest}", good=(200, 404)) as answer:
@@ -163,22 +161,6 @@ class Registry:
                     raise BuildError(f"registry {self._host}: {path}: {limit + 1 - left} bytes came in {spent:.0f} s",
                                      "use a registry that is reached faster")
                 yield piece
-
-
-@contextmanager
-def _bounded(connection: http.client.HTTPConnection, timeout_s: float) -> Iterator[None]:
-    """An answer's head comes in time, or its connection ends: each piece of it alone may take as long as a timeout."""
-    late = threading.Timer(timeout_s, _end, (connection.sock,))
-    late.start()
-    try:
-        yield
-    finally:
-        late.cancel()
-
-
-def _end(connected: socket.socket) -> None:
-    with suppress(OSError):
-        connected.shutdown(socket.SHUT_RDWR)
 
 
 def push(files: list[Path], reference: Reference, registry: Registry) -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from nvrc_build.ground.answers import open_url
 from nvrc_build.ground.cache import Cache, digest
 from nvrc_build.ground.errors import BuildError
 from nvrc_build.ground.progress import Progress
@@ -94,7 +95,7 @@ def _download(given: Given, target: Path, progress: Progress, *, most_bytes: int
     if parts.scheme == "file" and not Path(urllib.request.url2pathname(parts.path)).is_file():
         raise _unfetched(given, "it is not a file")
     try:
-        with urllib.request.urlopen(given.url, timeout=patience_s) as answer, target.open("wb") as out:
+        with open_url(given.url, patience_s) as answer, target.open("wb") as out:
             told, done, begun = answer.headers.get("Content-Length") or "", 0, time.monotonic()
             total = int(told) if told.isdecimal() else 0
             while chunk := answer.read1(_CHUNK):

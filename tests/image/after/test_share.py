@@ -256,6 +256,9 @@ ANSWERS: dict[str, tuple[bytes, bytes, str]] = {
     "sent elsewhere": (b"HTTP/1.1 307 x\r\nLocation: file:///etc/passwd\r\n\r\n", b"", "it sends the reader elsewhere: 'file:///etc/passwd'"),
     "continue for ever": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "registry 127.0.0.1:"),
     "a head that never ends": (OK, b"a", "registry 127.0.0.1:"),
+    "lines behind the last chunk": (OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", b"A: b\r\n", "registry 127.0.0.1:"),
+    "the size of a chunk": (OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", b"0", "registry 127.0.0.1:"),
+    "lines behind an error": (b"HTTP/1.1 500 x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"A: b\r\n", "registry 127.0.0.1:"),
     "drops": (OK + b"Content-Length: 900000\r\n\r\n", b"x", "bytes came in 1 s"),
     "endless": (OK + b"\r\n", bytes(1 << 16), "is not sha256:"),
 }

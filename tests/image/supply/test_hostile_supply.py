@@ -6,6 +6,7 @@ Each gives a finding, in time, and nothing outside the folder that was meant is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -205,6 +206,22 @@ def test_an_answer_that_goes_on_ends(tmp_path: Path, most: int, patience: float,
     one = given.parse_given("agent", serve(HEAD + b"\r\n", again))
     with pytest.raises(BuildError, match="and no end"):
         given._download(one, tmp_path / "file", silent, most_bytes=most, patience_s=patience)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("once", "again"), [
+    pytest.param(HEAD + b"A: ", b"b", id="a head"),
+    pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", b"A: b\r\n", id="lines behind the last chunk"),
+    pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", b"0", id="the size of a chunk"),
+    pytest.param(b"HTTP/1.1 302 x\r\nLocation: http://127.0.0.1:1/\r\n\r\n", bytes(1 << 20), id="what sends elsewhere"),
+])
+def test_what_stands_around_an_answer_ends_as_well(tmp_path: Path, once: bytes, again: bytes) -> None:
+    """Of an answer that sends elsewhere urllib took the whole body into memory."""
+    started = time.monotonic()
+    with contextlib.suppress(BuildError):
+        given._download(given.parse_given("agent", serve(once, again)), tmp_path / "file", silent, patience_s=1.0)
+    assert time.monotonic() - started < 15
+    assert not (tmp_path / "file").exists() or (tmp_path / "file").stat().st_size < 10
 
 
 def test_a_file_url_of_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
