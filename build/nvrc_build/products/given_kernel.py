@@ -8,6 +8,7 @@ The release is the kernel image's own word; x86 boot protocol, Documentation/arc
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import struct
 from pathlib import Path
@@ -18,6 +19,7 @@ from nvrc_build.supply.room import Room
 
 _LAYOUT = "lay it out: vmlinuz, config, modules/ and, for a driver, headers/"
 _MAGIC, _VERSION = slice(0x202, 0x206), 0x20E
+_MOST_MODULE, _MOST_CONFIG = 256 << 20, 16 << 20
 _LISTS = ("modules.builtin", "modules.builtin.modinfo", "modules.order")
 
 
@@ -43,11 +45,12 @@ def check(folder: Path) -> str:
     found, loads = release(folder / "vmlinuz"), loads_modules(folder / "config")
     if loads and not (folder / "modules/modules.builtin").is_file():
         findings.append("it loads modules (CONFIG_MODULES=y), and there is no modules/modules.builtin")
-    for path in sorted((folder / "modules").rglob("*.ko"))[:1]:
-        if f"vermagic={found} ".encode() not in path.read_bytes():
+    modules = (path for path in sorted((folder / "modules").rglob("*.ko")) if not path.is_symlink())
+    for path in itertools.islice(modules, 1):
+        if f"vermagic={found} ".encode() not in _read(path, _MOST_MODULE):
             findings.append(f"modules/{path.relative_to(folder / 'modules')} is not of release {found}")
     headers = folder / "headers/include/config/kernel.release"
-    if headers.is_file() and headers.read_text(encoding="ascii", errors="replace").strip() != found:
+    if headers.is_file() and _read(headers, 256).decode("ascii", "replace").strip() != found:
         findings.append(f"headers/ is not of release {found}")
     if findings:
         raise BuildError(f"kernel {folder} does not fit together", _LAYOUT, findings=tuple(findings))
@@ -61,7 +64,12 @@ def _lacks(file: Path) -> str:
 
 
 def loads_modules(config: Path) -> bool:
-    return "CONFIG_MODULES=y" in config.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "CONFIG_MODULES=y" in _read(config, _MOST_CONFIG).decode("utf-8", "replace").splitlines()
+
+
+def _read(file: Path, most: int) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(most)
 
 
 def arrange(folder: Path, out: Path) -> None:

@@ -84,6 +84,19 @@ def test_a_folder_with_holes_of_terabytes_is_neither_read_nor_copied(tmp_path: P
     assert caught.value.findings == ("vmlinuz has 13194.1 GB", "config has 13194.1 GB")
 
 
+def test_a_module_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    """As an image's own it may name any path; of this machine it was read to its end, as /dev/zero has none."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules/x.ko").symlink_to("/dev/zero")
+    (tmp_path / "modules/modules.builtin").touch()
+    image = bytearray(0x1000)
+    image[0x202:0x206], image[0x20E:0x210], image[0x600:0x606] = b"HdrS", (0x400).to_bytes(2, "little"), b"6.1.1 "
+    (tmp_path / "vmlinuz").write_bytes(image)
+    (tmp_path / "config").write_text("CONFIG_MODULES=y\n")
+    os.truncate(tmp_path / "config", 2 << 30)
+    assert given_kernel.check(tmp_path) == "6.1.1"
+
+
 def test_modules_of_a_kernel_are_files_as_well(tmp_path: Path) -> None:
     (tmp_path / "modules").mkdir()
     os.mkfifo(tmp_path / "modules/x.ko")
