@@ -29,6 +29,7 @@ _AFTER_TABLE = 32
 _ENTRY = 18  # length and GUID, behind the data
 _MOST_SECTIONS = 64
 _MOST_UNPACKED = 64 << 20
+_MOST_VOLUMES = 64  # each is tried with all that is behind it
 _MOST_MEMORY = 128 << 20  # edk2's dictionaries have 16 MiB
 # edk2-stable202502 is the first that takes blobs by name; edk2-stable202508 the first with the initrd before the line.
 _NAMED_BLOBS, _INITRD_FIRST, _INITRD_LAST = b"etc/boot/", b"initrd=initrd \0", b" initrd=initrd\0"
@@ -154,6 +155,8 @@ def read_loader(path: Path, data: bytes) -> Loader:
 def _volumes(path: Path, data: bytes) -> Iterator[bytes]:
     """GUID-defined sections of LZMA: the GUID, where the data begin (from 4 bytes before the GUID), attributes."""
     at, left = data.find(_LZMA), _MOST_UNPACKED
+    if data.count(_LZMA) > _MOST_VOLUMES:
+        raise _wrong(path, f"it has {data.count(_LZMA)} volumes that are packed; at most {_MOST_VOLUMES} are possible")
     while at >= 0:
         begin = at - 4 + int.from_bytes(data[at + 16:at + 18], "little")
         try:

@@ -210,6 +210,12 @@ def test_volumes_that_unpack_to_too_much_are_refused(launch: Launch) -> None:
         tdx.Machine(launch).registers(4096)
 
 
+def test_volumes_without_an_end_are_refused_before_one_is_tried(launch: Launch) -> None:
+    launch.firmware.write_bytes(second.make_tdvf(second.LZMA * 63, packed=False))
+    with pytest.raises(BuildError, match="it has 65 volumes that are packed; at most 64 are possible"):
+        _ = tdx.Machine(launch).loader
+
+
 def test_a_volume_that_asks_for_all_memory_is_not_unpacked(launch: Launch) -> None:
     volume = bytearray(lzma.compress(second.NEW, lzma.FORMAT_ALONE))
     launch.firmware.write_bytes(packed_volumes(bytes(volume)))
