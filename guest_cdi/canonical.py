@@ -7,6 +7,7 @@ else) is not read here at all, but by the library. So nothing that is accepted c
 
 from __future__ import annotations
 
+from guest_cdi.bounds import LONGEST_PLACE
 from guest_cdi.lean.light import NamedTuple, TypeAlias
 from guest_cdi.lean.yamltext import INDENT, is_plain
 
@@ -58,7 +59,8 @@ class _Reader:
             if key[:1] in ("", " ", "-"):
                 break
             below = f"{place}.{key}" if place else key
-            if not colon or key in found or not is_plain(key) or (value and value[0] != " "):
+            if (not colon or key in found or len(below) > LONGEST_PLACE or not is_plain(key)
+                    or (value and value[0] != " ")):
                 raise OtherFormError
             self.lines[below] = line = self.at + 1
             self.at += 1

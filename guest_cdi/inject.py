@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 
+from guest_cdi.bounds import TOO_LARGE, is_bounded_json
 from guest_cdi.host import LinuxHost
 from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import TYPE_CHECKING, Iterable, Mapping, Sequence, TextIO, dataclass, field
@@ -204,7 +205,10 @@ def _read_config(path: str) -> tuple[Config, int]:
             content = stream.read(MAX_CONFIG_BYTES + 1) if stat.S_ISREG(status.st_mode) else None
         if content is None or len(content) > MAX_CONFIG_BYTES:
             raise CdiError("E_CDI_BUNDLE", f"{path} is not a regular file of at most {MAX_CONFIG_BYTES >> 20} MiB")
-        config: Config = json.loads(content, parse_constant=_refuse)
+        text = content.decode()
+        if not is_bounded_json(text):
+            raise CdiError("E_CDI_BUNDLE", f"{path} has {TOO_LARGE}")
+        config: Config = json.loads(text, parse_constant=_refuse)
     except OSError as err:
         raise CdiError("E_CDI_BUNDLE", f"{path}: {err.strerror}") from err
     except (ValueError, RecursionError) as err:

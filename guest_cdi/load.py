@@ -12,6 +12,7 @@ import os
 import stat
 
 from guest_cdi import canonical
+from guest_cdi.bounds import LONGEST_PLACE, MAX_BYTES, MAX_DEPTH, MAX_NODES, TOO_LARGE, is_bounded_json
 from guest_cdi.lean.coded import printable
 from guest_cdi.lean.light import TYPE_CHECKING, Iterator, Mapping, NamedTuple, TypeAlias, dataclass, field
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 Data: TypeAlias = "canonical.Data"
 
-MAX_BYTES = 16 << 20
-MAX_NODES = 100_000
-MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +135,8 @@ def _parse_json(path: str, text: str) -> Source:
     def refuse(constant: str) -> Data:
         raise _UnreadableError("syntax", f"{constant} is not a JSON value")
 
+    if not is_bounded_json(text):
+        raise _UnreadableError("syntax", TOO_LARGE)
     try:
         data: Data = json.loads(text, object_pairs_hook=collect, parse_constant=refuse)
     except json.JSONDecodeError as err:
@@ -152,7 +152,8 @@ DOUBLED = "the key is given more than once; readers differ in which value they t
 
 
 def _doubled_places(data: Data, place: str, depth: int) -> Iterator[str]:
-    if depth > MAX_DEPTH:  # what reads JSON goes ten times deeper than Python calls itself, from 3.12 on
+    # What reads JSON goes ten times deeper than Python calls itself, from 3.12 on.
+    if depth > MAX_DEPTH or len(place) > LONGEST_PLACE:
         raise _UnreadableError("syntax", TOO_LARGE)
     if isinstance(data, _Doubled):
         yield from (member(place, key) for key in data.doubled)
@@ -204,7 +205,6 @@ def _bound_events(events: Iterator[yaml.Event]) -> None:
             raise _UnreadableError("syntax", TOO_LARGE, line)
 
 
-TOO_LARGE = f"more than {MAX_NODES} values or {MAX_DEPTH} levels"
 _TAG = "tag:yaml.org,2002:"
 KINDS = {"int": "an integer", "float": "a number", "bool": "a boolean", "null": "null", "timestamp": "a date"}
 
@@ -218,12 +218,13 @@ class _YamlReader:
         self.bare: dict[str, Bare] = {}
         self.findings: list[Finding] = []
         self._count = 0
+        self._left = MAX_BYTES      # characters of texts: an alias has all of its text again
 
     def read(self, node: yaml.Node, place: str, depth: int) -> Data:
         import yaml
 
         self._count += 1
-        if self._count > MAX_NODES or depth > MAX_DEPTH:
+        if self._count > MAX_NODES or depth > MAX_DEPTH or len(place) > LONGEST_PLACE:
             raise _UnreadableError("syntax", TOO_LARGE, _line(node))
         self.lines[place] = _line(node)
         if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
@@ -252,6 +253,9 @@ class _YamlReader:
         return result
 
     def _scalar(self, node: yaml.ScalarNode, place: str) -> Data:
+        self._left -= len(node.value)
+        if self._left < 0:
+            raise _UnreadableError("syntax", f"aliases make it larger than {MAX_BYTES >> 20} MiB", _line(node))
         kind = node.tag.removeprefix(_TAG)
         if kind not in KINDS:
             return str(node.value)

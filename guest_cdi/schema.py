@@ -21,6 +21,7 @@ UINT32 = (0, 0xFFFFFFFF)
 UINT63 = (0, (1 << 63) - 1)
 HOOK_NAMES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 NODE_TYPES = ("b", "c", "u", "p")
+LONGEST_KIND = 1024
 CLOS_ID_LIMIT = 4096
 ANNOTATION_BYTES = 256 << 10
 
@@ -65,6 +66,8 @@ Shape: TypeAlias = "Text | Integer | Flag | ListOf | Annotations | Record"
 
 
 def _check_kind(text: str) -> str | None:
+    if len(text) > LONGEST_KIND:
+        return f"has {len(text)} characters; at most {LONGEST_KIND} are possible, as every device is called by it"
     vendor, slash, kind_class = text.partition("/")
     if slash and is_kind_part(vendor) and is_kind_part(kind_class):
         return None

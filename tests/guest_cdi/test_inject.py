@@ -413,13 +413,14 @@ DEEP = 900 if sys.version_info < (3, 12) else 1200
 @pytest.mark.parametrize(("content", "said"), [
     (None, "No such file or directory"), ("{", "is not JSON"), ("[]", "must hold an object"), ("[" * 100_000, "is not JSON"),
     ('{"a":' * DEEP + "1" + "}" * DEEP, "nested too deep"), ('{"a": NaN}', "NaN is not a JSON value"),
-    ('{"a": 1e999}', "a number in it is out of range"),
+    ('{"a": 1e999}', "a number in it is out of range"), ('{"a": [' + "0," * 200_000 + "0]}", "has more than 100000 values"),
+    ('{"a": "\xff"}', "is not JSON"),
     ('{"a": "' + "x" * (16 << 20) + '"}', "not a regular file of at most 16 MiB"),
-], ids=["missing", "not JSON", "a list", "too deep", "too deep to copy", "no number", "an endless number", "too large"])
+], ids=["missing", "not JSON", "a list", "too deep", "too deep to copy", "no number", "an endless number", "too many values", "not UTF-8", "too large"])
 def test_a_bundle_that_cannot_be_used(bundle: Path, content: str | None, said: str) -> None:
     (bundle / "config.json").unlink()
     if content is not None:
-        (bundle / "config.json").write_text(content)
+        (bundle / "config.json").write_text(content, encoding="latin-1")
     status, _, err = call(bundle, "v.com/c=a")
     assert status == 1
     assert f"{bundle}/config.json" in err and said in err and "E_CDI_BUNDLE" in err

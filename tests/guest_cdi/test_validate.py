@@ -279,6 +279,28 @@ def test_a_bomb_of_aliases_is_refused() -> None:
     assert finding.rule == "syntax" and "100000 values" in finding.message
 
 
+LONG = "k" * 1100
+
+
+@pytest.mark.parametrize(("name", "text", "says"), [
+    pytest.param("a.json", "[" + "0," * 200_000 + "0]", "100000 values", id="values"),
+    pytest.param("a.json", '{"\\"": [' + "{}," * 100_000 + "0]}", "100000 values", id="objects"),
+    pytest.param("a.json", f'{{"{LONG}": {{"a": 0}}}}', "1024 characters of keys", id="keys"),
+    pytest.param("a.yaml", f"{{? {LONG} : {{a: 0}}}}", "1024 characters of keys", id="keys of YAML"),
+    pytest.param("a.yaml", f"---\n{LONG}:\n    a: 0\n", "mapping values are not allowed", id="keys of our own form"),
+    pytest.param("a.yaml", f"x: &a {'k' * (1 << 18)}\nenv: [{'*a, ' * 64}]\n", "aliases make it larger than 16 MiB", id="an alias of a long text"),
+    pytest.param("a.yaml", f"kind: {LONG}/b\n", "has 1102 characters; at most 1024 are possible", id="kind"),
+])
+def test_what_stands_for_more_than_the_file_is_refused(name: str, text: str, says: str) -> None:
+    """Ten thousand values below a key of a megabyte took ten gigabytes, as each was called by all of its keys."""
+    assert says in " ".join(str(finding) for finding in check_text(name, text.encode()).findings)
+
+
+def test_a_text_may_have_any_number_of_commas() -> None:
+    annotation = '{"cdiVersion": "0.6.0", "kind": "a/b", "annotations": {"a": "\\\\' + "[," * 101_000 + '"}, "devices": []}'
+    assert found(annotation, "a.json") == [("devices", "no-devices")]
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 70, "- " * 70, "".join(f"{' ' * depth}a:\n" for depth in range(70))])
 def test_nesting_is_bounded_before_anything_recurses(text: str) -> None:
     """PyYAML's composer in C has no limit of its own: a hundred thousand brackets brought the process down."""
