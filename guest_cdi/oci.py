@@ -13,7 +13,7 @@ from posixpath import normpath
 
 from guest_cdi.host import FileInfo
 from guest_cdi.lean.errors import CdiError
-from guest_cdi.lean.light import TYPE_CHECKING, Callable, NamedTuple, TypeAlias
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, NamedTuple, TypeAlias, deque
 from guest_cdi.spec import ContainerEdits, DeviceNode, Hook, IntelRdt, Mount
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def apply_edits(edits: ContainerEdits, config: Config, lstat: Lstat) -> Config:
     result = {key: _copy(value) for key, value in config.items()}
     nodes = _complete_nodes(edits.device_nodes, lstat)
     _add_env(result, edits.env)
-    for node, complete in nodes:
-        _add_node(result, node, complete)
+    _add_nodes(result, nodes)
     for device in edits.net_devices:
         _object(_object(result, "linux"), "netDevices")[device.host_interface_name] = {"name": device.name}
     _add_mounts(result, edits.mounts)
@@ -124,7 +123,52 @@ def _add_env(config: Config, env: tuple[str, ...]) -> None:
             present.append(entry)
 
 
-def _add_node(config: Config, node: DeviceNode, complete: _Node) -> None:
+class _Entries:
+    """A list of objects by one of their keys. What is replaced goes to its end, at no cost of the others."""
+
+    def __init__(self, entries: list[Data], key: str) -> None:
+        self._rows, self._gone = [*entries], set[int]()
+        self._at: dict[str, deque[int]] = {}
+        for number, entry in enumerate(entries):
+            if isinstance(entry, dict) and isinstance(name := entry.get(key), str):
+                self._at.setdefault(name, deque()).append(number)
+
+    def replace_first(self, name: str, entry: Config) -> None:
+        self._others(name).append(len(self._rows))
+        self._rows.append(entry)
+
+    def replace_two(self, name: str, entry: Config) -> None:
+        """A second one of the name, which a valid configuration has not, gives up its place."""
+        if others := self._others(name):
+            self._rows[others[0]] = entry
+        else:
+            others.append(len(self._rows))
+            self._rows.append(entry)
+
+    def _others(self, name: str) -> deque[int]:
+        """Where those of the name are, once the first one is taken out."""
+        found = self._at.setdefault(name, deque())
+        if found:
+            self._gone.add(found.popleft())
+        return found
+
+    def rest(self) -> list[Data]:
+        return [row for number, row in enumerate(self._rows) if number not in self._gone]
+
+
+def _add_nodes(config: Config, nodes: list[tuple[DeviceNode, _Node]]) -> None:
+    if not nodes:
+        return
+    present = _list(_object(config, "linux"), "devices")
+    devices = _Entries(present, "path")
+    for node, complete in nodes:
+        devices.replace_two(node.path, _device(config, node, complete))
+        if complete.type in WITH_CGROUP_RULE:
+            _allow(config, complete, node.permissions)
+    present[:] = devices.rest()
+
+
+def _device(config: Config, node: DeviceNode, complete: _Node) -> Config:
     device: Config = {"path": node.path, "type": complete.type, "major": complete.major, "minor": complete.minor}
     owner = {"uid": node.uid, "gid": node.gid}
     if "process" in config:
@@ -133,21 +177,7 @@ def _add_node(config: Config, node: DeviceNode, complete: _Node) -> None:
     for key, value in {"fileMode": complete.mode, **owner}.items():
         if value is not None:
             device[key] = value
-    _replace(_list(_object(config, "linux"), "devices"), "path", device)
-    if complete.type in WITH_CGROUP_RULE:
-        _allow(config, complete, node.permissions)
-
-
-def _replace(devices: list[Data], key: str, device: Config) -> None:
-    """Take the first one of that path out; a second one, which a valid configuration has not, gives up its place."""
-    same = [index for index, entry in enumerate(devices) if isinstance(entry, dict) and entry.get(key) == device[key]]
-    if len(same) > 1:
-        devices[same[1]] = device
-        del devices[same[0]]
-        return
-    if same:
-        del devices[same[0]]
-    devices.append(device)
+    return device
 
 
 def _allow(config: Config, node: _Node, permissions: str) -> None:
@@ -162,13 +192,10 @@ def _add_mounts(config: Config, mounts: tuple[Mount, ...]) -> None:
         return
     is_mapped = _has_user_namespace(config)
     present = _list(config, "mounts")
+    entries = _Entries(present, "destination")
     for mount in mounts:
-        index = next((position for position, entry in enumerate(present)
-                      if isinstance(entry, dict) and entry.get("destination") == mount.container_path), None)
-        if index is not None:
-            del present[index]
-        present.append(_mount(mount, is_mapped=is_mapped))
-    present.sort(key=_depth)
+        entries.replace_first(mount.container_path, _mount(mount, is_mapped=is_mapped))
+    present[:] = sorted(entries.rest(), key=_depth)
 
 
 def _mount(mount: Mount, *, is_mapped: bool) -> Config:

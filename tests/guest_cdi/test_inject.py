@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +172,20 @@ def test_a_mount_replaces_the_first_of_its_very_path() -> None:
     config = apply({"mounts": present}, mounts=(mount("/a", type="bind", options=("ro",)),))
     assert config["mounts"] == [{"destination": "/a", "source": "2"}, {"destination": "/a/"},
                                 {"destination": "/a", "source": "/h", "type": "bind", "options": ["ro"]}]
+
+
+def test_nothing_of_another_shape_is_replaced() -> None:
+    present: list[Data] = [{"destination": ["/a"]}, "/a", None, {"destination": "/a"}]
+    config = apply({"mounts": present}, mounts=(mount("/a"), mount("/a"), mount("/b")))
+    assert config["mounts"] == ["/a", None, {"destination": ["/a"]}, *({"destination": path, "source": "/h"} for path in ("/a", "/b"))]
+
+
+@pytest.mark.long
+def test_thousands_of_mounts_and_nodes_take_no_square_of_time() -> None:
+    started = time.process_time()
+    apply({}, mounts=tuple(mount(f"/m{number}") for number in range(20_000)),
+          device_nodes=tuple(replace(node()[0], path=f"/dev/n{number}", host_path="/dev/char") for number in range(20_000)))
+    assert time.process_time() - started < 8
 
 
 def test_without_mounts_nothing_is_sorted() -> None:
