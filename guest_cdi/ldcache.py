@@ -11,6 +11,7 @@ import struct
 
 PATH = "/etc/ld.so.cache"
 MAX_BYTES = 64 << 20
+SHARED = 4
 
 OLD_MAGIC = b"ld.so-1.7.0\0"
 OLD_ENTRY_BYTES = 12
@@ -41,7 +42,7 @@ class LibraryCache:
         self._paths: tuple[str, ...] | None = None
 
     def paths(self, stem: str) -> tuple[str, ...]:
-        """The libraries whose file name starts with `stem`, each once, in file order."""
+        """The libraries whose file name starts with `stem`, each once, in file order; CacheError where they lie."""
         if stem.encode() not in self._table:
             return ()
         if self._paths is None:
@@ -52,10 +53,18 @@ class LibraryCache:
         return HEADER_BYTES + int.from_bytes(self._table[20:24], "little") * ENTRY.size
 
     def _list(self) -> list[str]:
-        entries = ENTRY.iter_unpack(self._table[HEADER_BYTES:self._end()])
-        paths = (_text(self._table, path) for flags, name, path, _, _ in entries
-                 if _is_64_bit(flags) and _text(self._table, name))
-        return [path for path in paths if path.startswith("/")]
+        """Entries share few texts: a long one that each of them has would be read as often."""
+        found, left = list[str](), SHARED * len(self._table)
+        for flags, name, path, _, _ in ENTRY.iter_unpack(self._table[HEADER_BYTES:self._end()]):
+            if not _is_64_bit(flags) or self._table[name:name + 1] in (b"", b"\0"):
+                continue
+            text = _text(self._table, path)
+            left -= len(text)
+            if left < 0:
+                raise CacheError("its entries have more text together than the file")
+            if text.startswith("/"):
+                found.append(text)
+        return found
 
 
 def _skip_old_table(data: bytes) -> int:

@@ -12,7 +12,7 @@ import errno
 import stat
 
 from guest_cdi import ldcache
-from guest_cdi.host import Host, Kind, read_file
+from guest_cdi.host import MAX_LINKS, Host, Kind, read_file
 from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Iterable, Iterator, Mapping
 
@@ -103,14 +103,20 @@ class Tree:
         return self.find_real(LIBRARY_DIRS, pattern) or self._find_cached(pattern)
 
     def _find_cached(self, pattern: str) -> tuple[str, ...]:
-        cache = self._open_cache()
-        stem = pattern.partition("*")[0].partition(".so")[0]
-        chains = (self._chain(self.place(path)) for path in cache.paths(stem)) if cache else ()
+        chains = (self._chain(self.place(path)) for path in self._cached(pattern.partition("*")[0].partition(".so")[0]))
         hits = [path for chain in chains for path in chain if matches(path.rpartition("/")[2], pattern)]
         try:
             return tuple(dict.fromkeys(self.host.resolve(path) for path in hits))
         except OSError as err:
             self._judge(err, hits[0])
+            return ()
+
+    def _cached(self, stem: str) -> tuple[str, ...]:
+        cache = self._open_cache()
+        try:
+            return cache.paths(stem) if cache else ()
+        except ldcache.CacheError as err:
+            self._judge_cache(err)
             return ()
 
     def _open_cache(self) -> ldcache.LibraryCache | None:
@@ -127,14 +133,17 @@ class Tree:
         except OSError as err:
             self._judge(err, path)
         except ldcache.CacheError as err:
-            if self.strict:
-                raise CdiError("E_CDI_LDCACHE", f"{path}: {err}") from err
+            self._judge_cache(err)
         return None
 
+    def _judge_cache(self, err: ldcache.CacheError) -> None:
+        if self.strict:
+            raise CdiError("E_CDI_LDCACHE", f"{self.place(ldcache.PATH)}: {err}") from err
+
     def _chain(self, path: str) -> tuple[str, ...]:
-        """A path and every link target on the way to the file itself."""
+        """A path and every link target on the way to the file itself; of a longer one nothing can be opened."""
         chain: list[str] = []
-        while path not in chain:
+        while path not in chain and len(chain) <= MAX_LINKS:
             chain.append(path)
             try:
                 if not stat.S_ISLNK(self.host.lstat(path).mode):

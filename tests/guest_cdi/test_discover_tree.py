@@ -129,6 +129,40 @@ def test_a_bad_cache_is_an_error_where_it_is_needed(root: Path, content: bytes, 
     assert "/driver/" in caught.value.what
 
 
+def test_a_cache_that_is_bad_further_down_is_one_as_well(root: Path) -> None:
+    many = library_cache([f"/opt/lib{number}.so" for number in range(99)])
+    paths = [48 + 24 * number + 8 for number in range(99)]
+    text = many.replace(b"/opt/lib98.so", b"/opt/lib98.so" + b"x" * 2000)
+    for at in paths:
+        text = text[:at] + text[paths[98]:paths[98] + 4] + text[at + 4:]
+    add_cache(root, text)
+    assert tree(root, strict=False).find_libraries("lib98.so") == ()
+    with pytest.raises(CdiError, match="more text together than the file") as caught:
+        tree(root).find_libraries("lib98.so")
+    assert caught.value.code == "E_CDI_LDCACHE"
+
+
+def test_a_chain_that_nothing_can_open_is_not_followed_to_its_end(root: Path) -> None:
+    """Each step was looked for among those before: 20,000 took four seconds, and the square of it more."""
+    add_cache(root, library_cache(["/opt/chain0.so"]))
+    for number in range(300):
+        (root / f"driver/opt/chain{number}.so").symlink_to(f"chain{number + 1}.so")
+    (root / "driver/opt/chain300.so").write_text("")
+    host = Counting(str(root))
+    assert Tree(host, "/driver", strict=False).find_libraries("chain*.so") == ()
+    assert host.links < 50
+    with pytest.raises(CdiError, match="through a loop of links, or too many"):
+        tree(root).find_libraries("chain*.so")
+
+
+class Counting(LinuxHost):
+    links = 0
+
+    def read_link(self, path: str) -> str:
+        self.links += 1
+        return super().read_link(path)
+
+
 def test_a_link_loop_is_an_error_with_the_path(root: Path) -> None:
     (root / "driver/usr/lib64/libloop.so.1").symlink_to("libloop.so.1")
     assert len(list(tree(root, strict=False).find(("/lib64",), "lib*.so.1"))) == 2

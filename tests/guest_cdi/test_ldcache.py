@@ -87,6 +87,15 @@ def test_relative_paths_are_passed_over() -> None:
     assert LibraryCache(library_cache(["libcuda.so.1", PATHS[0]])).paths("lib") == PATHS[:1]
 
 
+def test_a_long_text_of_many_entries_is_not_read_for_each() -> None:
+    """1.2 MB took 5 GB: each of 5,000 entries had the same megabyte."""
+    count, text = 20, b"/libcuda.so" + b"x" * 4096 + b"\0"
+    head = GOOD[:20] + struct.pack("<II", count, len(text)) + GOOD[28:48]
+    rows = struct.pack("<iIIIQ", 0x0303, 48 + 24 * count, 48 + 24 * count, 0, 0) * count
+    with pytest.raises(CacheError, match="more text together than the file"):
+        LibraryCache(head + rows + text).paths("libcuda")
+
+
 @settings(max_examples=times(5))
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=12), st.integers(0, len(GOOD)))
 def test_no_damage_is_fatal(changes: list[tuple[int, int]], cut: int) -> None:
