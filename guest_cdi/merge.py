@@ -53,5 +53,5 @@ def _is_bare(edits: ContainerEdits) -> bool:
 
 
 def _by_depth(path: str) -> tuple[int, bytes]:
-    """Parents before what lies below them; byte order among equals."""
-    return path.count("/"), path.encode()
+    """Parents before what lies below them; byte order among equals. What is not UTF-8 fails where it is written."""
+    return path.count("/"), path.encode(errors="surrogatepass")

@@ -18,7 +18,7 @@ from guest_cdi.host import Host, Kind
 from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Callable, Mapping, NamedTuple, Sequence, replace
 from guest_cdi.merge import concatenate, merge_devices, tidy
-from guest_cdi.naming import ALL
+from guest_cdi.naming import ALL, is_number
 from guest_cdi.spec import ContainerEdits, Device, DeviceNode, Spec
 
 IMEX, MANAGEMENT = "imex", "management"
@@ -81,8 +81,8 @@ def _channels(driver: Driver, ids: Sequence[str]) -> tuple[str, ...]:
         nodes = find_matching_nodes(driver, (f"{IMEX_CHANNELS}*",)).edits.device_nodes
         return tuple(node.path.removeprefix(IMEX_CHANNELS) for node in nodes)
     numbers = tuple(word.removeprefix("channel") for word in ids)
-    if bad := [word for word in numbers if not (word.isascii() and word.isdigit() and int(word) < MOST_CHANNELS)]:
-        what = f"--device-id {bad[0]}: an IMEX channel is a number below {MOST_CHANNELS}, or all"
+    if bad := [word for word in numbers if not (is_number(word) and int(word) < MOST_CHANNELS)]:
+        what = f"--device-id {bad[0][:40]}: an IMEX channel is a number below {MOST_CHANNELS}, or all"
         raise CdiError("E_CDI_USAGE", what)
     return tuple(dict.fromkeys(numbers))
 

@@ -12,6 +12,7 @@ from guest_cdi.lean.light import Enum, Iterable, Iterator, Sequence, dataclass
 
 ALL = "all"
 NONE = "none"
+LONGEST_NUMBER = 19
 IN_KINDS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 IN_DEVICE_NAMES = IN_KINDS | {":"}
 
@@ -83,11 +84,12 @@ def _list_known(gpus: Sequence[Gpu], strict: bool) -> Iterator[Target]:
 def _canonical(name: str) -> str:
     """Indices are numbers: 01 is 1."""
     parts = name.split(":")
-    return ":".join(str(int(part)) for part in parts) if all(_is_number(part) for part in parts) else name
+    return ":".join(str(int(part)) for part in parts) if all(is_number(part) for part in parts) else name
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+def is_number(text: str) -> bool:
+    """Of a device: no longer than anybody's, as int() takes no more than 4300 digits."""
+    return len(text) <= LONGEST_NUMBER and text.isascii() and text.isdigit()
 
 
 def is_device_name(name: str) -> bool:

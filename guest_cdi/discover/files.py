@@ -43,7 +43,7 @@ def _custom_firmware_dirs(host: Host) -> tuple[str, ...]:
         value = read_file(host, FIRMWARE_PARAMETER).decode(errors="surrogateescape").strip()
     except OSError:
         return ()
-    return tuple(part for part in value.split(":") if part)
+    return tuple(part for part in value.split(":") if part and "\0" not in part)
 
 
 def find_programs(driver: Driver) -> Found:

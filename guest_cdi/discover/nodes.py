@@ -12,6 +12,7 @@ from guest_cdi.gpu import Gpu, Mig
 from guest_cdi.host import Host, read_file
 from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import TYPE_CHECKING, Iterable, Mapping, replace
+from guest_cdi.naming import is_number
 from guest_cdi.spec import ContainerEdits, DeviceNode, Hook
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def read_mig_minors(host: Host) -> dict[str, int]:
     except OSError:
         return {}
     pairs = (line.split(" ") for line in text.splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isascii() and pair[1].isdigit()}
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and is_number(pair[1])}
 
 
 def normalise_bus_id(bus_id: str) -> str:

@@ -22,9 +22,10 @@ from guest_cdi.gpu import Gpu, Mig
 from guest_cdi.hooks.arguments import parse_calls
 from guest_cdi.host import LinuxHost
 from guest_cdi.lean.errors import CdiError
+from guest_cdi.merge import tidy
 from guest_cdi.naming import Strategy
-from guest_cdi.render import document, render_yaml
-from guest_cdi.spec import Hook, Mount, Spec
+from guest_cdi.render import document, render, render_yaml
+from guest_cdi.spec import ContainerEdits, Hook, Mount, Spec
 from guest_cdi.validate import check_document
 from guest_cdi.versions import RELEASE_1_18, RELEASE_1_19
 
@@ -243,6 +244,8 @@ def test_without_libcuda_the_reference_goes_by_libnvidia_ml(tmp_path: Path) -> N
 MIG_FAULTS = {
     "no entry in mig-minors": ([], {"/proc/driver/nvidia-caps/mig-minors": b"config 1\n"},
                                r"MIG device 1:0 \(MIG-.*\): .*mig-minors has no entry gpu3/gi1/access"),
+    "an endless number in mig-minors": ([], {"/proc/driver/nvidia-caps/mig-minors": b"gpu3/gi1/access " + b"1" * 5000 + b"\n"},
+                                        "has no entry gpu3/gi1/access"),
     "no mig-minors": (["/proc/driver/nvidia-caps/mig-minors"], {}, "has no entry gpu3/gi1/access"),
     "no node of the GPU instance": (["/dev/nvidia-caps/nvidia-cap417"], {},
                                     "MIG device 1:0 .* has no character device /dev/nvidia-caps/nvidia-cap417"),
@@ -645,6 +648,17 @@ def test_any_mix_of_whole_and_split_gpus(shape: list[tuple[bool, int]], group: i
     everything = {node for device in spec.devices[:-1] for node in device.container_edits.device_nodes}
     assert set(spec.devices[-1].container_edits.device_nodes) == everything
     assert check_document(document(spec)) == ()
+
+
+def test_folders_of_firmware_that_cannot_be_are_passed_over(tmp_path: Path) -> None:
+    """A NUL was a ValueError, a byte that is not UTF-8 an error of its own that had no code."""
+    machine = load("extension-mig")
+    machine.files["/sys/module/firmware_class/parameters/path"] = (0o444, b"/a\0b:/\xff\n")
+    assert run(machine, tmp_path, IN_EXTENSION).spec.devices
+    edits = tidy(ContainerEdits(mounts=(Mount(host_path="/\udcff", container_path="/\udcff"), Mount(host_path="/a", container_path="/a"))))
+    with pytest.raises(CdiError) as caught:
+        render(Spec(kind="a/b", devices=(), container_edits=edits), "yaml")
+    assert caught.value.code == "E_CDI_NAME_ENCODING"
 
 
 def test_libraries_that_the_cache_cannot_list_are_an_error_in_every_mode(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_imex_channels_by_number(board: DescribedHost, flags: Sequence[str], nam
 
 @pytest.mark.parametrize(("word", "what"), [
     ("x", "an IMEX channel is a number"), ("1048576", "below 1048576"), ("-1", "is a number"), ("5", "channel5 is not a character device"),
-    ("*", "is a number"), ("²", "is a number"),
+    ("*", "is a number"), ("²", "is a number"), ("1" * 5000, "--device-id 1{40}: an IMEX channel is a number"),
 ])
 def test_a_channel_that_there_is_not(board: DescribedHost, word: str, what: str) -> None:
     with pytest.raises(CdiError, match=what):

@@ -42,7 +42,7 @@ def test_selection(ids: tuple[str, ...], wanted: list[str]) -> None:
     assert select(*ids) == wanted
 
 
-@pytest.mark.parametrize("name", ["9", "GPU-x", "gpu0", "1:0", "1:x", "", "0:"])
+@pytest.mark.parametrize("name", ["9", "GPU-x", "gpu0", "1:0", "1:x", "", "0:", "1" * 5000])
 def test_an_unknown_device_is_an_error_that_lists_the_known(name: str) -> None:
     with pytest.raises(CdiError, match=r"there are: .*GPU-a.*1:2") as caught:
         select("0", name)
