@@ -236,10 +236,10 @@ def _parse_toml(data: bytes) -> Document:
 
 
 def _parse_yaml(data: bytes) -> Document:
-    import yaml
+    from nvrc.preflight.yamldocument import read_yaml
 
     try:
-        found: object = yaml.safe_load(data.decode("utf-8"))
+        found = read_yaml(data.decode("utf-8"), LIMIT // _PART_BYTES)
     except Exception as wrong:  # PyYAML raises what its parts raise, such as IndexError for `!!int ""`
         return None, f"cannot be read as YAML: {' '.join(str(wrong).split()) or type(wrong).__name__}"
     if not _is_bounded(found):

@@ -196,6 +196,8 @@ def test_half_of_the_paths_absent_is_judged_to_the_last_row(host: KataHost, seed
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]\n" for n in range(1, 12))
 DEEP = "{a" + ".a" * 100 + " = "
+MERGED = "a0: &a0 {" + ", ".join(f"k{number}: 1" for number in range(10)) + "}\n" + "".join(
+    f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 10)}]}}\n" for level in range(1, 10))
 ODD: dict[str, Change] = {
     "a blank line of modules": lambda h: h.put("/proc/modules", "\x0c\n \n"),
     "other digits": lambda h: h.put("/sys/module/vfio_iommu_type1/parameters/dma_entry_limit", "\u00b2"),
@@ -208,10 +210,29 @@ ODD: dict[str, Change] = {
     "a NUL in an import": lambda h: h.put("/etc/containerd/config.toml", 'version = 3\nimports = ["/a\\u0000b/*", "/opt/kata/containerd/config.d/*"]\n'),
     "an empty number": lambda h: h.put(KUBELET, 'a: !!int ""\n'),
     "aliases of aliases": lambda h: h.put(KUBELET, BOMB + "featureGates: {x: *a11}\n"),
+    "merged again and again": lambda h: h.put(KUBELET, MERGED),
+    "a mapping merged into itself": lambda h: h.put(KUBELET, "a: &a {<<: *a}\n"),
     "a list in itself": lambda h: h.put("/opt/kata/versions.yaml", "a: &a [*a]\n"),
     "deep tables": lambda h: h.put(f"{RUST}/config.d/9.toml", "x = " + DEEP * 20 + "1" + "}" * 20 + "\n"),
     "a name that is no UTF-8": lambda h: h.put(f"{GO}/config.d/" + os.fsdecode(b"\xff.toml"), ""),
 }
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    pytest.param("a: &a {b: 1, c: 2}\nd: {<<: *a, c: 3}\ne: {<<: [*a, {f: 4}]}\n",
+                 {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}, "e": {"b": 1, "c": 2, "f": 4}}, id="merge keys"),
+    pytest.param("a: 1:30\nb: 0x1F\nc: 1_000\n", {"a": 90, "b": 31, "c": 1000}, id="numbers"),
+    pytest.param("a: 1" + ":1" * 600 + "\n", {"a": "1" + ":1" * 600}, id="a number that is none"),
+])
+def test_yaml_is_read_as_ever(tmp_path: Path, text: str, found: object) -> None:
+    (tmp_path / "x").write_text(text)
+    assert Host(str(tmp_path)).yaml("/x") == (found, "")
+
+
+def test_merge_keys_stand_for_no_more_than_a_file_may_have(tmp_path: Path) -> None:
+    """Nine lines had PyYAML make a billion entries before anybody counted them."""
+    (tmp_path / "x").write_text(MERGED)
+    assert Host(str(tmp_path)).yaml("/x") == (None, "cannot be read as YAML: its merge keys make it larger than a file may be")
 
 
 def gpt(start: int) -> bytes:
