@@ -46,6 +46,14 @@ def is_ours(value: object, data: bytes) -> bool:
     return isinstance(value, dict) and bool(_OURS & value.keys())
 
 
+def _write(record: object) -> str:
+    """Nothing of one that is nested as deep as Python just reads: to write it, it calls itself more often."""
+    try:
+        return json.dumps(record)
+    except RecursionError:
+        return ""
+
+
 def texts(value: object) -> Iterator[str]:
     """Lines, in the order of the document."""
     left = [(value, 0)]
@@ -55,8 +63,8 @@ def texts(value: object) -> Iterator[str]:
             yield from one.split("\n")
         elif isinstance(one, dict):
             is_record = above < MOST_RECORDS and bool(_RECORD & one.keys())
-            if is_record:
-                yield json.dumps(one)
+            if is_record and (line := _write(one)):
+                yield line
             left += reversed([(item, above + is_record) for item in one.values()
                               if not (is_record and isinstance(item, str))])
         elif isinstance(one, list):

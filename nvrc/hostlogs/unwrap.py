@@ -133,7 +133,11 @@ def _read_json(text: str) -> _Inside | None:
     # Google's and Elasticsearch's records have the writer's own inside.
     inner = next((value for name in ("jsonPayload", "_source") if isinstance(value := document.get(name), dict)), None)
     fields = document if inner is None else inner
-    return _from_fields({str(key): _plain(value) for key, value in fields.items()}, "")
+    try:
+        texts = {str(key): _plain(value) for key, value in fields.items()}
+    except RecursionError:  # nested as deep as Python just reads: to write it, it calls itself more often
+        return None
+    return _from_fields(texts, "")
 
 
 def _from_fields(fields: Mapping[str, str], otherwise: str) -> _Inside | None:

@@ -238,6 +238,14 @@ def test_a_hostile_line_takes_no_longer_than_others(line: str) -> None:
     assert time.process_time() - started < 1.5
 
 
+def test_a_record_of_any_depth_is_passed_over() -> None:
+    """Python writes less deep than it reads: at one depth, which depends on its release, a line ended doctor."""
+    for depth in range(850, 1000):
+        nested = "[" * depth + "]" * depth
+        collect([f'{{"msg": "x", "a": {nested}}}']).diagnose()
+        list(documents.texts(documents.parse(f'[{{"log": "x", "a": {nested}}}]'.encode())))
+
+
 @pytest.mark.long
 def test_memory_does_not_grow_with_the_log() -> None:
     def endless() -> Iterator[str]:
