@@ -66,25 +66,21 @@ def releases(system: Files, root: str) -> tuple[str, ...]:
 
 def read_softdeps(lines: Iterable[str]) -> Mapping[str, Softdep]:
     """Every `softdep NAME pre: A B post: C` among the lines; several for one module add up."""
-    found: dict[str, Softdep] = {}
+    found: dict[str, dict[str, list[str]]] = {}
     for line in lines:
         match line.split():
             case ["softdep", name, *words]:
-                had = found.get(canonical(name), Softdep())
-                new = _split_softdep(words)
-                found[canonical(name)] = Softdep(had.pre + new.pre, had.post + new.post)
-    return found
+                _add_softdep(found.setdefault(canonical(name), {"pre:": [], "post:": []}), words)
+    return {name: Softdep(tuple(parts["pre:"]), tuple(parts["post:"])) for name, parts in found.items()}
 
 
-def _split_softdep(words: list[str]) -> Softdep:
-    parts: dict[str, list[str]] = {"pre:": [], "post:": []}
+def _add_softdep(parts: Mapping[str, list[str]], words: list[str]) -> None:
     current: list[str] = []  # names before the first mark belong nowhere
     for word in words:
         if word in parts:
             current = parts[word]
         else:
             current.append(canonical(word))
-    return Softdep(tuple(parts["pre:"]), tuple(parts["post:"]))
 
 
 def module_name(path: str, index: str) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from errno import EACCES, EIO
 from pathlib import Path
 
@@ -23,6 +24,13 @@ kernel/drivers/md/dm-verity.ko.xz: kernel/lib/reed_solomon.ko.zst kernel/drivers
 kernel/lib/reed_solomon.ko.zst:
 /lib/modules/x/old-style.ko.gz:
 """
+
+
+@pytest.mark.long
+def test_a_module_of_many_lines_takes_no_square_of_time() -> None:
+    started = time.process_time()
+    assert len(read_softdeps(["softdep a pre: b post: c"] * 60_000)["a"].post) == 60_000
+    assert time.process_time() - started < 4
 
 
 @pytest.fixture
