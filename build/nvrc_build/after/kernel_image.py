@@ -14,6 +14,7 @@ from pathlib import Path
 from nvrc_build.ground.errors import BuildError, WrongCallError
 
 MIB = 1 << 20
+MOST_BYTES = 512 * MIB
 # QEMU's q35: a machine of this size or more keeps 2 GiB below 4 GiB; a smaller one all of it.
 STEADY_MIB = 0xB0000000 // MIB
 _LOW = 0x80000000
@@ -27,7 +28,11 @@ _SECURITY = 4
 
 
 def read_kernel(path: Path) -> bytes:
-    data = path.read_bytes()
+    with path.open("rb") as stream:
+        data = stream.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise BuildError(f"kernel {path} has more than {MOST_BYTES >> 20} MiB",
+                         "give --kernel the image that QEMU gets")
     if len(data) < 0x1000 or data[0x202:0x206] != b"HdrS" or struct.unpack_from("<H", data, 0x206)[0] < _OLDEST:
         raise BuildError(f"kernel {path} is not a bzImage of boot protocol {_OLDEST >> 8}.{_OLDEST & 0xFF:02} or later",
                          "give --kernel the image that QEMU gets")

@@ -19,7 +19,7 @@ from nvrc_build.ground.errors import BuildError, WrongCallError, reason
 from nvrc_build.ground.exchange import exchange
 from nvrc_build.papers import manifest as report
 from nvrc_build.papers.bill import Component
-from nvrc_build.papers.inventory import NAME, read_inventory
+from nvrc_build.papers.inventory import NAME, read_document, read_inventory
 from nvrc_build.supply.apt import file_sha256
 
 # Beside the disk, and equally true of the new one.
@@ -151,7 +151,7 @@ def _rows(document: Row, name: str) -> Sequence[Row]:
 
 def _read_json(path: Path) -> Row:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_document(path))
     except (OSError, ValueError, RecursionError) as wrong:
         raise BuildError(f"{path} cannot be read: {reason(wrong)}", "build the image again") from wrong
     if not isinstance(document, dict):

@@ -15,6 +15,7 @@ from pathlib import Path
 from nvrc import __version__
 from nvrc.vocabulary.console import printable
 from nvrc_build.ground.errors import BuildError, reason
+from nvrc_build.papers.inventory import read_document
 from nvrc_build.supply.apt import file_sha256
 
 STATEMENT = "provenance.intoto.json"
@@ -102,7 +103,7 @@ def check_parts(folder: Path, digests: Mapping[str, str]) -> None:
 
 def _manifest(folder: Path) -> dict[str, object]:
     try:
-        document = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        document = json.loads(read_document(folder / MANIFEST))
     except (OSError, ValueError, RecursionError) as wrong:
         raise BuildError(f"{folder / MANIFEST} cannot be read: {reason(wrong)}", "build the image first") from wrong
     if not isinstance(document, dict):

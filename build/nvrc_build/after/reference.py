@@ -20,7 +20,7 @@ from nvrc.vocabulary.output import SCHEMA
 from nvrc_build.after.measure import GUEST_FEATURES, Launch
 from nvrc_build.after.tdx import Machine, Registers
 from nvrc_build.ground.errors import BuildError, WrongCallError, reason
-from nvrc_build.papers.inventory import Inventory
+from nvrc_build.papers.inventory import Inventory, read_document
 from nvrc_build.supply.apt import file_sha256
 
 VERSION = 2
@@ -190,7 +190,7 @@ def compare_values(expected: Path, found: Mapping[str, object]) -> tuple[str, ..
 
     The file may know more numbers of virtual CPUs than were measured now."""
     try:
-        known = json.loads(expected.read_text(encoding="utf-8"))
+        known = json.loads(read_document(expected))
         section = next(name for name in _SECTIONS if name in found)
         before, after, version = known[section], found[section], known["version"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as wrong:

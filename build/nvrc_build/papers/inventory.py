@@ -16,6 +16,7 @@ from nvrc_build.output.verity import ROOT_FLAGS, parse_parameters
 from nvrc_build.papers.manifest import VERSION
 
 _HUGE = 1 << 60
+MOST_BYTES = 64 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _PARTS = ("disk.img", "initrd", "vmlinuz", "verity.txt")
 
@@ -57,6 +58,15 @@ class Inventory:
         return dict(sorted(totals.items(), key=lambda item: (-item[1][1], item[0])))
 
 
+def read_document(path: Path) -> str:
+    """A paper of an image, of any maker: read into memory, and so of a size that papers have. OSError or ValueError."""
+    with path.open("rb") as stream:
+        data = stream.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
+    return data.decode()
+
+
 def find_manifest(name: str, images: Path) -> Path:
     """A manifest, the folder of an image or one of its parts, or the name of an image below `images`."""
     given = Path(name)
@@ -74,8 +84,8 @@ def read_parameters(image: Inventory) -> str:
     """The line of verity.txt, checked."""
     path = image.folder / "verity.txt"
     try:
-        line = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as wrong:
+        line = read_document(path).strip()
+    except (OSError, ValueError) as wrong:
         raise BuildError(f"{path} cannot be read: {reason(wrong)}", "build the image again") from wrong
     parse_parameters(line)
     return line
@@ -83,7 +93,7 @@ def read_parameters(image: Inventory) -> str:
 
 def read_inventory(path: Path) -> Inventory:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_document(path))
         if document["version"] != VERSION:
             raise BuildError(f"{path} has version {document['version']}, {VERSION} is known", "build the image again")
         return Inventory(

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
 
+from fakes import tdx
 from fakes.documents import unset
-from fakes.kata_images import LINE, NVML
+from fakes.kata_images import LINE, NVML, make_image
 from image.output.test_disk_images import make_disk
 from nvrc_build.after import overlay_image
 from nvrc_build.after.overlay import Overlaid
@@ -161,6 +164,18 @@ def test_a_folder_that_is_no_image_is_not_replaced(tmp_path: Path) -> None:
                                     tools=tmp_path, epoch=0)
     with pytest.raises(BuildError, match="'a b' is not a name of an image"):
         overlay_image.overlay_image(Base(disk=tmp_path / "x", manifest=None), tmp_path, tmp_path / "a b", tools=tmp_path, epoch=0)
+
+
+@pytest.mark.parametrize("words", [("inspect",), ("measure", "--firmware", "FILE"), ("measure", "--tee", "tdx", "--firmware", "FILE"),
+                                   ("sign", "--key", "FILE")], ids=" ".join)
+def test_papers_of_any_size_are_not_read_into_memory(tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    image = make_image(tmp_path / "images", "nvidia")
+    large = image / ("vmlinuz" if "tdx" in words else "manifest.json")
+    os.truncate(large, 1 << 40)
+    (tmp_path / "firmware").write_bytes(tdx.make_tdvf())
+    given = {"FILE": str(tmp_path / "firmware")}
+    assert main([words[0], "nvidia", *(given.get(word, word) for word in words[1:]), "--out", str(tmp_path)]) == 1
+    assert re.search("has more than (64|512) MiB", capsys.readouterr().err)
 
 
 BINARY = bytes(range(256)) * 4096
