@@ -14,7 +14,7 @@ import stat
 from guest_cdi.host import Host, read_file
 from guest_cdi.lean.errors import CdiError
 from guest_cdi.lean.light import Iterable, NamedTuple, Sequence
-from guest_cdi.naming import ALL
+from guest_cdi.naming import ALL, is_device_name
 from guest_cdi.spec import ContainerEdits, Device, DeviceNode, Spec
 
 DEVICES = "/sys/bus/pci/devices"
@@ -48,9 +48,14 @@ def describe_nics(host: Host, functions: Iterable[NetworkFunction], communicatio
     by_number = [(str(number), ContainerEdits(device_nodes=(function.verbs, *common)) if function.verbs else NOTHING)
                  for number, function in enumerate(ordered)]
     nics = _spec(f"{vendor}/{NIC}", [*by_number, (ALL, everything if given else NOTHING)] if ordered else [])
-    named = [(name, edits) for number, (rdma, edits) in enumerate(given) for name in (str(number), rdma) if name]
+    named = [(name, edits) for number, (rdma, edits) in enumerate(given) for name in (str(number), *_own_name(rdma))]
     rdma = _spec(f"{vendor}/{IB}", [*named, (ALL, everything)] if given else [])
     return (*nics, *rdma)
+
+
+def _own_name(rdma: str) -> tuple[str, ...]:
+    """Whoever administers the network may rename an RDMA device, also to another's number."""
+    return (rdma,) if is_device_name(rdma) and not rdma.isdigit() and rdma != ALL else ()
 
 
 def find_functions(host: Host) -> tuple[NetworkFunction, ...]:

@@ -81,6 +81,21 @@ def test_no_document_names_a_way_into_the_subnet(board: DescribedHost) -> None:
     assert b"umad" not in text and b"issm" not in text and b"uverbs2" not in text and b"uverbs3" not in text
 
 
+@pytest.mark.parametrize("name", ["1", "all", "a b", "mlx5_1"])
+def test_a_name_that_somebody_gave_takes_no_other_ones_place(name: str) -> None:
+    functions = [NetworkFunction(f"0000:0{number}:00.0", rdma, make_node(f"/dev/infiniband/uverbs{number}", 231, number))
+                 for number, rdma in enumerate((name, "mlx5_7"))]
+    _, found = describe_nics(Ways(), functions, None)
+    assert [device.name for device in found.devices] == ["0", "1", "all", *(["mlx5_1"] if name == "mlx5_1" else []), "mlx5_7"]
+    assert [node.path for node in found.devices[1].container_edits.device_nodes] == ["/dev/infiniband/uverbs1"]
+    assert check_text("ib.yaml", render(found, "yaml")).findings == ()
+
+
+class Ways(LinuxHost):
+    def resolve(self, path: str) -> str:
+        return path
+
+
 def test_both_documents_are_valid(board: DescribedHost) -> None:
     for spec in describe_nics(board, find_functions(board), find_communication(board)):
         assert check_text("nvidia-nic.yaml", render(spec, "yaml")).findings == ()
