@@ -175,8 +175,8 @@ def judge_timeouts(host: Host) -> Iterator[Judgement]:
 
 def dial_s(one: Class) -> tuple[float, str]:
     name, divisor = ("reconnect_timeout_ms", 1000) if one.is_rust else ("dial_timeout", 1)
-    value = one.agent.get(name)
-    return (value / divisor if type(value) in (int, float) and isinstance(value, int | float) else 0.0), name
+    value = one.agent.get(name)  # what is no whole number of 32 bits ends the runtime; `nan` is less than nothing
+    return (value / divisor if type(value) is int and value < 1 << 32 else 0.0), name
 
 
 def budget_s(one: Class, gpus: int) -> float:

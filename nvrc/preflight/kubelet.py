@@ -17,6 +17,7 @@ NO_KUBELET = "no configuration of kubelet on this host"
 GET, IMAGE_CLASS = "KubeletPodResourcesGet", "RuntimeClassInImageCriApi"
 GET_SINCE = (1, 34)
 LONG_S, DEFAULT_S = 20 * 60, 120
+MOST_S = (1 << 63) * 1e-9
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "ns": 1e-9}
 NO_NODE = "labels are known with --node only"
 
@@ -101,12 +102,14 @@ def judge_timeout(host: Host) -> Iterator[Judgement]:
 
 
 def read_duration(text: str) -> float | None:
-    """Go's form: 20m0s, 1h, 90s."""
+    """Go's form: 20m0s, 1h, 90s. It counts nanoseconds in 63 bits."""
     if text == "0":
         return 0.0
-    if not re.fullmatch(r"(\d+(\.\d+)?(h|ms|us|ns|m|s))+", text):
+    if not re.fullmatch(r"([0-9]+(\.[0-9]+)?(h|ms|us|ns|m|s))+", text):
         return None
-    return sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(h|ms|us|ns|m|s)", text))
+    parts = re.findall(r"([0-9]+(\.[0-9]+)?)(h|ms|us|ns|m|s)", text)
+    seconds = sum(float(number) * _UNITS[unit] for number, _, unit in parts)
+    return seconds if seconds < MOST_S else None
 
 
 def judge_cpu_manager(host: Host) -> Iterator[Judgement]:

@@ -136,6 +136,12 @@ WRONG: dict[str, tuple[str, str, Change]] = {
     "few ports": ("kata-cold-plug", "pcie_root_port = 1", lambda h: h.put(f"{RUST}/config.d/90.toml", "[hypervisor.qemu]\npcie_root_port = 1\n")),
     "vfio mode": ("kata-cold-plug", "vfio_mode = 'vfio'", lambda h: h.replace(GO_CONFIG, "guest-kernel", "vfio")),
     "runtime gives up": ("kata-timeouts", "waits 45 s for the agent (reconnect_timeout_ms)", lambda h: h.remove(f"{RUST}/config.d/50-nvrc.toml")),
+    "drop-in gives no number": ("kata-timeouts", "waits 0 s for the agent (dial_timeout)",
+                                lambda h: h.put(f"{GO}/config.d/60.toml", "[agent.kata]\ndial_timeout = nan\n")),
+    "drop-in gives no end": ("kata-timeouts", "waits 0 s for the agent (dial_timeout)",
+                             lambda h: h.put(f"{GO}/config.d/60.toml", "[agent.kata]\ndial_timeout = inf\n")),
+    "drop-in gives too much": ("kata-timeouts", "waits 0 s for the agent (dial_timeout)",
+                               lambda h: h.put(f"{GO}/config.d/60.toml", "[agent.kata]\ndial_timeout = 4294967296\n")),
     "drop-in gives up": ("kata-timeouts", "waits 60 s for the agent (dial_timeout)", lambda h: h.put(f"{GO}/config.d/60.toml", "[agent.kata]\ndial_timeout = 60\n")),
     "longer boot": ("kata-timeouts", "may take 4", lambda h: h.replace(GO_CONFIG, "cgroup_no_v1=all", "nvrc.timeout.boot=3600")),
     "no firmware": ("kata-files", "AMDSEV.fd is missing", lambda h: h.remove("/opt/kata/share/ovmf/AMDSEV.fd")),
@@ -389,7 +395,8 @@ def _value(value: object) -> str:
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("20m0s", 1200.0), ("1h", 3600.0), ("1.5m", 90.0), ("90s", 90.0), ("100ms", 0.1),
-                                               ("0", 0.0), ("", None), ("5", None), ("5 m", None), ("m5", None)])
+                                               ("0", 0.0), ("", None), ("5", None), ("5 m", None), ("m5", None),
+                                               ("\uff12\uff10m", None), ("9" * 400 + "h", None), ("2562047h", 9223369200.0), ("2562048h", None)])
 def test_durations_are_read_as_go_writes_them(text: str, seconds: float | None) -> None:
     assert read_duration(text) == seconds
 
