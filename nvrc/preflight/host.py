@@ -199,9 +199,11 @@ class Host:
 
     def version_of(self, program: str) -> str | None:
         """What the program says when it is asked, on the running host."""
-        if not self.is_live or not os.access(program, os.X_OK):
+        if not self.is_live or not program.startswith("/"):  # another one is of the folder that this was started in
             return None
         try:
+            if not os.access(program, os.X_OK):
+                return None
             done = subprocess.run(
                 [program, "--version"],
                 stdin=subprocess.DEVNULL,
@@ -210,7 +212,7 @@ class Host:
                 check=False,
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
             )
-        except (OSError, subprocess.TimeoutExpired):
+        except (OSError, ValueError, subprocess.TimeoutExpired):
             return None
         return done.stdout.decode("utf-8", "replace")
 

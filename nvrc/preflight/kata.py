@@ -92,7 +92,7 @@ def _installed(host: Host, folder: str, depth: int) -> Iterator[str]:
         path = f"{folder}/{name}"
         if name.startswith("configuration-") and name.endswith(".toml") and not host.is_link(path):
             yield path
-        elif depth and name != "config.d":
+        elif depth and name != "config.d" and not host.is_link(path):
             yield from _installed(host, path, depth - 1)
 
 

@@ -32,6 +32,7 @@ from fakes.kata_host import (
 )
 from nvrc.cli import main
 from nvrc.commands.doctor_host import show
+from nvrc.preflight import kata
 from nvrc.preflight.containerd import read_config
 from nvrc.preflight.export import CONDITION, METRICS, export
 from nvrc.preflight.host import Host
@@ -239,6 +240,21 @@ def test_merge_keys_stand_for_no_more_than_a_file_may_have(tmp_path: Path) -> No
     """Nine lines had PyYAML make a billion entries before anybody counted them."""
     (tmp_path / "x").write_text(MERGED)
     assert Host(str(tmp_path)).yaml("/x") == (None, "cannot be read as YAML: its merge keys make it larger than a file may be")
+
+
+def test_folders_are_not_found_again_by_their_links(host: KataHost) -> None:
+    """Of links to the folder itself, sixteen took seconds, and the fourth power of their number more."""
+    recorded = Host(str(host.root))
+    before = list(kata._installed(recorded, kata.DEFAULTS, kata.DEEPEST))
+    for number in range(30):
+        (host.root / kata.DEFAULTS[1:] / f"link{number}").symlink_to(".")
+    assert before
+    assert list(kata._installed(recorded, kata.DEFAULTS, kata.DEEPEST)) == before
+
+
+@pytest.mark.parametrize("program", ["/a\0b", "bin/sh", "sh", ""])
+def test_a_program_that_is_no_path_is_not_asked(program: str) -> None:
+    assert Host("/").version_of(program) is None
 
 
 def gpt(start: int) -> bytes:
