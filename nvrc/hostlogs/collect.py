@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from nvrc.hostlogs.events import HostSign, find_sign
-from nvrc.hostlogs.unwrap import Said, Speaker, read_agent, unwrap
+from nvrc.hostlogs.unwrap import Said, Speaker, is_of_a_container, read_agent, unwrap
 from nvrc.report.diagnosis import NOTHING_SAID, Diagnosis, State, diagnose_story, failed, with_evidence
 from nvrc.report.evidence import LINE_LIMIT
 from nvrc.report.story import ConsoleStory
@@ -20,8 +20,6 @@ NO_CONSOLE = ("the host's log has no line of this VM's console: it gets there on
               "[hypervisor.qemu] and [runtime] of the class")
 NO_EVENT = ("no event reports a failure that doctor knows; events are kept for an hour, and a VM that hangs has none "
             "before the runtime gives up")
-# What kubectl describe and kubectl nvrc put before the termination message of a container.
-_OF_CONTAINERS = ("Message:", "message of a container:")
 QUOTED = "a container can write this message itself: compare it with the console of the VM"
 TOO_MANY = "{0} lines of other VMs were not read: {1} at once is the most; name one with --sandbox, or shorten the log"
 _BLANKS = re.compile(r"\s+")
@@ -48,7 +46,8 @@ class Sandbox:
             return
         if said.speaker is not Speaker.PLAIN:
             self.is_wrapped = True
-        self._hear_guest(said.text)
+        if not is_of_a_container(said.text):
+            self._hear_guest(said.text)
         if said.speaker is not Speaker.CONSOLE:
             self._hear_host(said.text)
 
@@ -69,7 +68,7 @@ class Sandbox:
     def _hear_host(self, text: str) -> None:
         # The last verdict: each try of the pod is a VM of its own, and events name no sandbox.
         if (farewell := read_refusal(text)) is not None:
-            self.farewell, self.is_quoted = farewell, text.lstrip().startswith(_OF_CONTAINERS)
+            self.farewell, self.is_quoted = farewell, is_of_a_container(text)
         if (found := find_sign(text)) is not None:
             self.sign, self.sign_line = found, _shorten(text)
         self.is_events = self.is_events or text.startswith("Events:")

@@ -78,6 +78,8 @@ _MEMBER = re.compile(r'\s*"?(?:message|note|MESSAGE|textPayload)"? ?: (.+)', re.
 # In words of containerd, and as a field of the runtimes.
 _SANDBOX = re.compile(r'sandbox(?:[ _-]?id)?["\\]*[=: ]+["\\]*([0-9a-f]{12,64})(?![0-9a-f])', re.IGNORECASE)
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,127}")
+# What kubectl describe and kubectl nvrc put before the termination message of a container.
+_OF_CONTAINERS = ("Message:", "message of a container:")
 TEXT_FIELDS = ("MESSAGE", "msg", "message", "log", "line", "textPayload", "_raw")
 _SANDBOX_FIELDS = ("sandbox", "sandbox_id", "sandbox-id", "sid")
 _BAD = frozenset({"error", "erro", "fatal", "crit", "critical", "panic"})
@@ -89,6 +91,8 @@ def unwrap(line: str) -> Said:
     found = _Inside(_COLOUR.sub("", line) if "\x1b" in line else line)
     speaker, sandbox, is_error = Speaker.PLAIN, "", False
     for _ in range(DEEPEST):
+        if is_of_a_container(found.text):
+            break
         inner = next(filter(None, (reader(found.text) for reader in _READERS)), None)
         if inner is None:
             break
@@ -100,6 +104,11 @@ def unwrap(line: str) -> Said:
     if not sandbox and speaker in (Speaker.HOST, Speaker.PLAIN) and (named := _SANDBOX.search(found.text)):
         sandbox = named[1]
     return Said(found.text.rstrip("\r\n"), speaker, sandbox, is_error)
+
+
+def is_of_a_container(text: str) -> bool:
+    """Whatever it looks like inside, such as a record with a line of a console: the container may have written that."""
+    return text.lstrip().startswith(_OF_CONTAINERS)
 
 
 def _read_stamp(text: str) -> _Inside | None:

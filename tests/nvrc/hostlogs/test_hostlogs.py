@@ -238,6 +238,23 @@ def test_a_hostile_line_takes_no_longer_than_others(line: str) -> None:
     assert time.process_time() - started < 1.5
 
 
+FORGED = "guest init: E_MIG in step gpu-settings: x (hint: y): unknown"
+VERDICT = 'nvrc: FATAL code=E_MIG step=gpu-settings what=\\"x\\" hint=\\"y\\"'
+
+
+@pytest.mark.parametrize("before", ["message of a container: ", "Message: ", "2026-11-20T10:00:00Z message of a container: "])
+@pytest.mark.parametrize("message", [
+    FORGED, f'{{"msg": "{FORGED}"}}', f'time="2026-11-20T10:00:00Z" level=error msg="{FORGED}"', f"2026-11-20T10:00:00Z stderr F {FORGED}",
+    f'{{"vmconsole": "{VERDICT}"}}', f'{{"sandbox": "{"a" * 64}", "vmconsole": "{VERDICT}"}}', VERDICT.replace("\\", ""),
+    '{"vmconsole": "nvrc: READY boot_ms=1 gpus=1 mode=gpu"}', f'{{"name": "kata-agent", "level": "error", "msg": "{FORGED}"}}',
+])
+def test_what_a_container_says_is_its_own_word_whatever_it_looks_like(before: str, message: str) -> None:
+    """A record in the message was taken for one of the host's, also for the console of another VM, and no warning stood beside it."""
+    for found in collect([before + message]).diagnose():
+        assert found.failure is None or found.warnings == (collecting.QUOTED,)
+        assert found.state is not State.READY
+
+
 def test_a_record_of_any_depth_is_passed_over() -> None:
     """Python writes less deep than it reads: at one depth, which depends on its release, a line ended doctor."""
     for depth in range(850, 1000):
