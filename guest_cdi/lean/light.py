@@ -7,7 +7,8 @@ names from here. A type checker sees the standard library's own; at run time the
 
     NamedTuple   tuples with names: defaults, keywords, `_fields`, `_replace`, `_asdict`; no `_make`
     dataclass    `frozen`, `slots` (always) and `kw_only`, `field(default_factory=)`, no `__post_init__`; `replace`.
-                 `dataclasses.fields` and `is_dataclass` work on them
+                 `dataclasses.fields` and `is_dataclass` work on them. A frozen one has its values in a dictionary,
+                 which is made at once where slots are filled one by one, and takes no other attribute all the same
     lru_cache    with `maxsize`; `partial` is the standard one
     Enum         plain members with `name` and `value`; an equal value makes an alias; no `Flag`, no `auto`
     the rest     names for annotations, which stay text, and so are nothing at all
@@ -172,14 +173,17 @@ else:
 
         for key in ("__dict__", "__weakref__"):
             body.pop(key, None)
-        body.update(__slots__=fields, __init__=_set_up, __eq__=_is_equal, __hash__=_digest if is_frozen else None,
-                    _defaults=defaults, _keys=frozenset(fields), __match_args__=fields[:positional],
-                    _has_makers=any(type(value) is _Field for value in defaults.values()),
-                    __dataclass_fields__=_StandardFields())
+        body.update(__init__=_set_up, _is_frozen=is_frozen, _defaults=defaults, _keys=frozenset(fields),
+                    __match_args__=fields[:positional], __dataclass_fields__=_StandardFields(),
+                    _has_makers=any(type(value) is _Field for value in defaults.values()))
         body.setdefault("__repr__", _show_fields)
-        if is_frozen:
-            body.update(__setattr__=_refuse, __delattr__=_refuse)
-        return type(owner.__name__, owner.__bases__, body)
+        if not is_frozen:
+            body.update(__slots__=fields, __eq__=_is_equal, __hash__=None)
+            return type(owner.__name__, owner.__bases__, body)
+        body.update(__eq__=_is_same, __hash__=_digest, __setattr__=_refuse, __delattr__=_refuse)
+        made = type(owner.__name__, owner.__bases__, body)
+        made.__slots__ = fields  # by this name, what has a record's fields finds them
+        return made
 
     def _set_up(self, *args, **given):
         kind = type(self)
@@ -188,6 +192,9 @@ else:
             fields = kind.__slots__
             values = dict(zip(fields, _bind(kind.__name__, fields, kind._defaults, args, given,
                                             positional=len(kind.__match_args__)), strict=True))
+        if kind._is_frozen:
+            _set(self, "__dict__", values)
+            return
         for key, value in values.items():
             _set(self, key, value)
 
@@ -196,8 +203,12 @@ else:
             return NotImplemented
         return all(getattr(self, key) == getattr(other, key) for key in self.__slots__)
 
+    def _is_same(self, other):
+        return self.__dict__ == other.__dict__ if type(other) is type(self) else NotImplemented
+
     def _digest(self):
-        return hash(tuple([getattr(self, key) for key in self.__slots__]))
+        values = self.__dict__
+        return hash(tuple([values[key] for key in self.__slots__]))
 
     def _show_fields(self):
         return _show(type(self).__name__, ((key, getattr(self, key)) for key in self.__slots__))
@@ -208,9 +219,10 @@ else:
     def replace(record, /, **changes):
         """Another one of the same class, with these fields changed; also of a class that dataclasses made."""
         kind = type(record)
-        values = {key: getattr(record, key) for key in kind.__slots__}
-        values.update(changes)
-        return kind(**values)
+        values = getattr(record, "__dict__", None)
+        if values is None:
+            values = {key: getattr(record, key) for key in kind.__slots__}
+        return kind(**{**values, **changes})
 
     # Enumerations
 

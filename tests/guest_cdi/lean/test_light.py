@@ -65,6 +65,13 @@ class StandardBox:
     names: list[str] = dataclasses.field(default_factory=list)
 
 
+@light.dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    first: int
+    second: int = 2
+    third: str = ""
+
+
 @light.dataclass(slots=True)
 class Open:
     first: int
@@ -172,6 +179,14 @@ def test_hashes_follow_the_values() -> None:
         y: int
 
     assert hash(Point(1, 2)) == hash(Point(1, 2)) and len({Point(1, 2), Point(1, 2), Point(2, 1)}) == 2
+    assert Point(y=2, x=1) == Point(1, 2) and hash(Point(y=2, x=1)) == hash(Point(1, 2)) and repr(Point(y=2, x=1)).endswith("x=1, y=2)")
+
+
+def test_a_frozen_record_gets_all_its_values_at_once_and_shares_none() -> None:
+    one = Settled(first=1)
+    assert vars(one) == {"first": 1, "second": 2, "third": ""}
+    other = light.replace(one, first=2)
+    assert (one.first, other.first, Settled(first=1)) == (1, 2, one)
 
 
 def test_open_records_can_be_changed_and_compare_anew() -> None:
