@@ -46,6 +46,8 @@ if os.getpid() == 1:
     import nvrc.pid1.main  # noqa: F401
 
     gc.freeze()
+    # What it makes until the agent runs stays, for the most part; nvrc.machine.memory goes back to the usual number.
+    gc.set_threshold(50_000)
 
 gc.enable()
 
