@@ -308,7 +308,7 @@ def test_types_are_checked_where_tools_do_not_look_by_themselves() -> None:
 
 
 # Records that are filled while something runs. Everything else is made whole, once.
-CHANGING = {"Arguments", "Sandbox", "Stage", "Watched", "Worker"}
+CHANGING = {"Arguments", "Sandbox", "Speaker", "Stage", "Watched", "Worker"}
 
 
 def dataclass_words(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, set[str]]]:

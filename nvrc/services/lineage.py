@@ -10,7 +10,7 @@ that was not before the service's. Follows proc(5) and unix(7).
 
 from __future__ import annotations
 
-from guest_cdi.lean.light import TYPE_CHECKING, NamedTuple
+from guest_cdi.lean.light import TYPE_CHECKING, NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from nvrc.machine.journal import Line
@@ -23,10 +23,12 @@ TICKS_PER_S = 100   # USER_HZ, the same on every architecture of this kernel
 SLACK_S = 0.05      # between the clock of a service's start and the kernel's, which counts ticks
 
 
-class Speaker(NamedTuple):
+@dataclass(slots=True)
+class Speaker:
     """Who may speak as a service: what was started of it, and when. `born_s`: of that very process, as the kernel says.
 
-    A pid alone is not enough: that of a process which was reaped is given to others.
+    A pid alone is not enough: that of a process which was reaped is given to others. `believed`: pid and start of the
+    one whose descent was looked at last, as most of what a service says is said by one process.
     """
 
     service: Service
@@ -34,6 +36,7 @@ class Speaker(NamedTuple):
     started_pid: int
     since_s: float
     born_s: float | None
+    believed: tuple[int, float] | None = None
 
 
 class _Process(NamedTuple):
@@ -54,9 +57,15 @@ def speaks_for(system: Files, line: Line, speaker: Speaker) -> bool:
     row = speaker.program.privileges
     if row is None or (line.uid, line.gid) != row.account or line.pid <= 0:
         return False
-    if line.pid == speaker.started_pid and _is_started(system, speaker):
-        return True
-    return _is_descendant(system, line.pid, speaker)
+    found = _read(system, line.pid)
+    if found is None:
+        return False
+    one = line.pid, found.started_s
+    if one not in (speaker.believed, (speaker.started_pid, speaker.born_s)):
+        if not _is_descendant(system, line.pid, found, speaker):
+            return False
+        speaker.believed = one
+    return True
 
 
 def _is_started(system: Files, speaker: Speaker) -> bool:
@@ -65,11 +74,10 @@ def _is_started(system: Files, speaker: Speaker) -> bool:
     return found is not None and found.started_s == speaker.born_s
 
 
-def _is_descendant(system: Files, pid: int, speaker: Speaker) -> bool:
+def _is_descendant(system: Files, pid: int, found: _Process, speaker: Speaker) -> bool:
     from nvrc.services.table import read_pid
 
-    found = _read(system, pid)
-    if found is None or found.started_s < speaker.since_s - SLACK_S:
+    if found.started_s < speaker.since_s - SLACK_S:
         return False
     process = found
     for _ in range(DEEPEST):
