@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nvrc.machine.system import Files
 
 ACS, ATS = 0x0D, 0x0F  # extended capabilities
-_FIRST, _SPACE = 0x100, 4096
+_FIRST, _HEADER = 0x100, 4
 _MOST_CAPABILITIES = 64
 # From near to far, by nvidia-smi's names.
 SELF, SINGLE, MULTIPLE, HOST, NODE, SYSTEM = "X", "PIX", "PXB", "PHB", "NODE", "SYS"
@@ -63,16 +63,23 @@ class Links(NamedTuple):
 
 def read_place(system: Files, bdf: str) -> Place:
     folder = f"{paths.PCI_DEVICES}/{bdf}"
-    way = [part for part in system.resolve(folder).split("/") if part]
+    way = _way(system, folder)
     at = next((number for number, part in enumerate(way) if part.startswith("pci")), len(way))
     bridges = tuple(way[at + 1:-1])
-    above = _capabilities(system, bridges[-1]) if bridges else frozenset()
-    own = _capabilities(system, bdf)
     numa = _text(system, f"{folder}/numa_node")
     return Place(bdf, way[at] if at < len(way) else "", bridges, int(numa) if numa.isdigit() else -1,
                  _text(system, f"{folder}/current_link_speed"), _text(system, f"{folder}/current_link_width"),
                  _text(system, f"{folder}/max_link_speed"), _text(system, f"{folder}/max_link_width"),
-                 ACS in above, ATS in own)
+                 has_acs=bool(bridges) and _has_capability(system, bridges[-1], ACS),
+                 has_ats=_has_capability(system, bdf, ATS))
+
+
+def _way(system: Files, folder: str) -> list[str]:
+    """Where the kernel's list of the bus leads: `../../../devices/pci0000:00/0000:00:02.0/0000:41:00.0`."""
+    try:
+        return system.read_link(folder).split("/")
+    except OSError:
+        return []
 
 
 def read_places(system: Files, functions: tuple[str, ...]) -> Mapping[str, Place]:
@@ -95,22 +102,26 @@ def ancestor(one: Place, other: Place) -> str:
     return SINGLE if max(len(one.bridges), len(other.bridges)) - shared <= 1 else MULTIPLE
 
 
-def _capabilities(system: Files, bdf: str) -> frozenset[int]:
-    """Extended capabilities by number; none where the space is not shown whole."""
+def _has_capability(system: Files, bdf: str, wanted: int) -> bool:
+    """Whether an extended capability is in the chain; none is where the space is not shown whole.
+
+    Headers alone are read, as the kernel asks the device for every four bytes, which in a VM may be an exit each.
+    """
+    seen: list[int] = []
+
+    def follow(part: bytes) -> int:
+        header = int.from_bytes(part, "little")
+        if len(part) < _HEADER or header in (0, 0xFFFFFFFF):
+            return 0
+        seen.append(header & 0xFFFF)
+        following = header >> 20
+        return following if following >= _FIRST and seen[-1] != wanted and len(seen) < _MOST_CAPABILITIES else 0
+
     try:
-        space = system.read(f"{paths.PCI_DEVICES}/{bdf}/config", _SPACE)
+        system.read_parts(f"{paths.PCI_DEVICES}/{bdf}/config", _FIRST, _HEADER, follow)
     except OSError:
-        return frozenset()
-    found, at = set(), _FIRST
-    for _ in range(_MOST_CAPABILITIES):
-        if at < _FIRST or at + 4 > len(space):
-            break
-        header = int.from_bytes(space[at:at + 4], "little")
-        if header in (0, 0xFFFFFFFF):
-            break
-        found.add(header & 0xFFFF)
-        at = header >> 20
-    return frozenset(found)
+        return False
+    return wanted in seen
 
 
 def _text(system: Files, path: str) -> str:

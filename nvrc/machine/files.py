@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 
+from guest_cdi.lean.light import Callable
 from nvrc.machine.system import Node
 
 
@@ -76,9 +77,17 @@ class LinuxFiles(Rooted):
     def list_dir(self, path: str) -> tuple[str, ...]:
         return tuple(sorted(os.listdir(self.real_path(path))))
 
-    def resolve(self, path: str) -> str:
-        real, root = os.path.realpath(self.real_path(path), strict=True), os.path.realpath(self._root or "/")
-        return real if root == "/" else real.removeprefix(root) or "/"
+    def read_link(self, path: str) -> str:
+        return os.readlink(self.real_path(path))
+
+    def read_parts(self, path: str, at: int, size: int, following: Callable[[bytes], int]) -> None:
+        """`size` bytes from `at` on, and so forth from where `following` says after each; until that is 0."""
+        descriptor = os.open(self.real_path(path), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while at:
+                at = following(os.pread(descriptor, size, at))
+        finally:
+            os.close(descriptor)
 
     def exists(self, path: str, *, executable: bool = False) -> bool:
         try:

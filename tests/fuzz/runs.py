@@ -8,7 +8,7 @@ import os
 import selectors
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -585,8 +585,12 @@ class EveryFile:
     def read(self, _path: str, limit: int = 1 << 20) -> bytes:
         return self.data[:limit]
 
-    def resolve(self, path: str) -> str:
-        return f"/sys/devices/pci0000:40/0000:40:01.0/{path.rpartition('/')[2]}"
+    def read_link(self, path: str) -> str:
+        return f"../../../devices/pci0000:40/0000:40:01.0/{path.rpartition('/')[2]}"
+
+    def read_parts(self, _path: str, at: int, size: int, following: Callable[[bytes], int]) -> None:
+        while at:
+            at = following(self.data[at:at + size])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import io
 import os
 import time
 import tracemalloc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -47,7 +47,7 @@ def add(system: FakeSystem, way: str, ids: str, pci_class: str, *, numa: int = 0
                         ("max_link_speed", "32.0 GT/s PCIe"), ("max_link_width", "16")):
         system.put(f"/sys/devices/{way}/{name}", f"{value}\n")
     system.put(f"/sys/devices/{way}/config", config(*capabilities))
-    os.symlink(system.real_path(f"/sys/devices/{way}"), system.real_path(f"/sys/bus/pci/devices/{bdf}"))
+    os.symlink(f"../../../devices/{way}", system.real_path(f"/sys/bus/pci/devices/{bdf}"))
 
 
 @pytest.fixture
@@ -79,6 +79,43 @@ def test_what_the_kernel_does_not_say_stays_open(system: FakeSystem) -> None:
     assert (place.numa, place.speed, place.has_ats) == (-1, "", False)
     system.put(f"/sys/bus/pci/devices/{OTHER}/numa_node", "-1\n")
     assert read_place(system, OTHER).numa == -1
+
+
+def test_of_the_configuration_space_headers_alone_are_read(tmp_path: Path) -> None:
+    """The kernel asks the device for every four bytes, which in a VM may be an exit each."""
+    class Asking(FakeSystem):
+        asked = ()
+
+        def read(self, path: str, limit: int = 1 << 20) -> bytes:
+            assert not path.endswith("/config")
+            return super().read(path, limit)
+
+        def read_parts(self, path: str, at: int, size: int, following: Callable[[bytes], int]) -> None:
+            def ask(part: bytes) -> int:
+                self.asked = (*self.asked, part)
+                return following(part)
+
+            super().read_parts(path, at, size, ask)
+
+    bare_guest(str(tmp_path))
+    system = Asking(str(tmp_path))
+    add(system, f"pci0000:00/{PORT}", "1b36:000c", "060400", capabilities=(0x01, 0x02, ACS, 0x03))
+    add(system, f"pci0000:00/{PORT}/{GPU}", "10de:2330", "030200", capabilities=(0x03, 0x19))
+    place = read_place(system, GPU)
+    assert (place.bridges, place.has_acs, place.has_ats) == ((PORT,), True, False)
+    assert [len(part) for part in system.asked] == [4] * 5
+
+
+@pytest.mark.parametrize("space", [b"", b"\xff" * 4096, bytes(256), bytes(4096)], ids=["none", "off", "short", "nothing"])
+def test_a_space_without_a_chain_has_no_capability(system: FakeSystem, space: bytes) -> None:
+    system.put(f"/sys/bus/pci/devices/{GPU}/config", space)
+    assert read_place(system, GPU).has_ats is False
+
+
+def test_a_list_of_the_bus_without_links_tells_no_way(system: FakeSystem) -> None:
+    os.makedirs(system.real_path("/sys/bus/pci/devices/0000:99:00.0"))
+    place = read_place(system, "0000:99:00.0")
+    assert (place.root, place.bridges) == ("", ())
 
 
 def test_a_chain_of_capabilities_that_goes_round_ends(system: FakeSystem) -> None:
