@@ -129,7 +129,7 @@ def generate(host: Host, nvml: Nvml, options: Options | None = None, known: Know
     common = _build_common(found, driver.hooks)
     described, skipped = _describe_targets(driver, targets, options)
     spec = _assemble(common, described, skipped, options)
-    missing = dict.fromkeys(name for part in (*found, *described.values()) for name in part.missing)
+    missing = dict.fromkeys(name for part in (*found, *(part for _, part in described)) for name in part.missing)
     return Generated(spec=spec, driver_version=driver.version, skipped=skipped, missing=tuple(missing))
 
 
@@ -236,13 +236,13 @@ def _build_common(found: tuple[Found, ...], program: HookProgram) -> ContainerEd
 
 
 def _describe_targets(driver: Driver, targets: tuple[Target, ...],
-                      options: Options) -> tuple[dict[Target, Found], tuple[Skipped, ...]]:
+                      options: Options) -> tuple[list[tuple[Target, Found]], tuple[Skipped, ...]]:
     minors = read_mig_minors(driver.tree.host) if any(target.mig for target in targets) else {}
-    described: dict[Target, Found] = {}
+    described: list[tuple[Target, Found]] = []
     skipped: list[Skipped] = []
     for target in targets:
         try:
-            described[target] = _describe(driver, target, minors)
+            described.append((target, _describe(driver, target, minors)))
         except CdiError as err:
             if not options.keep_going:
                 raise
@@ -258,7 +258,7 @@ def _describe(driver: Driver, target: Target, minors: Mapping[str, int]) -> Foun
     return find_mig(driver, target.gpu, target.mig, minors)
 
 
-def _assemble(common: ContainerEdits, described: Mapping[Target, Found], skipped: tuple[Skipped, ...],
+def _assemble(common: ContainerEdits, described: list[tuple[Target, Found]], skipped: tuple[Skipped, ...],
               options: Options) -> Spec:
     devices = sorted(_name_devices(described, common, options), key=lambda device: device.name)
     if not devices:
@@ -271,10 +271,10 @@ def _assemble(common: ContainerEdits, described: Mapping[Target, Found], skipped
     return Spec(kind=f"{options.vendor}/{options.kind_class}", devices=tuple(devices), container_edits=common)
 
 
-def _name_devices(described: Mapping[Target, Found], common: ContainerEdits, options: Options) -> Iterator[Device]:
+def _name_devices(described: list[tuple[Target, Found]], common: ContainerEdits, options: Options) -> Iterator[Device]:
     if NONE in options.device_ids:
         yield Device(name=NONE, container_edits=ContainerEdits(env=NONE_ENV))
-    for target, found in described.items():
+    for target, found in described:
         edits = tidy(found.edits, common)
         for strategy in options.strategies:
             yield Device(name=name_device(target, strategy), container_edits=edits)

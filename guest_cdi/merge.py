@@ -24,6 +24,8 @@ LISTS = tuple([name for name, hint in ContainerEdits.__annotations__.items() if 
 
 def tidy(edits: ContainerEdits, common: ContainerEdits = NO_EDITS) -> ContainerEdits:
     """Each entry once, without those that `common` brings anyway, sorted. Never emptied: an empty device is invalid."""
+    if len(edits.device_nodes) == 1 and not (edits.env or edits.hooks or edits.mounts or edits.additional_gids):
+        return edits  # as most GPUs of a guest are
     rest = _subtract(edits, common)
     return _subtract(edits, NO_EDITS) if _is_bare(rest) else rest
 

@@ -65,7 +65,7 @@ def describe_promise(session: Session, given: Mapping[str, Value]) -> dict[str, 
 
 def _summary(result: Generated, gpus: tuple[Gpu, ...]) -> CdiMade:
     common = result.spec.container_edits
-    owners = {target.label: target.gpu.index for target in _targets(gpus)}
+    owners = {target.label: target.gpu.index for target in _targets(gpus)} if result.skipped else {}
     faulty = tuple(owners[entry.device] for entry in result.skipped)
     return CdiMade(
         version=result.spec.version, driver=result.driver_version,

@@ -50,6 +50,13 @@ def test_what_all_containers_get_is_not_repeated_for_a_device() -> None:
     assert tidy(device, common) == ContainerEdits(device_nodes=(node("/dev/d"),), additional_gids=(1,))
 
 
+def test_edits_of_one_node_are_tidy() -> None:
+    """Also where every container gets that node: a device is never emptied."""
+    edits, common = ContainerEdits(device_nodes=(node("/dev/nvidia0"),)), ContainerEdits(device_nodes=(node("/dev/nvidia0"),))
+    assert tidy(edits) is tidy(edits, common) is edits
+    assert tidy(ContainerEdits(device_nodes=edits.device_nodes, additional_gids=(44, 44))).additional_gids == (44,)
+
+
 def test_a_device_is_never_emptied() -> None:
     common = ContainerEdits(device_nodes=(node("/dev/c"),))
     assert tidy(common, common) == common
