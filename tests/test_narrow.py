@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.bytecode import BYTECODE
 from fakes.documents import BOOTED, walk_commands
 from fakes.kata_images import make_image
 from nvrc.report import report, status
@@ -69,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(command: str, words: list[str], folder: Path, width: int | None) -> str:
     program, *chosen = command.split()
     own = ["--out", str(folder / "out")] if program == "nvrc-image" else []
-    kept = {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": ":".join(sys.path)}
+    kept = {"PATH": "/usr/bin:/bin", **BYTECODE, "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run([sys.executable, "-m", MODULES[program], *chosen, *words, *own], cwd=folder, capture_output=True, text=True, check=False,
                           env=kept if width is None else {**kept, "COLUMNS": str(width)})
     assert done.returncode in (0, 1), done.stderr

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fakes.bytecode import BYTECODE
+
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +33,7 @@ def call(words: tuple[str, ...], *, stdout: int | None = subprocess.PIPE, prelud
     """`prelude` is of a shell: what it redirects, the program gets."""
     path = os.pathsep.join(str(ROOT / name) for name in (".", "build", "qemu-tests"))
     argv = ["/bin/sh", "-c", f'exec "$@" {prelude}', "sh", sys.executable, "-m", *words]
-    kept = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": path}
+    kept = {"PATH": os.environ["PATH"], **BYTECODE, "PYTHONPATH": path}
     return subprocess.run(argv, cwd=ROOT, env={**kept, **variables}, stdin=subprocess.DEVNULL, stdout=stdout,
                           stderr=subprocess.PIPE, text=True, check=False, timeout=60)
 

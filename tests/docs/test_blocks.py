@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from fakes import tdx
+from fakes.bytecode import BYTECODE
 from fakes.firmware import make_firmware
 from fakes.kata_images import IMAGES, make_image
 from fakes.snp import report as snp_report
@@ -174,7 +175,7 @@ def furnish(folder: Path, command: str) -> None:
 @pytest.mark.parametrize("one", HERE, ids=[f"{one.where} {one.command}" for one in HERE])
 def test_an_example_runs(one: Example, tmp_path: Path, programs: Path) -> None:
     furnish(tmp_path, one.command)
-    env = {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(tmp_path)}
+    env = {"PATH": f"{programs}:{os.environ['PATH']}", **BYTECODE, "HOME": str(tmp_path)}
     before = PREPARE.get(one.command)
     if before:
         subprocess.run(["/bin/bash", "-c", before], cwd=tmp_path, env=env, check=True, capture_output=True, timeout=120)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fakes.bytecode import BYTECODE
 from nvrc.params.parse import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,7 @@ def execute(command: str, programs: Path) -> str:
         (programs / name).chmod(0o755)
     width = {} if "| grep" in command else {"COLUMNS": "120"}  # a shell does not tell programs, and grep needs whole lines
     done = subprocess.run(["/bin/bash", "-c", command], cwd=EXAMPLES, capture_output=True, text=True, check=False, timeout=60,
-                          env={"PATH": f"{programs}:{os.environ['PATH']}", **width, "PYTHONDONTWRITEBYTECODE": "1",
+                          env={"PATH": f"{programs}:{os.environ['PATH']}", **width, **BYTECODE,
                                "TMPDIR": str(programs)})
     assert done.stderr == ""
     return done.stdout

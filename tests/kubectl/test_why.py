@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from fakes.bytecode import BYTECODE
+
 pytestmark = pytest.mark.long  # shells, each with programs of ours
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,7 +65,7 @@ class Cluster:
     def call(self, *argv: str, stdin: str = "") -> tuple[int, str, str]:
         done = subprocess.run(["/bin/sh", str(SCRIPT), *argv], input=stdin, capture_output=True, text=True, check=False, timeout=60,
                               env={"PATH": f"{self.programs}:{os.environ['PATH']}", "ANSWERS": str(self.answers),
-                                   "TMPDIR": str(self.answers.parent), "PYTHONDONTWRITEBYTECODE": "1"})
+                                   "TMPDIR": str(self.answers.parent), **BYTECODE})
         return done.returncode, done.stdout, done.stderr
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import nvrc
+from fakes.bytecode import BYTECODE
 from nvrc.cli import COMMANDS, load_command, main
 from nvrc.commands import doctor, version
 from nvrc.report import report, status
@@ -41,7 +42,7 @@ def call(*argv: str) -> tuple[int, str, str]:
 
 def run_program(argv: Sequence[str], data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([sys.executable, "-m", "nvrc", *argv], input=data, capture_output=True, check=False, cwd=ROOT,
-                          timeout=60, env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"})
+                          timeout=60, env={"PATH": os.environ["PATH"], **BYTECODE})
 
 
 # Which program --------------------------------------------------------------------------------------------------------
