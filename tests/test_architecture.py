@@ -178,6 +178,7 @@ def upward(package: str) -> list[str]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_room_imports_only_those_below_it(package: str) -> None:
     assert upward(package) == []
@@ -214,6 +215,7 @@ def rings(arrows: dict[str, set[str]]) -> list[list[str]]:
     return sorted(list(part) for part in parts if part)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
     assert circles(package) == []
@@ -239,6 +241,7 @@ def test_long_modules_are_still_long() -> None:
 SOURCES = ("*.py", "*.c", "*.h", "*.S", "*.spec", "Makefile", "*/Kbuild", "dev", ".ci/run", "kubectl/*")
 
 
+@pytest.mark.long
 def test_every_source_file_names_its_licence() -> None:
     files = [name for name in tracked(*SOURCES) if not name.startswith("tests/roots/")]
     assert len(files) > 50
@@ -280,6 +283,7 @@ def test_the_packages_of_the_distribution_are_those_of_the_tree() -> None:
     assert sorted(listed) == sorted(there)
 
 
+@pytest.mark.long
 def test_style_is_checked_where_tools_do_not_look_by_themselves() -> None:
     shown = subprocess.run([sys.executable, "-m", "ruff", "check", "--show-files", *LINTED], cwd=ROOT,
                            capture_output=True, text=True, check=True).stdout.splitlines()
@@ -320,6 +324,7 @@ def dataclass_words(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, set[str]]]:
                 yield node.name, {str(word.arg) for word in words if ast.unparse(word.value) == "True"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("package", ["nvrc", "guest_cdi", "nvrc_build"])
 def test_a_dataclass_has_slots_and_is_frozen(package: str) -> None:
     found = [(name, cls, words) for name in tracked(f"{PACKAGES[package]}/*.py")

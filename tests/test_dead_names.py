@@ -87,6 +87,7 @@ def test_every_name_of_the_product_is_used_by_the_product() -> None:
     assert dead(product()) == []
 
 
+@pytest.mark.long
 def test_names_for_others_are_still_there() -> None:
     there = {name for nodes in product().values() for name, _ in definitions(nodes[0])}
     assert set(FOR_OTHERS) <= there

@@ -120,6 +120,7 @@ def test_the_other_test_holds_the_document_against_the_same(command: str, file: 
     assert '"--json"' in text and "unset(" in text and '["schema"]' in text
 
 
+@pytest.mark.long
 def test_no_command_prints_json_of_its_own() -> None:
     """json.dumps is for files and messages; what goes to standard output is written by nvrc.vocabulary.output."""
     found = []

@@ -111,4 +111,4 @@ def test_tables_tests_and_lint_need_nothing_else(tree: Path) -> None:
     run(tree, "nvrc_lab.commands.words")
     run(tree, "mypy", "nvrc/steps/entropy.py", "nvrc/boot.py")
     run(tree, "ruff", "check", *{edit.path for edit in edits() if edit.path.endswith(".py")})
-    run(tree, "pytest", "-q", "-p", "no:cacheprovider", *TESTS)
+    run(tree, "pytest", "-q", "-p", "no:cacheprovider", "-m", "long or not long", *TESTS)

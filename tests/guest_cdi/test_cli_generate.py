@@ -230,6 +230,7 @@ def test_output_that_nobody_takes_is_a_failure_in_one_line(stage: Stage, shell: 
     assert said in done.stderr and "(E_CDI_PUBLISH)" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 def test_what_is_printed_last_is_taken_or_missed(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     command = [sys.executable, "-m", "guest_cdi"]
@@ -424,6 +425,7 @@ def test_keep_going_is_reported(stage: Stage, capsys: pytest.CaptureFixture[str]
     assert (told["schema"], list(unset(told))) == (1, [])
 
 
+@pytest.mark.long
 @needs_root
 def test_nvml_that_fails_at_any_of_its_calls(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     """Each call that a good run makes fails once: a code, its call named, and the old document untouched."""

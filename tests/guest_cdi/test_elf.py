@@ -33,6 +33,7 @@ def test_reads_every_layout(bits: int, order: str, segments: bool, sections: boo
     assert soname_of(content) == "libcuda.so.1"
 
 
+@pytest.mark.long
 def test_a_real_library_agrees_with_an_independent_reader() -> None:
     from elftools.elf.dynamic import DynamicSection
     from elftools.elf.elffile import ELFFile

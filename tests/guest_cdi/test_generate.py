@@ -429,6 +429,7 @@ def test_a_bad_gpu_that_nobody_asked_for_is_no_failure(tmp_path: Path) -> None:
     assert names(run(faulty_machine(), tmp_path, replace(IN_EXTENSION, device_ids=("0",))).spec)[0] == "0"
 
 
+@pytest.mark.long
 def test_nothing_but_bad_gpus_is_a_failure_with_all_the_reasons(tmp_path: Path) -> None:
     machine = replace(load("monolith"), gpus=[Gpu(index=0, error="first"), Gpu(index=1, error="second")])
     error = failure(machine, tmp_path, Options(keep_going=True))

@@ -185,6 +185,7 @@ def swapping(exchange: Callable[[], None]) -> Iterator[list[int]]:
         thread.join()
 
 
+@pytest.mark.long
 def test_our_hook_wins_every_race(tmp_path: Path, outside: Path, exchange: Callable[[], None]) -> None:
     before = snapshot(outside)
     made = 0

@@ -102,6 +102,7 @@ def start(*argv: str, state: str = "", stdout: int = subprocess.PIPE) -> subproc
                           stderr=subprocess.PIPE, check=False, timeout=60)
 
 
+@pytest.mark.long
 def test_as_a_process(tmp_path: Path) -> None:
     assert start("--help").stdout.startswith("usage: guest-cdi hook NAME")
     assert start("chmod").returncode == 2

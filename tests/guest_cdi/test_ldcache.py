@@ -96,6 +96,7 @@ def test_a_long_text_of_many_entries_is_not_read_for_each() -> None:
         LibraryCache(head + rows + text).paths("libcuda")
 
 
+@pytest.mark.long
 @settings(max_examples=times(5))
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=12), st.integers(0, len(GOOD)))
 def test_no_damage_is_fatal(changes: list[tuple[int, int]], cut: int) -> None:

@@ -211,6 +211,7 @@ for cut in range(0, len(whole), len(whole) // 23):
 """
 
 
+@pytest.mark.long
 def test_no_truncated_library_brings_the_process_down(nvml_standin: Path, tmp_path: Path) -> None:
     """The loader of glibc dies of a segment that is not in the file; what it would refuse, or survive, is its own."""
     done = subprocess.run([sys.executable, "-c", CUTS, str(nvml_standin), str(tmp_path)],
@@ -248,6 +249,7 @@ def test_the_bound_module_serves_other_calls(nvml_mock: Describe) -> None:
         assert load(mock.library).nvmlSystemGetConfComputeState().ccFeature == 1
 
 
+@pytest.mark.long
 def test_the_library_is_found_by_path_alone(nvml_mock: Describe) -> None:
     mock = nvml_mock("gpu 0")
     code = f"from guest_cdi.nvml import OpenNvml\nwith OpenNvml({mock.library!r}) as n: print(len(n.gpus()))"

@@ -517,6 +517,7 @@ def test_a_missing_description_is_told(nvml_mock: Describe, capfd: pytest.Captur
     assert "/etc/nvml-mock.conf: No such file or directory" in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_the_environment_names_another_description(nvml_mock: Describe, tmp_path: Path) -> None:
     mock = nvml_mock("gpu 0")
     other = tmp_path / "other.conf"

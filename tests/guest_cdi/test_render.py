@@ -188,6 +188,7 @@ TRAPS = ["0", "1:0", "190:20:30", "1.5", "1e3", ".5", ".inf", "-.inf", "+1", "-1
          "/dev/dri/by-path/pci-0000:1a:00.0-card", "1.", "12e03", "-0", "0.", "685_230.15", "?a", "? a"]
 
 
+@pytest.mark.long
 def test_no_text_is_mistaken_for_something_else() -> None:
     """YAML 1.1, as PyYAML reads it, gives back the very strings."""
     for text in TRAPS:

@@ -273,6 +273,7 @@ def test_json_rule(text: str, expected: list[tuple[str, str]]) -> None:
     assert found(text, "a.json") == expected
 
 
+@pytest.mark.long
 def test_a_bomb_of_aliases_is_refused() -> None:
     levels = "".join(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 9))
     finding, = check_text("a.yaml", f"a0: &a0 [x]\n{levels}".encode()).findings
@@ -365,6 +366,7 @@ def test_any_bytes_get_a_verdict(content: bytes, name: str) -> None:
     assert check_text(name, content).findings
 
 
+@pytest.mark.long
 @settings(max_examples=times(5))
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 12), st.text(alphabet="-:{}[]&*!|>'\"%@`#, \n\t0a~\x00\u2028\ud800", max_size=3))
 def test_a_damaged_document_gets_a_verdict(start: int, length: int, put: str) -> None:

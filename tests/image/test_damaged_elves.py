@@ -59,6 +59,7 @@ def test_many_rows_that_name_one_long_text_are_a_finding() -> None:
         read_needs(bytes(data), "/usr/lib/x")
 
 
+@pytest.mark.long
 @settings(max_examples=times(5))
 @given(st.lists(st.tuples(st.integers(20, len(WHOLE) - 1), st.integers(0, 255)), max_size=8), st.integers(20, len(WHOLE)))
 def test_any_damage_is_a_finding_or_none(changes: list[tuple[int, int]], cut: int) -> None:

@@ -165,6 +165,7 @@ def test_a_hostile_file_is_a_finding(tmp_path: Path, reader: str, data: bytes) -
     assert str(caught.value).replace("\n", "").isprintable()
 
 
+@pytest.mark.long
 def test_a_module_is_not_unpacked_beyond_a_size(tmp_path: Path) -> None:
     (tmp_path / "x.ko.xz").write_bytes(lzma.compress(bytes(2 << 20)))
     assert _read(tmp_path / "x.ko.xz", 2 << 20) == bytes(2 << 20)

@@ -114,6 +114,7 @@ def diagnose(tmp_path: Path, message: str) -> tuple[dict[str, object], str]:
     return found, text.getvalue()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scenario", FAILING, ids=lambda scenario: scenario.name)
 def test_a_pod_whose_guest_failed(tmp_path: Path, scenario: Scenario) -> None:
     told, expect, row = told_by(scenario), scenario.expect, row_of(scenario)

@@ -206,6 +206,7 @@ def git(folder: Path, *words: str) -> str:
                           capture_output=True, text=True).stdout.strip()
 
 
+@pytest.mark.long
 def test_the_clone_is_head_as_committed(tmp_path: Path) -> None:
     there = tmp_path / "checkout"
     there.mkdir()
@@ -236,6 +237,7 @@ def test_reports_are_kept_until_there_are_newer_ones(tmp_path: Path) -> None:
     assert (tmp_path / "kept/out/dev").is_dir()
 
 
+@pytest.mark.long
 def test_a_fresh_root_makes_none_but_runs_the_command(tmp_path: Path) -> None:
     (tmp_path / "mark").write_text("bookworm\n")
     code = (f"from pathlib import Path\nfrom nvrc_lab.fresh.__main__ import run\n"

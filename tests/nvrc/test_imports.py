@@ -37,6 +37,7 @@ IN_HOOKS = ("guest_cdi.hooks.main", "guest_cdi.hooks.state", "guest_cdi.hooks.sy
     pytest.param(tuple(f"nvrc.{name}" for name in IN_THE_WORKER), id="worker"),
     pytest.param(IN_HOOKS, id="hooks-and-cdi"),
 ])
+@pytest.mark.long
 def test_nothing_heavy_is_loaded(names: tuple[str, ...]) -> None:
     root = Path(nvrc.__file__).parents[1]
     code = f"import sys; sys.path.insert(0, {str(root)!r}); import {', '.join(names)}; print(*sys.modules)"
@@ -56,6 +57,7 @@ def test_what_the_end_needs_is_loaded_at_the_end() -> None:
 MAY_GENERATE = ("nvrc/nvml/", "nvrc/beside/", "nvrc/__main__.py", "nvrc/pages/manual.py")
 
 
+@pytest.mark.long
 def test_pid1_takes_nothing_of_guest_cdi_but_its_ground_floor() -> None:
     root = Path(nvrc.__file__).parents[1]
     modules = (root / "tests/qemu/boot_imports.txt").read_text().split()

@@ -63,6 +63,7 @@ def code_bytes(name: str) -> int:
     return len(marshal.dumps(compile(path.read_bytes(), name, "exec", dont_inherit=True, optimize=2)))
 
 
+@pytest.mark.long
 def test_pid_1_loads_little_before_its_first_mount(tmp_path: Path) -> None:
     bare_guest(str(tmp_path))
     loaded = [name for name in output_of(PID_1, tmp_path) if name.partition(".")[0] in ("nvrc", "guest_cdi")]

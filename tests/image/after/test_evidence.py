@@ -77,6 +77,7 @@ def test_the_input_that_differs_is_named(folder: Path, started: Callable[[Path],
     assert words in line
 
 
+@pytest.mark.long
 def test_policy_and_initdata(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, digest = snp_digest(launch(folder)), read_initdata(INITDATA).bound(32)
     (folder / "annotation").write_bytes(base64.b64encode(pack(INITDATA)))
@@ -99,6 +100,7 @@ def test_a_report_of_another_privilege_level(folder: Path, capsys: pytest.Captur
     assert capsys.readouterr().out == "policy: the report was asked for at VMPL 2, and verifiers take 0\n"
 
 
+@pytest.mark.long
 def test_what_cannot_be_tried_stops_nobody(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An image that is damaged, a firmware without SEV; one that is missing is a wrong call."""
     (folder / "images/other/manifest.json").write_text("{")

@@ -370,6 +370,7 @@ def test_references_that_are_none(text: str) -> None:
         oci.parse_reference(text)
 
 
+@pytest.mark.long
 def test_what_they_print_as_json(image: Path, keys: Path, registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def told(*words: str) -> dict[str, object]:
         assert main([*words, "--json"]) == 0

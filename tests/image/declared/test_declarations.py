@@ -191,6 +191,7 @@ def test_a_development_image_may_have_what_production_must_not(tmp_path: Path) -
     load(write(tmp_path, slices__one=SLICE + "never_in_production = true\n", images__i=IMAGE + "development = true\n"))
 
 
+@pytest.mark.long
 def test_an_unknown_image_is_answered_with_the_nearest_or_all() -> None:
     with pytest.raises(BuildError, match=r"no image is called 'labb'; did you mean lab"):
         load(ROOTFS).image("labb")
@@ -198,6 +199,7 @@ def test_an_unknown_image_is_answered_with_the_nearest_or_all() -> None:
         load(ROOTFS).image("zzzzzz")
 
 
+@pytest.mark.long
 def test_every_image_and_root_that_can_be_built_is_locked() -> None:
     declared = load(ROOTFS)
     for image in declared.images:

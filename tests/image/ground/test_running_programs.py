@@ -46,6 +46,7 @@ def test_a_file_that_grows_behind_its_limit_is_told_as_that() -> None:
         run(python(code), what="the step")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("said", [(), ("version 1",)], ids=["nothing", "its version"])
 def test_a_program_that_fails_only_in_words_has_failed(said: tuple[str, ...]) -> None:
     code = "import sys; print('done'); [print(line, file=sys.stderr) for line in {}]"

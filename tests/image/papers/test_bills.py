@@ -29,6 +29,7 @@ COMPONENTS = (
 )
 
 
+@pytest.mark.long
 def test_both_bills_are_valid_by_their_own_libraries(tmp_path: Path) -> None:
     write_spdx("lab", COMPONENTS, tmp_path / "spdx.json", 0)
     write_cyclonedx("lab", COMPONENTS, tmp_path / "cdx.json", 0)
@@ -39,6 +40,7 @@ def test_both_bills_are_valid_by_their_own_libraries(tmp_path: Path) -> None:
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.replace('"libc6"', "7")) is not None
 
 
+@pytest.mark.long
 def test_both_bills_name_every_component_with_version_licence_and_hash(tmp_path: Path) -> None:
     write_spdx("lab", COMPONENTS, tmp_path / "spdx.json", 0)
     write_cyclonedx("lab", COMPONENTS, tmp_path / "cdx.json", 0)

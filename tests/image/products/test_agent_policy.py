@@ -172,6 +172,7 @@ def test_an_image_whose_agent_would_abort_is_not_made(data: bytes, has_file: boo
     pytest.param("lab", "deny", "deny", id="named"),
     pytest.param("nvidia-confidential", None, "deny", id="confidential"),
 ])
+@pytest.mark.long
 def test_the_policy_of_an_image(tmp_path: Path, profile: str, value: str | None, expected: str) -> None:
     (tmp_path / "kata-agent").touch()
     job = open_job(profile, cache=tmp_path, agent=tmp_path / "kata-agent", components=tmp_path, policy=value)

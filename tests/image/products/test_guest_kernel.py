@@ -176,6 +176,7 @@ def test_a_signature_lies_beside_its_module_and_an_unsigned_one_stays_as_it_is(k
         split_signature(replace(signed, data=signed.data[len(plain.data):]))
 
 
+@pytest.mark.long
 def test_damage_to_a_module_that_is_signed_is_a_finding_or_none() -> None:
     module = Module(name="a", path="a.ko", data=b"", depends=())
     data = make_traced_module(calls=[("__fentry__", 4), ("printk", 4)])

@@ -107,6 +107,7 @@ def test_a_binding_that_imports_otherwise_is_refused() -> None:
             lighten(whole.replace(line, ""))
 
 
+@pytest.mark.long
 def test_errors_have_their_classes_and_their_text(binding: types.ModuleType) -> None:
     import pynvml
 

@@ -409,6 +409,7 @@ def read_index(folder: Path, **changed: str) -> Archive:
     return archive
 
 
+@pytest.mark.long
 def test_an_index_is_read_and_its_package_taken(tmp_path: Path) -> None:
     archive = read_index(tmp_path)
     (tmp_path / "debs").mkdir()
@@ -428,6 +429,7 @@ def test_an_odd_row_of_an_index_is_a_finding(tmp_path: Path, field: str, value: 
     assert caught.value.findings[0].startswith(field)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("read", [describe, resolve])
 def test_a_name_is_no_option_of_apt(tmp_path: Path, read: Callable[[Archive, list[str]], object]) -> None:
     with pytest.raises(BuildError, match="failed with status 100") as caught:

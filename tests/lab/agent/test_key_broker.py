@@ -52,6 +52,7 @@ def programs(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_broker_serves_as_long_as_its_block_lasts(programs: Path, tmp_path: Path) -> None:
     work = tmp_path / "broker"
     work.mkdir()

@@ -131,6 +131,7 @@ def ask(programs: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.long
 def test_what_is_there_however_it_came_is_not_installed(programs: Path, tmp_path: Path) -> None:
     put(programs, "tool-program", "exit 0")
     (tmp_path / "data").touch()
@@ -138,11 +139,13 @@ def test_what_is_there_however_it_came_is_not_installed(programs: Path, tmp_path
     assert ask(programs) == [""]
 
 
+@pytest.mark.long
 def test_what_dpkg_knows_is_not_installed(programs: Path) -> None:
     put(programs, "dpkg-query", "echo installed")
     assert ask(programs) == [""]
 
 
+@pytest.mark.long
 def test_without_dpkg_the_names_are_told(programs: Path) -> None:
     (said,) = ask(programs)
     assert said.startswith("DevError: missing: tool data (Debian's names; there is no dpkg here); install their like")
@@ -330,6 +333,7 @@ def test_no_environment_has_no_python(dev: ModuleType, tmp_path: Path) -> None:
     assert dev.venv_version(tmp_path / "none") == ""
 
 
+@pytest.mark.long
 def test_the_interpreter_itself_is_found(dev: ModuleType) -> None:
     asked = [dev.base_python(), "-c", "import sys; print(sys.prefix == sys.base_prefix, *sys.version_info[:2])"]
     answer = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()

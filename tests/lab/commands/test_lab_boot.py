@@ -166,6 +166,7 @@ def test_something_missing_is_one_line_and_status_2(capsys: pytest.CaptureFixtur
                                        "lab image\n")
 
 
+@pytest.mark.long
 def test_the_lab_starts_without_heavy_imports() -> None:
     code = "import sys, nvrc_lab.__main__ as m; m.make_parser(); print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -89,6 +89,7 @@ def test_the_order_of_the_tiers() -> None:
     assert [tier.name for tier in TIERS] == ["lint", "unit", "long", "namespace", "qemu", "coverage"]
 
 
+@pytest.mark.long
 def test_one_tier_runs_beside_the_others_and_is_told_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each waits for the other: it is beside them only if both can end."""
     job = Job(places=Places(root=tmp_path))

@@ -60,6 +60,7 @@ def test_explain_lists_faults(capsys: pytest.CaptureFixture[str]) -> None:
         capsys.readouterr().out)["faults"]
 
 
+@pytest.mark.long
 def test_explain_has_words_for_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
     for path in checkout().scenarios.glob("*.yaml"):
         with Case(path.stem):
@@ -200,6 +201,7 @@ def test_a_command_line_that_the_kernel_would_cut_is_refused(tmp_path: Path) -> 
         run_scenario(fake_lab(tmp_path, "echo"), long, tmp_path / "console")
 
 
+@pytest.mark.long
 def test_the_lab_starts_quickly() -> None:
     code = "import sys; from nvrc_lab.__main__ import make_parser; make_parser(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -45,6 +45,7 @@ BIND = ("import socket\nfrom nvrc_lab.ground.scratch import scratch_folder\nwith
         "  print(len(list(folder.iterdir())))")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("depth", [0, 120], ids=["short", "too long for a socket"])
 def test_a_socket_fits_into_a_folder_below_any_tmpdir(tmp_path: Path, depth: int) -> None:
     below = tmp_path / ("d" * depth)
@@ -55,6 +56,7 @@ def test_a_socket_fits_into_a_folder_below_any_tmpdir(tmp_path: Path, depth: int
     assert list(below.glob(f"{PREFIX}*")) == []
 
 
+@pytest.mark.long
 def test_what_a_killed_lab_left_goes_with_the_next_one(lab: tuple[subprocess.Popen[str], Path]) -> None:
     process, folder = lab
     now_s = time.time()

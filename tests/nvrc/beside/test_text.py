@@ -144,6 +144,7 @@ def test_pressure_and_kills_are_read_as_the_kernel_writes_them(tmp_path: Path) -
     assert list(guest.of_pressure(str(tmp_path / "none"))) == []
 
 
+@pytest.mark.long
 def test_this_machine_has_processes_memory_and_disks() -> None:
     text = render([*guest.of_guest(), *guest.of_disks(), *guest.of_services({"self": 1, "gone": 1 << 22}), *guest.of_self()])
     assert (value(text, "nvrc_guest_processes") or 0) > 1

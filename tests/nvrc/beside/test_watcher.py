@@ -48,6 +48,7 @@ def answering(path: Path, times: int) -> Iterator[None]:
     loop.close()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="PID 1 answers root")
 def test_a_gpu_that_the_library_lists_no_more_keeps_its_serial_number(tmp_path: Path) -> None:
     nvml = NvmlChild(nobody, 60.0)
@@ -64,6 +65,7 @@ def test_a_gpu_that_the_library_lists_no_more_keeps_its_serial_number(tmp_path: 
         assert value(page, "nvrc_gpu_state", **labels, state="lost") == 1
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="PID 1 answers root")
 def test_a_library_that_tells_of_other_gpus_each_time_costs_no_memory(tmp_path: Path) -> None:
     nvml = NvmlChild(nobody, 60.0)
@@ -75,6 +77,7 @@ def test_a_library_that_tells_of_other_gpus_each_time_costs_no_memory(tmp_path: 
     assert len(watcher._known) == MOST_GPUS
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="PID 1 answers root")
 def test_one_that_starts_after_the_gpu_was_lost_has_its_serial_number_from_pid_1(tmp_path: Path) -> None:
     nvml = NvmlChild(nobody, 60.0)

@@ -52,6 +52,7 @@ def run_program(argv: Sequence[str], data: bytes = b"") -> subprocess.CompletedP
 IDENTITY = re.compile(rf"NVRC version={re.escape(nvrc.__version__)} sha256=[0-9a-f]{{64}}\n")
 
 
+@pytest.mark.long
 def test_program_without_arguments_prints_the_identity_line_and_nothing_else() -> None:
     done = run_program([])
     assert (done.returncode, done.stderr) == (0, b"")
@@ -226,12 +227,14 @@ def test_every_document_has_a_schema_and_says_null_for_what_is_unset(argv: list[
     assert is_clean(document)
 
 
+@pytest.mark.long
 def test_a_reader_that_goes_away_gets_no_traceback() -> None:
     done = subprocess.run(f"{sys.executable} -m nvrc params list | true; test ${{PIPESTATUS[0]}} -le 1", shell=True, cwd=ROOT, executable="/bin/bash",
                           capture_output=True, check=False, env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"}, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.long
 def test_only_the_command_that_is_called_is_imported() -> None:
     code = ("import sys; import nvrc.cli; from nvrc.cli import main; status = main(['version']);"
             "print(sorted(n for n in sys.modules if n in [f'nvrc.commands.{c}' for c in nvrc.cli.COMMANDS]))")
@@ -303,6 +306,7 @@ def test_standard_input_is_a_dash() -> None:
     assert read_input("-", io.BytesIO(b"x" * 100)) == b"x" * 100
 
 
+@pytest.mark.long
 def test_report_from_standard_input() -> None:
     done = run_program(["report", "-"], report.to_json(FAILED))
     assert (done.returncode, done.stderr) == (1, b"")

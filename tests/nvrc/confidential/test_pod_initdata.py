@@ -359,6 +359,7 @@ print(*(name for name in set(sys.modules) - before if "initdata" in name or "con
 """
 
 
+@pytest.mark.long
 def test_a_machine_without_disks_loads_none_of_it(tmp_path: Path) -> None:
     root = Path(nvrc.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", SPY, str(root), str(tmp_path), str(root / "tests")], capture_output=True, text=True,

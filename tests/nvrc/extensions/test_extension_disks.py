@@ -262,6 +262,7 @@ def test_folders_that_cannot_be_listed(guest: ExtensionGuest) -> None:
     assert find_disks(failing) == (Disk("gpu", "vda", None, None),)
 
 
+@pytest.mark.long
 @given(st.dictionaries(st.sampled_from(["serial", "vda1/partition", "vda1/size", "vda1/dev", "vda2/partition"]),
                        st.binary(max_size=40)))
 @settings(max_examples=times(5))

@@ -185,6 +185,7 @@ def test_a_target_that_does_not_begin_at_the_beginning_is_refused(guest: Extensi
     assert dm.read_table(guest, NAME) == make_table(PAIR, Corruption.IO_ERROR)
 
 
+@pytest.mark.long
 @given(st.binary(min_size=312, max_size=500))
 @settings(max_examples=times(5))
 def test_any_reply_is_a_table_or_an_error(reply: bytes) -> None:

@@ -201,6 +201,7 @@ def test_folders_that_fail_or_never_end_are_errors(system: FakeSystem) -> None:
         make_capability_nodes(system)
 
 
+@pytest.mark.long
 @given(st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(
     [b"Character devices:\n", b"195 nvidia\n", b"Block devices:\n", b"99999999999999 nvidia\n", b"x nvidia\n", b"1 a b\n"]),
     max_size=6).map(b"".join)))
@@ -214,6 +215,7 @@ def test_any_bytes_are_numbers_or_nothing(data: bytes) -> None:
         assert 0 <= number < 10 ** 10
 
 
+@pytest.mark.long
 @given(st.binary(max_size=80), st.binary(max_size=80), st.binary(max_size=80))
 @settings(max_examples=times(4))
 def test_any_bytes_from_the_driver_make_right_nodes_or_an_error(params: bytes,

@@ -141,6 +141,7 @@ def test_only_what_the_image_serves_counts_where_it_says_so(system: FakeSystem) 
         f"{TREE}/nvrc.serves: there is no need called 'future'; image and init are of different releases"]
 
 
+@pytest.mark.long
 def test_modules_that_are_built_in_are_left_alone_and_nothing_is_looked_for(system: FakeSystem) -> None:
     system.put(f"{TREE}/modules.builtin", "kernel/sev-guest.ko\nkernel/erofs.ko\n")
     give(system, "sev-snp", "storage")

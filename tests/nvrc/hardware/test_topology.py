@@ -192,6 +192,7 @@ def test_a_strange_id_is_quoted_up_to_a_line() -> None:
     assert error.what == f"0000:01:00.0: vendor reads '{'y' * 16}', expected 0x and 4 hex digits"
 
 
+@pytest.mark.long
 def test_a_bus_has_as_many_gpus_as_it_has_addresses() -> None:
     gpu = PciFunction(bdf="0000:01:00.0", vendor=0x10DE, device=0x2330, pci_class=0x030200)
     assert decide(Topology(gpus=(gpu,) * 0xFFFF)) is Mode.GPU

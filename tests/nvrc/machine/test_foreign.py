@@ -98,6 +98,7 @@ def reap(before: set[int]) -> int:
     return len(new)
 
 
+@pytest.mark.long
 def test_the_log_is_read_whatever_comes_with_a_line(system: FakeSystem, attacker: Callable[[Callable[[tuple[int, ...]], None]], None]) -> None:
     descriptor = system.bind_log(paths.DEV_LOG)
     journal, heard = Journal(system, descriptor), list[Line]()
@@ -121,6 +122,7 @@ def test_the_log_is_read_whatever_comes_with_a_line(system: FakeSystem, attacker
     os.close(descriptor)
 
 
+@pytest.mark.long
 def test_whoever_asks_for_the_status_sends_nothing_that_holds_up(system: FakeSystem, tmp_path: Path, attacker: Callable[[Callable[[tuple[int, ...]], None]], None]) -> None:
     path = str(tmp_path / "control.sock")
     listener = control.listen(path)

@@ -129,6 +129,7 @@ def test_what_was_there_to_read_and_was_taken_back_is_not_waited_for(worker: Wor
     worker.abandon()
 
 
+@pytest.mark.long
 def test_an_answer_that_is_taken_back_all_the_time_is_a_hang(worker: Worker) -> None:
     with pytest.raises(NvrcError, match=r"no answer to 'take_back' .* within 0.3 s"):
         worker.ask("take_back", 0.3)
@@ -173,6 +174,7 @@ def test_how_it_died_is_told_when_it_is_known() -> None:
         subject.ask("echo", 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "code"), [("garbage", "E_NVML_CRASH"), ("long", "E_NVML_HANG")])
 def test_answers_that_are_none(worker: Worker, name: str, code: str) -> None:
     with pytest.raises(NvrcError) as caught:

@@ -136,6 +136,7 @@ def test_of_many_unknown_names_the_first_are_told() -> None:
     assert (len(hints), sum(map(bool, hints))) == (50, 8)
 
 
+@pytest.mark.long
 def test_hostile_bytes_end_in_one_code() -> None:
     chance = random.Random(16)
     good = pack_disk(document('[params]\n"nvrc.gpus" = 8\n'))

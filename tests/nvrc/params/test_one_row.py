@@ -10,13 +10,13 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence, Set
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
 
-from fakes.sources import ROOT, nodes_of
+from fakes.sources import ROOT, nodes_of, walk
 from nvrc.boot import BOOT
 from nvrc.params.settings import Settings
 from nvrc.params.table import PARAMS, Param, asked, row_of
@@ -34,25 +34,36 @@ class Source:
     path: str
     nodes: Sequence[ast.AST]
 
-    def functions(self) -> Iterator[tuple[str, ast.AST]]:
-        for node in self.nodes:
-            if isinstance(node, ast.FunctionDef):
-                yield node.name, node
+    @cached_property
+    def functions(self) -> Sequence[tuple[str, Sequence[ast.AST]]]:
+        """By name, with all that is inside."""
+        return [(node.name, walk(node)) for node in self.nodes if isinstance(node, ast.FunctionDef)]
+
+    @cached_property
+    def attributes(self) -> Sequence[tuple[str, Set[str]]]:
+        """Of each function."""
+        return [(name, {node.attr for node in inside if isinstance(node, ast.Attribute)}) for name, inside in self.functions]
+
+    @cached_property
+    def asked(self) -> Set[str]:
+        return {node.attr for node in self.nodes if isinstance(node, ast.Attribute)}
+
+    @cached_property
+    def imported(self) -> Set[tuple[str | None, str]]:
+        return {(node.module, each.name) for node in self.nodes if isinstance(node, ast.ImportFrom) for each in node.names}
 
     def reads(self) -> Iterator[tuple[str, str]]:
         """Function and field, for each `settings.FIELD`, `x.settings.FIELD`, `x._settings.FIELD` and `_settings(x).FIELD`."""
-        for name, function in self.functions():
-            for node in ast.walk(function):
+        for name, inside in self.functions:
+            for node in inside:
                 if isinstance(node, ast.Attribute) and (node.attr in FIELDS or node.attr == "ready_rule") and is_settings(node.value):
                     yield from ((name, field) for field in ({"ready", "ready_state"} if node.attr == "ready_rule" else {node.attr}))
 
     def uses(self, module: str, function: str) -> bool:
         """Whether it imports a function of a module, or asks facts for one of their answers."""
         if module == "engine/facts.py":
-            return any(isinstance(node, ast.Attribute) and node.attr == function for node in self.nodes)
-        name = f"nvrc.{module.removesuffix('.py').replace('/', '.')}"
-        return any(isinstance(node, ast.ImportFrom) and node.module == name and function in {each.name for each in node.names}
-                   for node in self.nodes)
+            return function in self.asked
+        return (f"nvrc.{module.removesuffix('.py').replace('/', '.')}", function) in self.imported
 
 
 def is_settings(node: ast.AST) -> bool:
@@ -93,13 +104,13 @@ def readers() -> dict[str, set[str]]:
 def users_of(path: str, function: str, modules: list[Source], steps: dict[str, str]) -> set[str]:
     used = {steps[module.path] for module in modules if module.path in steps and module.uses(path, function)}
     for module in (module for module in modules if module.path.startswith("engine/")):
-        for name, node in module.functions():
-            inner = {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+        for name, inner in module.attributes:
             if function in inner and name != function:
                 used |= users_of(module.path, name, modules, steps)
     return used
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("row", PARAMS, ids=lambda row: row.name)
 def test_the_table_says_who_reads_a_parameter(row: Param) -> None:
     found, told = readers()[row.field], set(row.readers)
@@ -115,6 +126,8 @@ def test_names_and_units_are_those_of_the_row() -> None:
 
 
 NAMES = {name for row in PARAMS if not row.is_pattern for name in (row.name, *row.aliases)}
+ENDS = tuple(f"{name}=" for name in NAMES)
+STARTS = ENDS + tuple(f"{name} " for name in NAMES)
 # What begins like a parameter and is none: a file of an image.
 OTHERS = {"nvrc.toml", "nvrc.serves"}
 _LIKE = re.compile(r"nvrc(?:\.[a-z0-9_]+)+")
@@ -130,15 +143,17 @@ def literals(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
 
 def used_as_data(text: str) -> bool:
     """The name itself, or what a value or a sentence is put to; names inside prose are a reader's."""
-    return any(text == name or text.endswith(f"{name}=") or text.startswith((f"{name}=", f"{name} ")) for name in NAMES)
+    return text in NAMES or text.endswith(ENDS) or text.startswith(STARTS)
 
 
+@pytest.mark.long
 def test_no_name_of_a_parameter_is_a_literal_outside_its_room() -> None:
     found = [f"{module.path}:{line} {text[:60]}" for module in sources() if not module.path.startswith(("params/", "pages/"))
              for line, text in literals(module.nodes) if used_as_data(text)]
     assert found == []
 
 
+@pytest.mark.long
 def test_prose_names_parameters_that_there_are() -> None:
     """Of messages, remedies and help; a name with * or a module of ours is none."""
     wrong = []
@@ -186,6 +201,7 @@ def test_a_new_parameter_is_a_field_and_a_row(copied: Path) -> None:
     assert "boots with nvrc.new.thing=on" in nvrc(copied, "params", "check", "nvrc.new.thing=on")[1]
 
 
+@pytest.mark.long
 def test_a_row_without_its_field_is_told_in_a_line(copied: Path) -> None:
     status, _, err = nvrc(copied, "plan", "--machine", "cpu")
     assert (status, len(err.splitlines())) == (2, 1)

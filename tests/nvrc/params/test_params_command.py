@@ -145,6 +145,7 @@ def test_check_that_cannot_be_done_is_no_finding(words: list[str], message: str)
     assert err.getvalue().startswith(f"nvrc params: {message}")
 
 
+@pytest.mark.long
 def test_check_of_standard_input() -> None:
     program = ("import argparse, sys; from nvrc.commands import params; p = argparse.ArgumentParser(); "
                "params.add_arguments(p); sys.exit(params.run(p.parse_args(), sys.stdout))")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,6 +88,7 @@ def test_an_accepted_value_prints_back_to_itself(row: Param, given_text: str) ->
     assert setting(parse(word(row.name, text(value)).encode()).settings, row) == value
 
 
+@pytest.mark.long
 @unhurried
 @given(st.lists(extensions, unique_by=lambda extension: extension.name, max_size=4))
 def test_extensions_print_back_to_themselves(given_extensions: list[Extension]) -> None:

@@ -159,6 +159,7 @@ WORD = st.sampled_from([
     "kata.extension.b.verity_params=" + VERITY])
 
 
+@pytest.mark.long
 @given(st.lists(st.lists(WORD, max_size=6, unique_by=lambda word: word.partition("=")[0]), min_size=1, max_size=4), WORD)
 def test_a_suggestion_takes_the_lines_that_it_is_made_of_and_no_other_parameter(rows: list[list[str]], other: str) -> None:
     lines = [" ".join(words).encode() for words in rows]

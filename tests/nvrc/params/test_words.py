@@ -159,6 +159,7 @@ spellings = st.sampled_from([
 ])
 
 
+@pytest.mark.long
 @given(never_names, spellings, st.sampled_from([EVERYTHING, load_policy(b"")]))
 def test_no_spelling_of_a_word_that_is_nobodys_passes(name: str, spelling: str, policy: object) -> None:
     line = spelling.format(name).encode("latin-1")

@@ -116,6 +116,7 @@ def test_what_the_agent_says_is_shown_at_once_and_to_the_byte(world: World) -> N
     assert world.output.finish() == "x"
 
 
+@pytest.mark.long
 def test_a_console_that_stands_still_loses_nothing_and_bounds_what_is_kept(world: World) -> None:
     data = b"".join(b"line %d\n" % number for number in range(200_000))
     sent = world.say(data)

@@ -61,6 +61,7 @@ def test_no_other_daemon_matters_to_the_boot(init: Init, system: FakeSystem) -> 
     end(init, system, DAEMON, STARTED_S)
 
 
+@pytest.mark.long
 def test_orphans_without_end_cost_what_there_is_of_pids(init: Init, system: FakeSystem) -> None:
     """A daemon may start one after another for as long as the boot takes."""
     for first in range(300, 100_300, 1000):

@@ -218,6 +218,7 @@ PIECES = ("NVRM: Xid (PCI:", "NVRM: GPU ", "0000:40:00", "0000:40:00.0", "0000:4
           "79", "٣", "1234", "", "pid=1, name=x", "GPU has fallen off the bus", "!")
 
 
+@pytest.mark.long
 def test_lines_are_read_as_their_patterns_say() -> None:
     """Lines of the driver's pieces, put together by chance: most are none, and some are."""
     chance, found = random.Random(15), [0, 0]

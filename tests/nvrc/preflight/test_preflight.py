@@ -161,6 +161,7 @@ WRONG: dict[str, tuple[str, str, Change]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("row", "words", "change"), WRONG.values(), ids=WRONG)
 def test_one_thing_wrong_is_found_by_its_row(host: KataHost, row: str, words: str, change: Change) -> None:
     change(host)
@@ -171,6 +172,7 @@ def test_one_thing_wrong_is_found_by_its_row(host: KataHost, row: str, words: st
     assert words.split("; ", maxsplit=1)[0] in "\n".join(show(preflight, UNLIMITED))
 
 
+@pytest.mark.long
 def test_one_thing_wrong_is_told_by_the_command(host: KataHost) -> None:
     host.remove("/dev/kvm")
     out, node = io.StringIO(), host.put("/node.json", host.node_json())
@@ -189,6 +191,7 @@ def test_rows_say_all_that_their_reader_needs() -> None:
         assert all((row.asks, row.reads, row.reason, row.remedy, row.command, row.who)), row.name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(20))
 def test_half_of_the_paths_absent_is_judged_to_the_last_row(host: KataHost, seed: int) -> None:
     chance = random.Random(seed)

@@ -68,6 +68,7 @@ def test_a_tree_that_no_machine_has_is_refused(places: tuple[PlaceRecord, ...], 
         name_devices(report)
 
 
+@pytest.mark.long
 def test_what_is_told_of_a_place_is_cut() -> None:
     picture = render_board(replace(GOOD, places=(replace(GOOD.places[0], speed="x" * 100_000), *GOOD.places[1:])))
     assert len(texts(picture, MISSING)) < 40

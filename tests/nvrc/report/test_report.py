@@ -62,6 +62,7 @@ JSON = st.recursive(
 MINIMAL = Report(program="0.1.0", started_s=0.5)
 
 
+@pytest.mark.long
 @given(JSON)
 def test_encoder_agrees_with_the_standard_library(value: object) -> None:
     text, line = encode(value), encode_line(value)
@@ -99,6 +100,7 @@ def test_layout_is_one_line_per_field_and_item() -> None:
             '"code": null},' in lines)
 
 
+@pytest.mark.long
 @given(REPORTS)
 def test_report_reads_back(value: Report) -> None:
     assert report.from_json(report.to_json(value)) == value
@@ -163,6 +165,7 @@ def test_deep_nesting_is_no_json() -> None:
         report.from_json(b"[" * 100_000)
 
 
+@pytest.mark.long
 def test_a_value_that_is_nested_too_deeply_to_be_shown_is_a_finding() -> None:
     """What reads JSON goes deeper than what writes it; where either ends depends on who has called."""
     for depth in range(800, 1000):
@@ -173,6 +176,7 @@ def test_a_value_that_is_nested_too_deeply_to_be_shown_is_a_finding() -> None:
 @pytest.mark.parametrize("data", [
     pytest.param(b'{"schema": 2, %s}', id="document"), pytest.param(b'{"schema": 2, "ready": {%s}}', id="record"),
 ])
+@pytest.mark.long
 def test_keys_take_no_square_of_time(data: bytes) -> None:
     """Whoever reads a status over vsock reads what a hostile guest has written: 16 MiB took a day."""
     keys = b", ".join(b'"k%d": 0' % number for number in range(30_000))

@@ -266,6 +266,7 @@ HOSTILE_STEP = records(StepRecord, name=st.text(max_size=30), start_s=st.none() 
                          outcome=st.sampled_from(tuple(Outcome)), code=st.text(max_size=40), detail=st.text(max_size=40))
 
 
+@pytest.mark.long
 @given(records(
     Report, program=st.text(), mode=st.text(max_size=20), verdict=st.sampled_from(tuple(Verdict)), started_s=FLOATS,
     interpreter_s=st.none() | FLOATS, ended_s=st.none() | FLOATS, failure=st.none() | records(Trouble),

@@ -234,6 +234,7 @@ def test_a_crash_of_the_daemon_is_a_failed_start(stage: Stage) -> None:
     assert caught.value.code == "E_PERSISTENCED_START"
 
 
+@pytest.mark.long
 def test_of_a_flood_the_newest_is_kept(stage: Stage) -> None:
     for number in range(3 * MOST_WORDS):
         stage.says(0.5, f"{TAG} {number}", pid=666)

@@ -21,6 +21,7 @@ def test_what_may_be_raised_is_what_has_a_row(file: str, name: str, rows: tuple[
     assert re.findall(r"'(E_[A-Z0-9_]+)'", ast.unparse(typed)) == [row[0] for row in rows]
 
 
+@pytest.mark.long
 def test_no_sentence_begins_with_a_code() -> None:
     """It would be read off again somewhere. A trouble is a value; the console puts its code before it."""
     texts = [(file.name, node.value) for file in sorted((ROOT / "nvrc").rglob("*.py")) for node in nodes_of(file)
