@@ -76,34 +76,15 @@ def lint(job: Job) -> Count:
 
 
 def unit(job: Job) -> Count:
-    """In one session more than there are processors, each with some of the files: a few tests wait for a clock."""
-    root, times = job.places.root, job.places.cache / "unit-seconds.json"
-    names = [name for name in _files(root) if Path(name).parts[1] not in OTHER_TIERS]
-    # Those that look at all modules are of one session: it takes a second and a half to parse them.
-    together = parts.naming(root, names, "fakes.sources")
-    count = min((os.cpu_count() or 1) + 1, MOST_WORKERS)
-    shares = parts.deal(parts.weigh(root, names, times), count, together)
-    reports = [job.places.reports / f"unit-{number}.xml" for number in range(1, len(shares) + 1)]
-    env = environment(job.places)
-    with contextlib.ExitStack() as stack:
-        told = [stack.enter_context(report.with_suffix(".txt").open("w+", encoding="utf-8")) for report in reports]
-        calls = [_argv(job, report, share) for report, share in zip(reports, shares, strict=True)]
-        sessions = [stack.enter_context(subprocess.Popen(argv, cwd=root, env=env, stdin=subprocess.DEVNULL,
-                                                         stdout=output, stderr=subprocess.STDOUT))
-                    for argv, output in zip(calls, told, strict=True)]
-        counts = []
-        for session, report, output in zip(sessions, reports, told, strict=True):
-            counts.append(read_report(report, is_good=session.wait() == 0))
-            output.seek(0)
-            print(output.read(), end="", flush=True)
-    if not any(count.failed for count in counts):
-        parts.remember(reports, times)
-    return add_up(counts)
+    # They hardly wait, so as many sessions as there are processors.
+    names = [name for name in _files(job.places.root) if Path(name).parts[1] not in OTHER_TIERS]
+    return _dealt(job, "unit", names, min(os.cpu_count() or 1, MOST_WORKERS))
 
 
 def long(job: Job) -> Count:
     # They wait for programs and clocks, as those of the namespace tier do.
-    return _marked(job, "long", MOST_WORKERS)
+    names = parts.naming(job.places.root, _files(job.places.root), "mark.long")
+    return _dealt(job, "long", names, MOST_WORKERS, "-m", "long")
 
 
 def namespace(job: Job) -> Count:
@@ -146,7 +127,7 @@ def judge_coverage(total: str) -> Count:
 TIERS = (
     Tier(name="lint", about="style, strict types, generated documents, site, words of messages, commits", run=lint),
     Tier(name="unit", about="steps and tables against a temporary root", run=unit),
-    Tier(name="long", about="what takes long or starts many processes: floods, damage, forked workers", run=long),
+    Tier(name="long", about="what takes a twentieth of a second or more: programs, floods, damage", run=long),
     Tier(name="namespace", about="the real PID 1 in namespaces of its own", run=namespace),
     Tier(name="qemu", about="the lab image under QEMU", run=qemu, is_beside=True),
     Tier(name="coverage", about="branches taken in nvrc and guest_cdi over the tiers above", run=coverage),
@@ -218,6 +199,30 @@ def _processor_s() -> float:
 
 def _files(root: Path) -> Sequence[str]:
     return [str(path.relative_to(root)) for path in sorted(root.glob("tests/**/test_*.py"))]
+
+
+def _dealt(job: Job, name: str, names: Sequence[str], count: int, *words: str) -> Count:
+    """In sessions side by side, each with some of the files: workers would each collect all of them."""
+    root, times = job.places.root, job.places.cache / f"{name}-seconds.json"
+    # Those that look at all modules are of one session: it takes a second and a half to parse them.
+    together = parts.naming(root, names, "fakes.sources")
+    shares = parts.deal(parts.weigh(root, names, times), count, together)
+    reports = [job.places.reports / f"{name}-{number}.xml" for number in range(1, len(shares) + 1)]
+    env = environment(job.places)
+    with contextlib.ExitStack() as stack:
+        told = [stack.enter_context(report.with_suffix(".txt").open("w+", encoding="utf-8")) for report in reports]
+        calls = [_argv(job, report, (*words, *share)) for report, share in zip(reports, shares, strict=True)]
+        sessions = [stack.enter_context(subprocess.Popen(argv, cwd=root, env=env, stdin=subprocess.DEVNULL,
+                                                         stdout=output, stderr=subprocess.STDOUT))
+                    for argv, output in zip(calls, told, strict=True)]
+        counts = []
+        for session, report, output in zip(sessions, reports, told, strict=True):
+            counts.append(read_report(report, is_good=session.wait() == 0))
+            output.seek(0)
+            print(output.read(), end="", flush=True)
+    if not any(count.failed for count in counts):
+        parts.remember(reports, times)
+    return add_up(counts)
 
 
 def _marked(job: Job, name: str, workers: int, *words: str, become: Sequence[str] = ()) -> Count:
