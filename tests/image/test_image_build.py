@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
+from fakes.lent_cache import lend, lend_debs
 from nvrc_build import pipeline
 from nvrc_build.ground.run import clean_env, run
 from nvrc_build.papers.inventory import read_inventory
@@ -48,39 +49,53 @@ def make_place(folder: Path, source: Path = CHECKOUT) -> Place:
     place = Place(folder / "checkout", folder / "cache", folder / "out")
     for name in SOURCES:
         shutil.copytree(source / name, place.checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-    debs = place.cache / "debs"
-    debs.mkdir(parents=True)
-    for deb in (CHECKOUT / "out/cache/debs").glob("*.deb"):
-        shutil.copyfile(deb, debs / deb.name)
+    lend_debs(CHECKOUT / "out/cache", place.cache)
     return place
 
 
-def lend_packages(source: Path, cache: Path) -> None:
-    """Unpacked packages of another cache: of each root, which its builds touch, the newest; and nothing that they made of them."""
-    found = sorted(source.glob("stages/*"), key=lambda stage: stage.stat().st_mtime)
-    newest = {stage.name.rsplit("-", 1)[0]: stage for stage in found}
-    packages = {stage for stage in found if stage.name.startswith("package-")}
-    for folder in ("stages", "seals"):
-        (cache / folder).mkdir()
-    for stage in packages | {newest[kind] for kind in newest if kind == "site" or kind.startswith("root-")}:
-        shutil.copytree(stage, cache / "stages" / stage.name, symlinks=True, copy_function=link_or_copy)
-        shutil.copyfile(source / "seals" / stage.name, cache / "seals" / stage.name)
-
-
-def link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(source, target)
+def is_lent(kind: str) -> bool:
+    """All that an image is made of, and no image."""
+    return not kind.startswith(("image-", "lab-"))
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """What the checkout has unpacked is not unpacked again: the second build starts from nothing."""
+    """What the checkout has made is not made again, whenever that was: the second build starts from nothing."""
     place = make_place(tmp_path_factory.mktemp("first"))
-    lend_packages(CHECKOUT / "out/cache", place.cache)
+    lend(CHECKOUT / "out/cache", place.cache, is_lent)
     place.build()
     return place
+
+
+def newest(place: Place, kind: str) -> Path:
+    """Which the last build made or used."""
+    return max((place.cache / "stages").glob(f"{kind}-*"), key=lambda stage: stage.stat().st_mtime)
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """What a build again took and made: of the same sources, and of one changed line."""
+
+    idle_s: float
+    line_s: float
+    before: dict[str, str]
+    after: dict[str, str]
+    kept: set[str]
+    kept_after: set[str]
+    fresh_objects: set[str]
+
+
+@pytest.fixture(scope="module")
+def rebuild(first: Place) -> Rebuild:
+    started = spent_s()
+    before, idle_s = digests(first.build()), spent_s() - started
+    kept, objects = stages(first, "modules-found", "binding", "bills"), stages(first, "object")
+    module = first.checkout / "nvrc/vocabulary/errors.py"
+    module.write_text(module.read_text(encoding="utf-8") + "\nCHANGED = 1\n", encoding="utf-8")
+    started = spent_s()
+    after = digests(first.build())
+    return Rebuild(idle_s, spent_s() - started, before, after, kept, stages(first, "modules-found", "binding", "bills"),
+                   stages(first, "object") - objects)
 
 
 def digests(image: pipeline.Image) -> dict[str, str]:
@@ -115,8 +130,8 @@ shift 2 && exec "$@"
 """
 
 
-def test_two_builds_in_different_places_are_equal_byte_for_byte(first: Place, tmp_path: Path) -> None:
-    """The second one from packages, by the factory's copy that lies there, by another account's umask, in an environment made to
+def test_two_builds_in_different_places_are_equal_byte_for_byte(first: Place, rebuild: Rebuild, tmp_path: Path) -> None:
+    """The first has a line of the init made anew and all else as it was. The second one from packages, by the factory's copy that lies there, by another account's umask, in an environment made to
     mislead it, with files that are in no commit. It can write nowhere but below its output folder and where TMPDIR leads."""
     other = make_place(tmp_path / "a much deeper/place with blanks", first.checkout)
     for name in ("nvrc/steps/untracked.py", "guest_cdi/.hidden.py", "rootfs/files/untracked", "nvrc/untracked.h"):
@@ -129,7 +144,7 @@ def test_two_builds_in_different_places_are_equal_byte_for_byte(first: Place, tm
     assert done.stderr.count("Read-only file system") == 2
     assert list((tmp_path / "hostile/scratch").iterdir()) == []
     made = {path.name: file_sha256(path) for path in sorted((other.out / "images/lab").iterdir())}
-    assert made == digests(first.build())
+    assert made == rebuild.after == digests(first.build())
 
 
 def spent_s() -> float:
@@ -143,29 +158,13 @@ def stages(place: Place, *kinds: str) -> set[str]:
     return {path.name for kind in kinds for path in (place.cache / "stages").glob(f"{kind}-*")}
 
 
-def with_packages_only(place: Place, folder: Path) -> Place:
-    """The same sources and a cache that has nothing but unpacked packages."""
-    other = make_place(folder, place.checkout)
-    lend_packages(place.cache, other.cache)
-    return other
-
-
-def test_nothing_changed_takes_no_time_and_one_changed_file_of_the_init_little(first: Place, tmp_path: Path) -> None:
-    """And the image is the one that is made without what earlier builds made of the init."""
-    started = spent_s()
-    before = digests(first.build())
-    assert spent_s() - started < 3
-    kept, objects = stages(first, "modules-found", "binding", "bills"), stages(first, "object")
-    module = first.checkout / "nvrc/vocabulary/errors.py"
-    module.write_text(module.read_text(encoding="utf-8") + "\nCHANGED = 1\n", encoding="utf-8")
-    started = spent_s()
-    after = digests(first.build())
-    assert spent_s() - started < 12
-    assert after["initrd"] != before["initrd"]
-    assert stages(first, "modules-found", "binding", "bills") == kept
-    assert len(kept) >= 3
-    assert len(stages(first, "object") - objects) == 1
-    assert digests(with_packages_only(first, tmp_path).build()) == after
+def test_nothing_changed_takes_no_time_and_one_changed_file_of_the_init_little(rebuild: Rebuild) -> None:
+    assert rebuild.idle_s < 3
+    assert rebuild.line_s < 12
+    assert rebuild.after["initrd"] != rebuild.before["initrd"]
+    assert rebuild.kept_after == rebuild.kept
+    assert len(rebuild.kept) >= 3
+    assert len(rebuild.fresh_objects) == 1
 
 
 def test_a_module_that_is_imported_first_is_found_and_one_more_step_is_frozen(first: Place, tmp_path: Path) -> None:
@@ -196,8 +195,7 @@ def test_the_image_has_no_shell_no_setuid_file_and_what_kata_looks_for(first: Pl
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 def test_the_frozen_program_hashes_as_hashlib_does(first: Place, tmp_path: Path, algorithm: str) -> None:
     """Its SHA-2 is not the standard library's own. Lengths around those of one block, with its padding, and of many."""
-    frozen = next((first.cache / "stages").glob("freeze-*")) / "usr/lib/nvrc"
-    root = next((first.cache / "stages").glob("root-tools-*"))
+    frozen, root = newest(first, "freeze") / "usr/lib/nvrc", newest(first, "root-tools")
     head = f'version = "0.1.0"\nalgorithm = "{algorithm}"\n[data]\n"aa.toml" = "'
     for length in (100, 111, 112, 119, 120, 127, 128, 129, 239, 240, 100_000):
         document = f"{head}{'x' * (length - len(head) - 2)}\"\n".encode()
@@ -214,7 +212,7 @@ def test_the_frozen_program_hashes_as_hashlib_does(first: Place, tmp_path: Path,
 def test_the_interpreter_of_a_confidential_image_can_be_anywhere(first: Place, tmp_path: Path, kind: str, *, is_movable: bool) -> None:
     (tmp_path / "main.c").write_text(f"#include <Python.h>\nint main(void) {{ return !Py_GetVersion(); }}\n{READER}", encoding="ascii")
     (tmp_path / "out").mkdir()
-    root = next((first.cache / "stages").glob("root-compile-*"))
+    root = newest(first, "root-compile")
     part = compile_part(tmp_path / "main.c", tmp_path / "out", root=root, is_movable=is_movable).rename(tmp_path / "main.o")
     with link_launcher([part], tmp_path / "out", root=root, is_movable=is_movable).open("rb") as program:
         assert ELFFile(program).header.e_type == kind
@@ -260,7 +258,7 @@ def test_a_build_that_fails_leaves_the_earlier_image_and_no_mount(first: Place) 
 @pytest.mark.skipif(shutil.which("strip") is None, reason="strip is not installed")
 def test_an_image_builder_that_strips_programs_takes_nothing_from_the_init(first: Place, tmp_path: Path) -> None:
     """Its modules are constants of the program, not something behind it or in a section of their own."""
-    frozen = next((first.cache / "stages").glob("freeze-*")) / "usr/lib/nvrc/nvrc"
+    frozen = newest(first, "freeze") / "usr/lib/nvrc/nvrc"
     before, after = ELFFile(io.BytesIO(frozen.read_bytes())), tmp_path / "nvrc"
     subprocess.run(["strip", "--strip-all", "-o", after, frozen], check=True)
     constants = before.get_section_by_name(".rodata").data()
