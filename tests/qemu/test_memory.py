@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.lab_image import lab_image
 from nvrc_lab.ground.places import checkout
 from nvrc_lab.kit.image import BootFiles, build_image
 from nvrc_lab.kit.unpacked_boot import lighten
@@ -42,7 +43,7 @@ agent_policy = "deny"
 
 @pytest.mark.parametrize("gpus", [0, 8])
 def test_memory_after_the_hand_over(tmp_path: Path, gpus: int) -> None:
-    assert memory_after_the_hand_over(build_image(), tmp_path, gpus) <= MOST
+    assert memory_after_the_hand_over(lab_image(), tmp_path, gpus) <= MOST
 
 
 def test_memory_of_a_program_that_can_be_moved(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.lab_image import lab_image
 from nvrc.boot import BOOT
 from nvrc_lab.kit.image import BootFiles, build_image
 
@@ -24,8 +25,13 @@ LAB = (sys.executable, "-m", "nvrc_lab", "boot")
 
 
 @pytest.fixture(scope="module")
-def image() -> BootFiles:
+def packed() -> BootFiles:
     return build_image()
+
+
+@pytest.fixture(scope="module")
+def image() -> BootFiles:
+    return lab_image()
 
 
 def boot(image: BootFiles, folder: Path, *words: str) -> tuple[int, dict[str, object], str]:
@@ -36,8 +42,8 @@ def boot(image: BootFiles, folder: Path, *words: str) -> tuple[int, dict[str, ob
     return done.returncode, answer, done.stderr
 
 
-def test_the_lab_image_gets_ready_and_ends_in_order(image: BootFiles, tmp_path: Path) -> None:
-    status, answer, _ = boot(image, tmp_path)
+def test_the_lab_image_gets_ready_and_ends_in_order(packed: BootFiles, tmp_path: Path) -> None:
+    status, answer, _ = boot(packed, tmp_path)
     assert (status, answer["ok"], answer["verdict"], answer["what"]) == (0, True, "ready", "the agent powered off")
     steps = answer["steps"]
     assert isinstance(steps, list)
