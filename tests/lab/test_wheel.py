@@ -7,7 +7,6 @@ No network: the wheel is built by the setuptools of .venv, and its dependencies 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.bytecode import uncounted
 from nvrc_build.job import CARRIED, default_out, find_checkout
 from nvrc_lab.ground.places import Places, checkout
 
@@ -56,7 +56,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pip(python: str | Path, *words: str) -> None:
     argv = [sys.executable, "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check", "--python", str(python), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, "PIP_NO_INDEX": "1"})
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**uncounted(), "PIP_NO_INDEX": "1"})
     assert done.returncode == 0, done.stdout + done.stderr
 
 
