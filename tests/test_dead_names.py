@@ -26,6 +26,8 @@ FOR_OTHERS = {
     "capwords": "nvidia-ml-py in the frozen program",
     **dict.fromkeys(("getLogger", "format_exc"), "pyroute2 beside the pod"),
     "accepts": "the ready state as a value: what a report of it tells",
+    **dict.fromkeys(("response_class", "http_open", "https_open", "http_error_301", "http_error_303", "http_error_307", "http_error_308"),
+                    "urllib and http.client, which look them up"),
     **dict.fromkeys(("object_hook", "object_pairs_hook", "parse_constant", "parse_float", "parse_int"), "_json.make_scanner"),
 }
 

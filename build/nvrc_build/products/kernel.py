@@ -62,7 +62,7 @@ def module_name(file_name: str) -> str:
 def read_module(path: Path, relative: str) -> Module:
     try:
         data = _read(path)
-        modinfo = _modinfo(data)
+        modinfo = read_modinfo(data)
     except Exception as wrong:  # elftools raises what its parts raise: the file may be anything
         raise _damaged(path.name, wrong) from wrong
     depends = next((value for key, value in modinfo if key == "depends"), "")
@@ -89,11 +89,7 @@ def _read(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
     return unpacked
 
 
-def read_modinfo(data: bytes) -> dict[str, str]:
-    return dict(reversed(_modinfo(data)))
-
-
-def _modinfo(data: bytes) -> list[tuple[str, str]]:
+def read_modinfo(data: bytes) -> list[tuple[str, str]]:
     section = ELFFile(io.BytesIO(data)).get_section_by_name(".modinfo")
     words = section.data().split(b"\0") if section is not None else []
     texts = (word.decode("utf-8", "replace") for word in words if b"=" in word)

@@ -55,7 +55,7 @@ def test_a_module_brings_what_it_depends_on_and_a_built_in_one_is_there_already(
     modules = select_modules(kernel, ["dm_verity", "ext4"])
     assert [module.path for module in modules] == [
         "kernel/md/dm-bufio.ko", "kernel/md/dm-mod.ko", "kernel/md/dm-verity.ko", "kernel/md/reed_solomon.ko"]
-    assert read_modinfo(modules[2].data) == {
+    assert dict(read_modinfo(modules[2].data)) == {
         "license": "GPL", "depends": "dm-mod,dm-bufio,reed_solomon", "name": "dm-verity"}
 
 
