@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Data: TypeAlias = "canonical.Data"
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One broken rule: where in which file, under a stable rule name, in words that say what to do."""

@@ -103,14 +103,13 @@ def _run_child(name: str, work: Path, seconds: int, watch: str) -> int:
 def _run_libfuzzer(name: str, kept: Path, found: Path, seconds: int, watch: str) -> None:
     import atheris
 
-    from fuzz.haste import make_haste
-
     written = found.parent / "written"
     shutil.rmtree(written, ignore_errors=True)
     written.mkdir()
-    make_haste(written)
     probed = PACKAGES if watch == PROBES else []
     with atheris.instrument_imports(include=probed, exclude=UNWATCHED) if probed else contextlib.nullcontext():
+        from fuzz.haste import make_haste
+        make_haste(written)  # first, as some take a function along as they are imported
         from fuzz.parsers import find
         parser = find(name)
         run = parser.try_on

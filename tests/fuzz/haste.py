@@ -54,9 +54,11 @@ def _ask_one(host: GoodHost, path: str, data: bytes) -> tuple[Row, ...]:
 @contextmanager
 def _once_more(folder: Path) -> Iterator[Path]:
     """The same folder for each input, emptied of what the last one brought."""
-    yield folder
-    for place in folder.iterdir():
-        shutil.rmtree(place)
+    try:
+        yield folder
+    finally:
+        for place in folder.iterdir():
+            shutil.rmtree(place)
 
 
 class _Structs(ELFStructs):
