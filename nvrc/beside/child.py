@@ -46,10 +46,15 @@ class NvmlChild:
         """Ask when it is time, give up what is overdue."""
         if self._pid and self._socket < 0:
             self._reap()
-        if self._asked_s is not None and now_s - self._asked_s >= self._deadline_s:
+        if self._is_overdue(now_s):
+            self.take(now_s)  # it may have answered in time, and its owner got no processor to see that
+        if self._is_overdue(now_s):
             self._fail(now_s)
         if self._asked_s is None and now_s >= self._next_s and not (self._pid and self._socket < 0):
             self._ask(now_s)
+
+    def _is_overdue(self, now_s: float) -> bool:
+        return self._asked_s is not None and now_s - self._asked_s >= self._deadline_s
 
     def _ask(self, now_s: float) -> None:
         self._asked_s, self._next_s = now_s, now_s + self._every_s

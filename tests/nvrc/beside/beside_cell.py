@@ -20,7 +20,8 @@ from pathlib import Path
 from fakes.metrics import parse, value
 from nvrc.beside import main
 
-PORT, EVERY_S, DEADLINE_S = 9400, 0.5, 1.0
+# The agent has little of a processor that others want, and on a busy machine starts the library's process in seconds.
+PORT, EVERY_S, DEADLINE_S = 9400, 0.5, 5.0
 DEAF, SILENT = 20, 20
 FLAPS = "link set flap up\nlink set flap down\n" * 1000
 PAGE = f"http://127.0.0.1:{PORT}/metrics"
@@ -33,7 +34,7 @@ def scrape() -> bytes:
 
 
 def until(name: str, number: float) -> bytes:
-    over = time.monotonic() + 60
+    over = time.monotonic() + 180
     while True:
         try:
             page = scrape()

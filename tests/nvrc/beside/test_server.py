@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -270,6 +271,17 @@ def test_one_that_hangs_is_killed_and_the_clock_is_all_that_is_waited_for(child:
     one.tick(DEADLINE_S)
     assert (one.failures, one.fileno()) == (1, -1)
     assert time.monotonic() - before < DEADLINE_S / 2
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_an_answer_that_waits_for_an_owner_who_is_late_counts(child: MakeChild) -> None:
+    one = child(good)
+    one.tick(0.0)
+    assert select.select([one.fileno()], [], [], 5)[0]
+    pid, one.told_s = one._pid, -1.0
+    one.tick(10 * DEADLINE_S)
+    assert (one.is_up, one.failures, one.told_s, one._pid) == (True, 0, 10 * DEADLINE_S, pid)
 
 
 @pytest.mark.long

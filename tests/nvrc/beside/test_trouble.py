@@ -33,7 +33,7 @@ def seen(nvml_standin: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     MockNvml(nvml_standin, folder / "usr/lib/x86_64-linux-gnu", f"gpu 0 bus=0000:1a:00.0 serial=1650123 uuid={UUID} draw-mw=412345")
     root = checkout().root
     done = subprocess.run(["unshare", "--net", sys.executable, Path(__file__).with_name("beside_cell.py"), folder],
-                          env={**os.environ, "PYTHONPATH": f"{root}:{root}/tests"}, capture_output=True, text=True, timeout=300, check=False)
+                          env={**os.environ, "PYTHONPATH": f"{root}:{root}/tests"}, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return dict(json.loads(done.stdout))
 
