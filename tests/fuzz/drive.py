@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import itertools
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -36,6 +36,8 @@ PROBES, EVENTS, SHORT = WATCHES = ("probes", "events", "short")
 SHORTER = 3
 # For instructions that are reached for the first time. libFuzzer looks at all of them after each execution: a microsecond.
 COUNTERS = 1 << 14
+# Objects until Python looks for circles of them. It did so several times for each input.
+GARBAGE = 50_000
 HAS_EVENTS = sys.version_info >= (3, 12)
 
 
@@ -51,6 +53,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="folder for the corpus, the log and what is found")
     parser.add_argument("--input", type=Path, metavar="FILE", help="try this one input, and show what happens")
     parser.add_argument("--child", choices=WATCHES, help=argparse.SUPPRESS)
+    parser.add_argument("--written", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.input is not None:
         from fuzz.parsers import find
@@ -65,7 +68,7 @@ def main() -> int:
     for seed in seeds_of(args.parser):
         (kept / seed.name).write_bytes(seed.read_bytes())
     if args.child:
-        _run_libfuzzer(args.parser, kept, found, args.seconds, args.child)
+        _run_libfuzzer(args, kept, found)
     began_s = time.monotonic()
     try:
         import atheris  # noqa: F401
@@ -91,34 +94,36 @@ def _supervise(name: str, work: Path, seconds: int) -> int:
 
 def _run_child(name: str, work: Path, seconds: int, watch: str) -> int:
     """libFuzzer ends its process; what it counted is on its last lines."""
+    from fuzz.runs import a_folder
+
     argv = [sys.executable, "-m", "fuzz.drive", name, "--seconds", str(seconds), "--work", str(work), "--child", watch]
     log = work / f"log-{watch}"
-    with log.open("wb") as into:
-        subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=into, stderr=subprocess.STDOUT, check=False)
+    with log.open("wb") as into, a_folder() as written:
+        subprocess.run([*argv, "--written", str(written)], stdin=subprocess.DEVNULL, stdout=into, stderr=subprocess.STDOUT,
+                       check=False)
     text = log.read_text(errors="replace")
     counted = [line.rpartition(":")[2] for line in text.splitlines() if "stat::number_of_executed_units" in line]
     return int(counted[-1]) if counted else 0
 
 
-def _run_libfuzzer(name: str, kept: Path, found: Path, seconds: int, watch: str) -> None:
+def _run_libfuzzer(args: argparse.Namespace, kept: Path, found: Path) -> None:
     import atheris
 
-    written = found.parent / "written"
-    shutil.rmtree(written, ignore_errors=True)
-    written.mkdir()
-    probed = PACKAGES if watch == PROBES else []
+    probed = PACKAGES if args.child == PROBES else []
     with atheris.instrument_imports(include=probed, exclude=UNWATCHED) if probed else contextlib.nullcontext():
         from fuzz.haste import make_haste
-        make_haste(written)  # first, as some take a function along as they are imported
+        make_haste(args.written)  # first, as some take a function along as they are imported
         from fuzz.parsers import find
-        parser = find(name)
+        parser = find(args.parser)
         run = parser.try_on
         with contextlib.suppress(Exception):
             run(b"")  # what it imports is instrumented, too; an error would be found again
-    largest = parser.largest // (SHORTER if watch == SHORT else 1)
-    atheris.Setup(["fuzz", str(kept), f"-max_total_time={seconds}", f"-max_len={largest}", f"-artifact_prefix={found}/",
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
+    largest = parser.largest // (SHORTER if args.child == SHORT else 1)
+    atheris.Setup(["fuzz", str(kept), f"-max_total_time={args.seconds}", f"-max_len={largest}", f"-artifact_prefix={found}/",
                    "-print_final_stats=1", "-timeout=60", "-report_slow_units=1000", "-rss_limit_mb=2048", "-verbosity=1"], run)
-    if watch != PROBES:
+    if args.child != PROBES:
         counters = [atheris._reserve_counter() for _ in range(COUNTERS)]
 
         def tell(counter: int) -> None:

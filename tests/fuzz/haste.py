@@ -7,7 +7,7 @@ The unit tier replays the corpus with all of it. Nothing here decides what a par
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -19,16 +19,19 @@ from elftools.elf.structs import ELFStructs
 from fuzz import runs
 from fuzz.one_file import GoodHost
 from nvrc.machine import patience
+from nvrc.params import words
 from nvrc.preflight.row import Row
 from nvrc.vocabulary import nearmiss
 
 T = TypeVar("T")
+POLICIES = 256  # whose names are kept as they were read
 FORMS = 256  # of ELF files, by what their headers say; each has a hundred structures
 
 
 def make_haste(folder: Path) -> None:
     """Before the first input, and for the life of the process. What parsers write goes to the folder."""
     nearmiss.distance = _about
+    words.split_entries = _split_once
     patience.run_within = _run_here
     elftools.elf.elffile.ELFStructs = _Structs
     runs.a_folder = lambda: _once_more(folder)
@@ -38,6 +41,16 @@ def make_haste(folder: Path) -> None:
 def _about(one: str, other: str, enough: int = 0) -> int:
     """In place of counting typing mistakes: a name of that length is found, or none."""
     return abs(len(one) - len(other)) if one[:1] == other[:1] else enough + 1
+
+
+def _split_once(entries: Iterable[str]) -> list[words.Entry]:
+    """The names of a policy, of which all lines are read by a few."""
+    return _split(tuple(entries))
+
+
+@lru_cache(maxsize=POLICIES)
+def _split(entries: tuple[str, ...], split: Callable[[Iterable[str]], list[words.Entry]] = words.split_entries) -> list[words.Entry]:
+    return split(entries)
 
 
 def _run_here(_limit_s: float, work: Callable[[], T]) -> T:
