@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nvrc_build.after.overlay import Overlaid, overlay
+from nvrc_build.after.provenance import refuse_links
 from nvrc_build.ground.errors import BuildError, WrongCallError, reason
 from nvrc_build.ground.exchange import exchange
 from nvrc_build.papers import manifest as report
@@ -50,6 +51,8 @@ def overlay_image(base: Base, folder: Path, target: Path, *, tools: Path, epoch:
     if target.exists() and not (target / "manifest.json").is_file():
         raise WrongCallError(f"{target} exists and is not an image",
                              "give -o a new folder, or that of an image to replace")
+    if base.manifest is not None:
+        refuse_links(base.manifest.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

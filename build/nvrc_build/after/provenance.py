@@ -55,6 +55,13 @@ def is_own(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
+def refuse_links(folder: Path) -> None:
+    """Of an image whose files go elsewhere."""
+    if links := sorted(printable(path.name) for path in folder.iterdir() if path.is_symlink()):
+        raise BuildError(f"{folder}: {', '.join(links)}: a link may lead to any file of this machine",
+                         "put the files in the place of their links")
+
+
 def image_files(folder: Path) -> list[Path]:
     """Everything in the folder but the statement and its signature."""
     return sorted(path for path in folder.iterdir() if is_own(path) and path.name not in (STATEMENT, SIGNATURE))

@@ -8,7 +8,6 @@ import os
 import sys
 from pathlib import Path
 
-from nvrc.vocabulary.console import printable
 from nvrc.vocabulary.output import write_document
 from nvrc_build.after import oci, provenance, signature
 from nvrc_build.ground.errors import BuildError, WrongCallError
@@ -79,9 +78,7 @@ def run_push(args: argparse.Namespace) -> int:
     folder, reference = _folder(args), oci.parse_reference(args.reference)
     if reference.digest:
         raise WrongCallError(f"{args.reference}: a digest is the result of a push", "write HOST[:PORT]/NAME:TAG")
-    if links := sorted(printable(path.name) for path in folder.iterdir() if path.is_symlink()):
-        raise BuildError(f"{folder}: {', '.join(links)}: a link may lead to any file of this machine",
-                         "put the files in the place of their links")
+    provenance.refuse_links(folder)
     files = sorted(path for path in folder.iterdir() if path.is_file())
     digest = oci.push(files, reference, _registry(reference))
     pulled = f"{reference.host}/{reference.name}@{digest}"

@@ -166,6 +166,18 @@ def test_a_folder_that_is_no_image_is_not_replaced(tmp_path: Path) -> None:
         overlay_image.overlay_image(Base(disk=tmp_path / "x", manifest=None), tmp_path, tmp_path / "a b", tools=tmp_path, epoch=0)
 
 
+@pytest.mark.parametrize("part", ["vmlinuz", "signing.x509", "disk.img"])
+def test_an_image_whose_parts_are_links_is_not_copied_from(tmp_path: Path, part: str) -> None:
+    image = make_image(tmp_path / "images", "kata-base")
+    (tmp_path / "secret").write_text("of this machine")
+    (image / part).unlink(missing_ok=True)
+    (image / part).symlink_to(tmp_path / "secret")
+    (tmp_path / "new").mkdir()
+    base = Base(disk=image / "disk.img", manifest=image / "manifest.json")
+    with pytest.raises(BuildError, match=rf"{part}: a link may lead to any file of this machine"):
+        overlay_image.overlay_image(base, tmp_path / "new", tmp_path / "made", tools=tmp_path, epoch=0)
+
+
 @pytest.mark.parametrize("words", [("inspect",), ("measure", "--firmware", "FILE"), ("measure", "--tee", "tdx", "--firmware", "FILE"),
                                    ("sign", "--key", "FILE")], ids=" ".join)
 def test_papers_of_any_size_are_not_read_into_memory(tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
