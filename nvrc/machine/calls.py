@@ -35,6 +35,7 @@ _REFUSED = {
     perf_event_open=298 userfaultfd=323 add_key=248 request_key=249 keyctl=250 name_to_handle_at=303
     open_by_handle_at=304 fanotify_init=300 io_uring_setup=425 io_uring_enter=426 io_uring_register=427
     lookup_dcookie=212 uselib=134 mknod=133 mknodat=259 modify_ldt=154 statmount=457 listmount=458 listns=470
+    io_setup=206
     """,
     "aarch64": """
     ptrace=117 process_vm_readv=270 process_vm_writev=271 kcmp=272 pidfd_getfd=438 process_madvise=440
@@ -45,7 +46,7 @@ _REFUSED = {
     clock_adjtime=266 syslog=116 vhangup=58 setns=268 unshare=97 bpf=280 perf_event_open=241 userfaultfd=282
     add_key=217 request_key=218 keyctl=219 name_to_handle_at=264 open_by_handle_at=265 fanotify_init=262
     io_uring_setup=425 io_uring_enter=426 io_uring_register=427 lookup_dcookie=18 mknodat=33
-    statmount=457 listmount=458 listns=470
+    statmount=457 listmount=458 listns=470 io_setup=0
     """,
 }
 _JUDGED = {

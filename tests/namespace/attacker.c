@@ -145,6 +145,7 @@ static void change_machine(void)
 	call("bpf", SYS_bpf, 0, 0, 0, 0);
 	call("perf", SYS_perf_event_open, 0, 0, -1, -1);
 	call("io-uring", SYS_io_uring_setup, 1, 0, 0, 0);
+	call("asynchronous-io", SYS_io_setup, 1, 0, 0, 0);
 	call("keys", SYS_keyctl, 0, -3, 0, 0);
 	call("handle", SYS_open_by_handle_at, AT_FDCWD, 0, 0, 0);
 	call("hostname", SYS_sethostname, (long)"x", -1, 0, 0);

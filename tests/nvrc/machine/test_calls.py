@@ -22,7 +22,8 @@ ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | 
 NUMBERS = {"clone": (56, 220), "clone3": (435, 435), "fcntl": (72, 25), "ioctl": (16, 29), "socket": (41, 198), "kill": (62, 129),
            "tgkill": (234, 131), "tkill": (200, 130), "pidfd_send_signal": (424, 424), "execve": (59, 221), "read": (0, 63),
            "openat": (257, 56), "futex": (202, 98), "mount": (165, 40), "bpf": (321, 280), "ptrace": (101, 117),
-           "io_uring_setup": (425, 425), "madvise": (28, 233), "listns": (470, 470), "open_by_handle_at": (304, 265), "setsid": (112, 157)}
+           "io_uring_setup": (425, 425), "madvise": (28, 233), "listns": (470, 470), "open_by_handle_at": (304, 265), "setsid": (112, 157),
+           "io_setup": (206, 0)}
 MACHINES = ("x86_64", "aarch64")
 
 
@@ -49,7 +50,8 @@ def judge(machine: str, calls: Calls, name: str, *arguments: int) -> int:
 
 
 ANSWERS: tuple[tuple[Calls, str, tuple[int, ...], int], ...] = (
-    *((calls, name, (), EPERM) for calls in Calls for name in ("mount", "bpf", "ptrace", "io_uring_setup", "open_by_handle_at", "listns")),
+    *((calls, name, (), EPERM) for calls in Calls for name in ("mount", "bpf", "ptrace", "io_uring_setup", "io_setup", "open_by_handle_at",
+                                                                    "listns")),
     *((calls, name, (), ALLOW) for calls in Calls for name in ("read", "openat", "futex")),
     *((calls, "clone3", (), ENOSYS) for calls in Calls),
     *((calls, "kill", (pid,), EPERM) for calls in Calls for pid in (1, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)),
