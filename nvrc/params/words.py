@@ -117,6 +117,8 @@ NEVER: tuple[Row, ...] = (
     Row("agent.config_file", "the agent would take all of its settings from a file that the image did not choose"),
     Row("agent.server_addr", _AGENT_DOOR),
     Row("agent.devmode", _AGENT_DOOR),
+    Row("agent.guest_components_procs=none", "nothing would compare the initdata that the agent takes with the TEE's"),
+    Row("agent.secure_storage_integrity", "what is written to encrypted volumes would no longer be authenticated"),
 )
 
 _CLOCK = "the clock and the interrupts of a virtual machine"
@@ -204,7 +206,9 @@ def never(key: str) -> Row | None:
 
 
 def forbidden(token: Token) -> Row | None:
-    """As `never`; a console that has an address is `earlycon` to the kernel (do_early_param in init/main.c)."""
+    """As `never`, or with this value; a console that has an address is `earlycon` to the kernel (do_early_param)."""
+    if row := _NEVER_NAMES.get(f"{fold(token.key)}={token.value}"):
+        return row
     if token.key == "console" and (token.value or "").partition(",")[2].startswith(("mmio", "io,", "0x")):
         return _NEVER_NAMES["earlycon"]
     return never(token.key)
@@ -286,8 +290,8 @@ def entry_mistake(entry: str) -> str:
         return f"is not a set of words; there is {KATA_SET}"
     if not is_foreign(name.removesuffix("*")):
         return "is not for words; put it into allow"
-    row = _row_of(fold(name))
-    if row is not None and never(name):
+    row = _NEVER_NAMES.get(fold(entry)) or (_row_of(fold(name)) if never(name) else None)
+    if row is not None:
         return f"is never a pod author's: {row.why}"
     return ""
 
