@@ -28,6 +28,7 @@ NETWORK = (0x0200, 0x0207)  # Ethernet, InfiniBand
 # On an NVL5 board the switches are managed through network functions, told from ordinary NICs only by this word.
 VPD_MARK = b"SW_MNG"
 VPD_LIMIT = 64 << 10
+VPD_ANSWER_S = 60.0   # for those of all functions together
 ATTRIBUTE_LIMIT = 64
 _GONE = (errno.ENOENT, errno.ENODEV)
 
@@ -120,9 +121,12 @@ TABLE: tuple[Row, ...] = (
 COLUMNS = (("NVSwitch", "NVSwitches"), ("GPU", "GPUs"), ("management NIC", "management NICs"))
 
 
-def scan(sys: Readable) -> tuple[PciFunction, ...]:
+def scan(sys: Readable, answer_s: float = VPD_ANSWER_S) -> tuple[PciFunction, ...]:
     """Every function on the bus, in address order. No PCI directory is a machine without PCI."""
-    return tuple(_read_function(sys, name) for name in _addresses(sys))
+    functions = tuple(_read_ids(sys, name) for name in _addresses(sys))
+    if all(function.vendor != MELLANOX for function in functions):
+        return functions
+    return _add_vpds(sys, functions, answer_s)
 
 
 def _addresses(sys: Readable) -> tuple[str, ...]:
@@ -172,12 +176,25 @@ def counting(count: int, words: tuple[str, str]) -> str:
     return f"{count} {words[0 if count == 1 else 1]}"
 
 
-def _read_function(sys: Readable, bdf: str) -> PciFunction:
-    found = _read_ids(sys, bdf)
+def _add_vpds(sys: Readable, functions: tuple[PciFunction, ...], answer_s: float) -> tuple[PciFunction, ...]:
+    """A device has an eighth of a second for every four bytes, and the kernel asks for all of them in one call."""
+    from nvrc.machine.patience import run_within  # most machines have no such function
+    from nvrc.machine.wait import OverdueError
+
+    asked: list[str] = []
+    try:
+        return run_within(answer_s, lambda: tuple(_add_vpd(sys, function, asked) for function in functions))
+    except OverdueError as err:
+        raise NvrcError("E_PCI_READ", f"{asked[-1]}: vpd: not read within {answer_s:g} s, with those before it",
+                        "find on the host why the function answers so slowly, or detach it") from err
+
+
+def _add_vpd(sys: Readable, found: PciFunction, asked: list[str]) -> PciFunction:
     if found.vendor != MELLANOX:
         return found
-    vpd, vpd_error = _read_vpd(sys, bdf)
-    return PciFunction(bdf=bdf, vendor=found.vendor, device=found.device, pci_class=found.pci_class,
+    asked.append(found.bdf)
+    vpd, vpd_error = _read_vpd(sys, found.bdf)
+    return PciFunction(bdf=found.bdf, vendor=found.vendor, device=found.device, pci_class=found.pci_class,
                        manages_switches=VPD_MARK in vpd, vpd_error=vpd_error)
 
 

@@ -27,7 +27,7 @@ The counts must fit one row exactly. Any other machine ends the boot with `E_TOP
 with `E_PCI_READ`: an I/O error must not make a plainer machine out of a bigger one. So does a VPD that does not answer
 where the machine would be another row if that function were a management NIC; elsewhere it is `E_NIC_VPD`, a warning,
 and the function is withheld from containers. A VPD is read at most twice, and at most 64 KiB of it; no VPD at all is an
-ordinary NIC. A function that vanishes meanwhile is an error.
+ordinary NIC. All VPDs together have a minute, and then the boot ends. A function that vanishes meanwhile is an error.
 """
 
 _CLAIMS = """\

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -302,6 +303,23 @@ def test_vpd_is_bounded() -> None:
     reader = nic_with_vpd(b"\0" * VPD_LIMIT + b"SW_MNG")
     assert not scan(reader)[0].manages_switches
     assert ("0000:01:00.0/vpd", VPD_LIMIT) in reader.reads
+
+
+def test_a_vpd_that_takes_the_kernel_for_ever_ends_the_boot_in_words() -> None:
+    reader, let_go = nic_with_vpd(b"x"), threading.Event()
+    reader.files |= {name.replace("01:", "02:"): answer for name, answer in reader.files.items()}
+    read = reader.read
+
+    def read_slowly(path: str, limit: int = 1 << 20) -> bytes:
+        assert not path.endswith("02:00.0/vpd") or let_go.wait(10)
+        return read(path, limit)
+
+    reader.read = read_slowly  # type: ignore[method-assign]
+    try:
+        error = failure(scan, reader, 0.05)
+    finally:
+        let_go.set()
+    assert (error.code, error.what) == ("E_PCI_READ", "0000:02:00.0: vpd: not read within 0.05 s, with those before it")
 
 
 def test_vpd_of_other_vendors_is_not_read() -> None:
