@@ -14,20 +14,24 @@ import mmap
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 
-from nvrc.vocabulary.tomltext import parse_toml
+from nvrc.preflight.documents import Document, parse_toml_document, parse_yaml_document
 
 LIMIT = 4 << 20
+WHOLE_S = 60.0
 LINKS = 40
-DEEPEST = 64
-_PART_BYTES = 16  # what a value of a document counts, whatever it is
 VERSION_S = 10.0
-Document = tuple[Mapping[str, object] | None, str]  # or what is wrong with it
+
+
+class SlowError(Exception):
+    """What the host has to be read takes longer than anybody waits."""
 
 
 class Host:
-    def __init__(self, root: str = "/", node: bytes = b"") -> None:
+    def __init__(self, root: str = "/", node: bytes = b"", now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._until_s = now, now() + WHOLE_S
         self.root = os.path.realpath(root)
         self.is_live = self.root == "/"
         self.refused: set[str] = set()
@@ -37,6 +41,8 @@ class Host:
 
     def place(self, path: str) -> str | None:
         """Where a path of the host lies; None where nothing is. Links are followed as the host would follow them."""
+        if self._now() > self._until_s:
+            raise SlowError(f"rows before it took {WHOLE_S:g} s; find files of the host that are too large or too many")
         if self.is_live:
             return path if self._exists(path) else None
         folder, _, name = path.rstrip("/").rpartition("/")
@@ -182,11 +188,11 @@ class Host:
 
     def toml(self, path: str) -> Document:
         """The document, or None and what is wrong with it: nothing where there is no file."""
-        return self._document(path, _parse_toml)
+        return self._document(path, parse_toml_document)
 
     def yaml(self, path: str) -> Document:
         """YAML, of which JSON is a part."""
-        return self._document(path, _parse_yaml)
+        return self._document(path, parse_yaml_document)
 
     def _document(self, path: str, parse: Callable[[bytes], Document]) -> Document:
         """Many rows ask for one file: it is read each time, and parsed once for as long as it stays the same."""
@@ -228,40 +234,6 @@ def _read_all(descriptor: int) -> bytes:
         pieces.append(piece)
         size += len(piece)
     return b"".join(pieces)
-
-
-def _parse_toml(data: bytes) -> Document:
-    try:
-        return parse_toml(data.decode("utf-8")), ""
-    except ValueError as wrong:
-        return None, f"cannot be read as TOML: {wrong}"
-
-
-def _parse_yaml(data: bytes) -> Document:
-    from nvrc.preflight.yamldocument import read_yaml
-
-    try:
-        found = read_yaml(data.decode("utf-8"), LIMIT // _PART_BYTES)
-    except Exception as wrong:  # PyYAML raises what its parts raise, such as IndexError for `!!int ""`
-        return None, f"cannot be read as YAML: {' '.join(str(wrong).split()) or type(wrong).__name__}"
-    if not _is_bounded(found):
-        return None, "cannot be read as YAML: its aliases make it larger than a file may be, or it is nested too deeply"
-    return (found, "") if isinstance(found, dict) else (None, "is not a mapping")
-
-
-def _is_bounded(document: object) -> bool:
-    """An alias costs a file four bytes, and whoever prints the document all that it stands for."""
-    waiting, left = [(document, 0)], LIMIT
-    while waiting:
-        value, depth = waiting.pop()
-        left -= len(value) if isinstance(value, str | bytes) else _PART_BYTES
-        if left < 0 or depth > DEEPEST:
-            return False
-        parts = value if isinstance(value, list | tuple | set) else ()
-        if isinstance(value, dict):
-            parts = tuple(part for pair in value.items() for part in pair)
-        waiting += ((part, depth + 1) for part in parts)
-    return True
 
 
 def _read_node(data: bytes) -> Mapping[str, object] | None:

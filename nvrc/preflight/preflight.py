@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nvrc.preflight.host import Host
+from nvrc.preflight.host import Host, SlowError
 from nvrc.preflight.kata import is_kata_host
-from nvrc.preflight.row import Judgement, Row, State, unknown
+from nvrc.preflight.row import Judgement, Row, State, bad, unknown
 from nvrc.preflight.rows import ROWS
 
 # The worst first; a row is as good as its worst judgement.
@@ -42,14 +42,23 @@ class Preflight:
 
 
 def judge(host: Host, rows: Sequence[Row] = ROWS) -> Preflight:
-    if not is_kata_host(host):
+    if not _is_kata_host(host):
         return Preflight(False, ())
     return Preflight(True, tuple(Result(row, _judge(row, host)) for row in rows))
+
+
+def _is_kata_host(host: Host) -> bool:
+    try:
+        return is_kata_host(host)
+    except SlowError:
+        return True  # and no row of it is judged
 
 
 def _judge(row: Row, host: Host) -> tuple[Judgement, ...]:
     try:
         found = tuple(row.judge(host))
+    except SlowError as err:
+        return (bad(f"it was not judged: {err}"),)
     except Exception as err:
         return (unknown(f"it could not be judged: {type(err).__name__}: {err}"),)
     return found or (unknown("it could not be judged"),)

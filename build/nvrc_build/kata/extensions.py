@@ -18,6 +18,7 @@ from nvrc_build.kata.classes import KataClass, Tee
 from nvrc_build.output.verity import parse_parameters
 from nvrc_build.papers.inventory import Inventory
 
+MOST_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,10}")
 # What in an image says that it needs no such extension.
 _OWN: Mapping[str, tuple[re.Pattern[str], str]] = {
@@ -58,7 +59,11 @@ def read_class(path: Path) -> ClassConfig:
     try:
         if not path.is_file():
             raise ValueError("it is not a file")
-        hypervisors = parse_toml(path.read_text(encoding="utf-8"))["hypervisor"]
+        with path.open("rb") as stream:
+            data = stream.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES >> 10} KiB")
+        hypervisors = parse_toml(data.decode())["hypervisor"]
         if not isinstance(hypervisors, dict):
             raise TypeError("hypervisor is not a table")
         qemu = hypervisors["qemu"]

@@ -262,7 +262,9 @@ def test_root_ports_for_a_whole_board(merged: Merge) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[hypervisor]\n", "a: b\n", "[hypervisor.qemu]\nguest_extension_images = 3\n",
-                                  "[hypervisor.qemu]\n[[hypervisor.qemu.guest_extension_images]]\nname = 'coco'\n"])
+                                  "[hypervisor.qemu]\n[[hypervisor.qemu.guest_extension_images]]\nname = 'coco'\n",
+                                  f"[hypervisor.qemu]\n#{'x' * (1 << 20)}\n"],
+                         ids=["nothing", "no class", "no TOML", "no extensions", "an extension without parameters", "too large"])
 def test_what_is_no_configuration_of_a_class(tmp_path: Path, out: Path, text: str,
                                              capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.toml").write_text(text)

@@ -40,7 +40,7 @@ from nvrc.preflight.kata import second_partition
 from nvrc.preflight.kata_merge import merge
 from nvrc.preflight.kubelet import read_duration
 from nvrc.preflight.preflight import judge
-from nvrc.preflight.row import Row, State
+from nvrc.preflight.row import Row, State, bad
 from nvrc.preflight.rows import ROWS
 from nvrc.vocabulary.records import FormatError
 from nvrc.vocabulary.terminal import UNLIMITED
@@ -243,6 +243,22 @@ def test_merge_keys_stand_for_no_more_than_a_file_may_have(tmp_path: Path) -> No
     """Nine lines had PyYAML make a billion entries before anybody counted them."""
     (tmp_path / "x").write_text(MERGED)
     assert Host(str(tmp_path)).yaml("/x") == (None, "cannot be read as YAML: its merge keys make it larger than a file may be")
+
+
+@pytest.mark.parametrize(("path", "most"), [(KUBELET, 256), (f"{GO}/config.d/9.toml", 1024)], ids=["YAML", "TOML"])
+def test_a_document_larger_than_any_host_has_is_not_read(host: KataHost, path: str, most: int) -> None:
+    """A pure reader of YAML takes a minute and more for four megabytes."""
+    host.put(path, f"# {'x' * (most << 10)}\n")
+    told = [one.what for result in judge(Host(str(host.root))).results for one in result.judgements]
+    assert any(f"{path} has more than {most} KiB" in what for what in told)
+
+
+def test_a_host_that_takes_too_long_to_read_is_no_good_host(host: KataHost) -> None:
+    ticks = iter(range(10**6))
+    found = judge(Host(str(host.root), now=lambda: float(next(ticks))))
+    assert (len(found.results), found.is_good) == (len(ROWS), False)
+    assert found.results[-1].judgements == (
+        bad("it was not judged: rows before it took 60 s; find files of the host that are too large or too many"),)
 
 
 def test_folders_are_not_found_again_by_their_links(host: KataHost) -> None:
