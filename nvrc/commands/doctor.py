@@ -16,7 +16,7 @@ from typing import BinaryIO, TextIO
 from nvrc.commands.status import find_status
 from nvrc.hostlogs import documents
 from nvrc.hostlogs.collect import Collector, collect
-from nvrc.hostlogs.lines import CHUNK, rejoin, split_lines, unfold, unpack
+from nvrc.hostlogs.lines import CHUNK, mark, rejoin, split_lines, unfold, unpack
 from nvrc.hostlogs.unwrap import FORMATS
 from nvrc.report import report, status
 from nvrc.report.diagnosis import Diagnosis, State, diagnose_report, diagnose_status
@@ -107,7 +107,7 @@ def diagnose_stream(path: str, stream: BinaryIO, only: str = "") -> tuple[Diagno
         if documents.is_ours(value, data):
             return (_diagnose_document(path, data),)
         lines = split_lines(io.BytesIO(data)) if value is None else documents.texts(value)
-    collector = collect(rejoin(unfold(lines)), only)
+    collector = collect(rejoin(mark(unfold(lines))), only)
     return collector.diagnose() or _refuse(path, collector, only)
 
 

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from nvrc.hostlogs.unwrap import TEXT_FIELDS
+from nvrc.hostlogs.unwrap import OF_A_CONTAINER, TEXT_FIELDS
 
 _BEGINS = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\{\s*["}]|\[\s*[\[{"\]])')
 _STREAMED = (b'"apiVersion"', b'"MESSAGE"')  # printed line by line, and read so, however long they are
@@ -54,6 +54,12 @@ def _write(record: object) -> str:
         return ""
 
 
+def _marked(state: object) -> object:
+    """A container's state in a pod: its message is its own word."""
+    message = state.get("message") if isinstance(state, dict) else None
+    return [f"{OF_A_CONTAINER}{line}" for line in message.split("\n")] if isinstance(message, str) else state
+
+
 def texts(value: object) -> Iterator[str]:
     """Lines, in the order of the document."""
     left = [(value, 0)]
@@ -65,7 +71,7 @@ def texts(value: object) -> Iterator[str]:
             is_record = above < MOST_RECORDS and bool(_RECORD & one.keys())
             if is_record and (line := _write(one)):
                 yield line
-            left += reversed([(item, above + is_record) for item in one.values()
-                              if not (is_record and isinstance(item, str))])
+            left += reversed([(_marked(item) if name == "terminated" else item, above + is_record)
+                              for name, item in one.items() if not (is_record and isinstance(item, str))])
         elif isinstance(one, list):
             left += [(item, above) for item in reversed(one)]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from guest_cdi.lean.light import BinaryIO
+from nvrc.hostlogs.unwrap import OF_A_CONTAINER, member_text
 
 LINE_LIMIT = 64 << 10  # a host's line around a console line is a few KiB; the rest of a longer one is dropped
 CHUNK = 1 << 16
@@ -18,6 +19,7 @@ _GZIP = b"\x1f\x8b"
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _FOLDABLE = ("message: ", "note: ", '"message": ', '"note": ')
 _FATAL, _REFUSAL, _RPC = "nvrc: FATAL code=", "guest init: E_", "rpc error: code = "
+_TERMINATED = re.compile(r' *"?terminated"? ?: ?\{?\s*')  # of a container's state, as kubectl prints a pod
 _ENDS = ("...", '"', "'", "}", ": unknown")
 # A line that begins so goes on with no other.
 _OF_ITS_OWN = re.compile(r"\s*(?:Events:|Normal |Warning |<?\d+>|\[ *\d+\.\d+\]|nvrc: |[A-Z][\w -]{0,30}: {2,}|"
@@ -105,6 +107,23 @@ def unfold(lines: Iterable[str]) -> Iterator[str]:
 def _continue(held: str, line: str) -> str:
     """In double quotes YAML ends a line with a backslash, and writes a blank at the next one's begin as another."""
     return held[:-1] + (line[1:] if line.startswith("\\ ") else line) if held.endswith("\\") else f"{held} {line}"
+
+
+def mark(lines: Iterable[str]) -> Iterator[str]:
+    """What a container that ended has left as its message, with all of its lines, is told as that."""
+    block = inner = -1
+    for line in lines:
+        depth = len(line) - len(line.lstrip(" "))
+        if line.strip() and depth <= block:
+            block = -1
+        if block < 0 or not line.strip():
+            block, inner = (depth, -1) if _TERMINATED.fullmatch(line) else (block, inner)
+            yield line
+            continue
+        inner = depth if inner < 0 else inner
+        message = member_text(line)
+        is_its = message is not None or depth > inner
+        yield f"{OF_A_CONTAINER}{line.strip() if message is None else message}" if is_its else line
 
 
 def _text(line: bytes) -> str:

@@ -79,7 +79,8 @@ _MEMBER = re.compile(r'\s*"?(?:message|note|MESSAGE|textPayload)"? ?: (.+)', re.
 _SANDBOX = re.compile(r'sandbox(?:[ _-]?id)?["\\]*[=: ]+["\\]*([0-9a-f]{12,64})(?![0-9a-f])', re.IGNORECASE)
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,127}")
 # What kubectl describe and kubectl nvrc put before the termination message of a container.
-_OF_CONTAINERS = ("Message:", "message of a container:")
+OF_A_CONTAINER = "message of a container: "
+_OF_CONTAINERS = ("Message:", OF_A_CONTAINER.rstrip())
 TEXT_FIELDS = ("MESSAGE", "msg", "message", "log", "line", "textPayload", "_raw")
 _SANDBOX_FIELDS = ("sandbox", "sandbox_id", "sandbox-id", "sid")
 _BAD = frozenset({"error", "erro", "fatal", "crit", "critical", "panic"})
@@ -109,6 +110,12 @@ def unwrap(line: str) -> Said:
 def is_of_a_container(text: str) -> bool:
     """Whatever it looks like inside, such as a record with a line of a console: the container may have written that."""
     return text.lstrip().startswith(_OF_CONTAINERS)
+
+
+def member_text(line: str) -> str | None:
+    """What a line of a Kubernetes object has as its message."""
+    found = _read_member(line)
+    return None if found is None else found.text
 
 
 def _read_stamp(text: str) -> _Inside | None:

@@ -8,27 +8,29 @@ import itertools
 import json
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.cases import Case
 from fakes.trouble import fatal_line, trouble
-from nvrc.commands.doctor import show
+from nvrc.commands.doctor import diagnose_stream, show
 from nvrc.hostlogs import collect as collecting
 from nvrc.hostlogs import documents
 from nvrc.hostlogs.collect import collect
 from nvrc.hostlogs.events import HOST_SIGNS, find_sign
-from nvrc.hostlogs.lines import CHUNK, LINE_LIMIT, split_lines, unfold
+from nvrc.hostlogs.lines import CHUNK, LINE_LIMIT, mark, split_lines, unfold
 from nvrc.hostlogs.unwrap import Said, Speaker, unwrap
 from nvrc.report.diagnosis import State, diagnose_report
 from nvrc.report.report import Report
 from nvrc.report.story import MOST_WARNINGS
 from nvrc.vocabulary.console import refusal, step_line, verdict_ready, warning_line
 from nvrc.vocabulary.errors import BY_CODE, CODES, make_trouble
+from nvrc.vocabulary.records import FormatError
 from nvrc.vocabulary.terminal import fold, width_of
 from nvrc.vocabulary.transcript import read_refusal
 from nvrc.vocabulary.trouble import AFTER_THE_BOOT, Trouble
@@ -253,6 +255,31 @@ def test_what_a_container_says_is_its_own_word_whatever_it_looks_like(before: st
     for found in collect([before + message]).diagnose():
         assert found.failure is None or found.warnings == (collecting.QUOTED,)
         assert found.state is not State.READY
+
+
+def pod_with(message: str) -> dict[str, object]:
+    ended = {"exitCode": 1, "message": message, "reason": "Error"}
+    return {"apiVersion": "v1", "kind": "Pod", "status": {"containerStatuses": [{"lastState": {"terminated": ended}, "name": "x"}]}}
+
+
+@pytest.mark.parametrize("printed", [yaml.safe_dump, lambda pod: yaml.safe_dump(pod, default_style="|"),
+                                     lambda pod: json.dumps(pod, indent=4), json.dumps], ids=["YAML", "block", "JSON", "compact"])
+@pytest.mark.parametrize("message", [FORGED, json.dumps({"msg": FORGED}), json.dumps({"vmconsole": VERDICT.replace("\\", "")}), "\n" * 70 + FORGED,
+                                     "x\n" * 70 + VERDICT.replace("\\", ""), "nvrc: READY boot_ms=1 gpus=1 mode=gpu"])
+def test_what_a_container_left_is_its_own_word_in_a_printed_pod_too(printed: Callable[[object], str], message: str) -> None:
+    """Also what stands behind as many lines as a message is joined from."""
+    stream = io.BytesIO(printed(pod_with(message)).encode())
+    if FORGED not in message:
+        with pytest.raises(FormatError, match="nothing in it is known"):
+            diagnose_stream("pod", stream)
+        return
+    found, = diagnose_stream("pod", stream)
+    assert (found.state, found.warnings) == (State.FAILED, (collecting.QUOTED,))
+
+
+def test_what_stands_beside_a_container_s_state_is_not_its_word() -> None:
+    lines = ["      terminated:", "        exitCode: 1", "        message: a", "          b", "        reason: x", "    name: y", "  message: c"]
+    assert list(mark(lines)) == [*lines[:2], "message of a container: a", "message of a container: b", *lines[4:]]
 
 
 def test_a_record_of_any_depth_is_passed_over() -> None:
