@@ -13,6 +13,8 @@ from nvrc.vocabulary.gpu import name_place
 
 T = TypeVar("T")
 
+MOST = 2048  # of anything in an answer, such as pairs of 64 GPUs
+
 
 class NvmlGpu(NamedTuple):
     """A GPU that NVML lists. `error` names the call that failed; fields not yet known then are empty. `serial` is the
@@ -155,7 +157,7 @@ def read_record(kind: type[T], value: object) -> T:
 
 
 def read_records(kind: type[T], value: object) -> tuple[T, ...]:
-    if not isinstance(value, list):
+    if not isinstance(value, list) or len(value) > MOST:
         raise _malformed(kind, value)
     hints = tuple(kind.__annotations__.values())
     return tuple([_read_record(kind, hints, item) for item in value])
@@ -172,7 +174,7 @@ def _read_record(kind: type[T], hints: tuple[type, ...], value: object) -> T:
 def _read_field(kind: type, hint: type, value: object) -> object:
     """A plain value, or a tuple of plain values of one type."""
     if inner := getattr(hint, "__args__", ()):
-        if not isinstance(value, list):
+        if not isinstance(value, list) or len(value) > MOST:
             raise _malformed(kind, value)
         return tuple(_read_field(kind, inner[0], item) for item in value)
     if type(value) is not hint:

@@ -77,7 +77,7 @@ class FabricWatch:
             self._later(PERIOD_S, self._ask)
 
     def _judge(self, states: tuple[FabricState, ...]) -> None:
-        if {one.number for one in states} != set(self._places):
+        if [one.number for one in states] != list(self._places):
             raise NvrcError("E_NVML_CRASH", "the answer is not about the GPUs that were asked for")
         now = read_registrations(states, self._places)
         before, self.found = self.found, now

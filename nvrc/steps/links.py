@@ -27,7 +27,7 @@ def run(_system: System, facts: Facts) -> Facts:
                   if state.one in known_gpus and state.other in known_gpus)
     devices = {gpu.bdf: gpu.device for gpu in topology.gpus}
     nvlinks = tuple((bdf, one.active, _required(facts, bdf, devices.get(bdf, 0)))
-                    for one in counts if (bdf := known_gpus.get(one.number)))
+                    for one in links.values() if (bdf := known_gpus.get(one.number)))
     return replace(facts, links=Links(nvlinks, pairs), warnings=(*facts.warnings, *_missing(facts, nvlinks)))
 
 

@@ -216,6 +216,14 @@ def test_what_was_not_foreseen_ends_the_watch_and_never_pid_1(gpu_guest: MakeGue
     assert fabric_watch.PERIOD_S not in [after_s for after_s, _ in watched.timers], "it is not asked again"
 
 
+def test_a_gpu_that_is_told_again_and_again_ends_the_watch(gpu_guest: MakeGuest) -> None:
+    """News of each, and the square of their number in time: 250,000 held PID 1 for two hours."""
+    watched = Watched(gpu_guest(keys=DONE))
+    with pytest.raises(NvrcError, match="is not about the GPUs that were asked for"):
+        watched.watch._judge((*(FabricState(one, 3, 1, number, "") for one in (0, 1) for number in range(4)),))
+    assert watched.news == []
+
+
 def test_a_worker_that_hangs_is_given_up(gpu_guest: MakeGuest) -> None:
     guest = gpu_guest(keys=DONE)
     watched = Watched(guest)

@@ -80,7 +80,7 @@ class Liar:
 def test_pairs_with_gpus_that_nobody_counted_are_none(gpu_guest: MakeGuest) -> None:
     guest = placed(gpu_guest(keys=WHOLE))
     facts = places.run(guest.system, guest.boot(1))
-    answer = {"links": [[0, 18, 18, []]], "pairs": [[0, 1, 0, 0, 0], [0, 7, 0, 0, 0]]}
+    answer = {"links": [[0, 17, 17, []], [0, 18, 18, []]], "pairs": [[0, 1, 0, 0, 0], [0, 7, 0, 0, 0]]}
     found = links.run(guest.system, replace(facts, worker=Liar(answer))).links  # type: ignore[arg-type]
     assert found is not None
     assert (found.nvlinks, found.pairs) == (((bus_id(0), 18, 0),), ())

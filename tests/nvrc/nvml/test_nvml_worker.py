@@ -21,7 +21,7 @@ from fakes.system import FakeSystem
 from nvrc.machine.children import Ended
 from nvrc.machine.rights import Privileges
 from nvrc.machine.system import Task
-from nvrc.nvml.answers import Applied, CdiMade, NvmlGpu, indices, read_record, read_records
+from nvrc.nvml.answers import MOST, Applied, CdiMade, NvmlGpu, indices, read_record, read_records
 from nvrc.nvml.client import prepare_worker
 from nvrc.nvml.mig import _Place, arrange, make_layout
 from nvrc.nvml.requests import REQUESTS, make_requests
@@ -51,6 +51,13 @@ def test_what_is_no_record_counts_as_a_crash(value: object) -> None:
     assert caught.value.code == "E_NVML_CRASH"
     with pytest.raises(NvrcError):
         read_records(NvmlGpu, value if not isinstance(value, list) else [value])
+
+
+@pytest.mark.parametrize(("kind", "rows"), [(NvmlGpu, [[*GPU]] * (MOST + 1)), (CdiMade, [[*MADE[:-1], ["x"] * (MOST + 1)]])], ids=["records", "a field"])
+def test_no_answer_has_more_of_anything_than_a_machine(kind: type, rows: list[object]) -> None:
+    """An answer has room for 200,000 of them: each is a warning of the boot or a piece of news."""
+    with pytest.raises(NvrcError, match=f"holds no {kind.__name__}"):
+        read_records(kind, rows)
 
 
 def told(system: FakeSystem, reply: bytes) -> Worker:
