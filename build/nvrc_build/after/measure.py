@@ -13,10 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nvrc_build.after.kernel_image import MOST_BYTES
 from nvrc_build.ground.errors import BuildError, WrongCallError
+from nvrc_build.supply.room import Room
 
 MOST_VCPUS = 4096
-FIRMWARE_LIMIT = 64 << 20
+MOST = {"firmware": 64 << 20, "kernel": MOST_BYTES, "initrd": Room().file_size}
 _SHAPES = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
 # SNP active and nothing else, as QEMU sets it for a guest without further features.
 GUEST_FEATURES = 0x1
@@ -46,6 +48,7 @@ def snp_digest(launch: Launch) -> bytes:
     except ImportError as missing:
         raise WrongCallError("sev-snp-measure is not installed", "run: pip install 'nvrc[build]'"
                              ) from missing
+    check_launch(launch)  # also of other images, which explain a report
     signature = vcpu_types.CPU_SIGS.get(launch.vcpu_type)
     if signature is None:
         raise WrongCallError(f"vCPU type {launch.vcpu_type!r} is unknown",
@@ -72,12 +75,11 @@ def check_launch(launch: Launch) -> None:
 
 
 def check_file(name: str, path: Path, remedy: str) -> None:
-    """Firmware is read whole, and so must be of a size that firmware has."""
+    """Each is read whole, and so must be of a size that it can have."""
     if not path.is_file():
         raise WrongCallError(f"{name} {path} does not exist", remedy)
-    if name == "firmware" and path.stat().st_size > FIRMWARE_LIMIT:
-        raise WrongCallError(f"firmware {path} has {path.stat().st_size} bytes; at most {FIRMWARE_LIMIT} are possible",
-                             remedy)
+    if (size := path.stat().st_size) > MOST[name]:
+        raise WrongCallError(f"{name} {path} has {size} bytes; at most {MOST[name]} are possible", remedy)
 
 
 def measure_shapes(launch: Launch, shapes: tuple[int, ...], digest: Digest = snp_digest) -> dict[int, bytes]:

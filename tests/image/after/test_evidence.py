@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from nvrc.params.initdata import read_initdata
 from nvrc.params.initdata_make import pack, pack_disk
 from nvrc_build.after.measure import Launch, snp_digest
 from nvrc_build.cli import main
+from nvrc_build.ground.errors import BuildError
 
 LINE = "console=hvc0"
 QUOTED = Told(bytes(48), bytes(48), bytes(48))
@@ -67,6 +69,14 @@ INPUTS: dict[str, tuple[Callable[[Path], Launch], str]] = {
     "image": (lambda folder: launch(folder, "other"), "image: other, expected mine"),
     "none of them": (lambda folder: replace(launch(folder), cmdline="quiet splash"), "is not one of this image"),
 }
+
+
+@pytest.mark.parametrize(("part", "most"), [("ovmf", 64 << 20), ("images/other/vmlinuz", 512 << 20), ("images/other/initrd", (4 << 30) - 1)])
+def test_what_is_measured_is_of_a_size_that_it_can_have(folder: Path, part: str, most: int) -> None:
+    """All of it is read, also of other images that may explain a report: a file with a hole took all memory."""
+    os.truncate(folder / part, 1 << 40)
+    with pytest.raises(BuildError, match=f"at most {most} are possible"):
+        snp_digest(launch(folder, "other"))
 
 
 @pytest.mark.long
