@@ -49,7 +49,8 @@ def test_the_folder_gets_toml_and_nothing_else(image: Path, tmp_path: Path, caps
     ("README", b"", "README: not a drop-in by its name"),
     ("60-x.toml", b"apiVersion: v1\n", "60-x.toml: cannot be read as TOML: "),
     ("60-x.toml", b"x = \"\xff\"\n", "60-x.toml: cannot be read as TOML: "),
-], ids=["pod", "backup", "bak", "swap-file", "hidden", "no-suffix", "not-toml", "not-text"])
+    ("60-x.toml", b"#" * (1 << 20) + b"\n", "60-x.toml: has more than 1024 KiB"),
+], ids=["pod", "backup", "bak", "swap-file", "hidden", "no-suffix", "not-toml", "not-text", "too-long"])
 def test_a_folder_with_something_else_is_refused_with_its_name(tmp_path: Path, name: str, content: bytes,
                                                                said: str) -> None:
     config_d = tmp_path / "config.d"
