@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from fakes.bytecode import BYTECODE
 from fakes.documents import BOOTED, walk_commands
+from fakes.forked import run_forked
 from fakes.kata_images import make_image
+from nvrc import cli
 from nvrc.report import report, status
 from nvrc.report.report import FunctionRecord, Report, Role, StepRecord
 from nvrc.report.status import ServiceRecord, ServiceState, Status
@@ -19,6 +19,8 @@ from nvrc.vocabulary.gpu import GpuRecord, GpuState
 from nvrc.vocabulary.terminal import flow, lay_table
 from nvrc.vocabulary.trouble import Trouble
 from nvrc.vocabulary.verdict import Outcome, Verdict
+from nvrc_build import cli as image_cli
+from nvrc_lab import __main__ as lab_cli
 from nvrc_lab.commands import bench, matrix
 from nvrc_lab.watch.figures import MEASURES, Row, Spread
 
@@ -51,7 +53,7 @@ NO_TABLE = {
     "nvrc-image pull": "a path to copy",
     "nvrc initdata digest": "a digest to copy", "nvrc initdata make": "an annotation to copy", "nvrc initdata check": "one line for each finding", "nvrc-image lock": "one line for each package",
 }
-MODULES = {"nvrc": "nvrc", "nvrc-image": "nvrc_build", "nvrc-lab": "nvrc_lab"}
+MAINS = {"nvrc": lambda words: cli.main(words, sys.stdout, sys.stderr), "nvrc-image": image_cli.main, "nvrc-lab": lab_cli.main}
 # Names that are longer than the narrowest terminal are broken there; joined again they are whole.
 WIDTHS = (40, 60, 80)
 
@@ -70,9 +72,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(command: str, words: list[str], folder: Path, width: int | None) -> str:
     program, *chosen = command.split()
     own = ["--out", str(folder / "out")] if program == "nvrc-image" else []
-    kept = {"PATH": "/usr/bin:/bin", **BYTECODE, "PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run([sys.executable, "-m", MODULES[program], *chosen, *words, *own], cwd=folder, capture_output=True, text=True, check=False,
-                          env=kept if width is None else {**kept, "COLUMNS": str(width)})
+    kept = {"PATH": "/usr/bin:/bin", **({} if width is None else {"COLUMNS": str(width)})}
+    done = run_forked(MAINS[program], [*chosen, *words, *own], folder, kept)
     assert done.returncode in (0, 1), done.stderr
     return done.stdout
 
