@@ -19,6 +19,7 @@ MACHINE = ",".join((
     "0001:10:00.0/8086:3420/060400/bus=11-11",
     "0001:11:00.0/10de:2901/030200/numa=0/bars=16M+1G+32M",
 ))
+WRONG_KEY, TWICE = "0000:40:00.0/10de:2330/030200/colour=red", "0000:40:00.0/10de:2330/030200,0000:40:00.0/10de:2330/030200"
 SCRIPT = f"""{MOUNTS}
 ls {SYSFS}
 cat {SYSFS}/0000:40:00.0/vendor
@@ -52,6 +53,8 @@ hex {SYSFS}/0000:40:00.0/config 4
 write /proc/lab-pci off 0000:99:00.0
 rmmod lab_pci
 ls {SYSFS}
+insmod /lab/lab_pci.ko fn={WRONG_KEY}
+insmod /lab/lab_pci.ko fn={TWICE}
 kmsg BUG
 kmsg WARNING
 """
@@ -124,13 +127,14 @@ def test_a_command_for_an_unknown_function_is_refused_and_nothing_went_wrong(lin
     assert not told(lines, "kmsg")
 
 
-@pytest.mark.parametrize(("functions", "why"), [
-    ("0000:40:00.0/10de:2330", "want DDDD:BB:SS.F/VENDOR:DEVICE/CLASS"),
-    ("0000:40:00.0/10de:2330/030200/colour=red", "key 'colour', value 'red': error -126"),
-    ("0000:40:00.0/10de:2330/030200,0000:40:00.0/10de:2330/030200", "0000:40:00.0: described twice"),
-])
-def test_a_wrong_description_ends_the_boot_with_its_reason(functions: str, why: str) -> None:
-    lines = probe(functions, MOUNTS)
-    assert any(why in line for line in lines)
+def test_a_wrong_description_is_refused_with_its_reason(lines: list[str]) -> None:
+    assert [row.partition(" ms=")[0] for row in told(lines, "insmod /lab/lab_pci.ko")] == ["error ENOKEY", "error EEXIST"]
+    for why in ("key 'colour', value 'red': error -126", "0000:40:00.0: described twice"):
+        assert any(why in line for line in lines), why
+
+
+def test_a_wrong_description_ends_the_boot() -> None:
+    lines = probe("0000:40:00.0/10de:2330", MOUNTS)
+    assert any("want DDDD:BB:SS.F/VENDOR:DEVICE/CLASS" in line for line in lines)
     assert any(line.startswith("labinit: FATAL load /lab/lab_pci.ko") for line in lines)
     assert not told(lines, "mount")

@@ -273,19 +273,21 @@ def test_nothing_went_wrong_in_the_kernel(lines: list[str]) -> None:
     assert not [line for line in told(lines, "kmsg") if line.startswith("WARNING:")]
 
 
-@pytest.mark.parametrize(("functions", "last_words"), [
-    ("0000:41:00.0/15b3:1021/020700", ["NVRM: No NVIDIA GPU found."]),
-    (gpu("0000:41:00.0", 1, "faults=probe"), ["NVRM: None of the NVIDIA devices were initialized."]),
-], ids=["no-gpu", "probe-fails"])
-def test_without_a_usable_gpu_the_driver_does_not_load(functions: str, last_words: list[str]) -> None:
-    lines = probe(functions, f"{MOUNTS}insmod /lab/nvidia.ko\nls /proc/driver\nkmsg NVRM\nkmsg BUG\n")
-    assert [words for words, _ in timed(lines, "insmod /lab/nvidia.ko")] == ["error ENODEV"]
-    assert told(lines, "kmsg")[-1:] == last_words
-    assert "nvidia" not in told(lines, "ls /proc/driver")[0]
-
-
-def test_a_hanging_attach_ends_with_its_process_and_spoils_a_confidential_gpu() -> None:
-    script = f"""{MOUNTS}
+# Three machines one after another: the functions of the last one are taken away, and those of the next one come.
+NO_GPU = "0000:41:00.0/15b3:1021/020700"
+OTHERS = f"""{MOUNTS}
+insmod /lab/nvidia.ko
+ls /proc/driver
+kmsg NVRM
+say probe-fails
+rmmod lab_pci
+insmod /lab/lab_pci.ko fn={gpu("0000:41:00.0", 1, "faults=probe")}
+insmod /lab/nvidia.ko
+ls /proc/driver
+kmsg NVRM
+say hangs
+rmmod lab_pci
+insmod /lab/lab_pci.ko fn={gpu("0000:40:00.0", 1, "cc=1", "faults=hang")}
 insmod /lab/nvidia.ko
 node /dev/nvidia0 nvidia 0
 spawn /lab/prober /lab/hang
@@ -294,6 +296,30 @@ kill prober 9
 sleep 200
 write /proc/lab-pci set 0000:40:00.0 faults 0
 open /dev/nvidia0
+kmsg BUG
 """
-    lines = probe(gpu("0000:40:00.0", 1, "cc=1", "faults=hang"), script, texts={"/lab/hang": "open /dev/nvidia0\n"})
-    assert timed(lines, "open /dev/nvidia0") == [("error EIO", timed(lines, "open /dev/nvidia0")[0][1])]
+
+
+@pytest.fixture(scope="module")
+def others() -> dict[str, list[str]]:
+    """What was said on each."""
+    said, found, name = probe(NO_GPU, OTHERS, texts={"/lab/hang": "open /dev/nvidia0\n"}), dict[str, list[str]](), "no-gpu"
+    for line in said:
+        name = line.removeprefix("probe: say ").strip() if line.startswith("probe: say ") else name
+        found.setdefault(name, []).append(line)
+    return found
+
+
+@pytest.mark.parametrize(("name", "last_words"), [
+    ("no-gpu", "NVRM: No NVIDIA GPU found."), ("probe-fails", "NVRM: None of the NVIDIA devices were initialized."),
+])
+def test_without_a_usable_gpu_the_driver_does_not_load(others: dict[str, list[str]], name: str, last_words: str) -> None:
+    assert [words for words, _ in timed(others[name], "insmod /lab/nvidia.ko")] == ["error ENODEV"]
+    assert told(others[name], "kmsg NVRM")[-1] == last_words.removeprefix("NVRM: ")
+    assert "nvidia" not in told(others[name], "ls /proc/driver")[0]
+
+
+def test_a_hanging_attach_ends_with_its_process_and_spoils_a_confidential_gpu(others: dict[str, list[str]]) -> None:
+    assert [words for words, _ in timed(others["hangs"], "insmod /lab/nvidia.ko")] == ["ok"]
+    assert [words for words, _ in timed(others["hangs"], "open /dev/nvidia0")] == ["error EIO"]
+    assert not told(others["hangs"], "kmsg BUG")

@@ -101,13 +101,10 @@ kmsg BUG
     assert not told(lines, "kmsg")
 
 
-def test_a_function_without_reset_has_no_reset_file() -> None:
-    lines = probe(f"{b200(0)}/flr=0", f"{MOUNTS}link {SYSFS}/0000:40:00.0/reset\n")
+def test_a_function_without_reset_and_one_on_a_node_that_the_machine_lacks() -> None:
+    lines = probe(f"{b200(0)}/flr=0,{b200(7)}", f"{MOUNTS}link {SYSFS}/0000:40:00.0/reset\n"
+                  f"cat {SYSFS}/0000:47:00.0/numa_node\nkmsg NUMA node\n")
     assert told(lines, f"link {SYSFS}/0000:40:00.0/reset") == ["error ENOENT"]
-
-
-def test_a_node_that_the_machine_lacks_is_told_and_not_used() -> None:
-    lines = probe(b200(7), f"{MOUNTS}cat {SYSFS}/0000:47:00.0/numa_node\nkmsg NUMA node\n")
     assert told(lines, f"cat {SYSFS}/0000:47:00.0/numa_node") == ["-1"]
     assert any("NUMA node 1 is not online" in line for line in told(lines, "kmsg"))
 
