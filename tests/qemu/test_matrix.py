@@ -34,12 +34,17 @@ NAMES = ALL if os.environ.get("NVRC_WHOLE_MATRIX") else ONE_OF_A_KIND
 def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Result]:
     """All machines in one go, as many at a time as the lab runs by default."""
     places = checkout()
-    scenarios = sorted(choose(places.scenarios, NAMES), key=weight, reverse=True)
+    chosen = (one for one in choose(places.scenarios, NAMES) if one.name in NAMES)  # a word chooses all that have it
+    scenarios = sorted(chosen, key=weight, reverse=True)
     qemu = find_qemu()
     choice = choose_accel(qemu, places.accel)
     lab = open_lab(places, qemu, lab_image(), scenarios, choice=choice)
     folder: Path = tmp_path_factory.mktemp("consoles")
     return {one.scenario.name: one for one in run_all(lab, scenarios, folder, default_workers())}
+
+
+def test_no_machine_boots_that_nothing_is_asked_of(results: Mapping[str, Result]) -> None:
+    assert sorted(results) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
