@@ -47,12 +47,18 @@ def boot(first_stage: Guest, folder: Path, words: str, *disks: Disk) -> Went:
     return measured_root.boot(first_stage, folder, f"lab.agent=report,poweroff {words}", disks)
 
 
-@pytest.mark.parametrize(("name", "fstype"), [("kata-base", "erofs"), ("kata-base-ext4", "ext4")])
+@pytest.mark.parametrize(("name", "extensions"), [("kata-base", ("devkit",)), ("kata-base-ext4", ())])
 def test_a_measured_root_gets_ready_and_cannot_be_written(build: Build, first_stage: Guest, tmp_path: Path, name: str,
-                                                          fstype: str) -> None:
-    image = build(name)
-    went = boot(first_stage, tmp_path, root_words(image, fstype=fstype), Disk(path=image.disk, serial="image"))
+                                                          extensions: tuple[str, ...]) -> None:
+    """An extension beside it is found by its serial; the root's own disk has no such serial and is left alone."""
+    fstype = "ext4" if name.endswith("ext4") else "erofs"
+    image, beside = build(name), {extension: build(extension) for extension in extensions}
+    words = [f"kata.extension.{one}.verity_params={made.verity.read_text(encoding='ascii').strip()}" for one, made in beside.items()]
+    went = boot(first_stage, tmp_path, " ".join((root_words(image, fstype=fstype), *words)), Disk(path=image.disk, serial="image"),
+                *(Disk(path=made.disk, serial=f"extension-{one}") for one, made in beside.items()))
     assert went.story.ready is not None, went.lines[-20:]
+    for one in extensions:
+        assert went.has(f"agent: mount /run/kata-extensions/{one} erofs /dev/mapper/extension-{one} ro,nosuid,nodev")
     assert went.has(f"agent: mount / {fstype} /dev/dm-0 ro,"), [line for line in went.lines if "agent: mount" in line]
     assert not went.has("device-mapper: verity:")
 
@@ -80,17 +86,6 @@ def test_the_frozen_init_as_first_program_would_load_that_disk(build: Build, fir
     words = f"{root_words(image)} {hostile.loading_words('/dev/vdb')} lab.first={hostile.FROZEN}"
     went = boot(first_stage, tmp_path, words, Disk(path=image.disk, serial="image"), hostile_disk)
     assert [said for said in hostile.SAYS if not went.has(said)] == [], went.lines[-20:]
-
-
-def test_an_extension_is_found_by_its_serial_beside_a_measured_root(build: Build, first_stage: Guest,
-                                                                   tmp_path: Path) -> None:
-    """The root's own disk has no such serial and is left alone."""
-    image, devkit = build("kata-base"), build("devkit")
-    words = f"kata.extension.devkit.verity_params={devkit.verity.read_text(encoding='ascii').strip()}"
-    went = boot(first_stage, tmp_path, f"{root_words(image)} {words}", Disk(path=image.disk, serial="image"),
-                Disk(path=devkit.disk, serial="extension-devkit"))
-    assert went.story.ready is not None, went.lines[-20:]
-    assert went.has("agent: mount /run/kata-extensions/devkit erofs /dev/mapper/extension-devkit ro,nosuid,nodev")
 
 
 @pytest.mark.parametrize(("damage", "says"), [
