@@ -8,6 +8,7 @@ import os
 import tomllib
 from pathlib import Path
 
+from fakes.lab_image import packed_image
 from nvrc_build import pipeline
 from nvrc_build.after.contents import read_tree
 from nvrc_build.cli import main as image_main
@@ -75,7 +76,7 @@ def unpack_disk(name: str, agent: Path, folder: Path) -> BootFiles:
 def build(name: str, folder: Path) -> BootFiles:
     """By the factory, with the lab's agent."""
     if name == "lab":
-        return build_image()
+        return packed_image()
     agent = standins.build_program(standins.open_workshop(checkout()), "agent")
     if name == "kata-base":
         return unpack_disk(name, agent, folder)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from fakes.lab_image import lab_image
+from fakes.lab_image import lab_image, packed_image
 from nvrc.boot import BOOT
-from nvrc_lab.kit.image import BootFiles, build_image
+from nvrc_lab.kit.image import BootFiles
 
 pytestmark = pytest.mark.qemu
 LAB = (sys.executable, "-m", "nvrc_lab", "boot")
@@ -26,7 +26,7 @@ LAB = (sys.executable, "-m", "nvrc_lab", "boot")
 
 @pytest.fixture(scope="module")
 def packed() -> BootFiles:
-    return build_image()
+    return packed_image()
 
 
 @pytest.fixture(scope="module")

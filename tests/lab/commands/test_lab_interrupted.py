@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from fakes.lab_image import packed_image
 from nvrc_lab.ground.scratch import PREFIX
-from nvrc_lab.kit.image import BootFiles, build_image
+from nvrc_lab.kit.image import BootFiles
 
 pytestmark = pytest.mark.qemu
 # `exec` keeps the pid.
@@ -33,7 +34,7 @@ exec sleep 600
 
 @pytest.fixture(scope="module")
 def image() -> BootFiles:
-    return build_image()
+    return packed_image()
 
 
 def commands(image: BootFiles) -> dict[str, list[str]]:
