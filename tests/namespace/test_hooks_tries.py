@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from guest_cdi.hooks.root import LISTING_LIMIT
 from namespace.hooks_cell import HOOK_COMMAND, build, in_cell, make_tree
 
 pytestmark = pytest.mark.namespace
@@ -32,6 +33,7 @@ CALLS = (
 )
 # A hook's own deadline is 8 s of a runtime's 10; the machine of the tests is slower than that of a pod.
 PATIENCE_S = 25.0
+TOO_MANY = LISTING_LIMIT + 1
 RENAME_EXCHANGE = 2
 SECRET = "what no hook may read"
 
@@ -86,7 +88,7 @@ def node(place: Path, kind: int, major: int, minor: int) -> None:
 def many(folder: Path, names: Callable[[int], str], count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        (folder / names(number)).touch()
+        os.mknod(f"{folder}/{names(number)}")
 
 
 def link(place: Path, target: str) -> None:
@@ -120,14 +122,14 @@ STILL: dict[str, Callable[[Path], object]] = {
     "pipes-as-libraries": lambda tree: [fifo(tree / FOLDER / f"lib{number}.so.1") for number in range(50)],
     "devices-as-libraries": lambda tree: [node(tree / FOLDER / f"lib{number}.so.1", stat.S_IFCHR, 1, 5) for number in range(50)],
     "library-of-8-TB": lambda tree: sparse(tree / FOLDER / "libhuge.so.1", 8 << 40),
-    "a-hundred-thousand-files": lambda tree: many(tree / FOLDER, lambda number: f"lib{number}.so.1", 100_000),
+    "more-files-than-a-listing": lambda tree: many(tree / FOLDER, lambda number: f"lib{number}.so.1", TOO_MANY),
     "names-with-line-ends": lambda tree: many(tree / FOLDER, lambda number: f"lib\n{SECRET[:4]}\x1b[2J{number}.so.1", 100),
     "folder-with-a-line-end": lambda tree: (conf(tree, "/x\\\n/y\r/z\x1b[2J\n"), many(tree / "x\\", lambda number: f"{number}", 2)),
     "include-through-proc": lambda tree: conf(tree, "include /proc/self/cwd/../outside/*\ninclude /proc/1/environ\n/proc/self/cwd\n"),
     "links-through-proc": lambda tree: [link(tree / name, f"/proc/self/root{tree.parent}/outside") for name in (COMPAT, "dev/dri", "etc/ld.so.conf.d")],
     "wildcards-without-end": patterns,
     "compat-pipes-and-devices": lambda tree: (fifo(tree / COMPAT / "libcuda.so.999.1"), node(tree / COMPAT / "libcuda.so.999.2", stat.S_IFCHR, 1, 5)),
-    "compat-of-a-hundred-thousand": lambda tree: many(tree / COMPAT, lambda number: f"libcuda.so.{number}.1", 100_000),
+    "compat-of-more-than-a-listing": lambda tree: many(tree / COMPAT, lambda number: f"libcuda.so.{number}.1", TOO_MANY),
     "compat-of-8-TB": lambda tree: sparse(tree / COMPAT / "libcuda.so.999.1", 8 << 40),
     "a-folder-that-contains-itself": lambda tree: [link(tree / FOLDER / "deep", "."), conf(tree, "".join(f"/{FOLDER}{'/deep' * n}\n" for n in range(39)))],
 }
