@@ -78,18 +78,18 @@ def a_copy(tmp_path: Path, test: str) -> Iterator[Copy]:
 
 
 @pytest.mark.long
-@pytest.mark.long
-@pytest.mark.parametrize(("test", "before", "after", "noticed"), [
-    pytest.param(NOTICES, "!=", "==", True, id="a test that asks notices"),
-    pytest.param(SLEEPS, "!=", "==", False, id="a test that only calls does not"),
-    pytest.param(NOTICES, "def doubled", "import nothing\n\ndef doubled", True, id="outside of functions"),
-    pytest.param(SLEEPS, "def doubled", "OTHER = 1\n\ndef doubled", False, id="outside of functions, unnoticed"),
-    pytest.param(COLLECTS, "!=", "==", True, id="a value of which tests are collected"),
+@pytest.mark.parametrize(("test", "mutants"), [
+    pytest.param(NOTICES, [("!=", "==", True), ("def doubled", "import nothing\n\ndef doubled", True)],
+                 id="a test that asks notices, outside of functions as well"),
+    pytest.param(SLEEPS, [("!=", "==", False), ("def doubled", "OTHER = 1\n\ndef doubled", False)],
+                 id="a test that only calls does not, nor outside of functions"),
+    pytest.param(COLLECTS, [("!=", "==", True)], id="a value of which tests are collected"),
 ])
-def test_a_mutant_meets_its_tests_in_a_copy(tmp_path: Path, test: str, before: str, after: str, noticed: bool) -> None:
+def test_a_mutant_meets_its_tests_in_a_copy(tmp_path: Path, test: str, mutants: Sequence[tuple[str, str, bool]]) -> None:
     with a_copy(tmp_path, test) as copy:
         copy.begin("module.py", ["tests"])
-        assert copy.notices("module.py", MODULE.replace(before, after), ["tests"]) is noticed
+        for before, after, noticed in mutants:
+            assert copy.notices("module.py", MODULE.replace(before, after), ["tests"]) is noticed, after
         assert copy.notices("module.py", MODULE, ["tests"]) is False  # what one mutant did does not reach the next
         assert (tmp_path / "copy/module.py").read_text() == (tmp_path / "checkout/module.py").read_text() == MODULE
 
@@ -122,26 +122,22 @@ def test_a_module_that_changes_mounts_is_asked_by_root_only(tmp_path: Path) -> N
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("own", [False, True], ids=["a fork", "a process of its own"])
-def test_a_mutant_that_never_ends_is_ended(tmp_path: Path, own: bool) -> None:
-    endless = MODULE.replace("return", "while True: pass\n    return")
+def test_a_mutant_that_never_ends_is_ended(tmp_path: Path) -> None:
+    """In a process of its own; in a fork; and there, if it takes without end, long before its limit."""
     with a_copy(tmp_path, NOTICES) as copy:
-        if own:
-            copy.put("module.py", endless)
-            assert copy.ask(["tests"], limit_s=2.0)[0] is Seen.ENDLESS
-        else:
-            copy.begin("module.py", ["tests"])
-            copy.limit_s = 2.0
-            assert copy.notices("module.py", endless, ["tests"])
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("harm", ["while True: pass", "while True: names = [*names, *names, 'x']"], ids=["time", "memory"])
-def test_a_mutant_that_takes_without_end_is_ended_long_before_its_limit(tmp_path: Path, harm: str) -> None:
-    with a_copy(tmp_path, NOTICES) as copy:
+        copy.put("module.py", harmed("while True: pass"))
+        assert copy.ask(["tests"], limit_s=2.0)[0] is Seen.ENDLESS
+        copy.put("module.py", MODULE)
         copy.begin("module.py", ["tests"])
+        copy.limit_s = 2.0
+        assert copy.notices("module.py", harmed("while True: pass"), ["tests"])
         copy.limit_s, copy.spare_s, copy.memory_bytes = 1e6, 1, 1 << 30
-        assert copy.notices("module.py", MODULE.replace("return", f"{harm}\n    return"), ["tests"])
+        for harm in ("while True: pass", "while True: names = [*names, *names, 'x']"):
+            assert copy.notices("module.py", harmed(harm), ["tests"]), harm
+
+
+def harmed(harm: str) -> str:
+    return MODULE.replace("return", f"{harm}\n    return")
 
 
 @pytest.mark.long
