@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from nvrc_lab.ground.errors import LabError
 from nvrc_lab.qemu.cmdline import BASE, LIMIT_BYTES, MACHINE_BYTES, make_cmdline
-from nvrc_lab.qemu.machine import SPARED, Accel, Disk, Machine, make_argv
+from nvrc_lab.qemu.machine import QUICK_FIRMWARE, SPARED, Accel, Disk, Machine, make_argv
 from nvrc_lab.qemu.qemu import check_version, find_qemu
 
 ALWAYS = ("-nodefaults", "-no-user-config", "-no-reboot", "-serial stdio", "-display none")
@@ -61,6 +62,18 @@ def test_the_clock_of_a_machine(accel: Accel, words: str) -> None:
     append = next(word for word in make_argv(machine, "qemu", accel) if word.endswith(" quiet"))
     assert append == f"{words} console=ttyS0 console=ttyS1 printk.time=1 quiet"
     assert len(append) - len("quiet") <= MACHINE_BYTES
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_an_emulated_machine_that_is_given_a_kernel_has_the_quick_firmware_of_its_qemu(tmp_path: Path, has_it: bool) -> None:
+    quick, program, given = tmp_path / QUICK_FIRMWARE, str(tmp_path / "bin/qemu"), Machine(kernel=Path("/k"))
+    if has_it:
+        quick.parent.mkdir(parents=True)
+        quick.touch()
+    chosen = [("-bios", str(quick)) in itertools.pairwise(make_argv(machine, program, accel)) for machine, accel in (
+        (given, Accel.TCG), (given, Accel.KVM), (given, Accel.COUNTED), (Machine(), Accel.TCG),
+        (Machine(kernel=Path("/k"), firmware=Path("/f")), Accel.TCG))]
+    assert chosen == [has_it, False, False, False, False]
 
 
 def test_nothing_is_passed_that_was_not_asked_for() -> None:
