@@ -569,9 +569,9 @@ static void descriptors(void)
 		}
 	}
 	sleep(4);
-	int fd = open("/dev/null", O_RDONLY);
-
-	printf("tenant: descriptors %s\n", fd < 0 ? strerrorname_np(errno) : "left");
+	while (open("/dev/null", O_RDONLY) >= 0)
+		; /* what others gave back meanwhile */
+	printf("tenant: descriptors %s\n", strerrorname_np(errno));
 	fflush(stdout);
 }
 
