@@ -54,16 +54,24 @@ class ClassConfig:
     extensions: tuple[Extension, ...]
 
 
+def read_toml(path: Path) -> Mapping[str, object]:
+    """A file of the runtime's configuration; ValueError says what is wrong with it."""
+    with path.open("rb") as stream:
+        data = stream.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"has more than {MOST_BYTES >> 10} KiB")
+    try:
+        return parse_toml(data.decode())
+    except ValueError as wrong:
+        raise ValueError(f"cannot be read as TOML: {wrong}") from wrong
+
+
 def read_class(path: Path) -> ClassConfig:
     """A class's installed configuration-*.toml: its line and its list, to be carried over whole."""
     try:
         if not path.is_file():
             raise ValueError("it is not a file")
-        with path.open("rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES >> 10} KiB")
-        hypervisors = parse_toml(data.decode())["hypervisor"]
+        hypervisors = read_toml(path)["hypervisor"]
         if not isinstance(hypervisors, dict):
             raise TypeError("hypervisor is not a table")
         qemu = hypervisors["qemu"]

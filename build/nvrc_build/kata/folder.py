@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nvrc.vocabulary.tomltext import parse_toml
 from nvrc_build.ground.errors import BuildError, WrongCallError
-from nvrc_build.kata.extensions import MOST_BYTES
+from nvrc_build.kata.extensions import read_toml
 
 DROP_IN = "50-nvrc.toml"
 
@@ -48,12 +47,8 @@ def _what_is_wrong(entry: Path) -> str:
         return "not a regular file; the Rust runtime refuses it"
     if entry.suffix != ".toml" or entry.name.startswith("."):
         return "not a drop-in by its name; Kata reads a backup or an editor's file like any other"
-    with entry.open("rb") as stream:
-        data = stream.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        return f"has more than {MOST_BYTES >> 10} KiB; no drop-in is that long"
     try:
-        parse_toml(data.decode())
+        read_toml(entry)
     except ValueError as wrong:
-        return f"cannot be read as TOML: {wrong}"
+        return str(wrong)
     return ""
