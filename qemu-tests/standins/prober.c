@@ -24,6 +24,7 @@
  *   shrink PATH SIZE           a tmpfs has no more room than that     -> probe: shrink PATH ok | error NAME
  *   fill PATH [MS]             a file that takes all room there is     -> probe: fill PATH ok ms=80 | error NAME
  *   answer PORT PATH           that file to whoever connects to the vsock port -> probe: answer PORT ok | error NAME
+ *   called PORT MS             until a peer connects to that vsock port -> probe: called PORT ok ms=12 | error NAME
  *   run PATH ARGS...           run a program, report its exit         -> probe: run PATH exit=0 ms=31
  *   spawn PATH ARGS...         start a program and go on              -> probe: spawn PATH ok
  *   syslog                     take /dev/log from here on             -> probe: syslog <30>... for each datagram
@@ -78,6 +79,7 @@ static const struct {
 	{ "flood", do_flood },	     { "clients", do_clients },   { "rights", do_rights },
 	{ "append", do_append },     { "scrapers", do_scrapers }, { "flap", do_flap },
 	{ "hog", do_hog },	     { "answer", do_answer },
+	{ "called", do_called },
 };
 
 static void split(struct line *line, char *text)

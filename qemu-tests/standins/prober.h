@@ -53,6 +53,7 @@ void do_poweroff(const struct line *line);
 void do_run(const struct line *line);
 void do_spawn(const struct line *line);
 void do_answer(const struct line *line);
+void do_called(const struct line *line);
 void do_kill(const struct line *line);
 void do_await(const struct line *line);
 void do_kmsg(const struct line *line);

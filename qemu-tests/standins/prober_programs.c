@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,17 +74,27 @@ void do_spawn(const struct line *line)
 	report("spawn", word(line, 1), start_program(line).program > 0, -1);
 }
 
+/* A socket that peers can connect to, on that port of the vsock; or -1. */
+static int listen_on(const char *port)
+{
+	struct sockaddr_vm at = { .svm_family = AF_VSOCK, .svm_port = (unsigned)atol(port), .svm_cid = VMADDR_CID_ANY };
+	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || (bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0 && listen(fd, 8) == 0))
+		return fd;
+	close(fd);
+	return -1;
+}
+
 /* As a VM's init does it: whoever connects is told the document. The child lives as long as the machine. */
 void do_answer(const struct line *line)
 {
-	struct sockaddr_vm at = { .svm_family = AF_VSOCK, .svm_port = (unsigned)atol(word(line, 1)), .svm_cid = VMADDR_CID_ANY };
-	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0), client;
-	bool is_good = fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0 && listen(fd, 8) == 0;
+	int fd = listen_on(word(line, 1)), client;
 	static char text[65536];
 
-	report("answer", word(line, 1), is_good, -1);
+	report("answer", word(line, 1), fd >= 0, -1);
 	fflush(stdout);
-	if (is_good && fork() == 0)
+	if (fd >= 0 && fork() == 0)
 		while ((client = accept(fd, NULL, NULL)) >= 0) {
 			long length = read_text(word(line, 2), text, sizeof(text));
 
@@ -92,6 +103,19 @@ void do_answer(const struct line *line)
 			close(client);
 		}
 	close(fd);
+}
+
+/* The host says when the script goes on: what it waits for can be seen from there alone. */
+void do_called(const struct line *line)
+{
+	long start = now_ms();
+	struct pollfd caller = { .fd = listen_on(word(line, 1)), .events = POLLIN };
+	int found = caller.fd < 0 ? -1 : poll(&caller, 1, atoi(word(line, 2)));
+
+	if (found == 0)
+		errno = ETIME;
+	report("called", word(line, 1), found > 0, now_ms() - start);
+	close(caller.fd);
 }
 
 /* How many other processes have that name and could be sent the signal; 0 only asks. */

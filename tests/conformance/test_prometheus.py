@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,11 @@ class Data:
         """Of the one series, each change once."""
         (_labels, samples), = self.samples(selector)
         return changes([value for _at, value in samples])
+
+    def heats(self, bdf: str) -> list[float]:
+        """Of a GPU, each change once; none before its first sample."""
+        found = self.samples(f'nvrc_gpu_temperature_celsius{{bus_id="{bdf}"}}')
+        return changes([value for _labels, samples in found for _at, value in samples])
 
     def series(self, query: str) -> int:
         """How many a panel of that query shows over the whole time."""
@@ -146,8 +151,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Data]:
         since_s = time.time()
 
         @contextmanager
-        def around(_port: int, _device: VsockDevice) -> Iterator[None]:
-            yield
+        def around(_port: int, _device: VsockDevice) -> Iterator[Sequence[Callable[[], bool]]]:
+            def seen() -> Data:
+                return Data(address, since_s, time.time())
+
+            first, worse = TOLD[LOST][1], WORSE[LOST][1]
+            yield (lambda: seen().heats(LOST) == [first], lambda: seen().heats(LOST) == [first, worse], lambda: has_come_back(seen()))
 
         lines = metrics_pod.live(folder, around, port)
         (folder / "lines").write_text("\n".join(lines))
@@ -156,6 +165,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Data]:
 
 def changes(values: Sequence[float]) -> list[float]:
     return [value for number, value in enumerate(values) if not number or values[number - 1] != value]
+
+
+def has_come_back(data: Data) -> bool:
+    """The process that was killed serves again, and tells the numbers of the GPU that is left; the lost one has its alert."""
+    back = [at for _labels, samples in data.samples('nvrc_service_restarts_total{service="nvrc-metrics"}') for at, value in samples
+            if value == 1]
+    told = [at for _labels, samples in data.samples(f'nvrc_gpu_temperature_celsius{{bus_id="{HELD}"}}') for at, _value in samples]
+    return bool(back) and told[-1] > back[0] and ("NvrcGpuLost", LOST) in alerts(data)
+
+
+def alerts(data: Data) -> set[tuple[str, str]]:
+    return {(labels["alertname"], labels.get("bus_id", "")) for labels, _samples in data.samples('ALERTS{alertstate="firing"}')}
 
 
 def place(data: Data, bdf: str) -> str:
@@ -192,9 +213,8 @@ def test_the_gpu_that_falls_off_is_lost_and_its_numbers_end(data: Data) -> None:
 
 
 def test_its_alert_fires_for_the_gpu_alone(data: Data) -> None:
-    found = {(labels["alertname"], labels.get("bus_id", "")) for labels, _samples in data.samples('ALERTS{alertstate="firing"}')}
-    assert ("NvrcGpuLost", LOST) in found
-    assert not [one for one in found if one[1] == HELD]
+    assert ("NvrcGpuLost", LOST) in alerts(data)
+    assert not [one for one in alerts(data) if one[1] == HELD]
 
 
 def test_types_and_help_are_taken_from_the_page(data: Data) -> None:

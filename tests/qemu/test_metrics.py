@@ -12,7 +12,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,25 +82,6 @@ def again(act: Callable[[], None], every_s: float) -> Iterator[None]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    folder, found = tmp_path_factory.mktemp("metrics"), Seen()
-
-    @contextmanager
-    def around(port: int, device: VsockDevice) -> Iterator[None]:
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(folder / "kata.hvsock"))
-            listener.listen(8)
-            threading.Thread(target=hybrid_vsock.serve, args=(device, listener), daemon=True).start()
-            with again(lambda: scrape(port, found), 1.0), again(lambda: ask(folder / "kata.hvsock", found), 2.0):
-                yield
-
-    found.lines += metrics_pod.live(folder, around)
-    (folder / "lines").write_text("\n".join(found.lines))
-    assert found.pages and found.states, "\n".join(found.lines[-60:])
-    return found
-
-
 def numbers_of(page: Series, place: Mapping[str, str]) -> tuple[object, ...]:
     """In the units of the library, so that nothing is compared after a division."""
     def told(name: str, **labels: str) -> float:
@@ -116,12 +97,44 @@ def numbers_of(page: Series, place: Mapping[str, str]) -> tuple[object, ...]:
 def series_of(seen: Seen, bdf: str) -> list[tuple[object, ...]]:
     """What was told of a GPU, page for page, each change once."""
     found: list[tuple[object, ...]] = []
-    for page in seen.pages:
+    for page in list(seen.pages):
         for name, labels in page:
             place = dict(labels)
             if name == "nvrc_gpu_info" and place["bus_id"] == bdf:
                 numbers = numbers_of(page, {key: place[key] for key in ("gpu", "bus_id", "serial")})
                 found += [numbers] if not found or found[-1] != numbers else []
+    return found
+
+
+def has_seen(seen: Seen, held: Sequence[object], lost: Sequence[object], verdict: Verdict) -> bool:
+    return series_of(seen, HELD) == held and series_of(seen, LOST) == lost and verdict in {state.verdict for state in seen.states}
+
+
+def has_come_back(seen: Seen) -> bool:
+    """On the last page, with the numbers of the GPU that is left; and the host was told as well."""
+    told = [dict(labels)["bus_id"] for name, labels in seen.pages[-1] if name == "nvrc_gpu_info"]
+    return (told == [HELD] and seen.last("nvrc_service_restarts_total", service="nvrc-metrics") == 1
+            and seen.states[-1].verdict is Verdict.DEGRADED)
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    folder, found = tmp_path_factory.mktemp("metrics"), Seen()
+
+    @contextmanager
+    def around(port: int, device: VsockDevice) -> Iterator[Sequence[Callable[[], bool]]]:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(folder / "kata.hvsock"))
+            listener.listen(8)
+            threading.Thread(target=hybrid_vsock.serve, args=(device, listener), daemon=True).start()
+            with again(lambda: scrape(port, found), 1.0), again(lambda: ask(folder / "kata.hvsock", found), 2.0):
+                yield (lambda: has_seen(found, [TOLD[HELD]], [TOLD[LOST]], Verdict.READY),
+                       lambda: has_seen(found, [TOLD[HELD]], [TOLD[LOST], WORSE[LOST]], Verdict.READY),
+                       lambda: has_come_back(found))
+
+    found.lines += metrics_pod.live(folder, around)
+    (folder / "lines").write_text("\n".join(found.lines))
+    assert found.pages and found.states, "\n".join(found.lines[-60:])
     return found
 
 
