@@ -38,9 +38,7 @@ MODULES = ("vsock", "vmw_vsock_virtio_transport_common", "vsock_loopback")
 SCENARIO = parse_scenario(f"""
 summary: A machine without a GPU that serves its status, with a vsock that reaches itself.
 cmdline: nvrc.status.vsock={OWN}
-agent:
-  does: [poweroff]
-  seconds: 40
+agent: {{does: [hold]}}
 expect: {{verdict: ready}}
 """, "plain-vsock", "this test")
 EVENTS = (BOOT_OVER, "wait /run/nvrc/status.json 30000", f"answer {OTHER} /run/nvrc/status.json",
