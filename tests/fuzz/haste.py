@@ -19,12 +19,13 @@ from elftools.elf.structs import ELFStructs
 from fuzz import runs
 from fuzz.one_file import GoodHost
 from nvrc.machine import patience
-from nvrc.params import words
+from nvrc.params import cmdline, module_options, parse, suggestion, words
 from nvrc.preflight.row import Row
 from nvrc.vocabulary import nearmiss
 
 T = TypeVar("T")
 POLICIES = 256  # whose names are kept as they were read
+LINES = 64  # whose words are
 FORMS = 256  # of ELF files, by what their headers say; each has a hundred structures
 
 
@@ -32,6 +33,8 @@ def make_haste(folder: Path) -> None:
     """Before the first input, and for the life of the process. What parsers write goes to the folder."""
     nearmiss.distance = _about
     words.split_entries = _split_once
+    for reader in (module_options, parse, suggestion, words):
+        reader.tokenise = _tokenise  # type: ignore[attr-defined]
     patience.run_within = _run_here
     elftools.elf.elffile.ELFStructs = _Structs
     runs.a_folder = lambda: _once_more(folder)
@@ -51,6 +54,12 @@ def _split_once(entries: Iterable[str]) -> list[words.Entry]:
 @lru_cache(maxsize=POLICIES)
 def _split(entries: tuple[str, ...], split: Callable[[Iterable[str]], list[words.Entry]] = words.split_entries) -> list[words.Entry]:
     return split(entries)
+
+
+@lru_cache(maxsize=LINES)
+def _tokenise(line: bytes, read: Callable[[bytes], tuple[cmdline.Token, ...]] = cmdline.tokenise) -> tuple[cmdline.Token, ...]:
+    """A line's words, which are asked for up to twenty times."""
+    return read(line)
 
 
 def _run_here(_limit_s: float, work: Callable[[], T]) -> T:
