@@ -11,6 +11,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
@@ -45,9 +46,12 @@ TIERS = ("namespace", "qemu", "gpu")  # each has a folder, and nothing else is i
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Folders of tests lie in memory, machines' aside: they hold small files by the thousand, and programs."""
+    """Folders of tests lie in memory, machines' aside: they hold small files by the thousand, and programs. An interrupt
+    interrupts, wherever pytest was started."""
     if not set(re.findall(r"(?<!not )\b\w+", config.option.markexpr)) & {*TIERS} and has_room(MEMORY):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background job has it, and every program that it starts
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
