@@ -11,9 +11,12 @@ from nvrc.machine.children import Children, Ended, nobody, work
 from nvrc.machine.files import Rooted
 from nvrc.machine.program import Program, load_confinement, open_output, start, start_piped
 from nvrc.machine.system import Echo, Output, Task
+from nvrc.vocabulary.signals import signal
 
 if TYPE_CHECKING:
     from nvrc.machine.rights import Privileges
+
+REAPED = 1024  # in one turn
 
 
 class LinuxProcesses(Rooted):
@@ -62,9 +65,13 @@ class LinuxProcesses(Rooted):
         os.kill(pid, number)
 
     def reap(self) -> list[tuple[int, int]]:
-        """Every child that has ended, as (pid, wait status); whoever waits for one is told."""
-        found = []
-        while child := linux.wait_any():
+        """Children that have ended, as (pid, wait status); whoever waits for one is told. Daemons on many processors
+        can end children as fast as they are reaped here: after some it is others' turn, and SIGCHLD brings the rest.
+        """
+        found: list[tuple[int, int]] = []
+        while len(found) < REAPED and (child := linux.wait_any()):
             found.append(child)
             self._children.died(*child)
+        if len(found) == REAPED:
+            os.kill(os.getpid(), signal.SIGCHLD)
         return found

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pty
+import signal
 import socket
 import stat
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from errno import EBADF, EINVAL, ENOEXEC, ENOSPC, ENOSYS, EPERM
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 from nvrc.machine import linux
 from nvrc.machine.linux_system import LinuxSystem
 from nvrc.machine.privileges import WORKER
+from nvrc.machine.processes import REAPED
 from nvrc.machine.program import Program
 from nvrc.machine.system import Node
 from nvrc.vocabulary import paths
@@ -236,6 +239,31 @@ def test_an_ioctl_gives_back_what_the_kernel_made_of_the_structure() -> None:
     assert size == bytes(8)
     os.close(controller)
     os.close(terminal)
+
+
+@pytest.fixture
+def told() -> Iterator[int]:
+    """A descriptor that tells of SIGCHLD, as PID 1 has one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    descriptor = linux.signalfd(frozenset({signal.SIGCHLD}))
+    yield descriptor
+    linux.read_signals(descriptor)
+    os.close(descriptor)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_children_that_end_without_end_leave_time_for_others(monkeypatch: pytest.MonkeyPatch, told: int) -> None:
+    """And a signal has the rest reaped in the next turn."""
+    pids = itertools.count(2)
+    monkeypatch.setattr(linux, "wait_any", lambda: (next(pids), 0))
+    assert len(LinuxSystem().reap()) == REAPED
+    assert linux.read_signals(told) == [signal.SIGCHLD]
+
+
+def test_nobody_is_asked_to_reap_what_is_not_there(monkeypatch: pytest.MonkeyPatch, told: int) -> None:
+    monkeypatch.setattr(linux, "wait_any", iter([(2, 0), None]).__next__)
+    assert LinuxSystem().reap() == [(2, 0)]
+    assert linux.read_signals(told) == []
 
 
 def test_reaping_nothing_is_nothing() -> None:
