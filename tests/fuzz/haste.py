@@ -7,6 +7,7 @@ The unit tier replays the corpus with all of it. Nothing here decides what a par
 from __future__ import annotations
 
 import shutil
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,27 +19,40 @@ from elftools.elf.structs import ELFStructs
 
 from fuzz import runs
 from fuzz.one_file import GoodHost
+from guest_cdi.lean import light
 from nvrc.machine import patience
-from nvrc.params import cmdline, module_options, parse, suggestion, words
+from nvrc.params import cmdline, module_options, parse, suggestion, table, words
 from nvrc.preflight.row import Row
 from nvrc.vocabulary import nearmiss
 
 T = TypeVar("T")
 POLICIES = 256  # whose names are kept as they were read
-LINES = 64  # whose words are
+# What a line's words are and mean, which is asked for up to twenty times; and how many answers are kept.
+OF_A_LINE = ((cmdline, "tokenise"), (words, "fold"), (table, "find"), (module_options, "driver_option"))
+ANSWERS = 4096
 FORMS = 256  # of ELF files, by what their headers say; each has a hundred structures
 
 
 def make_haste(folder: Path) -> None:
     """Before the first input, and for the life of the process. What parsers write goes to the folder."""
     nearmiss.distance = _about
-    words.split_entries = _split_once
-    for reader in (module_options, parse, suggestion, words):
-        reader.tokenise = _tokenise  # type: ignore[attr-defined]
+    words.split_entries = suggestion.split_entries = _split_once  # type: ignore[attr-defined]
+    for made in tuple.__subclasses__():
+        if made.__new__ is vars(light)["_create"]:
+            _make_quick(made)
+    for home, name in OF_A_LINE:
+        _keep_answers(getattr(home, name), name)
     patience.run_within = _run_here
     elftools.elf.elffile.ELFStructs = _Structs
     runs.a_folder = lambda: _once_more(folder)
     GoodHost.ask = _ask_one  # type: ignore[method-assign]
+
+
+def _make_quick(made: type) -> None:
+    """As the standard library makes such a tuple: its class takes long to make, and its tuples do not."""
+    fields, known = vars(made)["_fields"], vars(made)["_field_defaults"]
+    standard = namedtuple(made.__name__, fields, defaults=[known[name] for name in fields if name in known])
+    made.__new__ = standard.__new__  # type: ignore[method-assign]
 
 
 def _about(one: str, other: str, enough: int = 0) -> int:
@@ -56,10 +70,12 @@ def _split(entries: tuple[str, ...], split: Callable[[Iterable[str]], list[words
     return split(entries)
 
 
-@lru_cache(maxsize=LINES)
-def _tokenise(line: bytes, read: Callable[[bytes], tuple[cmdline.Token, ...]] = cmdline.tokenise) -> tuple[cmdline.Token, ...]:
-    """A line's words, which are asked for up to twenty times."""
-    return read(line)
+def _keep_answers(answer: Callable[..., T], name: str) -> None:
+    """In each module that has the function."""
+    kept = lru_cache(maxsize=ANSWERS)(answer)
+    for module in (cmdline, module_options, parse, suggestion, table, words):
+        if getattr(module, name, None) is answer:
+            setattr(module, name, kept)
 
 
 def _run_here(_limit_s: float, work: Callable[[], T]) -> T:
