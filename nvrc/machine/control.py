@@ -14,7 +14,7 @@ import os
 import struct
 
 from guest_cdi.lean.light import Callable
-from nvrc.machine.foreign import hang_up
+from nvrc.machine.foreign import Burden, hang_up
 
 BACKLOG = 64
 BATCH = 8  # connections of one wake-up, so that other events get their turn
@@ -40,13 +40,15 @@ def listen(path: str) -> int:
         sock.close()
 
 
-def serve(listener: int, answer: Callable[[], bytes], owners: tuple[int, ...] = (0,)) -> None:
-    """Answer those who wait and are of these users, at most one batch. All of them get the same document, made once."""
+def serve(listener: int, answer: Callable[[], bytes], burden: Burden, owners: tuple[int, ...] = (0,)) -> bool:
+    """Answer those who wait and are of these users, at most one batch. All of them get the same document, made once.
+    False where what one of them sent cannot be closed yet.
+    """
     document = b""
     for _ in range(BATCH):
-        connection = _accept(listener)
+        connection = _accept(listener) if burden.lay_down() else None
         if connection is None:
-            return
+            break
         try:
             if _peer_uid(connection) in owners:
                 document = document or answer()
@@ -54,7 +56,8 @@ def serve(listener: int, answer: Callable[[], bytes], owners: tuple[int, ...] = 
         except OSError:
             pass  # it has gone away
         finally:
-            hang_up(connection)
+            hang_up(connection, burden)
+    return burden.lay_down()
 
 
 def _accept(listener: int) -> _socket.socket | None:

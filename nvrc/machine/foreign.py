@@ -2,7 +2,8 @@
 """What others put into PID 1's hands with a message on a socket of its own: who they are, and descriptors.
 
 The last one to close a file waits for what its close takes, and who made it decides about that: a connection that
-lingers (SO_LINGER) waits for its peer, for years if it likes. So PID 1 is never the last. Follows unix(7), socket(7).
+lingers (SO_LINGER) waits for its peer, for years if it likes. So PID 1 is never the last, and keeps what came until
+another process is to be had, which a container can use up. Follows unix(7), socket(7).
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import _socket  # not socket, which takes 5 ms to make itself comfortable
 import os
 import struct
 
-from guest_cdi.lean.light import NamedTuple, NoReturn
+from guest_cdi.lean.light import Callable, NamedTuple, NoReturn
 
 MOST = 253  # SCM_MAX_FD: of one message
 ROOM = _socket.CMSG_SPACE(12) + _socket.CMSG_SPACE(4 * MOST)  # the sender, and all that he may add
-_AT_ONCE = 512  # PID 1 may have 1024
 
 
 def bind(path: str) -> int:
@@ -60,17 +60,36 @@ def read_descriptors(rights: bytes) -> tuple[int, ...]:
     return struct.unpack(f"{len(rights) // 4}i", rights)
 
 
-def discard(descriptors: tuple[int, ...]) -> None:
-    """Close them. A child has them as well and closes them last, by ending, which waits for no peer."""
-    ends: tuple[int, ...] = ()
-    try:
-        ends = os.pipe2(os.O_CLOEXEC)
-        if os.fork() == 0:
-            _outlast(*ends)
-    except OSError:
-        pass  # no process is to be had; they are closed all the same
-    for descriptor in (*descriptors, *ends):
-        os.close(descriptor)
+class Burden:
+    """What came with the last message and is not closed yet. Whoever has one takes no other message in, so it is small:
+    PID 1 may have 1024 descriptors.
+    """
+
+    def __init__(self, fork: Callable[[], int] = os.fork) -> None:
+        self._fork = fork
+        self._descriptors: tuple[int, ...] = ()
+
+    def take(self, descriptors: tuple[int, ...]) -> bool:
+        """Close them, and whether that could be done."""
+        self._descriptors += descriptors
+        return self.lay_down()
+
+    def lay_down(self) -> bool:
+        """Whether nothing is left. A child has it all as well, and closes it last by ending, which waits for nobody."""
+        if not self._descriptors:
+            return True
+        ends: tuple[int, ...] = ()
+        try:
+            ends = os.pipe2(os.O_CLOEXEC)
+            if self._fork() == 0:
+                _outlast(*ends)
+            is_shared = True
+        except OSError:
+            is_shared = False
+        for descriptor in (*(self._descriptors if is_shared else ()), *ends):
+            os.close(descriptor)
+        self._descriptors = () if is_shared else self._descriptors
+        return is_shared
 
 
 def _outlast(waiting: int, holding: int) -> NoReturn:  # pragma: no cover - in the child only
@@ -82,18 +101,20 @@ def _outlast(waiting: int, holding: int) -> NoReturn:  # pragma: no cover - in t
         os._exit(0)
 
 
-def hang_up(connection: _socket.socket) -> None:
-    """Close a connection, and what its peer has sent and nobody has read."""
+def hang_up(connection: _socket.socket, burden: Burden) -> bool:
+    """Close a connection, and what its peer has sent and nobody has read; whether that could be done."""
     connection.shutdown(_socket.SHUT_RD)  # nothing comes after that
-    while found := _take(connection):
-        discard(found)
+    found = _take(connection)
+    if found:  # more may wait in it
+        return burden.take((*found, connection.detach()))
     connection.close()
+    return True
 
 
 def _take(connection: _socket.socket) -> tuple[int, ...]:
-    """The next descriptors that wait in it; none at its end."""
+    """The first descriptors that wait in it; none where there are none."""
     taken: tuple[int, ...] = ()
-    while len(taken) < _AT_ONCE:
+    while not taken:
         try:
             data, extra, _, _ = connection.recvmsg(1 << 16, ROOM, _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC)
         except OSError:

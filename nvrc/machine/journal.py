@@ -10,10 +10,13 @@ from __future__ import annotations
 import _thread
 import os
 
-from guest_cdi.lean.light import Callable, NamedTuple, deque
+from guest_cdi.lean.light import TYPE_CHECKING, Callable, NamedTuple, deque
 from nvrc.machine.system import System
 from nvrc.vocabulary import paths
 from nvrc.vocabulary.console import printable
+
+if TYPE_CHECKING:
+    from nvrc.machine.foreign import Burden
 
 RING_LINES = 512
 LINE_BYTES = 4096
@@ -53,8 +56,9 @@ def read_record(descriptor: int) -> bytes:
 class Journal:
     """The running log. Created by its step, fed by PID 1's event loop, read by whoever explains a failure."""
 
-    def __init__(self, system: System, log_socket: int = -1, kernel_log: int = -1) -> None:
-        self._system = system
+    def __init__(self, system: System, log_socket: int = -1, kernel_log: int = -1,
+                 burden: Burden | None = None) -> None:
+        self._system, self._burden = system, burden
         self.log_socket = log_socket
         self.kernel_log = kernel_log
         self._ring: deque[Line] = deque(maxlen=RING_LINES)
@@ -91,11 +95,16 @@ class Journal:
         with self._listening:
             self._listeners = tuple(one for one in self._listeners if one != heard)
 
-    def drain(self) -> None:
-        """Take what waits in the socket, at most one batch, so that other events get their turn."""
-        from nvrc.machine.foreign import discard, receive
+    def drain(self) -> bool:
+        """Take what waits in the socket, at most one batch, so that other events get their turn. False where what came
+        with a message cannot be closed yet.
+        """
+        from nvrc.machine.foreign import Burden, receive
 
-        texts = []
+        self._burden = self._burden or Burden()
+        if not self._burden.lay_down():
+            return False
+        texts, is_free = [], True
         for _ in range(BATCH):
             try:
                 datagram, sender, descriptors = receive(self.log_socket, LINE_BYTES)
@@ -105,9 +114,10 @@ class Journal:
             self._hear(sender.uid, level, text, sender.pid, gid=sender.gid)
             texts.append(text)
             if descriptors:
-                discard(descriptors)
+                is_free = self._burden.take(descriptors)
                 break  # that takes a process: other events get their turn after each
         self._keep(texts)
+        return is_free
 
     def read_output(self, descriptor: int, name: str) -> bool:
         """Take what a program has printed, as lines under its name; False when it will print no more."""

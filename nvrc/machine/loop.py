@@ -13,6 +13,7 @@ from itertools import count
 from guest_cdi.lean.light import Callable
 
 Callback = Callable[[], None]
+AGAIN_S = 1.0
 
 
 class Loop:
@@ -27,6 +28,24 @@ class Loop:
         """Call `ready` whenever the descriptor can be read, or written to, or has news out of turn."""
         self._epoll.register(descriptor, select.EPOLLPRI if urgent else select.EPOLLOUT if writing else select.EPOLLIN)
         self._readers[descriptor] = ready
+
+    def watch_in_turns(self, descriptor: int, serve: Callable[[], bool]) -> None:
+        """Call `serve` whenever the descriptor can be read. Where it returns False it is called again in a second."""
+        def ready() -> None:
+            if not serve():
+                self.unwatch(descriptor)
+                self.at(self._now() + AGAIN_S, again)
+
+        def again() -> None:
+            try:
+                if serve():
+                    self.watch(descriptor, ready)
+                    return
+            except OSError:  # programs of root's have used up what root may watch
+                pass
+            self.at(self._now() + AGAIN_S, again)
+
+        self.watch(descriptor, ready)
 
     def unwatch(self, descriptor: int) -> None:
         del self._readers[descriptor]

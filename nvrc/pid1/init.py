@@ -112,7 +112,7 @@ class Init:
         """Serve the journal once its step has opened it, and show what the command line wants to see of it."""
         if facts.journal is not None and facts.journal is not self.journal:
             self.journal = facts.journal
-            self.loop.watch(self.journal.log_socket, self.journal.drain)
+            self.loop.watch_in_turns(self.journal.log_socket, self.journal.drain)
             self.loop.watch(self.journal.kernel_log, self.journal.read_kernel)
             self.journal.listen(self._use_wait)
             self._open_console()

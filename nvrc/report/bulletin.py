@@ -80,9 +80,10 @@ class Bulletin:
         """Answer whoever asks for the status, for the life of the VM."""
         try:
             from nvrc.machine import control
+            from nvrc.machine.foreign import Burden
 
-            listener, owners = self._system.listen_control(paths.CONTROL), (0, *self._others())
-            loop.watch(listener, lambda: control.serve(listener, answer, owners))
+            listener, owners, burden = self._system.listen_control(paths.CONTROL), (0, *self._others()), Burden()
+            loop.watch_in_turns(listener, lambda: control.serve(listener, answer, burden, owners))
         except Exception as err:
             self._warn(f"PID 1 does not answer on {paths.CONTROL}: {unforeseen(err)}")
 

@@ -15,6 +15,7 @@ from fakes.metrics import value
 from nvrc.beside.child import MOST_GPUS, NvmlChild, Read
 from nvrc.beside.main import Watcher
 from nvrc.machine.control import listen, serve
+from nvrc.machine.foreign import Burden
 from nvrc.machine.loop import Loop
 from nvrc.report.status import Status, to_json
 from nvrc.vocabulary.gpu import GpuRecord, GpuState
@@ -40,7 +41,7 @@ def answering(path: Path, times: int) -> Iterator[None]:
 
     listener = listen(str(path))
     loop = Loop(lambda: 0.0)
-    loop.watch(listener, lambda: serve(listener, answer))
+    loop.watch(listener, lambda: serve(listener, answer, Burden()))
     thread = threading.Thread(target=lambda: loop.run(lambda: len(told) == times))
     thread.start()
     yield

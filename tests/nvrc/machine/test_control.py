@@ -14,6 +14,7 @@ import pytest
 
 from nvrc.commands.status import find_status
 from nvrc.machine.control import BATCH, ask, listen, serve
+from nvrc.machine.foreign import Burden
 
 OWN = os.getuid()
 
@@ -60,18 +61,18 @@ def test_root_alone_may_connect_and_what_was_there_is_replaced(path: str) -> Non
 def test_a_client_gets_the_whole_document(path: str, listener: int) -> None:
     document = os.urandom(1 << 20)  # more than a socket holds by default
     client = connect(path)
-    serve(listener, lambda: document, (OWN,))
+    serve(listener, lambda: document, Burden(), (OWN,))
     got = read_all(client)
     assert got == document if OWN == 0 else document.startswith(got)
 
 
 def test_nobody_waiting_is_no_event(listener: int) -> None:
-    serve(listener, lambda: pytest.fail("nobody asked"), (OWN,))
+    serve(listener, lambda: pytest.fail("nobody asked"), Burden(), (OWN,))
 
 
 def test_somebody_else_gets_nothing(path: str, listener: int) -> None:
     client = connect(path)
-    serve(listener, lambda: pytest.fail("must not be made"), (OWN + 1,))
+    serve(listener, lambda: pytest.fail("must not be made"), Burden(), (OWN + 1,))
     assert read_all(client) == b""
 
 
@@ -79,7 +80,7 @@ def test_clients_that_are_gone_or_never_read_cost_nothing(path: str, listener: i
     before = descriptors()
     connect(path).close()
     silent = [connect(path) for _ in range(BATCH - 1)]
-    serve(listener, lambda: b"x" * 4096, (OWN,))
+    serve(listener, lambda: b"x" * 4096, Burden(), (OWN,))
     assert descriptors() == before + len(silent)
     assert {read_all(client) for client in silent} == {b"x" * 4096}
 
@@ -87,7 +88,7 @@ def test_clients_that_are_gone_or_never_read_cost_nothing(path: str, listener: i
 def test_an_answer_that_cannot_be_made_leaves_no_connection(path: str, listener: int) -> None:
     client, before = connect(path), descriptors()
     with pytest.raises(ZeroDivisionError):
-        serve(listener, lambda: b"%d" % (1 // 0), (OWN,))
+        serve(listener, lambda: b"%d" % (1 // 0), Burden(), (OWN,))
     assert descriptors() == before
     assert read_all(client) == b""
 
@@ -100,12 +101,12 @@ def test_one_batch_at_a_time_and_one_document_for_all_of_it(path: str, listener:
         return b"%d" % len(made)
 
     clients = [connect(path) for _ in range(BATCH + 1)]
-    serve(listener, answer, (OWN,))
+    serve(listener, answer, Burden(), (OWN,))
     assert [read_all(client) for client in clients[:BATCH]] == [b"1"] * BATCH
     clients[BATCH].setblocking(False)
     with pytest.raises(BlockingIOError):
         clients[BATCH].recv(1)
-    serve(listener, answer, (OWN,))
+    serve(listener, answer, Burden(), (OWN,))
     assert clients[BATCH].recv(8) == b"2"
     clients[BATCH].close()
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import os
 import signal
 import socket
@@ -137,7 +138,7 @@ def test_whoever_asks_for_the_status_sends_nothing_that_holds_up(system: FakeSys
 
     attacker(ask)
     before, others, began = open_descriptors(), children(), time.monotonic()
-    control.serve(listener, lambda: b"{}", (os.getuid(),))
+    assert control.serve(listener, lambda: b"{}", foreign.Burden(), (os.getuid(),))
     assert time.monotonic() - began < AT_ONCE_S
     assert open_descriptors() == before
     assert reap(others) == 1
@@ -151,9 +152,75 @@ def test_a_client_without_any_costs_no_process(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.connect(path)
         sock.send(b"nothing that anybody reads")
-        control.serve(listener, lambda: b"{}", (os.getuid(),))
+        control.serve(listener, lambda: b"{}", foreign.Burden(), (os.getuid(),))
         assert sock.recv(10) == b"{}"
     assert children() == others
+    os.close(listener)
+
+
+class Shortage:
+    """Processes, of which a container can have all."""
+
+    is_over = False
+
+    def fork(self) -> int:
+        if not self.is_over:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return os.fork()
+
+
+@pytest.mark.long
+def test_the_log_waits_for_a_process_that_closes_what_came(system: FakeSystem, attacker: Callable[[Callable[[tuple[int, ...]], None]], None]) -> None:
+    descriptor, shortage = system.bind_log(paths.DEV_LOG), Shortage()
+    journal, heard = Journal(system, descriptor, burden=foreign.Burden(shortage.fork)), list[Line]()
+    journal.listen(heard.append)
+
+    def log(descriptors: tuple[int, ...]) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.connect(system.real_path(paths.DEV_LOG))
+            send(sock, descriptors)
+            send(sock, descriptors, b"<30>after it")
+
+    attacker(log)
+    before, others, began = open_descriptors(), children(), time.monotonic()
+    assert [journal.drain() for _ in range(3)] == [False] * 3
+    assert time.monotonic() - began < AT_ONCE_S
+    assert [line.text for line in heard] == ["hello"], "what nobody can close yet gets no company"
+    shortage.is_over = True
+    assert [journal.drain() for _ in range(2)] == [True] * 2
+    assert [line.text for line in heard] == ["hello", "after it"]
+    assert open_descriptors() == before
+    assert reap(others) == 2
+    os.close(descriptor)
+
+
+@pytest.mark.long
+def test_nobody_else_is_answered_while_what_one_sent_cannot_be_closed(tmp_path: Path, attacker: Callable[[Callable[[tuple[int, ...]], None]], None]) -> None:
+    path, shortage = str(tmp_path / "control.sock"), Shortage()
+    listener, burden = control.listen(path), foreign.Burden(shortage.fork)
+
+    def ask(descriptors: tuple[int, ...]) -> None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect(path)
+        send(sock, descriptors)
+        send(sock, descriptors)
+        sock.detach()
+
+    attacker(ask)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.connect(path)
+        other.setblocking(False)
+        before, others, began = open_descriptors(), children(), time.monotonic()
+        assert not control.serve(listener, lambda: b"{}", burden, (os.getuid(),))
+        assert not control.serve(listener, lambda: b"{}", burden, (os.getuid(),))
+        with pytest.raises(BlockingIOError):
+            other.recv(10)
+        shortage.is_over = True
+        assert control.serve(listener, lambda: b"{}", burden, (os.getuid(),))
+        assert other.recv(10) == b"{}"
+        assert time.monotonic() - began < AT_ONCE_S
+        assert open_descriptors() == before
+    assert reap(others) == 1
     os.close(listener)
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import os
 
-from nvrc.machine.loop import Loop
+from fakes.full_loop import FullLoop
+from nvrc.machine.loop import AGAIN_S, Loop
 
 
 class Clock:
@@ -64,3 +65,38 @@ def test_a_turn_does_not_wait() -> None:
     loop.at(1000, lambda: None)
     loop.turn()
     loop.close()
+
+
+def test_who_cannot_go_on_is_let_alone_for_a_second_whatever_comes() -> None:
+    now_s = 10.0
+    loop, answers, asked = FullLoop(lambda: now_s), [True, False, False, True, True, True], list[bool]()
+    ready, send = os.pipe()
+
+    def serve() -> bool:
+        asked.append(answers[len(asked)])
+        return asked[-1]
+
+    def turns() -> int:
+        for _ in range(2):
+            loop.turn()
+        return len(asked)
+
+    loop.watch_in_turns(ready, serve)
+    os.write(send, b"x")
+    assert turns() == 2, "once ready, and once with what is in the way"
+    assert turns() == 2
+    now_s += AGAIN_S
+    assert turns() == 3
+    now_s += AGAIN_S
+    loop.is_full = True
+    assert turns() == 4, "and watched no more, as a daemon has used up what root may watch"
+    now_s += AGAIN_S
+    loop.is_full = False
+    os.read(ready, 1)
+    assert turns() == 5
+    os.write(send, b"x")
+    loop.turn()
+    assert len(asked) == 6
+    loop.close()
+    os.close(ready)
+    os.close(send)
