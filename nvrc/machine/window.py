@@ -2,8 +2,8 @@
 """The live status for the host, read-only: a vsock port that answers a connection with the document and closes it.
 
 Only where `nvrc.status.vsock` names the port. There is nothing to ask for, so nothing is read. Only the host (CID 2) is
-answered: who else can reach a port of the guest's is no host. A host that does not read costs a few descriptors until
-its time is over, and PID 1 no waiting.
+answered: who else can reach a port of the guest's is no host, and takes no more of a turn than one. A host that does
+not read costs a few descriptors until its time is over, and PID 1 no waiting.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nvrc.machine.loop import Loop
 
 HOST_CID = 2
+NOBODY, STRANGER = -1, -2  # in place of a descriptor
 MOST, PATIENCE_S, BATCH = 4, 10.0, 4
 
 
@@ -38,8 +39,10 @@ class Window:
         document = b""
         for _ in range(BATCH):
             descriptor = accept(self._listener)
-            if descriptor < 0:
+            if descriptor == NOBODY:
                 return
+            if descriptor == STRANGER:
+                continue
             if len(self._left) >= MOST:
                 os.close(descriptor)
                 continue
@@ -83,19 +86,19 @@ class Window:
 
 
 def accept(listener: int) -> int:
-    """The descriptor of the next connection of the host's; -1 where there is none. Others are closed."""
+    """The descriptor of the next connection, if that is the host's; any other is closed."""
     sock = _socket.socket(fileno=listener)
     try:
-        while True:
-            descriptor, address = sock._accept()  # type: ignore[attr-defined]  # what socket.accept is made of
-            os.set_blocking(descriptor, False)
-            if is_host(address):
-                return int(descriptor)
-            os.close(descriptor)
+        descriptor, address = sock._accept()  # type: ignore[attr-defined]  # what socket.accept is made of
+        os.set_blocking(descriptor, False)
     except OSError:
-        return -1
+        return NOBODY
     finally:
         sock.detach()
+    if is_host(address):
+        return int(descriptor)
+    os.close(descriptor)
+    return STRANGER
 
 
 def is_host(address: object) -> bool:

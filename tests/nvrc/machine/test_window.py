@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import threading
@@ -15,7 +16,7 @@ import pytest
 from fakes.full_loop import FullLoop
 from nvrc.cli import main
 from nvrc.machine.outside import ask_vm
-from nvrc.machine.window import MOST, PATIENCE_S, Window, is_host
+from nvrc.machine.window import BATCH, MOST, NOBODY, PATIENCE_S, Window, accept, is_host
 from nvrc.report.status import Status, to_json
 from nvrc.vocabulary.verdict import Verdict
 
@@ -129,6 +130,18 @@ def test_what_root_has_used_up_of_the_loop_costs_a_connection_and_not_the_vm(ope
 @pytest.mark.parametrize(("address", "answered"), [((2, 1024), True), ((1, 1024), False), ((3, 5), False), ("", True)])
 def test_the_host_alone_is_answered(address: object, answered: bool) -> None:
     assert is_host(address) == answered
+
+
+def test_who_is_no_host_takes_a_turn_and_not_all_of_them() -> None:
+    """Whoever connects faster than PID 1 accepts kept it in one turn for as long as that lasted."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as listener, contextlib.ExitStack() as kept:
+        port = Opened(listener, DOCUMENT)
+        for _ in range(2 * BATCH):
+            kept.enter_context(socket.create_connection(listener.getsockname()))
+        port.loop.turn()
+        left = iter(lambda: accept(listener.fileno()), NOBODY)
+        assert (len(list(left)), port.made) == (BATCH, 0)
+        port.loop.close()
 
 
 # The host's side ------------------------------------------------------------------------------------------------------
