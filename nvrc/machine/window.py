@@ -46,11 +46,7 @@ class Window:
             if len(self._left) >= MOST:
                 os.close(descriptor)
                 continue
-            try:
-                self._loop.watch(descriptor, self._writer(descriptor), writing=True)
-            except OSError:  # programs of root's have used up what root may watch
-                os.close(descriptor)
-                continue
+            self._loop.watch(descriptor, self._writer(descriptor), writing=True)
             document = document or self._answer()
             self._served += 1
             self._left[descriptor], self._serials[descriptor] = document, self._served

@@ -25,7 +25,6 @@ CHUNK_BYTES = 1 << 16
 BACKLOG_BYTES = 1 << 18
 REST_BYTES = 1 << 20  # read after the agent's end at most; a child it left behind may never stop writing
 FLUSH_S = 1.0
-AGAIN_S = 1.0
 COMPLAINTS = (b'"level":"ERRO"', b'"level":"CRIT"')
 
 
@@ -93,7 +92,7 @@ class AgentOutput:
         self._flush_s = flush_s
         self._words: LastWords | None = LastWords()
         self._backlog = b""
-        self._is_reading = self._is_writing = self._is_put_off = False
+        self._is_reading = self._is_writing = False
         self._settle()
 
     def finish(self) -> str:
@@ -156,18 +155,8 @@ class AgentOutput:
                 self._backlog = b""  # nobody could ever tell when such a console takes more
 
     def _watch(self, *, is_reading: bool) -> None:
-        if self._is_reading == is_reading:
-            return
-        try:
+        if self._is_reading != is_reading:
             self._is_reading = _change(self._loop, self._source, is_reading, self._readable)
-        except OSError:  # programs of root's have used up what root may watch
-            if not self._is_put_off:
-                self._is_put_off = True
-                self._loop.at(self._system.now() + AGAIN_S, self._try_again)
-
-    def _try_again(self) -> None:
-        self._is_put_off = False
-        self._settle()
 
 
 def _change(loop: Loop, descriptor: int, wanted: bool, ready: Callable[[], None], *, writing: bool = False) -> bool:

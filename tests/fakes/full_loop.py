@@ -6,13 +6,13 @@ from __future__ import annotations
 import errno
 import os
 
-from nvrc.machine.loop import Callback, Loop
+from nvrc.machine.loop import Loop
 
 
 class FullLoop(Loop):
     is_full = False
 
-    def watch(self, descriptor: int, ready: Callback, *, writing: bool = False, urgent: bool = False) -> None:
+    def _register(self, descriptor: int, events: int) -> None:
         if self.is_full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        super().watch(descriptor, ready, writing=writing, urgent=urgent)
+        super()._register(descriptor, events)

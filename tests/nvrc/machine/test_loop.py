@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import os
+import threading
+import time
+
+import pytest
 
 from fakes.full_loop import FullLoop
 from nvrc.machine.loop import AGAIN_S, Loop
@@ -69,7 +74,7 @@ def test_a_turn_does_not_wait() -> None:
 
 def test_who_cannot_go_on_is_let_alone_for_a_second_whatever_comes() -> None:
     now_s = 10.0
-    loop, answers, asked = FullLoop(lambda: now_s), [True, False, False, True, True, True], list[bool]()
+    loop, answers, asked = Loop(lambda: now_s), [True, False, False, True, True], list[bool]()
     ready, send = os.pipe()
 
     def serve() -> bool:
@@ -87,16 +92,63 @@ def test_who_cannot_go_on_is_let_alone_for_a_second_whatever_comes() -> None:
     assert turns() == 2
     now_s += AGAIN_S
     assert turns() == 3
-    now_s += AGAIN_S
-    loop.is_full = True
-    assert turns() == 4, "and watched no more, as a daemon has used up what root may watch"
-    now_s += AGAIN_S
-    loop.is_full = False
     os.read(ready, 1)
-    assert turns() == 5
+    now_s += AGAIN_S
+    assert turns() == 4, "and watched again"
     os.write(send, b"x")
     loop.turn()
-    assert len(asked) == 6
+    assert len(asked) == 5
     loop.close()
     os.close(ready)
     os.close(send)
+
+
+def test_what_epoll_has_no_room_for_is_watched_all_the_same() -> None:
+    """Programs that are root in name have used up what root may watch."""
+    loop, got = FullLoop(time.monotonic), list[str]()
+    (early, to_early), (late, to_late), (full, to_full) = os.pipe(), os.pipe(), os.pipe2(os.O_NONBLOCK)
+    loop.watch(early, lambda: got.append(f"early {os.read(early, 1)!r}"))
+    loop.is_full = True
+    loop.watch(late, lambda: got.append(f"late {os.read(late, 1)!r}"))
+    os.write(to_late, b"a")
+    loop.serve()
+    os.write(to_early, b"b")
+    loop.serve()
+    assert got == ["late b'a'", "early b'b'"]
+    loop.watch(to_full, lambda: got.append("room"), writing=True)
+    loop.serve()
+    loop.unwatch(to_full)
+    loop.unwatch(late)
+    os.write(to_late, b"c")
+    loop.turn()
+    assert got[2:] == ["room"], "and what is watched no more is not waited for"
+    loop.watch(late, lambda: got.append("again"))
+    loop.unwatch(late)
+    began_s = time.monotonic()
+    loop.watch(full, lambda: got.append("nothing came"))
+    loop.at(time.monotonic() + 0.01, lambda: None)
+    loop.serve()
+    assert (got[3:], time.monotonic() - began_s >= 0.01) == ([], True)
+    loop.close()
+    for descriptor in (early, to_early, late, to_late, full, to_full):
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSPC])
+def test_what_cannot_be_watched_is_refused(number: int) -> None:
+    """A file, which is always ready; and what another thread would have watched while the loop waits without it."""
+    loop, refused = FullLoop(time.monotonic), list[int]()
+    loop.is_full = number == errno.ENOSPC
+
+    def try_it() -> None:
+        with open(__file__, "rb") as file:
+            try:
+                loop.watch(file.fileno(), lambda: None)
+            except OSError as err:
+                refused.append(err.errno or 0)
+
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    thread.join(10)
+    assert refused == [number]
+    loop.close()
